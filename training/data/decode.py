@@ -1,0 +1,184 @@
+"""Bytes to pixels, safely and at the size that is needed.
+
+JPEGs are decoded at a reduced DCT size (1/8, 1/4, 1/2) when the caller needs fewer pixels, everything else through
+Pillow. Size in bytes and pixels is checked from the header, before any pixel is decoded. This module imports neither
+torch nor the catalogue, so that decoding workers start fast.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from training.errors import ImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+EXIF_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What an image may weigh before we refuse to decode it."""
+
+    max_bytes: int = 32 * 2**20
+    max_pixels: int = 64_000_000
+
+    def check_bytes(self, count: int) -> None:
+        if count == 0:
+            raise ImageError("the file is empty (0 bytes)")
+        if count > self.max_bytes:
+            raise ImageError(f"the file has {count} bytes; the limit is {self.max_bytes}")
+
+    def check_pixels(self, width: int, height: int) -> None:
+        if width < 1 or height < 1:
+            raise ImageError(f"the image is {width} x {height} pixels; it needs at least 1 x 1")
+        if width * height > self.max_pixels:
+            raise ImageError(f"the image is {width} x {height} pixels; the limit is {self.max_pixels} in all")
+
+
+class Decoded(NamedTuple):
+    """Pixels `(H, W, 3)` uint8 sRGB, alpha composited on white, and the upright size that the file declares."""
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+
+
+def decode_image(data: bytes, *, at_least: int | None = None, limits: ImageLimits | None = None) -> Decoded:
+    """Decode an image file, upright by its EXIF orientation, as 8-bit RGB.
+
+    Args:
+        data: the file's bytes: JPEG, PNG, WebP, BMP, GIF (first frame) or TIFF.
+        at_least: the smallest height and width that the caller needs; a JPEG may then come at a reduced size that is
+            still no smaller than this (unless the file itself is). None decodes in full.
+        limits: bytes and pixels allowed; checked before decoding.
+
+    Raises:
+        ImageError: the bytes are empty, too large, of another format, truncated or corrupt.
+    """
+    limits = limits or ImageLimits()
+    limits.check_bytes(len(data))
+    if data[:3] == b"\xff\xd8\xff":
+        decoded = _decode_jpeg(data, at_least, limits)
+        if decoded is not None:
+            return decoded
+    return _decode_with_pillow(data, limits)
+
+
+def _decode_jpeg(data: bytes, at_least: int | None, limits: ImageLimits) -> Decoded | None:
+    """The fast path; None where only Pillow can tell (CMYK, odd colour spaces, or damage, which it then describes)."""
+    try:
+        height, width, colourspace, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    limits.check_pixels(width, height)
+    if colourspace not in ("YCbCr", "Gray", "RGB"):
+        return None
+    smallest = {"min_height": at_least, "min_width": at_least, "min_factor": 1} if at_least else {}
+    try:
+        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, **smallest)
+    except ValueError:
+        return None
+    orientation = _jpeg_orientation(data)
+    if orientation == 1:
+        return Decoded(pixels, width, height)
+    if orientation >= 5:
+        width, height = height, width
+    return Decoded(_turn_upright(pixels, orientation), width, height)
+
+
+def _turn_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Undo an EXIF orientation 2..8 on `(H, W, 3)` pixels (TIFF 6.0, tag 274)."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _jpeg_orientation(data: bytes) -> int:
+    """The EXIF orientation of a JPEG, 1 (upright) where it has none: reads the segments before the first scan."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xDA:
+            break
+        if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
+            return _exif_orientation(data[at + 10 : at + 2 + length])
+        at += 2 + length
+    return 1
+
+
+def _exif_orientation(tiff: bytes) -> int:
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return 1
+    try:
+        (offset,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, offset)
+        for entry in range(offset + 2, offset + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, entry)
+            if tag == EXIF_ORIENTATION:
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1
+
+
+def _decode_with_pillow(data: bytes, limits: ImageLimits) -> Decoded:
+    with warnings.catch_warnings():
+        # Our own pixel limit replaces Pillow's bomb warning; its EXIF and TIFF warnings concern metadata we don't use.
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                limits.check_pixels(*image.size)
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+                pixels = np.asarray(_to_rgb(upright), dtype=np.uint8)
+        except UnidentifiedImageError as exc:
+            raise ImageError(_describe_unknown(data)) from exc
+        except Image.DecompressionBombError as exc:
+            raise ImageError(f"the image has too many pixels; the limit is {limits.max_pixels}") from exc
+        except (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, TypeError, KeyError) as exc:
+            # Pillow's plugins raise all of these on damaged files.
+            if isinstance(exc, ImageError):
+                raise
+            raise ImageError(f"the image is truncated or corrupt ({exc})") from exc
+        except MemoryError as exc:
+            raise ImageError("the image needs more memory than there is") from exc
+    height, width = pixels.shape[:2]
+    return Decoded(pixels, width, height)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB: 16-bit scaled down, palette and CMYK converted, alpha composited on white."""
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        grey = np.asarray(image, dtype=np.float64)
+        if image.mode == "F" and grey.size and grey.max() <= 1.0:
+            grey = grey * 65535.0
+        return Image.fromarray(np.clip(grey / 257.0, 0, 255).round().astype(np.uint8), "L").convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _describe_unknown(data: bytes) -> str:
+    accepted = "JPEG, PNG, WebP, BMP, GIF or TIFF"
+    if b"<svg" in data[:512].lower():
+        return f"the file is SVG; expected {accepted}"
+    try:
+        data[:512].decode("utf-8")
+    except UnicodeDecodeError:
+        return f"the file is not an image we can read; expected {accepted}"
+    return f"the file holds text, not an image; expected {accepted}"

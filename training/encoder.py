@@ -1,0 +1,216 @@
+"""The one contract upwards: an encoder turns images into vectors, and is a directory on disk.
+
+    weights.safetensors   every tensor of the model
+    encoder.json          format, family, config, preprocessing, latent, dim, metric
+    card.json             what people want to know: data fingerprint, recipe, seed, commit, figures
+
+The `encoder_id` is the SHA-256 of the weights file and of encoder.json, so two encoders with one id give the same
+vectors. Nothing here is ever pickled. This module imports torch; `training.reference` tells what an encoder is
+without it, and `training.preprocessing` prepares images without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from training.errors import EncoderError
+from training.files import publish_directory
+from training.preprocessing import Preprocessing
+from training.reference import FORMAT, Metric, describe_encoder, first_line
+
+
+class Likelihood(NamedTuple):
+    """Log-likelihood of each image in nats, `(B,)`; `exact` is False where it is a lower bound (ELBO or IWAE)."""
+
+    nats: Tensor
+    exact: bool
+
+
+class EncoderModel(Protocol):
+    """What every family in `training.models.MODELS` offers; a `torch.nn.Module` built from its frozen config alone."""
+
+    metric: Metric
+
+    @property
+    def dim(self) -> int: ...
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Search vectors `(B, dim)` float32 of images `(B, C, H, W)` float32 in [0, 1]; not yet normalised."""
+        ...
+
+
+@runtime_checkable
+class GenerativeModel(Protocol):
+    """What families with a decoder offer besides."""
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Mean images `(B, C, H, W)` in [0, 1] of latents `(B, latent_dim)`."""
+        ...
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Mean images in [0, 1] of images `(B, C, H, W)` in [0, 1], through the latent without noise."""
+        ...
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """`(count, C, H, W)` mean images in [0, 1] of latents drawn from the prior."""
+        ...
+
+    def log_likelihood(self, x: Tensor) -> Likelihood:
+        """Log-likelihood in nats per image of 8-bit images given as `(B, C, H, W)` in [0, 1]."""
+        ...
+
+
+class Encoder:
+    """An encoder ready for use: a model, its preprocessing, and the identity of both.
+
+    Example:
+        >>> encoder = load_encoder("hog")
+        >>> vectors = encoder.encode(torch.stack([encoder.prepare(Image.new("RGB", (80, 60)))]))
+        >>> vectors.shape == (1, encoder.dim)
+        True
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        family: str,
+        config: Mapping[str, Any],
+        preprocessing: Preprocessing,
+        card: Mapping[str, Any] | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.family = family
+        self.preprocessing = preprocessing
+        self.card = dict(card or {})
+        self.device = torch.device(device)
+        self.model: Any = model.to(self.device).eval()
+        self.dim: int = self.model.dim
+        self.metric: Metric = self.model.metric
+        self.config = dict(config)
+        self._weights = save_tensors(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        )
+        self._description = _canonical(
+            {
+                "format": FORMAT,
+                "family": family,
+                "config": self.config,
+                "preprocessing": preprocessing.to_json(),
+                "dim": self.dim,
+                "metric": self.metric,
+            }
+        )
+        self.encoder_id = hashlib.sha256(self._weights + self._description.encode()).hexdigest()
+
+    @property
+    def is_generative(self) -> bool:
+        return isinstance(self.model, GenerativeModel)
+
+    def prepare(self, image: Image.Image | NDArray[np.uint8]) -> Tensor:
+        """One image (any size; RGB, or an `(H, W, 3)` uint8 array) as `(C, S, S)` uint8, just as in training."""
+        pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image, dtype=np.uint8)
+        return torch.from_numpy(self.preprocessing.apply(pixels))
+
+    @torch.inference_mode()
+    def encode(self, batch: Tensor) -> Tensor:
+        """Search vectors `(B, dim)` float32 on the CPU, of unit norm when the metric is cosine.
+
+        Args:
+            batch: `(B, C, S, S)`, uint8 as from `prepare`, or float in [0, 1].
+
+        Raises:
+            EncoderError: the batch has another shape than this encoder's preprocessing gives.
+        """
+        vectors = self.model.embed(self._to_float(batch)).float()
+        if self.metric == "cosine":
+            vectors = torch.nn.functional.normalize(vectors, dim=1)
+        return vectors.cpu()
+
+    @torch.inference_mode()
+    def decode(self, latent: Tensor) -> Tensor:
+        """Mean images `(B, C, S, S)` in [0, 1] of latents `(B, latent_dim)`."""
+        return self._generative().decode(latent.to(self.device)).float().cpu()
+
+    @torch.inference_mode()
+    def reconstruct(self, batch: Tensor) -> Tensor:
+        """Mean images in [0, 1] of a batch as `encode` takes it."""
+        return self._generative().reconstruct(self._to_float(batch)).float().cpu()
+
+    @torch.inference_mode()
+    def log_likelihood(self, batch: Tensor) -> Likelihood:
+        """Nats per image of a batch as `encode` takes it, and whether exact or a lower bound."""
+        likelihood = self._generative().log_likelihood(self._to_float(batch))
+        return Likelihood(likelihood.nats.cpu(), likelihood.exact)
+
+    def save(self, directory: Path) -> Path:
+        """Write the encoder directory, whole or not at all; an encoder that was there is replaced."""
+        card = {**self.card, "encoder_id": self.encoder_id}
+        files = {
+            "weights.safetensors": self._weights,
+            "encoder.json": self._description.encode(),
+            "card.json": (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode(),
+        }
+        return publish_directory(Path(directory), files)
+
+    def _generative(self) -> GenerativeModel:
+        if not isinstance(self.model, GenerativeModel):
+            raise EncoderError(f"family {self.family!r} has no decoder; use a generative encoder such as 'vae'")
+        return self.model
+
+    def _to_float(self, batch: Tensor) -> Tensor:
+        expected = (self.preprocessing.channels, self.preprocessing.size, self.preprocessing.size)
+        if batch.ndim != 4 or tuple(batch.shape[1:]) != expected:
+            raise EncoderError(
+                f"a batch of shape {tuple(batch.shape)} was given; expected (B, {', '.join(map(str, expected))})"
+            )
+        batch = batch.to(self.device)
+        return batch.float() / 255.0 if batch.dtype == torch.uint8 else batch.float()
+
+
+def load_encoder(ref: str | Path, device: str | torch.device = "cpu") -> Encoder:
+    """Load an encoder by directory or by pretrained name (`default` is the best shipped one).
+
+    Raises:
+        EncoderError: nothing has that name, or the directory's files are missing, damaged or of another format.
+    """
+    from training.models import MODELS
+
+    described = describe_encoder(ref)
+    directory = described.directory
+    if described.family not in MODELS:
+        raise EncoderError(f"{directory}: family {described.family!r} is not one of {', '.join(sorted(MODELS))}")
+    family = MODELS[described.family]
+    try:
+        model = family.model(family.config(**described.config))
+        model.load_state_dict(load_tensors((directory / "weights.safetensors").read_bytes()))
+    except (OSError, SafetensorError, TypeError, RuntimeError, ValueError) as exc:
+        raise EncoderError(f"{directory}: not a usable encoder ({first_line(exc)})") from exc
+    encoder = Encoder(
+        model,
+        family=described.family,
+        config=described.config,
+        preprocessing=described.preprocessing,
+        card=described.card,
+        device=device,
+    )
+    if encoder.encoder_id != described.encoder_id:
+        raise EncoderError(f"{directory}: not written by this version of its family; train the encoder again")
+    return encoder
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,79 @@
+"""The preprocessing that an encoder was trained with, and carries with it, so that it cannot drift.
+
+Imports no torch: decoding workers apply it before the encoder is even loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.data.decode import ImageLimits, decode_image
+
+Fit = Literal["stretch", "pad", "crop"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image of any size becomes `(channels, size, size)` uint8.
+
+    Args:
+        size: side of the square in pixels, 8 to 1024.
+        channels: 3 for sRGB, 1 for grey (ITU-R 601 luma).
+        fit: `stretch` ignores the aspect ratio, `pad` adds white bars, `crop` takes the middle square.
+    """
+
+    size: int = 64
+    channels: int = 3
+    fit: Fit = "stretch"
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.size <= 1024:
+            raise ValueError(f"size must be between 8 and 1024 pixels, not {self.size}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, not {self.channels}")
+        if self.fit not in get_args(Fit):
+            raise ValueError(f"fit must be one of {', '.join(get_args(Fit))}, not {self.fit!r}")
+
+    def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """`(H, W, 3)` uint8 to `(channels, size, size)` uint8."""
+        image = self._fit(Image.fromarray(pixels))
+        if self.channels == 1:
+            return np.asarray(image.convert("L"))[None]
+        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+    def load(self, data: bytes, limits: ImageLimits | None = None) -> NDArray[np.uint8]:
+        """A file's bytes to `(channels, size, size)` uint8; raises `ImageError` as `decode_image` does."""
+        return self.apply(decode_image(data, at_least=self.size, limits=limits).pixels)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Preprocessing:
+        return cls(**value)
+
+    def _fit(self, image: Image.Image) -> Image.Image:
+        square = (self.size, self.size)
+        width, height = image.size
+        if self.fit == "crop":
+            side = min(width, height)
+            left, top = (width - side) / 2, (height - side) / 2
+            return image.resize(
+                square,
+                Image.Resampling.BOX if side > self.size else Image.Resampling.BILINEAR,
+                box=(left, top, left + side, top + side),
+            )
+        if self.fit == "pad":
+            scale = self.size / max(width, height)
+            inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+            canvas = Image.new("RGB", square, "white")
+            resized = image.resize(inner, Image.Resampling.BILINEAR)
+            canvas.paste(resized, ((self.size - inner[0]) // 2, (self.size - inner[1]) // 2))
+            return canvas
+        return image.resize(square, Image.Resampling.BILINEAR)

@@ -1,0 +1,104 @@
+"""Which encoder a reference names, told from its files alone: no torch is imported, no weights are loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from training.errors import EncoderError
+from training.preprocessing import Preprocessing
+
+FORMAT = 1
+PRETRAINED = Path(__file__).parent / "pretrained"
+ENCODER_FILES = ("weights.safetensors", "encoder.json", "card.json")
+Metric = Literal["cosine", "l2"]
+
+
+@dataclass(frozen=True)
+class EncoderDescription:
+    """What an encoder directory says of itself; `encoder_id` is the SHA-256 of its weights and of encoder.json."""
+
+    encoder_id: str
+    family: str
+    dim: int
+    metric: Metric
+    config: dict[str, Any]
+    preprocessing: Preprocessing
+    card: dict[str, Any]
+    directory: Path
+
+
+def describe_encoder(ref: str | Path) -> EncoderDescription:
+    """Describe the encoder that a directory or pretrained name (`default` is the best shipped one) stands for.
+
+    Raises:
+        EncoderError: nothing has that name, or its files are missing, damaged, changed or of another format.
+    """
+    directory = resolve_encoder(ref)
+    description = read_json(directory / "encoder.json")
+    if description.get("format") != FORMAT:
+        raise EncoderError(
+            f"{directory}: format {description.get('format')!r} is not {FORMAT}; train the encoder again"
+        )
+    card = read_json(directory / "card.json") if (directory / "card.json").exists() else {}
+    try:
+        weights = (directory / "weights.safetensors").read_bytes()
+        described = EncoderDescription(
+            encoder_id=hashlib.sha256(weights + (directory / "encoder.json").read_bytes()).hexdigest(),
+            family=description["family"],
+            dim=description["dim"],
+            metric=description["metric"],
+            config=description["config"],
+            preprocessing=Preprocessing.from_json(description["preprocessing"]),
+            card=card,
+            directory=directory,
+        )
+    except (OSError, KeyError, TypeError, ValueError) as exc:
+        raise EncoderError(f"{directory}: not a usable encoder ({first_line(exc)})") from exc
+    recorded = card.get("encoder_id", described.encoder_id)
+    if recorded != described.encoder_id:
+        raise EncoderError(
+            f"{directory}: its files give id {described.encoder_id[:12]}, its card says {recorded[:12]}: "
+            "they were changed; fetch or train the encoder again"
+        )
+    return described
+
+
+def resolve_encoder(ref: str | Path) -> Path:
+    """The directory that a reference names.
+
+    Raises:
+        EncoderError: nothing has that name; the message lists what there is.
+    """
+    path = Path(ref)
+    if (path / "encoder.json").is_file():
+        return path
+    name = str(ref)
+    if name == "default":
+        name = (PRETRAINED / "DEFAULT").read_text(encoding="utf-8").strip()
+    if name in pretrained_names():
+        return PRETRAINED / name
+    known = ", ".join(["default", *pretrained_names()])
+    raise EncoderError(f"encoder {str(ref)!r}: no such encoder directory or name; names are {known}")
+
+
+def pretrained_names() -> list[str]:
+    """The names of the encoders shipped with the product."""
+    return sorted(path.parent.name for path in PRETRAINED.glob("*/encoder.json"))
+
+
+def first_line(exc: BaseException) -> str:
+    return (str(exc).splitlines() or [type(exc).__name__])[0]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise EncoderError(f"{path}: cannot be read ({first_line(exc)})") from exc
+    if not isinstance(value, dict):
+        raise EncoderError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
