@@ -1,0 +1,158 @@
+"""The catalogue's tables. `alembic/versions` creates them; a test holds the two to each other."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+REVISION = "0001"  # the newest file in alembic/versions, so that opening an up-to-date database needs no alembic
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite gives only INTEGER primary keys a value of their own.
+Id = BigInteger().with_variant(Integer, "sqlite")
+Json = JSON().with_variant(JSONB, "postgresql")
+Time = DateTime(timezone=True)
+
+collections = Table(
+    "collections",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("created_at", Time, nullable=False),
+)
+
+items = Table(
+    "items",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("collection_id", ForeignKey("collections.id"), nullable=False),
+    Column("item_id", String(512), nullable=False),
+    Column("title", Text),
+    Column("attributes", Json, nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("updated_at", Time, nullable=False),
+    UniqueConstraint("collection_id", "item_id"),
+    sqlite_autoincrement=True,
+)
+
+images = Table(
+    "images",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("item_pk", ForeignKey("items.id", ondelete="CASCADE"), nullable=False),
+    Column("uri", Text, nullable=False),
+    Column("mask_uri", Text),
+    Column("sha256", String(64)),
+    Column("size", BigInteger),
+    Column("mtime_ns", BigInteger),
+    Column("width", Integer),
+    Column("height", Integer),
+    Column("status", String(16), nullable=False),
+    Column("reason", Text),
+    UniqueConstraint("item_pk", "uri"),
+    # An index file names images by id: an id must never be given to another image.
+    sqlite_autoincrement=True,
+)
+
+rejects = Table(
+    "rejects",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("collection_id", ForeignKey("collections.id"), nullable=False),
+    Column("source", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("item_id", Text),
+    Column("image", Text),
+    Column("reason", Text, nullable=False),
+    Column("at", Time, nullable=False),
+    Index("ix_rejects_collection_id_source", "collection_id", "source"),
+)
+
+encoders = Table(
+    "encoders",
+    metadata,
+    Column("encoder_id", String(64), primary_key=True),
+    Column("family", String(64), nullable=False),
+    Column("dim", Integer, nullable=False),
+    Column("metric", String(16), nullable=False),
+    Column("config", Json, nullable=False),
+    Column("card", Json, nullable=False),
+    Column("created_at", Time, nullable=False),
+)
+
+vectors = Table(
+    "vectors",
+    metadata,
+    Column("image_id", ForeignKey("images.id", ondelete="CASCADE"), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("encoder_id", ForeignKey("encoders.encoder_id"), primary_key=True),
+    Column("vector", LargeBinary, nullable=False),
+)
+
+generations = Table(
+    "generations",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("collection_id", ForeignKey("collections.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("encoder_id", ForeignKey("encoders.encoder_id"), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("recall_at_10", Float, nullable=False),
+    Column("factory", String(64), nullable=False),
+    Column("watermark", BigInteger, nullable=False),
+    Column("manifest_sha256", String(64), nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("activated_at", Time),
+    UniqueConstraint("collection_id", "number"),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("collection_id", ForeignKey("collections.id"), nullable=False),
+    Column("at", Time, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("item_pk", BigInteger),
+    Column("item_id", Text),
+    # A live change is searchable before the next generation; one of `nitamono index` arrives with it.
+    Column("live", Boolean, nullable=False),
+    Index("ix_changes_collection_id_id", "collection_id", "id"),
+    sqlite_autoincrement=True,
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("scope", String(16), nullable=False),
+    Column("key_hash", String(64), nullable=False, unique=True),
+    Column("created_at", Time, nullable=False),
+    Column("revoked_at", Time),
+)
