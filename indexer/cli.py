@@ -1,0 +1,293 @@
+"""Commands over a home: `index`, `search`, `embed`, `evaluate`, `generations`, `rejects`, `collections`, `encoders`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from indexer.errors import CorruptError, InvalidRequestError
+from training.console import JsonOption, note, progress_bar, say
+from training.errors import ImageError, NitamonoError
+
+DEFAULT_HOME = Path("nitamono-home")
+HomeOption = Annotated[Path, typer.Option("--home", envvar="NITAMONO_HOME", help="Home directory.")]
+CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Collection name.")]
+DeviceOption = Annotated[str, typer.Option(help="Where to encode: cpu, cuda or cuda:N.")]
+ProcessesOption = Annotated[int | None, typer.Option(min=0, help="Reading processes; one per core by default.")]
+
+generations = typer.Typer(no_args_is_help=True, help="Index generations: list, verify, activate, roll back.")
+rejects = typer.Typer(no_args_is_help=True, help="Images and rows that were set aside.")
+
+
+def register(app: typer.Typer) -> None:
+    for command in (index, search, embed, evaluate, collections, encoders):
+        app.command()(command)
+    app.add_typer(generations, name="generations")
+    app.add_typer(rejects, name="rejects")
+
+
+def index(
+    source: Annotated[Path, typer.Argument(help="Folder, or .csv / .jsonl / .parquet manifest.")],
+    home: HomeOption = DEFAULT_HOME,
+    collection: CollectionOption = "default",
+    encoder: Annotated[str | None, typer.Option(help="Encoder directory or name; its own, or `default`.")] = None,
+    processes: ProcessesOption = None,
+    device: DeviceOption = "cpu",
+    json_output: JsonOption = False,
+) -> None:
+    """Bring a collection up to date with a source, and put the new index into service."""
+    from indexer.home import Home
+    from indexer.ingest import index_source
+
+    with progress_bar("indexing", "img") as progress, Home.open(home, create=True) as opened:
+        report = index_source(
+            opened, collection, source, encoder_ref=encoder, advance=progress.advance, started=progress.started,
+            processes=processes, device=device,
+        )  # fmt: skip
+    counts = f"added {report.added}, updated {report.updated}, unchanged {report.unchanged}, rejected {report.rejected}"
+    say(asdict(report), json_output, f"{counts}; {collection!r} now serves generation {report.generation}")
+    if report.rejected:
+        note(f"{report.rejected} were set aside; `nitamono rejects list` says why")
+
+
+def search(
+    image: Annotated[Path, typer.Argument(help="Image file to look for.")],
+    k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
+    offset: Annotated[int, typer.Option(help="How many to leave out first.")] = 0,
+    filters: Annotated[list[str] | None, typer.Option("--filter", help="key=value, repeatable.")] = None,
+    region: Annotated[str | None, typer.Option(help="x,y,width,height as fractions of the image.")] = None,
+    home: HomeOption = DEFAULT_HOME,
+    collection: CollectionOption = "default",
+    json_output: JsonOption = False,
+) -> None:
+    """Find the items most like an image."""
+    from indexer.home import Home
+    from indexer.search import Searcher, parse_region
+
+    wanted = parse_filters(filters or [])
+    part = parse_region(region) if region is not None else None
+    data = _read_file(image)
+    with Home.open(home) as opened:
+        try:
+            page = Searcher(opened).search_image(collection, data, k=k, offset=offset, filters=wanted, region=part)
+        except ImageError as exc:
+            raise ImageError(f"{image}: {exc}") from exc
+    lines = [
+        f"{offset + place}\t{hit.score:.4f}\t{hit.item_id}\t{hit.title or ''}"
+        for place, hit in enumerate(page.results, start=1)
+    ]
+    say(asdict(page), json_output, "\n".join(lines) or "nothing found")
+
+
+def embed(
+    source: Annotated[Path, typer.Argument(help="Folder or manifest.")],
+    encoder: Annotated[str, typer.Option(help="Encoder directory or name.")],
+    out: Annotated[Path, typer.Option(help="The .npz file to write.")],
+    processes: ProcessesOption = None,
+    device: DeviceOption = "cpu",
+    json_output: JsonOption = False,
+) -> None:
+    """Write the vectors of a source's images to a file: ids, vectors, encoder_id."""
+    from indexer.embed import embed_source
+    from training.data.sources import read_source
+    from training.reference import describe_encoder
+
+    described = describe_encoder(encoder)
+    entries = list(read_source(source))
+    if out.suffix != ".npz":
+        raise InvalidRequestError("out", f"{out}: name a file that ends in .npz")
+    with progress_bar("embedding", "img") as progress:
+        progress.started(len(entries))
+        report = embed_source(entries, described, out, advance=progress.advance, processes=processes, device=device)
+    for problem in report.rejected[:20]:
+        note(f"{problem.where}: {problem.reason}")
+    document = {
+        "out": str(out),
+        "images": report.images,
+        "dim": described.dim,
+        "encoder_id": described.encoder_id,
+        "rejected": [asdict(problem) for problem in report.rejected],
+    }
+    say(document, json_output, f"{out}: {report.images} vectors of {described.dim}, {len(report.rejected)} rejected")
+
+
+def evaluate(
+    gallery: Annotated[Path, typer.Option(help="SOURCE that is searched.")],
+    queries: Annotated[Path, typer.Option(help="SOURCE of the query photos.")],
+    relevance: Annotated[str, typer.Option(help="category, item_id, attribute:NAME or a .qrels file.")] = "category",
+    encoder: Annotated[list[str] | None, typer.Option(help="Encoder directory or name; repeatable.")] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[REF...]", help="More encoders.")] = None,
+    report: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
+    baselines: Annotated[bool, typer.Option(help="Set pixels, pca and hog beside them.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of the order of ties.")] = 0,
+    json_output: JsonOption = False,
+) -> None:
+    """Measure retrieval quality offline, with 95 % intervals, beside simple baselines."""
+    from indexer.evaluate import evaluate_retrieval
+    from training.data.sources import read_images
+
+    refs = [*(encoder or []), *(more or [])] or ["default"]
+    gallery_images, gallery_problems = read_images(gallery)
+    query_images, query_problems = read_images(queries)
+    for problem in [*gallery_problems, *query_problems][:20]:
+        note(f"{problem.where}: {problem.reason}")
+    evaluation = evaluate_retrieval(gallery_images, query_images, relevance, refs, baselines=baselines, seed=seed)
+    if report is not None:
+        from indexer.evaluate.report import write_report
+
+        write_report(evaluation, report)
+        note(f"report: {report}")
+    say(evaluation.to_json(), json_output, evaluation.to_text())
+
+
+def collections(home: HomeOption = DEFAULT_HOME, json_output: JsonOption = False) -> None:
+    """List collections, with what they hold."""
+    from indexer.home import Home
+
+    with Home.open(home) as opened:
+        records = opened.catalogue.collections()
+    lines = [
+        f"{r.name}\t{r.items} items\t{r.images} images\t{r.rejected} rejected\tgeneration {r.generation or 'none'}"
+        for r in records
+    ]
+    say({"collections": [asdict(r) for r in records]}, json_output, "\n".join(lines) or "no collections")
+
+
+def encoders(
+    home: HomeOption = DEFAULT_HOME,
+    json_output: JsonOption = False,
+) -> None:
+    """List the shipped encoders and those that this home uses."""
+    from indexer.home import Home
+    from training.reference import describe_encoder, pretrained_names, resolve_encoder
+
+    default = resolve_encoder("default").name
+    listed: list[dict[str, Any]] = []
+    for name in pretrained_names():
+        d = describe_encoder(name)
+        listed.append(
+            {"name": name, "encoder_id": d.encoder_id, "family": d.family, "dim": d.dim, "metric": d.metric,
+             "default": name == default}
+        )  # fmt: skip
+    shipped = {entry["encoder_id"] for entry in listed}
+    if home.is_dir():
+        with Home.open(home) as opened:
+            for r in opened.catalogue.encoders():
+                if r.encoder_id not in shipped:
+                    listed.append(
+                        {"name": str(opened.encoder_directory(r.encoder_id)), "encoder_id": r.encoder_id,
+                         "family": r.family, "dim": r.dim, "metric": r.metric, "default": False}
+                    )  # fmt: skip
+    lines = [
+        f"{e['name']}{' (default)' if e['default'] else ''}\t{e['family']}\t{e['dim']}\t{e['metric']}\t"
+        f"{e['encoder_id'][:12]}"
+        for e in listed
+    ]
+    say({"encoders": listed}, json_output, "\n".join(lines))
+
+
+@generations.command("list")
+def generations_list(
+    collection: Annotated[str | None, typer.Option("--collection", "-c", help="One collection only.")] = None,
+    home: HomeOption = DEFAULT_HOME,
+    json_output: JsonOption = False,
+) -> None:
+    """List generations; one per collection is active."""
+    from indexer.home import Home
+
+    with Home.open(home) as opened:
+        records = opened.catalogue.generations(collection)
+    lines = [
+        f"{r.collection}\t{r.number}\t{r.status}\t{r.count} vectors\t{r.factory}\tencoder {r.encoder_id[:12]}\t"
+        f"recall@10 {r.recall_at_10:.3f}"
+        for r in records
+    ]
+    say({"generations": [asdict(r) for r in records]}, json_output, "\n".join(lines) or "no generations")
+
+
+@generations.command("verify")
+def generations_verify(
+    number: Annotated[int | None, typer.Argument(help="One generation; all that are kept by default.")] = None,
+    collection: CollectionOption = "default",
+    home: HomeOption = DEFAULT_HOME,
+    json_output: JsonOption = False,
+) -> None:
+    """Check files, checksums, encoder and catalogue against each other; exit 1 when something is wrong."""
+    from indexer.generations import verify
+    from indexer.home import Home
+
+    with Home.open(home) as opened:
+        kept = [r.number for r in opened.catalogue.generations(collection) if r.status != "removed"]
+        found = {n: verify(opened, collection, n) for n in (kept if number is None else [number])}
+    lines = [f"generation {n}: {'; '.join(problems) or 'whole'}" for n, problems in found.items()]
+    say({"verified": {str(n): problems for n, problems in found.items()}}, json_output, "\n".join(lines) or "none")
+    broken = [str(n) for n, problems in found.items() if problems]
+    if broken:
+        raise CorruptError(
+            f"generation {', '.join(broken)} of {collection!r} does not verify; activate another one, or index again"
+        )
+
+
+@generations.command("activate")
+def generations_activate(
+    number: Annotated[int, typer.Argument(help="The generation to put into service.")],
+    collection: CollectionOption = "default",
+    home: HomeOption = DEFAULT_HOME,
+    json_output: JsonOption = False,
+) -> None:
+    """Put a kept generation into service, once it verifies."""
+    from indexer.generations import activate
+    from indexer.home import Home
+
+    with Home.open(home) as opened:
+        record = activate(opened, collection, number)
+    say({"activated": asdict(record)}, json_output, f"{collection!r} now serves generation {number}")
+
+
+@generations.command("rollback")
+def generations_rollback(
+    collection: CollectionOption = "default", home: HomeOption = DEFAULT_HOME, json_output: JsonOption = False
+) -> None:
+    """Put the generation before the present one back into service."""
+    from indexer.generations import rollback
+    from indexer.home import Home
+
+    with Home.open(home) as opened:
+        record = rollback(opened, collection)
+    say({"activated": asdict(record)}, json_output, f"{collection!r} now serves generation {record.number}")
+
+
+@rejects.command("list")
+def rejects_list(
+    collection: CollectionOption = "default", home: HomeOption = DEFAULT_HOME, json_output: JsonOption = False
+) -> None:
+    """List the images and source rows that were set aside, with the reason."""
+    from indexer.home import Home
+
+    with Home.open(home) as opened:
+        records = opened.catalogue.rejects(collection)
+    lines = [f"{r.place}\t{r.item_id or '-'}\t{r.reason}" for r in records]
+    say({"rejects": [asdict(r) for r in records]}, json_output, "\n".join(lines) or "nothing was set aside")
+
+
+def parse_filters(given: list[str]) -> dict[str, str]:
+    """`key=value` texts as a mapping; `InvalidRequestError` where one is not of that form, or a key stands twice."""
+    filters: dict[str, str] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InvalidRequestError("filter", f"filter {text!r} must be key=value")
+        if key in filters:
+            raise InvalidRequestError("filter", f"filter {key!r} stands twice; give one value")
+        filters[key] = value
+    return filters
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise NitamonoError(f"{path}: cannot be read ({exc.strerror})") from exc

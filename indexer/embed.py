@@ -1,0 +1,125 @@
+"""Images that were read become vectors, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.decode import ImageLimits
+from training.data.reader import Failed, Loaded, Outcome, Request, read_files
+from training.data.sources import SourceImage, SourceProblem
+from training.reference import EncoderDescription
+
+if TYPE_CHECKING:
+    from training.encoder import Encoder
+
+BATCH = 128  # images per forward pass
+T = TypeVar("T")
+Advance = Callable[[int], None]
+
+
+class Embedded(NamedTuple):
+    """What became of one image: `vector` is `(dim,)` float32, None where it failed or its content was known."""
+
+    outcome: Outcome
+    vector: NDArray[np.float32] | None
+
+
+def embed_files(
+    requests: Iterable[tuple[T, Request]],
+    encoder: EncoderDescription,
+    *,
+    processes: int | None = None,
+    limits: ImageLimits | None = None,
+    device: str = "cpu",
+) -> Iterator[list[tuple[T, Embedded]]]:
+    """Read and embed files, in order, batch by batch.
+
+    The reading processes are started before the encoder is loaded, so that they work while torch is imported.
+    """
+    outcomes = read_files(requests, encoder.preprocessing, processes=processes, limits=limits)
+    loaded: Encoder | None = None
+    batch: list[tuple[T, Outcome]] = []
+    fresh = 0
+    for tag, outcome in outcomes:
+        batch.append((tag, outcome))
+        fresh += isinstance(outcome, Loaded) and outcome.pixels is not None
+        if fresh == BATCH or len(batch) == 8 * BATCH:
+            if fresh:
+                loaded = loaded or _load(encoder, device)
+            yield _embed_batch(batch, loaded)
+            batch, fresh = [], 0
+    if fresh:
+        loaded = loaded or _load(encoder, device)
+    if batch:
+        yield _embed_batch(batch, loaded)
+
+
+@dataclass
+class EmbedReport:
+    """What `embed_source` wrote and what it set aside."""
+
+    images: int = 0
+    rejected: list[SourceProblem] = field(default_factory=list)
+
+
+def embed_source(
+    entries: Sequence[SourceImage | SourceProblem],
+    encoder: EncoderDescription,
+    out: Path,
+    *,
+    advance: Advance,
+    processes: int | None = None,
+    limits: ImageLimits | None = None,
+    device: str = "cpu",
+) -> EmbedReport:
+    """Embed every image of a source into an `.npz` of ids `(N,)`, vectors `(N, dim)` float32 and encoder_id."""
+    import io
+
+    from training.files import publish_file
+
+    report = EmbedReport(rejected=[entry for entry in entries if isinstance(entry, SourceProblem)])
+    advance(len(report.rejected))
+    ids: list[str] = []
+    vectors: list[NDArray[np.float32]] = []
+    requests = ((entry, Request(entry.path)) for entry in entries if isinstance(entry, SourceImage))
+    for batch in embed_files(requests, encoder, processes=processes, limits=limits, device=device):
+        for entry, embedded in batch:
+            if isinstance(embedded.outcome, Failed):
+                problem = SourceProblem(entry.where, embedded.outcome.reason, entry.item_id, str(entry.path))
+                report.rejected.append(problem)
+            elif embedded.vector is not None:
+                ids.append(entry.item_id)
+                vectors.append(embedded.vector)
+        advance(len(batch))
+    report.images = len(ids)
+    stacked = np.stack(vectors) if vectors else np.empty((0, encoder.dim), np.float32)
+    buffer = io.BytesIO()
+    # A fixed-width text array needs no pickle; an empty list would become float64.
+    np.savez(buffer, ids=np.array(ids, dtype=np.str_), vectors=stacked, encoder_id=np.array(encoder.encoder_id))
+    publish_file(out, buffer.getvalue())
+    return report
+
+
+def _load(encoder: EncoderDescription, device: str) -> Encoder:
+    from training.encoder import load_encoder
+
+    return load_encoder(encoder.directory, device)
+
+
+def _embed_batch(batch: Sequence[tuple[T, Outcome]], encoder: Encoder | None) -> list[tuple[T, Embedded]]:
+    pixels = [o.pixels for _, o in batch if isinstance(o, Loaded) and o.pixels is not None]
+    vectors: Iterator[NDArray[np.float32]] = iter(())
+    if pixels and encoder is not None:
+        import torch
+
+        vectors = iter(encoder.encode(torch.from_numpy(np.stack(pixels))).numpy())
+    return [
+        (tag, Embedded(outcome, next(vectors) if isinstance(outcome, Loaded) and outcome.pixels is not None else None))
+        for tag, outcome in batch
+    ]

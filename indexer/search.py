@@ -1,0 +1,376 @@
+"""Search: the active generation, overlaid with what has been written since, filtered and grouped by item.
+
+A `Searcher` belongs to one process and may be used by many threads. Before each search one cheap query tells whether
+the active generation or the live changes have moved on; what is loaded is then replaced, never altered, so a search
+that is under way ends on what it began with.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.errors import InvalidRequestError, MismatchError, NotFoundError
+from indexer.generations import Manifest, exact_scores, load_ids
+from indexer.home import Home
+from indexer.records import SearchState
+from indexer.vectors import Floats, Ints, VectorIndex
+from training.data.decode import ImageLimits, decode_image
+
+if TYPE_CHECKING:
+    from training.encoder import Encoder
+
+MAX_K = 1000
+MAX_DEPTH = 10_000  # offset + k: deeper than that, grouping re-sorts the catalogue for a page nobody reads
+MAX_QUERY_IMAGES = 8
+FILTERS_KEPT = 64
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of the upright image, in fractions of its width and height."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def __post_init__(self) -> None:
+        values = (self.x, self.y, self.width, self.height)
+        inside = (
+            0 <= self.x < 1 and 0 <= self.y < 1 and self.x + self.width <= 1 + 1e-6 and self.y + self.height <= 1 + 1e-6
+        )
+        if not (all(np.isfinite(values)) and inside and self.width > 0 and self.height > 0):
+            raise InvalidRequestError(
+                "region", f"region {list(values)} must be x,y,width,height as fractions inside the image, 0 to 1"
+            )
+
+    def crop(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The part of `(H, W, 3)` pixels inside, at least one pixel each way."""
+        height, width = pixels.shape[:2]
+        left, top = min(int(self.x * width), width - 1), min(int(self.y * height), height - 1)
+        right = max(left + 1, ceil((self.x + self.width) * width - 1e-6))
+        bottom = max(top + 1, ceil((self.y + self.height) * height - 1e-6))
+        return np.ascontiguousarray(pixels[top:bottom, left:right])
+
+
+def parse_region(text: str) -> Region:
+    """A region from `x,y,width,height`; `InvalidRequestError` where it is not one."""
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError as exc:
+        raise InvalidRequestError("region", f"region {text!r} must be four numbers: x,y,width,height") from exc
+    return Region(x, y, width, height)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One similar item, by its best image. `score` is the cosine, or the negated distance for an L2 encoder.
+
+    `probability` (same product) is None until the collection is calibrated.
+    """
+
+    item_id: str
+    score: float
+    probability: float | None
+    title: str | None
+    attributes: dict[str, str]
+    image_id: int
+
+
+@dataclass(frozen=True)
+class SearchPage:
+    """`results` from `offset` on, of `total` items that pass the filter."""
+
+    collection: str
+    generation: int
+    encoder_id: str
+    k: int
+    offset: int
+    total: int
+    results: list[Hit]
+
+
+class _Ranked(NamedTuple):
+    pk: int
+    image_id: int
+    score: float
+
+
+class _Subset(NamedTuple):
+    """The part of a view that passes a filter; `indexed_mask` is None where that is the whole index."""
+
+    indexed_mask: NDArray[np.bool_] | None
+    indexed: int  # images of the index that pass
+    live: NDArray[np.bool_]
+    items: int
+
+
+@dataclass(frozen=True)
+class _View:
+    """A generation and the live changes on top of it: everything that one search sees."""
+
+    state: SearchState
+    manifest: Manifest
+    index: VectorIndex
+    ids: Ints
+    removed: frozenset[int]  # item keys whose vectors in the index no longer count
+    live_ids: Ints  # (n, 2) image_id, item key
+    live_vectors: Floats
+    subsets: OrderedDict[tuple[tuple[str, str], ...], _Subset] = field(default_factory=OrderedDict)
+
+    def subset(self, items: NDArray[np.int64] | None) -> _Subset:
+        """What passes a filter, given the sorted keys of the items that do; None for no filter."""
+        pks = self.ids[:, 1]
+        mask: NDArray[np.bool_] | None = None
+        live = np.ones(len(self.live_ids), dtype=bool)
+        if items is not None:
+            mask = np.isin(pks, items)
+            live = np.isin(self.live_ids[:, 1], items)
+        if self.removed:
+            kept = ~np.isin(pks, np.fromiter(self.removed, dtype=np.int64, count=len(self.removed)))
+            mask = kept if mask is None else mask & kept
+        indexed = pks if mask is None else pks[mask]
+        count = len(np.unique(np.concatenate([indexed, self.live_ids[live, 1]])))
+        return _Subset(mask, len(indexed), live, count)
+
+
+class Searcher:
+    """Answers searches over a home's collections."""
+
+    def __init__(self, home: Home, *, device: str = "cpu", limits: ImageLimits | None = None) -> None:
+        self.home = home
+        self.limits = limits
+        self._device = device
+        self._lock = threading.Lock()
+        self._views: dict[str, _View] = {}
+        self._encoders: dict[str, Encoder] = {}
+
+    def warm(self, collection: str) -> int:
+        """Load a collection's index and encoder; returns the generation. `NotFoundError` where there is none."""
+        view = self._view(collection)
+        self.encoder(view.manifest.encoder_id)
+        return view.manifest.number
+
+    def close(self) -> None:
+        with self._lock:
+            self._views.clear()
+            self._encoders.clear()
+
+    def encoder(self, encoder_id: str) -> Encoder:
+        from training.encoder import load_encoder
+
+        with self._lock:
+            if encoder_id not in self._encoders:
+                self._encoders[encoder_id] = load_encoder(self.home.encoder(encoder_id).directory, self._device)
+            return self._encoders[encoder_id]
+
+    def embed(self, encoder: Encoder, pixels: NDArray[np.uint8]) -> Floats:
+        """The vector `(dim,)` of one decoded image."""
+        vector: Floats = encoder.encode(encoder.prepare(pixels)[None]).numpy()[0]
+        return vector
+
+    def search_image(
+        self,
+        collection: str,
+        data: bytes,
+        *,
+        k: int = 10,
+        offset: int = 0,
+        filters: Mapping[str, str] | None = None,
+        region: Region | None = None,
+    ) -> SearchPage:
+        """The items most like an image file, or like a region of it; `ImageError` where it cannot be used."""
+        _check_page(k, offset)
+        view = self._view(collection)
+        encoder = self.encoder(view.manifest.encoder_id)
+        # A small region needs more of the file's pixels than the whole image does.
+        smallest = min(region.width, region.height) if region else 1.0
+        decoded = decode_image(data, at_least=ceil(encoder.preprocessing.size / smallest), limits=self.limits)
+        pixels = region.crop(decoded.pixels) if region else decoded.pixels
+        return self._search(collection, view, self.embed(encoder, pixels)[None], k, offset, filters, None)
+
+    def search_item(
+        self,
+        collection: str,
+        item_id: str,
+        *,
+        k: int = 10,
+        offset: int = 0,
+        filters: Mapping[str, str] | None = None,
+    ) -> SearchPage:
+        """The items most like an item's own images, without itself."""
+        _check_page(k, offset)
+        view = self._view(collection)
+        pk = self.home.catalogue.item_pk(view.state.collection_id, item_id)
+        stored = self.home.catalogue.vectors_of_items(view.manifest.encoder_id, [pk])[:MAX_QUERY_IMAGES]
+        if not stored:
+            raise NotFoundError(f"item {item_id!r} has no searchable image; see `nitamono rejects list`")
+        queries = np.stack([np.frombuffer(vector, dtype="<f4") for _, _, vector in stored])
+        return self._search(collection, view, queries, k, offset, filters, pk)
+
+    def search_vector(
+        self,
+        collection: str,
+        vector: Sequence[float],
+        *,
+        k: int = 10,
+        offset: int = 0,
+        filters: Mapping[str, str] | None = None,
+    ) -> SearchPage:
+        """The items nearest to a vector by the collection's encoder."""
+        _check_page(k, offset)
+        view = self._view(collection)
+        if len(vector) != view.manifest.dim:
+            raise InvalidRequestError(
+                "vector", f"vector has {len(vector)} numbers; collection {collection!r} needs {view.manifest.dim}"
+            )
+        query = np.asarray(vector, dtype=np.float64)
+        norm = np.linalg.norm(query)
+        if not np.isfinite(norm) or (norm == 0 and view.manifest.metric == "cosine"):
+            raise InvalidRequestError("vector", "vector must hold finite numbers, not all zero")
+        if view.manifest.metric == "cosine":
+            query = query / norm
+        return self._search(collection, view, query[None].astype(np.float32), k, offset, filters, None)
+
+    def _search(
+        self,
+        collection: str,
+        view: _View,
+        queries: Floats,
+        k: int,
+        offset: int,
+        filters: Mapping[str, str] | None,
+        without: int | None,
+    ) -> SearchPage:
+        subset = self._subset(view, filters or {})
+        ranked = _rank(view, queries, offset + k, subset, without)
+        page = ranked[offset : offset + k]
+        summaries = self.home.catalogue.summaries(hit.pk for hit in page)
+        results = [
+            Hit(found.item_id, hit.score, None, found.title, found.attributes, hit.image_id)
+            for hit in page
+            if (found := summaries.get(hit.pk)) is not None
+        ]
+        # The query item passes no filter that it does not carry itself, but has been counted where it does.
+        total = subset.items - (without is not None and self._passes(view, subset, without))
+        return SearchPage(collection, view.manifest.number, view.manifest.encoder_id, k, offset, total, results)
+
+    @staticmethod
+    def _passes(view: _View, subset: _Subset, pk: int) -> bool:
+        indexed = view.ids[:, 1] if subset.indexed_mask is None else view.ids[subset.indexed_mask, 1]
+        return bool((indexed == pk).any() or (view.live_ids[subset.live, 1] == pk).any())
+
+    def _subset(self, view: _View, filters: Mapping[str, str]) -> _Subset:
+        key = tuple(sorted(filters.items()))
+        with self._lock:
+            if key in view.subsets:
+                view.subsets.move_to_end(key)
+                return view.subsets[key]
+        subset = view.subset(self._matching_items(view, filters) if filters else None)
+        with self._lock:
+            view.subsets[key] = subset
+            while len(view.subsets) > FILTERS_KEPT:
+                view.subsets.popitem(last=False)
+        return subset
+
+    def _matching_items(self, view: _View, filters: Mapping[str, str]) -> NDArray[np.int64]:
+        known = self.home.catalogue.attribute_names(view.state.collection_id)
+        for name in filters:
+            if name not in known:
+                there = ", ".join(sorted(known)) or "none"
+                raise InvalidRequestError("filter", f"no item has an attribute {name!r}; attributes are {there}")
+        return np.array(self.home.catalogue.matching_items(view.state.collection_id, filters), dtype=np.int64)
+
+    def _view(self, collection: str) -> _View:
+        state = self.home.catalogue.search_state(collection)
+        if state.generation is None:
+            raise NotFoundError(f"collection {collection!r} has no index yet; run `nitamono index SOURCE` first")
+        held = self._views.get(collection)
+        if held is not None and held.state == state:
+            return held
+        view = self._load(collection, state, held)
+        with self._lock:
+            self._views[collection] = view
+        return view
+
+    def _load(self, collection: str, state: SearchState, held: _View | None) -> _View:
+        if held is not None and held.state.generation == state.generation:
+            manifest, index, ids = held.manifest, held.index, held.ids
+        else:
+            manifest, index, ids = self._open_generation(collection, state)
+        changed = self.home.catalogue.live_items(state.collection_id, manifest.watermark)
+        stored = self.home.catalogue.vectors_of_items(manifest.encoder_id, sorted(changed))
+        live_ids = np.array([(image_id, pk) for pk, image_id, _ in stored], dtype=np.int64).reshape(-1, 2)
+        blobs = b"".join(vector for _, _, vector in stored)
+        live_vectors = np.frombuffer(blobs, dtype="<f4").reshape(-1, manifest.dim).astype(np.float32)
+        return _View(state, manifest, index, ids, frozenset(changed), live_ids, live_vectors)
+
+    def _open_generation(self, collection: str, state: SearchState) -> tuple[Manifest, VectorIndex, Ints]:
+        from indexer.vectors.faiss import FaissIndex
+
+        directory = self.home.generation_directory(collection, state.generation or 0)
+        manifest = Manifest.read(directory)
+        if manifest.encoder_id != state.encoder_id:
+            raise MismatchError(
+                f"generation {state.generation} of {collection!r} was built with encoder {manifest.encoder_id[:12]}, "
+                f"the catalogue says {str(state.encoder_id)[:12]}; run `nitamono generations verify`"
+            )
+        index = FaissIndex.read(directory / "index.faiss", manifest.factory)
+        return manifest, index, load_ids(directory)
+
+
+def _check_page(k: int, offset: int) -> None:
+    if not 1 <= k <= MAX_K:
+        raise InvalidRequestError("k", f"k must be between 1 and {MAX_K}, not {k}")
+    if offset < 0 or offset + k > MAX_DEPTH:
+        raise InvalidRequestError("offset", f"offset must be at least 0 and offset + k at most {MAX_DEPTH}")
+
+
+def _rank(view: _View, queries: Floats, need: int, subset: _Subset, without: int | None) -> list[_Ranked]:
+    """The `need` best items of a subset, each by its best image and query, but for one item."""
+    best = _score_live(view, queries, subset.live)
+    k = min(2 * need, subset.indexed)
+    while True:
+        unseen = _add_indexed(view, queries, k, subset, best)
+        ranked = sorted((hit for hit in best.values() if hit.pk != without), key=lambda hit: (-hit.score, hit.pk))
+        # Settled once `need` items stand above all that was not seen; equals are waited for, so pages never overlap.
+        if unseen is None or (len(ranked) >= need and ranked[need - 1].score > unseen):
+            return ranked[:need]
+        k = min(4 * k, subset.indexed)
+
+
+def _score_live(view: _View, queries: Floats, live: NDArray[np.bool_]) -> dict[int, _Ranked]:
+    best: dict[int, _Ranked] = {}
+    if live.any():
+        scores = exact_scores(queries, view.live_vectors[live], view.manifest.metric).max(axis=0)
+        for (image_id, pk), score in zip(view.live_ids[live].tolist(), scores.tolist(), strict=True):
+            _keep_best(best, _Ranked(pk, image_id, score))
+    return best
+
+
+def _add_indexed(view: _View, queries: Floats, k: int, subset: _Subset, best: dict[int, _Ranked]) -> float | None:
+    """Merge the index's `k` best images of each query into `best`; the best score that an image not seen may have."""
+    if k == 0:
+        return None
+    found = view.index.search(queries, k, subset.indexed_mask)
+    for positions, scores in zip(found.positions, found.scores, strict=True):
+        real = positions >= 0
+        for (image_id, pk), score in zip(view.ids[positions[real]].tolist(), scores[real].tolist(), strict=True):
+            _keep_best(best, _Ranked(pk, image_id, score))
+    if k >= subset.indexed:
+        return None
+    return float(found.scores[:, -1].max())
+
+
+def _keep_best(best: dict[int, _Ranked], hit: _Ranked) -> None:
+    known = best.get(hit.pk)
+    if known is None or (-hit.score, hit.image_id) < (-known.score, known.image_id):
+        best[hit.pk] = hit

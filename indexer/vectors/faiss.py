@@ -1,0 +1,73 @@
+"""FAISS behind the `VectorIndex` protocol. Scores are inner products for cosine, negated distances for L2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.errors import CorruptError
+from indexer.vectors import Floats, Neighbours
+from training.reference import Metric
+
+FACTORY = "Flat"
+
+
+def _only(allowed: NDArray[np.bool_]) -> Any:
+    """Search parameters of one call that restrict it to the allowed positions."""
+    library: Any = faiss  # its published types know the C++ signatures, not those of its Python wrappers
+    return library.SearchParameters(sel=library.IDSelectorBitmap(np.packbits(allowed, bitorder="little")))
+
+
+class FaissIndex:
+    """A FAISS index read or built once and never changed; safe to search from many threads."""
+
+    def __init__(self, index: faiss.Index, factory: str) -> None:
+        self._index = index
+        self.factory = factory
+
+    @classmethod
+    def build(cls, vectors: Floats, metric: Metric, factory: str = FACTORY) -> FaissIndex:
+        """Index `vectors` `(n, dim)`, which must be of unit norm when the metric is cosine."""
+        kind = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
+        index = faiss.index_factory(vectors.shape[1], factory, kind)
+        if len(vectors):
+            index.add(np.ascontiguousarray(vectors, dtype=np.float32))
+        return cls(index, factory)
+
+    @classmethod
+    def read(cls, path: Path, factory: str = FACTORY) -> FaissIndex:
+        """Open an index file, memory-mapped and read-only.
+
+        Raises:
+            CorruptError: FAISS cannot read it.
+        """
+        try:
+            return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY), factory)
+        except RuntimeError as exc:
+            raise CorruptError(f"{path}: not a readable FAISS index; run `nitamono generations verify`") from exc
+
+    @property
+    def count(self) -> int:
+        return int(self._index.ntotal)
+
+    @property
+    def dim(self) -> int:
+        return int(self._index.d)
+
+    def write(self, path: Path) -> None:
+        faiss.write_index(self._index, str(path))
+
+    def search(self, queries: Floats, k: int, allowed: NDArray[np.bool_] | None = None) -> Neighbours:
+        k = min(k, self.count)
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        if k == 0:
+            return Neighbours(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64))
+        parameters = _only(allowed) if allowed is not None else None
+        scores, positions = self._index.search(queries, k, params=parameters)
+        if self._index.metric_type == faiss.METRIC_L2:
+            scores = -np.sqrt(np.maximum(scores, 0.0))
+        return Neighbours(scores, positions)
