@@ -1,0 +1,166 @@
+"""What tests of every layer share: drawn photos, a tiny real encoder, and databases to run on."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+COLOURS = ("crimson", "navy", "gold", "teal", "orchid", "olive", "coral", "slategray")
+
+
+def draw_photo(number: int, size: tuple[int, int] = (96, 128)) -> Image.Image:
+    """A photo of a made-up thing, different for each number: a shape in a colour on noise."""
+    rng = np.random.default_rng(number)
+    width, height = size
+    noise = rng.integers(150, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(image)
+    left, top = (int(v) for v in rng.integers(4, 30, 2))
+    box = (left, top, width - int(rng.integers(4, 30)), height - int(rng.integers(4, 40)))
+    shapes = (
+        draw.ellipse,
+        draw.rectangle,
+        lambda b, fill: draw.polygon([(b[0], b[3]), (b[2], b[3]), (b[2], b[1])], fill),
+    )
+    shapes[number % 3](box, fill=COLOURS[number % len(COLOURS)])
+    return image
+
+
+def write_photos(
+    folder: Path, count: int, *, start: int = 0, categories: tuple[str, ...] = ("bag", "hat", "mug")
+) -> Path:
+    """`count` JPEGs, `folder/CATEGORY/NNNN.jpg`."""
+    for number in range(start, start + count):
+        path = folder / categories[number % len(categories)] / f"{number:04d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_photo(number).save(path, quality=90)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 photos in three categories; read only."""
+    return write_photos(tmp_path_factory.mktemp("photos"), 24)
+
+
+def save_pixels_encoder(directory: Path, size: int) -> Path:
+    from training.encoder import Encoder
+    from training.models import MODELS
+    from training.preprocessing import Preprocessing
+
+    family = MODELS["pixels"]
+    config = family.config(size=size)
+    model = family.model(config)
+    return Encoder(model, family="pixels", config=asdict(config), preprocessing=Preprocessing(size=size)).save(
+        directory
+    )
+
+
+@pytest.fixture(scope="session")
+def encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real encoder that needs no training and is fast: pixels at 16 x 16."""
+    return save_pixels_encoder(tmp_path_factory.mktemp("encoders") / "pixels-16", 16)
+
+
+@pytest.fixture(scope="session")
+def other_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another one, of another dimension."""
+    return save_pixels_encoder(tmp_path_factory.mktemp("encoders") / "pixels-8", 8)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("NITAMONO_"):
+            monkeypatch.delenv(name)
+
+
+def _postgres_binary(name: str) -> str:
+    found = shutil.which(name) or next(map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None)
+    if found is None:
+        message = f"PostgreSQL's {name} is not installed (apt-get install postgresql)"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real PostgreSQL on a free port of this machine; yields the URL of its `postgres` database."""
+    initdb, postgres = _postgres_binary("initdb"), _postgres_binary("postgres")
+    data = tmp_path_factory.mktemp("postgres")
+    user = None
+    if os.geteuid() == 0:  # the server refuses to run as root
+        known = {entry.pw_name for entry in pwd.getpwall()}
+        user = "postgres" if "postgres" in known else "nobody"
+        for parent in [data, *data.parents[:3]]:
+            if parent.is_relative_to(tmp_path_factory.getbasetemp().parent):
+                parent.chmod(0o755)
+        shutil.chown(data, user)
+        data.chmod(0o700)
+    subprocess.run(
+        [initdb, "-D", data, "-U", "nitamono", "--auth=trust", "--encoding=UTF8", "--no-sync", "--locale=C"],
+        user=user, check=True, capture_output=True, cwd="/",
+    )  # fmt: skip
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [postgres, "-D", data, "-p", str(port), "-k", str(data), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"],
+        user=user, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        _wait_for_port(port, server)
+        yield f"postgresql+psycopg://nitamono@127.0.0.1:{port}/postgres"
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def _wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
+    import psycopg
+
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            psycopg.connect(host="127.0.0.1", port=port, user="nitamono", dbname="postgres").close()
+            return
+        except psycopg.OperationalError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """An empty database of its own."""
+    import psycopg
+
+    name = f"t{time.monotonic_ns()}"
+    base = postgres_server.replace("+psycopg", "")
+    with psycopg.connect(base, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    yield postgres_server.rsplit("/", 1)[0] + f"/{name}"
+    with psycopg.connect(base, autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The same test on both databases."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'catalogue.sqlite'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
