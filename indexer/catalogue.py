@@ -498,7 +498,7 @@ class Catalogue:
             query = query.where(generations.c.collection_id == self.collection_id(collection))
         with self.read() as connection:
             rows = connection.execute(query).all()
-        found = [GenerationRecord(*row) for row in rows]
+        found = [GenerationRecord(*tuple[Any, ...](row)) for row in rows]
         return [
             replace(r, created_at=_utc(r.created_at), activated_at=_utc(r.activated_at) if r.activated_at else None)
             for r in found
@@ -642,7 +642,7 @@ def _upsert_images(
             ids[by_pk[pk], uri] = image_id
     known = [write for write in writes if (write.item_id, write.uri) in ids]
     if known:
-        fresh = {
+        fresh: dict[str, Any] = {
             name: func.coalesce(sa.bindparam(f"new_{name}", type_=images.c[name].type), images.c[name])
             for name in IMAGE_FIELDS
         }

@@ -8,6 +8,7 @@ torch nor the catalogue, so that decoding workers start fast.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 from dataclasses import dataclass
@@ -148,7 +149,8 @@ def _decode_with_pillow(data: bytes, limits: ImageLimits) -> Decoded:
         except UnidentifiedImageError as exc:
             raise ImageError(_describe_unknown(data)) from exc
         except Image.DecompressionBombError as exc:
-            raise ImageError(f"the image has too many pixels; the limit is {limits.max_pixels}") from exc
+            pixels_found = next(iter(re.findall(r"\d+", str(exc))), "too many")
+            raise ImageError(f"the image has {pixels_found} pixels; the limit is {limits.max_pixels}") from exc
         except (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, TypeError, KeyError) as exc:
             # Pillow's plugins raise all of these on damaged files.
             if isinstance(exc, ImageError):

@@ -1,0 +1,109 @@
+"""The training images of a source, decoded once and held in memory as 8-bit pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.decode import ImageLimits
+from training.data.reader import Loaded, Request, read_files
+from training.data.sources import SourceImage
+from training.errors import SourceError
+from training.preprocessing import Preprocessing
+
+
+class Skipped(NamedTuple):
+    """An image that could not be used, and why."""
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images `(N, C, S, S)` uint8, in the source's order, and what was skipped."""
+
+    images: NDArray[np.uint8]
+    item_ids: list[str]
+    sha256: list[str]
+    skipped: list[Skipped]
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the sorted (item_id, SHA-256 of the file) pairs."""
+        digest = hashlib.sha256()
+        for item_id, content in sorted(zip(self.item_ids, self.sha256, strict=True)):
+            digest.update(f"{item_id}\0{content}\n".encode())
+        return digest.hexdigest()
+
+    def split(self, fraction: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Positions of the training and of the validation images.
+
+        An item goes to one side with all its images, told by the hash of its id alone: it stays there when the
+        catalogue grows. Either side gets at least one item.
+
+        Raises:
+            SourceError: there are fewer than two items.
+        """
+        places = {item_id: _place(item_id) for item_id in set(self.item_ids)}
+        if len(places) < 2:
+            raise SourceError(f"training needs at least 2 items, found {len(places)}")
+        order = sorted(places, key=lambda item_id: places[item_id])
+        held_out = {item_id for item_id in order if places[item_id] < fraction} or {order[0]}
+        if len(held_out) == len(order):
+            held_out.discard(order[-1])
+        is_held_out = np.array([item_id in held_out for item_id in self.item_ids])
+        return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+
+
+def load_dataset(
+    images: Sequence[SourceImage],
+    preprocessing: Preprocessing,
+    *,
+    processes: int | None = None,
+    limits: ImageLimits | None = None,
+    progress: bool = False,
+) -> Dataset:
+    """Decode the images of a source; those that cannot be read are listed in `skipped`.
+
+    Args:
+        processes: as `read_files` takes it.
+        progress: show a bar on stderr.
+
+    Raises:
+        SourceError: none of the images can be read.
+    """
+    from tqdm import tqdm
+
+    shape = (len(images), preprocessing.channels, preprocessing.size, preprocessing.size)
+    pixels = np.empty(shape, dtype=np.uint8)
+    item_ids: list[str] = []
+    contents: list[str] = []
+    skipped: list[Skipped] = []
+    requests = ((image, Request(image.path)) for image in images)
+    outcomes = read_files(requests, preprocessing, processes=processes, limits=limits)
+    for image, outcome in tqdm(outcomes, "decoding", len(images), disable=not progress, file=sys.stderr, unit="image"):
+        if isinstance(outcome, Loaded) and outcome.pixels is not None:
+            pixels[len(item_ids)] = outcome.pixels
+            item_ids.append(image.item_id)
+            contents.append(outcome.sha256)
+        elif not isinstance(outcome, Loaded):
+            skipped.append(Skipped(image.where or image.item_id, outcome.reason))
+    if not item_ids:
+        reason = f"; the first, {skipped[0].where}: {skipped[0].reason}" if skipped else ""
+        raise SourceError(f"none of {len(images)} images can be read{reason}")
+    return Dataset(pixels[: len(item_ids)], item_ids, contents, skipped)
+
+
+def _place(item_id: str) -> float:
+    """A number in [0, 1) that depends on the id alone."""
+    return int.from_bytes(hashlib.sha256(item_id.encode()).digest()[:8], "big") / 2**64
