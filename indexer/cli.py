@@ -134,7 +134,11 @@ def evaluate(
     query_images, query_problems = read_images(queries)
     for problem in [*gallery_problems, *query_problems][:20]:
         note(f"{problem.where}: {problem.reason}")
-    evaluation = evaluate_retrieval(gallery_images, query_images, relevance, refs, baselines=baselines, seed=seed)
+    with progress_bar("reading", "img") as progress:
+        evaluation = evaluate_retrieval(
+            gallery_images, query_images, relevance, refs, baselines=baselines, seed=seed,
+            started=progress.started, advance=progress.advance,
+        )  # fmt: skip
     if report is not None:
         from indexer.evaluate.report import write_report
 

@@ -155,10 +155,9 @@ class Home:
             found = self._revision()
             if found == REVISION:
                 return
+            from alembic import command, config
             from alembic.script import ScriptDirectory
             from alembic.util import CommandError
-
-            from alembic import command, config
 
             settings = config.Config()
             settings.set_main_option("script_location", str(migrations_directory()))

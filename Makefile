@@ -1,0 +1,41 @@
+# `make demo` and `make test` need Python 3.11 and nothing else; all of them build .venv first.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+DEMO_PORT ?= 8080
+
+.PHONY: env demo test slow check format clean
+
+env: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: env demo/shop/catalogue.csv
+	$(BIN)/nitamono index demo/shop/catalogue.csv --home demo/home
+	$(BIN)/nitamono serve --home demo/home --port $(DEMO_PORT)
+
+demo/shop/catalogue.csv: | env
+	rm -rf demo/shop
+	$(BIN)/nitamono sample-catalogue --out demo/shop --items 240 --photos-per-item 3
+
+test: env
+	$(BIN)/python -m pytest -q
+
+slow: env
+	$(BIN)/python -m pytest -q -m slow
+
+check: env
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv demo build *.egg-info

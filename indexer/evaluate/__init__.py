@@ -1,0 +1,329 @@
+"""Offline evaluation: how well each encoder retrieves, with intervals, beside simple baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.errors import InvalidRequestError
+from indexer.evaluate.metrics import Bootstrap, Interval, PerQuery, metrics_of, rank, score_blocks
+from indexer.evaluate.relevance import Relevance, make_relevance
+from training.data.sources import SourceImage, SourceProblem
+from training.reference import describe_encoder
+
+if TYPE_CHECKING:
+    from indexer.evaluate.images import ImageSet
+    from training.encoder import Encoder
+    from training.preprocessing import Preprocessing
+
+KS = (1, 5, 10)
+CURVE = 50  # ranks of the precision curve in the report
+SHOWN = 8  # results kept of each query, for the report's pictures
+BASELINES = ("pixels", "pca", "hog")
+HEADLINE = ("precision@1", "precision@10", "recall@10", "map", "map@r", "ndcg@10", "mrr")
+
+
+@dataclass(frozen=True)
+class EncoderResult:
+    """One encoder's figures; `per_query` holds `(Q,)` arrays, NaN where a query has nothing to find."""
+
+    name: str
+    encoder_id: str
+    family: str
+    dim: int
+    metric: str
+    intervals: dict[str, Interval]
+    per_category: dict[str, dict[str, float]]
+    difference: dict[str, Interval]  # this encoder minus the first one, on the same queries
+    per_query: PerQuery
+    curve: NDArray[np.float64]  # mean precision at ranks 1..CURVE
+    top: NDArray[np.intp]  # (Q, SHOWN) gallery positions
+    hits: NDArray[np.bool_]  # (Q, SHOWN) whether those are relevant
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **{name: interval.to_json() for name, interval in self.intervals.items()},
+            "per_category": self.per_category,
+            "difference_to_first": {name: interval.to_json() for name, interval in self.difference.items()},
+            "encoder_id": self.encoder_id,
+            "family": self.family,
+            "dim": self.dim,
+            "metric": self.metric,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, on what, and what was left out."""
+
+    relevance: str
+    seed: int
+    queries: list[SourceImage]
+    gallery: list[SourceImage]
+    without_relevant: int
+    identical: int
+    rejected: list[SourceProblem]
+    encoders: dict[str, EncoderResult] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "relevance": self.relevance,
+            "seed": self.seed,
+            "queries": len(self.queries),
+            "gallery": len(self.gallery),
+            "queries_without_relevant": self.without_relevant,
+            "identical_pairs_left_out": self.identical,
+            "rejected": [{"where": p.where, "image": p.image, "reason": p.reason} for p in self.rejected],
+            "encoders": {name: result.to_json() for name, result in self.encoders.items()},
+        }
+
+    def to_text(self) -> str:
+        """A table of the headline metrics with their intervals."""
+        width = max(len(name) for name in self.encoders)
+        lines = [
+            f"{len(self.queries)} queries, gallery of {len(self.gallery)}, relevance {self.relevance}; "
+            f"{self.without_relevant} queries without anything relevant, {self.identical} identical pairs left out, "
+            f"{len(self.rejected)} files rejected",
+            " ".join(["encoder".ljust(width), *(f"{name:>20s}" for name in HEADLINE)]),
+        ]
+        for name, result in self.encoders.items():
+            cells = (result.intervals[metric] for metric in HEADLINE)
+            row = (f"{cell.value:.3f} [{cell.low:.3f} {cell.high:.3f}]" for cell in cells)
+            lines.append(" ".join([name.ljust(width), *(f"{text:>20s}" for text in row)]))
+        return "\n".join(lines)
+
+
+def evaluate_retrieval(
+    gallery: Sequence[SourceImage],
+    queries: Sequence[SourceImage],
+    relevance: str,
+    encoders: Sequence[str],
+    *,
+    baselines: bool = True,
+    ks: Sequence[int] = KS,
+    replicates: int = 1000,
+    seed: int = 0,
+    started: Callable[[int], None] = lambda total: None,
+    advance: Callable[[int], None] = lambda count: None,
+    processes: int | None = None,
+) -> Evaluation:
+    """Rank the whole gallery for every query by each encoder, exactly, and measure.
+
+    A gallery image with the query's own bytes is taken out of its ranking; queries with nothing relevant left are
+    counted and take no part in the means. Equal scores are ordered by a seeded shuffle of the gallery.
+
+    Args:
+        relevance: `category`, `item_id`, `attribute:NAME` or the path of a qrels file.
+        encoders: references; the first is what the others are compared with.
+        ks: cut-offs of precision, recall, hit and nDCG.
+        replicates, seed: of the bootstrap over query items.
+
+    Raises:
+        InvalidRequestError: nothing to search or to search for, or an unknown relevance.
+        SourceError, EncoderError: a qrels file or an encoder that cannot be used.
+    """
+    for name, images in (("gallery", gallery), ("queries", queries)):
+        if not images:
+            raise InvalidRequestError(name, f"the {name} hold no image; give a SOURCE with at least one")
+    make_relevance(relevance, queries, gallery)  # before minutes of work, not after
+    loaded = _load(encoders, baselines)
+    sets = _Sets(gallery, queries, advance, processes)
+    started((len(gallery) + len(queries)) * len({described.preprocessing for _, described in loaded}))
+    first = sets.of(loaded[0][1].preprocessing)
+    judge = make_relevance(relevance, first.queries.images, first.gallery.images)
+    same = _identical(first.queries, first.gallery)
+    bootstrap = Bootstrap([image.item_id for image in first.queries.images], replicates=replicates, seed=seed)
+    order = np.random.default_rng(seed).permutation(len(first.gallery.images))
+    evaluation = Evaluation(
+        relevance=relevance,
+        seed=seed,
+        queries=first.queries.images,
+        gallery=first.gallery.images,
+        without_relevant=_count_without_relevant(judge, same, len(first.queries.images)),
+        identical=sum(len(places) for places in same.values()),
+        rejected=[*first.gallery.rejected, *first.queries.rejected],
+    )
+    for name, described in loaded:
+        began = perf_counter()
+        pair = sets.of(described.preprocessing)
+        encoder = described.load(pair.gallery)
+        measured = _measure(encoder, pair, judge, same, order, ks)
+        base = next(iter(evaluation.encoders.values()), None)
+        evaluation.encoders[name] = _result(name, encoder, measured, bootstrap, pair, base, perf_counter() - began)
+    return evaluation
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """An encoder to be measured: loaded from its directory, or PCA, which is fitted on the gallery."""
+
+    preprocessing: Preprocessing
+    ref: str | None
+
+    def load(self, gallery: ImageSet) -> Encoder:
+        from indexer.evaluate.images import fit_pca
+        from training.encoder import load_encoder
+
+        return fit_pca(gallery.pixels, self.preprocessing) if self.ref is None else load_encoder(self.ref)
+
+
+def _load(refs: Sequence[str], baselines: bool) -> list[tuple[str, _Candidate]]:
+    from training.preprocessing import Preprocessing
+
+    found = {ref: _Candidate(describe_encoder(ref).preprocessing, ref) for ref in refs}
+    if baselines:
+        for name in BASELINES:
+            if name == "pca":
+                found.setdefault(name, _Candidate(Preprocessing(), None))
+            else:
+                found.setdefault(name, _Candidate(describe_encoder(name).preprocessing, name))
+    return list(found.items())
+
+
+@dataclass(frozen=True)
+class _Pair:
+    gallery: ImageSet
+    queries: ImageSet
+
+
+class _Sets:
+    """The pixels of gallery and queries, read once for each preprocessing."""
+
+    def __init__(
+        self,
+        gallery: Sequence[SourceImage],
+        queries: Sequence[SourceImage],
+        advance: Callable[[int], None],
+        processes: int | None,
+    ) -> None:
+        self._sources = (gallery, queries)
+        self._advance = advance
+        self._processes = processes
+        self._pairs: dict[Preprocessing, _Pair] = {}
+
+    def of(self, preprocessing: Preprocessing) -> _Pair:
+        from indexer.evaluate.images import read_image_set
+
+        if preprocessing not in self._pairs:
+            read = [
+                read_image_set(images, preprocessing, self._advance, processes=self._processes)
+                for images in self._sources
+            ]
+            for name, images in zip(("gallery", "queries"), read, strict=True):
+                if not images.images:
+                    reason = images.rejected[0]
+                    raise InvalidRequestError(
+                        name, f"none of the {name} can be read; the first, {reason.where}: {reason.reason}"
+                    )
+            self._pairs[preprocessing] = _Pair(*read)
+        return self._pairs[preprocessing]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    per_query: PerQuery
+    curve: NDArray[np.float64]
+    top: NDArray[np.intp]
+    hits: NDArray[np.bool_]
+
+
+def _identical(queries: ImageSet, gallery: ImageSet) -> dict[int, list[int]]:
+    """For each query the gallery positions that hold the very same file."""
+    places: dict[str, list[int]] = {}
+    for place, content in enumerate(gallery.sha256):
+        places.setdefault(content, []).append(place)
+    return {row: places[content] for row, content in enumerate(queries.sha256) if content in places}
+
+
+def _gains(judge: Relevance, same: dict[int, list[int]], block: slice) -> NDArray[np.float32]:
+    gains = judge.gains(block)
+    for row in range(block.start, block.stop):
+        gains[row - block.start, same.get(row, [])] = 0.0
+    return gains
+
+
+def _count_without_relevant(judge: Relevance, same: dict[int, list[int]], count: int) -> int:
+    return sum(not _gains(judge, same, slice(row, row + 1)).any() for row in range(count))
+
+
+def _measure(
+    encoder: Encoder,
+    pair: _Pair,
+    judge: Relevance,
+    same: dict[int, list[int]],
+    order: NDArray[np.intp],
+    ks: Sequence[int],
+) -> _Measured:
+    from indexer.evaluate.images import embed_pixels
+
+    gallery = embed_pixels(encoder, pair.gallery.pixels)
+    queries = embed_pixels(encoder, pair.queries.pixels)
+    blocks: list[tuple[PerQuery, NDArray[np.float64], NDArray[np.intp], NDArray[np.bool_]]] = []
+    for block, scores in score_blocks(queries, gallery, encoder.metric):
+        gains = _gains(judge, same, block)
+        for row in range(block.start, block.stop):
+            scores[row - block.start, same.get(row, [])] = -np.inf
+        ranking = rank(scores, order)
+        ranked = np.take_along_axis(gains, ranking, axis=1)
+        curve = np.cumsum(ranked[:, :CURVE] > 0, axis=1) / np.arange(1, min(CURVE, ranked.shape[1]) + 1)
+        blocks.append((metrics_of(ranked, ks), curve, ranking[:, :SHOWN], ranked[:, :SHOWN] > 0))
+    per_query = {name: np.concatenate([values[name] for values, *_ in blocks]) for name in blocks[0][0]}
+    known = ~np.isnan(per_query["map"])
+    curves = np.concatenate([curve for _, curve, _, _ in blocks])
+    return _Measured(
+        per_query,
+        curves[known].mean(axis=0) if known.any() else np.full(curves.shape[1], np.nan),
+        np.concatenate([top for _, _, top, _ in blocks]),
+        np.concatenate([hits for *_, hits in blocks]),
+    )
+
+
+def _result(
+    name: str,
+    encoder: Encoder,
+    measured: _Measured,
+    bootstrap: Bootstrap,
+    pair: _Pair,
+    base: EncoderResult | None,
+    seconds: float,
+) -> EncoderResult:
+    difference = {}
+    if base is not None:
+        for metric in HEADLINE:
+            if metric in measured.per_query:
+                gained = measured.per_query[metric] - base.per_query[metric]
+                difference[metric] = bootstrap.interval(gained)
+    return EncoderResult(
+        name=name,
+        encoder_id=encoder.encoder_id,
+        family=encoder.family,
+        dim=encoder.dim,
+        metric=encoder.metric,
+        intervals={metric: bootstrap.interval(values) for metric, values in measured.per_query.items()},
+        per_category=_by_category(measured.per_query, pair.queries.images),
+        difference=difference,
+        per_query=measured.per_query,
+        curve=measured.curve,
+        top=measured.top,
+        hits=measured.hits,
+        seconds=seconds,
+    )
+
+
+def _by_category(per_query: PerQuery, queries: Sequence[SourceImage]) -> dict[str, dict[str, float]]:
+    """Mean figures of the queries of each category that has any with something to find."""
+    labels = np.array([query.category or "" for query in queries])
+    known = ~np.isnan(per_query["map"])
+    table: dict[str, dict[str, float]] = {}
+    for label in sorted(set(labels[known].tolist()) - {""}):
+        members = known & (labels == label)
+        figures = {metric: float(per_query[metric][members].mean()) for metric in HEADLINE if metric in per_query}
+        table[label] = {"queries": float(members.sum()), **figures}
+    return table

@@ -1,0 +1,87 @@
+"""The images of an evaluation, read once and embedded by each encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.vectors import Floats
+from training.data.reader import Loaded, Request, read_files
+from training.data.sources import SourceImage, SourceProblem
+from training.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from training.encoder import Encoder
+
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The readable images of a source, `(N, C, S, S)` uint8, and those that were left out."""
+
+    images: list[SourceImage]
+    pixels: NDArray[np.uint8]
+    sha256: list[str]
+    rejected: list[SourceProblem]
+
+
+def read_image_set(
+    images: Sequence[SourceImage],
+    preprocessing: Preprocessing,
+    advance: Callable[[int], None],
+    *,
+    processes: int | None = None,
+) -> ImageSet:
+    """Read the images of a source; an unreadable file is left out and listed."""
+    side = preprocessing.size
+    pixels = np.empty((len(images), preprocessing.channels, side, side), dtype=np.uint8)
+    kept: list[SourceImage] = []
+    contents: list[str] = []
+    rejected: list[SourceProblem] = []
+    requests = ((image, Request(image.path)) for image in images)
+    for image, outcome in read_files(requests, preprocessing, processes=processes):
+        advance(1)
+        if isinstance(outcome, Loaded) and outcome.pixels is not None:
+            pixels[len(kept)] = outcome.pixels
+            kept.append(image)
+            contents.append(outcome.sha256)
+        elif not isinstance(outcome, Loaded):
+            rejected.append(SourceProblem(image.where, outcome.reason, image.item_id, str(image.path)))
+    return ImageSet(kept, pixels[: len(kept)], contents, rejected)
+
+
+def batches(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    for start in range(0, len(pixels), BATCH):
+        yield pixels[start : start + BATCH]
+
+
+def embed_pixels(encoder: Encoder, pixels: NDArray[np.uint8]) -> Floats:
+    """The vectors `(N, dim)` float32 of prepared pixels."""
+    import torch
+
+    vectors = [encoder.encode(torch.from_numpy(batch)).numpy() for batch in batches(pixels)]
+    return np.concatenate(vectors) if vectors else np.empty((0, encoder.dim), np.float32)
+
+
+def fit_pca(pixels: NDArray[np.uint8], preprocessing: Preprocessing, components: int = 64) -> Encoder:
+    """The PCA baseline, fitted on the gallery; fewer components where it has few images."""
+    from dataclasses import asdict
+
+    import torch
+
+    from training.encoder import Encoder
+    from training.models import MODELS
+
+    family = MODELS["pca"]
+    components = max(1, min(components, len(pixels) - 1))
+    config = family.config(size=preprocessing.size, channels=preprocessing.channels, components=components)
+    model = family.model(config)
+    for start in range(0, len(pixels), 1024):
+        model.partial_fit(torch.from_numpy(pixels[start : start + 1024]).float() / 255.0)
+    model.check_fitted()
+    return Encoder(model, family="pca", config=asdict(config), preprocessing=preprocessing)

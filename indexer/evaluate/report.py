@@ -1,0 +1,177 @@
+"""The evaluation as one HTML file that opens offline: figures with intervals, plots, pictures of hits and misses."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from indexer.evaluate import HEADLINE, EncoderResult, Evaluation
+from training.data.decode import decode_image
+from training.data.sources import SourceImage
+from training.errors import ImageError
+from training.files import publish_file
+
+THUMBNAIL = 112  # pixels, longer side
+QUERIES_SHOWN = 5  # best and worst of each encoder
+PALETTE = ("#0b6e99", "#d9730d", "#448361", "#9065b0", "#cb912f", "#c14c8a", "#787774", "#d44c47")
+
+
+class Picture(NamedTuple):
+    """A photo in the report: inline JPEG, item and category, and whether it is a right answer (None for the query)."""
+
+    source: str
+    item_id: str
+    category: str
+    relevant: bool | None
+
+
+class Example(NamedTuple):
+    """A query with its first results."""
+
+    figure: float
+    query: Picture
+    results: list[Picture]
+
+
+class Section(NamedTuple):
+    """The pictures of one encoder."""
+
+    result: EncoderResult
+    best: list[Example]
+    worst: list[Example]
+
+
+def write_report(evaluation: Evaluation, path: Path) -> Path:
+    """Write the report; it holds its plots' library and all its pictures, and asks for nothing outside."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=PackageLoader("indexer.evaluate", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    thumbnails = _Thumbnails()
+    html = environment.get_template("report.html.jinja").render(
+        evaluation=evaluation,
+        headline=HEADLINE,
+        plotlyjs=get_plotlyjs(),
+        bars=_bars(evaluation),
+        curves=_curves(evaluation),
+        categories=_category_table(evaluation),
+        sections=[_section(evaluation, result, thumbnails) for result in evaluation.encoders.values()],
+    )
+    return publish_file(path, html.encode())
+
+
+def _bars(evaluation: Evaluation) -> str:
+    """Grouped bars of the headline metrics with their intervals, as Plotly's JSON."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for colour, result in zip(_colours(evaluation), evaluation.encoders.values(), strict=True):
+        cells = [result.intervals[name] for name in HEADLINE]
+        figure.add_bar(
+            name=result.name,
+            x=list(HEADLINE),
+            y=[cell.value for cell in cells],
+            marker_color=colour,
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": [cell.high - cell.value for cell in cells],
+                "arrayminus": [cell.value - cell.low for cell in cells],
+                "thickness": 1,
+            },
+        )
+    figure.update_layout(barmode="group", yaxis_range=[0, 1], yaxis_title="figure, with 95 % interval")
+    return _plot_json(figure)
+
+
+def _curves(evaluation: Evaluation) -> str:
+    """Mean precision among the first k results, as Plotly's JSON."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for colour, result in zip(_colours(evaluation), evaluation.encoders.values(), strict=True):
+        ranks = list(range(1, len(result.curve) + 1))
+        figure.add_scatter(name=result.name, x=ranks, y=result.curve.tolist(), mode="lines", line_color=colour)
+    figure.update_layout(xaxis_title="k", yaxis_title="precision@k", yaxis_range=[0, 1])
+    return _plot_json(figure)
+
+
+def _plot_json(figure: Any) -> str:
+    figure.update_layout(
+        template="none",
+        margin={"l": 56, "r": 40, "t": 12, "b": 84},
+        legend={"orientation": "h", "y": 1.12},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif"},
+    )
+    # Inside a script element `</` would end it.
+    text: str = figure.to_json()
+    return text.replace("</", "<\\/")
+
+
+def _colours(evaluation: Evaluation) -> list[str]:
+    return [PALETTE[place % len(PALETTE)] for place in range(len(evaluation.encoders))]
+
+
+def _category_table(evaluation: Evaluation) -> list[tuple[str, int, list[float]]]:
+    """Per category its queries and each encoder's MAP."""
+    results = list(evaluation.encoders.values())
+    table = []
+    for category, figures in results[0].per_category.items():
+        table.append((category, int(figures["queries"]), [r.per_category[category]["map"] for r in results]))
+    return table
+
+
+def _section(evaluation: Evaluation, result: EncoderResult, thumbnails: _Thumbnails) -> Section:
+    """The queries with the highest and the lowest average precision."""
+    figures = result.per_query["map"]
+    known = np.flatnonzero(~np.isnan(figures))
+    ordered = known[np.argsort(figures[known], kind="stable")]
+    count = min(QUERIES_SHOWN, len(ordered) // 2 or len(ordered))
+
+    def examples(rows: Sequence[int]) -> list[Example]:
+        return [
+            Example(
+                float(figures[row]),
+                thumbnails.of(evaluation.queries[row], None),
+                [
+                    thumbnails.of(evaluation.gallery[place], bool(hit))
+                    for place, hit in zip(result.top[row], result.hits[row], strict=True)
+                ],
+            )
+            for row in rows
+        ]
+
+    return Section(result, examples(ordered[::-1][:count].tolist()), examples(ordered[:count].tolist()))
+
+
+class _Thumbnails:
+    """Small inline JPEGs, made once for each file."""
+
+    def __init__(self) -> None:
+        self._made: dict[Path, str] = {}
+
+    def of(self, image: SourceImage, relevant: bool | None) -> Picture:
+        if image.path not in self._made:
+            self._made[image.path] = _thumbnail(image.path)
+        return Picture(self._made[image.path], image.item_id, image.category or "", relevant)
+
+
+def _thumbnail(path: Path) -> str:
+    try:
+        image = Image.fromarray(decode_image(path.read_bytes(), at_least=THUMBNAIL).pixels)
+    except (OSError, ImageError):  # it was readable when it was embedded; a grey square then
+        image = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "#999")
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=72)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

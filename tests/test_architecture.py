@@ -1,0 +1,74 @@
+"""What holds the tree together: layers, light imports, and docs that name every command and setting."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from service.cli import app
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
+
+
+def test_service_imports_indexer_imports_training_and_never_back() -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("service.cli", ("torch", "faiss", "numpy", "sqlalchemy", "lightning", "plotly", "fastapi", "alembic")),
+        ("indexer.ingest", ("torch", "faiss", "lightning", "plotly", "fastapi", "pyarrow")),
+        ("training.data.reader", ("torch", "sqlalchemy", "faiss", "pyarrow")),
+        ("training.recipes", ("torch", "lightning")),
+        ("service.app", ("lightning", "plotly")),
+    ],
+)
+def test_starting_up_imports_nothing_heavy(module: str, heavy: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print(*sorted(set(sys.modules) & set({heavy!r})))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Every command with its options."""
+    found = []
+
+    def walk(name: str, command: object) -> None:
+        children = getattr(command, "commands", None)
+        if children is not None:
+            for child, inner in children.items():
+                walk(f"{name} {child}", inner)
+            return
+        options = [o for p in command.params for o in p.opts if o.startswith("--") and o != "--help"]  # type: ignore[attr-defined]
+        found.append((name, options))
+
+    walk("nitamono", typer.main.get_command(app))
+    return found
+
+
+@pytest.mark.parametrize(("name", "options"), commands())
+def test_every_command_and_option_is_in_the_reference(name: str, options: list[str]) -> None:
+    assert f"### `{name}" in REFERENCE
+    section = REFERENCE.split(f"### `{name}", 1)[1].split("\n### ", 1)[0].split("\n## ", 1)[0]
+    missing = [option for option in options if option not in section and option not in ("--json", "--home")]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_is_in_the_reference(name: str) -> None:
+    assert f"`NITAMONO_{name.upper()}`" in REFERENCE
+
+
+def test_no_module_is_called_utils_or_common() -> None:
+    names = {path.stem for layer in ("training", "indexer", "service") for path in (ROOT / layer).rglob("*.py")}
+    assert names.isdisjoint({"utils", "util", "common", "helpers", "misc"})

@@ -1,0 +1,356 @@
+"""Malformed input to the commands and to HTTP: the right status, one clear line, no traceback, nothing lost."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from indexer.home import Home
+from indexer.ingest import index_source
+from service.cli import main
+from service.settings import Settings
+from tests.conftest import draw_photo, write_photos
+from tests.indexer.conftest import served, stored
+from tests.service.conftest import running
+from tests.training.data.test_decode import png_header
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+GOOD = encoded(draw_photo(0), "JPEG")
+BAD_IMAGES = {
+    "empty": (b"", "0 bytes"),
+    "text": (b"just some text", "text, not an image"),
+    "truncated-jpeg": (GOOD[: len(GOOD) // 2], "truncated"),
+    "jpeg-header-only": (GOOD[:20], "truncated|not an image"),
+    "truncated-png": (encoded(draw_photo(1), "PNG")[:2000], "truncated"),
+    "truncated-webp": (encoded(draw_photo(1), "WEBP")[:200], "truncated|not an image"),
+    "png-50000x50000": (png_header(50_000, 50_000), "2500000000 pixels"),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+    "pdf": (b"%PDF-1.7\n\x80\x81", "not an image"),
+    "zip": (b"PK\x03\x04\x80\x81\x82", "not an image"),
+    "html": (b"<!doctype html><p>404", "text, not an image"),
+    "noise": (bytes(np.random.default_rng(0).integers(128, 256, 3000, dtype=np.uint8)), "not an image"),
+}
+ODD_IMAGES = {
+    "cmyk": encoded(Image.new("CMYK", (40, 30), (0, 200, 200, 0)), "JPEG"),
+    "png-16-bit": encoded(Image.fromarray(np.full((30, 40), 40_000, np.uint16)), "PNG"),
+    "animated-gif": encoded(draw_photo(1), "GIF", save_all=True, append_images=[draw_photo(2)]),
+    "palette-png": encoded(draw_photo(3).convert("P"), "PNG"),
+    "one-pixel": encoded(Image.new("RGB", (1, 1), "red"), "PNG"),
+    "very-wide": encoded(Image.new("RGB", (5000, 2), "red"), "PNG"),
+    "alpha": encoded(Image.new("RGBA", (30, 30), (255, 0, 0, 9)), "PNG"),
+    "one-bit": encoded(Image.new("1", (30, 30), 1), "PNG"),
+}
+
+
+@pytest.fixture(scope="module")
+def shop_home(tmp_path_factory: pytest.TempPathFactory, encoder_dir: Path) -> Path:
+    folder = tmp_path_factory.mktemp("malformed")
+    with Home.open(folder / "home", create=True) as home:
+        index_source(home, "default", write_photos(folder / "shop", 9), encoder_ref=str(encoder_dir))
+    (folder / "photo.jpg").write_bytes(GOOD)
+    return folder
+
+
+def everything(home: Path) -> tuple[Any, ...]:
+    with Home.open(home) as opened:
+        return stored(opened), served(opened), opened.catalogue.search_state("default")
+
+
+@pytest.fixture
+def run(
+    shop_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., tuple[int, str]]]:
+    """Runs a command; afterwards what the home held must be there unchanged."""
+    before = everything(shop_home / "home")
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["nitamono", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        return int(stop.value.code or 0), captured.err
+
+    yield call
+    assert everything(shop_home / "home") == before
+
+
+def write(name: str, content: str | bytes) -> str:
+    path = Path(name)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(path.absolute())
+
+
+PHOTO = "{photo}"
+CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
+    "search-missing-file": (lambda: ["search", "nowhere.jpg"], "nowhere.jpg: cannot be read"),
+    "search-folder": (lambda: ["search", "."], "cannot be read"),
+    "search-k-0": (lambda: ["search", PHOTO, "-k", "0"], "k must be between 1 and 1000"),
+    "search-k-negative": (lambda: ["search", PHOTO, "-k", "-4"], "k must be between"),
+    "search-k-huge": (lambda: ["search", PHOTO, "-k", "99999999999"], "k must be between"),
+    "search-offset-negative": (lambda: ["search", PHOTO, "--offset", "-1"], "offset must be"),
+    "search-offset-deep": (lambda: ["search", PHOTO, "--offset", "10000"], "offset must be"),
+    "search-unknown-filter": (lambda: ["search", PHOTO, "--filter", "colour=red"], "no item has an attribute 'colour'"),
+    "search-filter-form": (lambda: ["search", PHOTO, "--filter", "category"], "must be key=value"),
+    "search-filter-twice": (lambda: ["search", PHOTO, "--filter", "a=1", "--filter", "a=2"], "twice"),
+    "search-region-form": (lambda: ["search", PHOTO, "--region", "1,2"], "four numbers"),
+    "search-region-outside": (lambda: ["search", PHOTO, "--region", "0.5,0.5,0.9,0.9"], "inside the image"),
+    "search-region-nan": (lambda: ["search", PHOTO, "--region", "nan,0,1,1"], "inside the image"),
+    "search-collection": (lambda: ["search", PHOTO, "-c", "nope"], "no collection 'nope'; there is default"),
+    "search-no-home": (lambda: ["search", PHOTO, "--home", "nowhere"], "no home at"),
+    "index-missing-source": (lambda: ["index", "nowhere"], "no such folder or manifest"),
+    "index-strange-source": (lambda: ["index", write("a.xlsx", "x")], "expected a folder or a manifest"),
+    "index-wrong-column": (lambda: ["index", write("a.csv", "id,image\na,b\n")], "column 'item_id' is missing"),
+    "index-empty-csv": (lambda: ["index", write("a.csv", "")], "column 'item_id' is missing"),
+    "index-binary-csv": (lambda: ["index", write("a.csv", b"\xff\xfe\x00\x01")], "not UTF-8"),
+    "index-open-quote": (lambda: ["index", write("a.csv", 'item_id,image\n"a,b\n')], "not valid CSV"),
+    "index-bad-parquet": (lambda: ["index", write("a.parquet", b"PAR1junk")], "not a Parquet file"),
+    "index-jsonl-column": (lambda: ["index", write("a.jsonl", '{"image": "x"}\n')], "column 'item_id' is missing"),
+    "index-unknown-encoder": (lambda: ["index", ".", "--encoder", "resnet"], "no such encoder directory or name"),
+    "index-broken-encoder": (lambda: ["index", ".", "--encoder", broken_encoder()], "cannot be read"),
+    "index-collection-name": (lambda: ["index", ".", "-c", "../x"], "lower-case letters"),
+    "index-home-is-a-file": (lambda: ["index", ".", "--home", write("file", "x")], "cannot be made"),
+    "embed-wrong-suffix": (lambda: ["embed", ".", "--encoder", "hog", "--out", "v.csv"], "ends in .npz"),
+    "train-unknown-recipe": (
+        lambda: ["train", "gan", "--data", ".", "--out", "o"],
+        "recipe 'gan'",
+    ),
+    "train-bad-set": (
+        lambda: ["train", "vae", "--data", ".", "--out", "o", "--set", "model.latent_dim=-3"],
+        "latent_dim",
+    ),
+    "train-unknown-set": (lambda: ["train", "vae", "--data", ".", "--out", "o", "--set", "nonsense=1"], "nonsense"),
+    "train-no-photos": (lambda: ["train", "vae", "--data", empty_folder(), "--out", "o"], "photo|image"),
+    "evaluate-relevance": (
+        lambda: ["evaluate", "--gallery", PHOTO_FOLDER, "--queries", PHOTO_FOLDER, "--relevance", "nope.qrels"],
+        "nope.qrels",
+    ),
+    "evaluate-gallery": (lambda: ["evaluate", "--gallery", "no", "--queries", "no"], "no such folder"),
+    "generations-activate": (lambda: ["generations", "activate", "9"], "no generation 9; there is 1"),
+    "generations-rollback": (lambda: ["generations", "rollback"], "no earlier generation"),
+    "keys-scope": (lambda: ["keys", "create", "k", "--scope", "root"], "scope 'root'"),
+    "keys-revoke": (lambda: ["keys", "revoke", "nobody"], "no API key named 'nobody'"),
+    "sample-items": (lambda: ["sample-catalogue", "--out", "s", "--items", "0"], "items"),
+    "sample-not-empty": (lambda: ["sample-catalogue", "--out", full_folder(), "--items", "2"], "empty"),
+}
+PHOTO_FOLDER = "{shop}"
+
+
+def broken_encoder() -> str:
+    Path("enc").mkdir()
+    write("enc/encoder.json", "{not json")
+    return "enc"
+
+
+def empty_folder() -> str:
+    Path("empty").mkdir()
+    return "empty"
+
+
+def full_folder() -> str:
+    Path("full").mkdir()
+    write("full/kept.txt", "kept")
+    return "full"
+
+
+@pytest.mark.parametrize("case", CLI_ERRORS)
+def test_a_command_with_bad_input_fails_in_one_line(
+    case: str, run: Callable[..., tuple[int, str]], shop_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, message = CLI_ERRORS[case]
+    monkeypatch.setenv("NITAMONO_HOME", str(shop_home / "home"))
+    filled = [a.format(photo=shop_home / "photo.jpg", shop=shop_home / "shop") for a in build()]
+    status, error = run(*filled)
+    lines = [line for line in error.splitlines() if line.startswith("nitamono: ")]
+    assert status == 1, error
+    assert len(lines) == 1
+    import re
+
+    assert re.search(message, lines[0]), lines[0]
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_searching_by_a_bad_file_names_it_and_the_reason(
+    name: str, run: Callable[..., tuple[int, str]], shop_home: Path
+) -> None:
+    import re
+
+    data, reason = BAD_IMAGES[name]
+    status, error = run("search", write("query.jpg", data), "--home", str(shop_home / "home"))
+    assert status == 1
+    assert len(error.splitlines()) == 1
+    assert "query.jpg" in error and re.search(reason, error)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["search"],
+        ["search", "x.jpg", "-k", "many"],
+        ["nonsense"],
+        ["index"],
+        ["serve", "--port", "99999"],
+        ["train"],
+        ["embed", "x"],
+    ],
+)
+def test_wrong_usage_exits_2(arguments: list[str], run: Callable[..., tuple[int, str]]) -> None:
+    status, error = run(*arguments)
+    assert status == 2
+    assert "Usage: nitamono" in error and "Traceback" not in error
+
+
+def test_every_bad_file_of_a_batch_is_listed_and_every_odd_one_is_indexed(
+    tmp_path: Path, encoder_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "batch"
+    folder.mkdir()
+    for name, (data, _) in BAD_IMAGES.items():
+        (folder / f"bad-{name}.jpg").write_bytes(data)
+    for name, data in ODD_IMAGES.items():
+        (folder / f"odd-{name}.img").write_bytes(data)
+    common = ["--home", str(tmp_path / "home"), "--json"]
+
+    def call(*arguments: str) -> Any:
+        monkeypatch.setattr(sys, "argv", ["nitamono", *arguments, *common])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert stop.value.code == 0
+        return json.loads(capsys.readouterr().out)
+
+    report = call("index", str(folder), "--encoder", str(encoder_dir))
+    assert (report["added"], report["rejected"]) == (len(ODD_IMAGES), len(BAD_IMAGES))
+    listed = {reject["item_id"] for reject in call("rejects", "list")["rejects"]}
+    assert listed == {f"bad-{name}.jpg" for name in BAD_IMAGES}
+    again = call("index", str(folder))
+    assert (again["added"], again["unchanged"], again["rejected"]) == (0, len(ODD_IMAGES), len(BAD_IMAGES))
+
+
+@pytest.fixture(scope="module")
+def served_home(shop_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(shop_home / "home", tmp_path_factory.mktemp("served") / "home"))
+
+
+@pytest.fixture(scope="module")
+def client(served_home: Path) -> Iterator[httpx.Client]:
+    with running(Settings(home=served_home)) as url, httpx.Client(base_url=url, timeout=30) as opened:
+        yield opened
+
+
+SEARCH = "/v1/collections/default/search"
+ITEM = "/v1/collections/default/items/new"
+
+
+def form(**fields: str) -> dict[str, Any]:
+    return {"files": {"image": ("a.jpg", GOOD)}, "data": fields}
+
+
+def as_json(**fields: Any) -> dict[str, Any]:
+    return {"json": fields}
+
+
+BASE64 = base64.b64encode(GOOD).decode()
+HTTP_ERRORS: dict[str, tuple[str, str, dict[str, Any], int]] = {
+    "k-0": ("POST", SEARCH, form(k="0"), 422),
+    "k-text": ("POST", SEARCH, form(k="ten"), 422),
+    "k-huge": ("POST", SEARCH, form(k="1001"), 422),
+    "k-fraction": ("POST", SEARCH, form(k="1.5"), 422),
+    "offset-negative": ("POST", SEARCH, form(offset="-1"), 422),
+    "offset-deep": ("POST", SEARCH, form(offset="10000"), 422),
+    "unknown-filter": ("POST", SEARCH, form(filter="colour=red"), 422),
+    "filter-form": ("POST", SEARCH, form(filter="red"), 422),
+    "region-three": ("POST", SEARCH, form(region="0,0,1"), 422),
+    "region-outside": ("POST", SEARCH, form(region="0.5,0,0.9,1"), 422),
+    "region-empty": ("POST", SEARCH, form(region="0,0,0,0"), 422),
+    "region-nan": ("POST", SEARCH, form(region="nan,0,1,1"), 422),
+    "unknown-field": ("POST", SEARCH, form(colour="red"), 422),
+    "no-image": ("POST", SEARCH, {"files": {"other": ("a.jpg", GOOD)}}, 422),
+    "image-as-text": ("POST", SEARCH, {"data": {"image": "x"}, "files": {"k": ("k", b"3")}}, 422),
+    "two-images": ("POST", SEARCH, {"files": [("image", ("a", GOOD)), ("image", ("b", GOOD))]}, 422),
+    "json-broken": ("POST", SEARCH, {"content": b"{", "headers": {"content-type": "application/json"}}, 422),
+    "json-list": ("POST", SEARCH, {"json": [1, 2]}, 422),
+    "json-nothing": ("POST", SEARCH, as_json(), 422),
+    "json-two-queries": ("POST", SEARCH, as_json(item_id="a", vector=[1.0]), 422),
+    "json-vector-short": ("POST", SEARCH, as_json(vector=[1.0, 2.0]), 422),
+    "json-vector-text": ("POST", SEARCH, as_json(vector=["a"]), 422),
+    "json-vector-zero": ("POST", SEARCH, as_json(vector=[0.0] * 768), 422),
+    "json-base64": ("POST", SEARCH, as_json(image_base64="???"), 422),
+    "json-base64-text": ("POST", SEARCH, as_json(image_base64=base64.b64encode(b"text").decode()), 422),
+    "json-url": ("POST", SEARCH, as_json(image_url="http://127.0.0.1/x.jpg"), 422),
+    "json-k-text": ("POST", SEARCH, as_json(image_base64=BASE64, k="5"), 422),
+    "json-unknown-item": ("POST", SEARCH, as_json(item_id="nobody"), 404),
+    "content-type": ("POST", SEARCH, {"content": GOOD, "headers": {"content-type": "image/jpeg"}}, 415),
+    "no-content-type": ("POST", SEARCH, {"content": GOOD}, 415),
+    "unknown-collection": ("POST", "/v1/collections/nope/search", form(), 404),
+    "collection-path": ("POST", "/v1/collections/..%2f..%2fetc/search", form(), 404),
+    "unknown-item": ("GET", "/v1/collections/default/items/nobody", {}, 404),
+    "unknown-item-similar": ("GET", "/v1/collections/default/items/nobody/similar", {}, 404),
+    "similar-k": ("GET", "/v1/collections/default/items/bag/0000.jpg/similar?k=0", {}, 422),
+    "unknown-image": ("GET", "/v1/collections/default/images/99999", {}, 404),
+    "image-id-text": ("GET", "/v1/collections/default/images/one", {}, 422),
+    "delete-unknown": ("DELETE", "/v1/collections/default/items/nobody", {}, 404),
+    "put-no-image": ("PUT", ITEM, as_json(title="x", images_base64=[]), 422),
+    "put-bad-image": ("PUT", ITEM, {"files": {"image": ("a.jpg", b"text")}}, 422),
+    "put-attributes": ("PUT", ITEM, form(attributes="not json"), 422),
+    "put-attributes-number": ("PUT", ITEM, as_json(images_base64=[BASE64], attributes={"price": 3}), 422),
+    "put-unknown-collection": ("PUT", "/v1/collections/nope/items/a", form(), 404),
+    "put-long-id": ("PUT", "/v1/collections/default/items/" + "x" * 600, form(), 422),
+    "put-control-id": ("PUT", "/v1/collections/default/items/a%00b", form(), 422),
+    "method": ("PATCH", SEARCH, {}, 405),
+    "path": ("GET", "/v2/anything", {}, 404),
+}
+
+
+@pytest.mark.parametrize("case", HTTP_ERRORS)
+def test_a_bad_request_gets_its_status_and_a_problem_document(
+    case: str, client: httpx.Client, served_home: Path
+) -> None:
+    method, path, options, status = HTTP_ERRORS[case]
+    before = everything(served_home)
+    response = client.request(method, path, **options)
+    assert_problem(response, status)
+    assert everything(served_home) == before
+
+
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_uploading_a_bad_file_gets_the_reason(name: str, client: httpx.Client) -> None:
+    import re
+
+    data, reason = BAD_IMAGES[name]
+    document = assert_problem(client.post(SEARCH, files={"image": ("photo.jpg", data)}), 422)
+    assert re.search(reason, document["detail"])
+
+
+@pytest.mark.parametrize("name", ODD_IMAGES)
+def test_uploading_an_odd_but_whole_image_is_answered(name: str, client: httpx.Client) -> None:
+    response = client.post(SEARCH, files={"image": ("photo.jpg", ODD_IMAGES[name])}, data={"k": "3"})
+    assert response.status_code == 200
+    assert len(response.json()["results"]) == 3
+
+
+def assert_problem(response: httpx.Response, status: int) -> dict[str, Any]:
+    document: dict[str, Any] = response.json()
+    assert response.status_code == status, document
+    assert response.headers["content-type"] == "application/problem+json"
+    assert document["detail"] and "\n" not in document["detail"]
+    assert "Traceback" not in response.text and "/tmp/" not in response.text
+    return document
