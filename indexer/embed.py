@@ -16,7 +16,7 @@ from training.data.sources import SourceImage, SourceProblem
 from training.reference import EncoderDescription
 
 if TYPE_CHECKING:
-    from training.encoder import Encoder
+    from training.embedder import Embedder
 
 BATCH = 128  # images per forward pass
 T = TypeVar("T")
@@ -40,10 +40,10 @@ def embed_files(
 ) -> Iterator[list[tuple[T, Embedded]]]:
     """Read and embed files, in order, batch by batch.
 
-    The reading processes are started before the encoder is loaded, so that they work while torch is imported.
+    The reading processes are started before the encoder is loaded, so that they work meanwhile.
     """
     outcomes = read_files(requests, encoder.preprocessing, processes=processes, limits=limits)
-    loaded: Encoder | None = None
+    loaded: Embedder | None = None
     batch: list[tuple[T, Outcome]] = []
     fresh = 0
     for tag, outcome in outcomes:
@@ -106,19 +106,17 @@ def embed_source(
     return report
 
 
-def _load(encoder: EncoderDescription, device: str) -> Encoder:
-    from training.encoder import load_encoder
+def _load(encoder: EncoderDescription, device: str) -> Embedder:
+    from training.embedder import load_embedder
 
-    return load_encoder(encoder.directory, device)
+    return load_embedder(encoder.directory, device=device)
 
 
-def _embed_batch(batch: Sequence[tuple[T, Outcome]], encoder: Encoder | None) -> list[tuple[T, Embedded]]:
+def _embed_batch(batch: Sequence[tuple[T, Outcome]], embedder: Embedder | None) -> list[tuple[T, Embedded]]:
     pixels = [o.pixels for _, o in batch if isinstance(o, Loaded) and o.pixels is not None]
     vectors: Iterator[NDArray[np.float32]] = iter(())
-    if pixels and encoder is not None:
-        import torch
-
-        vectors = iter(encoder.encode(torch.from_numpy(np.stack(pixels))).numpy())
+    if pixels and embedder is not None:
+        vectors = iter(embedder.embed(np.stack(pixels)))
     return [
         (tag, Embedded(outcome, next(vectors) if isinstance(outcome, Loaded) and outcome.pixels is not None else None))
         for tag, outcome in batch

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from indexer.errors import InvalidRequestError, MismatchError, NotFoundError
 from indexer.home import Home
 from indexer.records import ImageWrite, ItemRecord
-from training.data.decode import ImageLimits, decode_image
+from training.data.decode import decode_image
 from training.data.sources import MAX_ITEM_ID
+from training.embedder import prepare
 
 if TYPE_CHECKING:
     from indexer.search import Searcher
@@ -88,9 +89,9 @@ def _embed_image(
     attributes: Mapping[str, str],
     data: bytes,
 ) -> ImageWrite:
-    encoder = searcher.encoder(encoder_id)
-    decoded = decode_image(data, at_least=encoder.preprocessing.size, limits=searcher.limits or ImageLimits())
-    vector = searcher.embed(encoder, decoded.pixels)
+    embedder = searcher.embedder(encoder_id)
+    decoded = decode_image(data, at_least=embedder.described.preprocessing.size, limits=searcher.limits)
+    vector = embedder.embed(prepare(embedder, decoded.pixels))[0]
     uri = home.add_blob(data)
     stat = home.uri_path(uri).stat()
     return ImageWrite(

@@ -23,9 +23,10 @@ from indexer.home import Home
 from indexer.records import SearchState
 from indexer.vectors import Floats, Ints, VectorIndex
 from training.data.decode import ImageLimits, decode_image
+from training.embedder import prepare
 
 if TYPE_CHECKING:
-    from training.encoder import Encoder
+    from training.embedder import Embedder
 
 MAX_K = 1000
 MAX_DEPTH = 10_000  # offset + k: deeper than that, grouping re-sorts the catalogue for a page nobody reads
@@ -145,37 +146,37 @@ class _View:
 class Searcher:
     """Answers searches over a home's collections."""
 
-    def __init__(self, home: Home, *, device: str = "cpu", limits: ImageLimits | None = None) -> None:
+    def __init__(
+        self, home: Home, *, device: str = "cpu", threads: int | None = None, limits: ImageLimits | None = None
+    ) -> None:
         self.home = home
+        self._threads = threads
         self.limits = limits
         self._device = device
         self._lock = threading.Lock()
         self._views: dict[str, _View] = {}
-        self._encoders: dict[str, Encoder] = {}
+        self._embedders: dict[str, Embedder] = {}
 
     def warm(self, collection: str) -> int:
         """Load a collection's index and encoder; returns the generation. `NotFoundError` where there is none."""
         view = self._view(collection)
-        self.encoder(view.manifest.encoder_id)
+        self.embedder(view.manifest.encoder_id)
         return view.manifest.number
 
     def close(self) -> None:
         with self._lock:
             self._views.clear()
-            self._encoders.clear()
+            self._embedders.clear()
 
-    def encoder(self, encoder_id: str) -> Encoder:
-        from training.encoder import load_encoder
+    def embedder(self, encoder_id: str) -> Embedder:
+        """The embedder of an encoder that this home keeps, loaded once."""
+        from training.embedder import load_embedder
 
         with self._lock:
-            if encoder_id not in self._encoders:
-                self._encoders[encoder_id] = load_encoder(self.home.encoder(encoder_id).directory, self._device)
-            return self._encoders[encoder_id]
-
-    def embed(self, encoder: Encoder, pixels: NDArray[np.uint8]) -> Floats:
-        """The vector `(dim,)` of one decoded image."""
-        vector: Floats = encoder.encode(encoder.prepare(pixels)[None]).numpy()[0]
-        return vector
+            if encoder_id not in self._embedders:
+                directory = self.home.encoder(encoder_id).directory
+                self._embedders[encoder_id] = load_embedder(directory, device=self._device, threads=self._threads)
+            return self._embedders[encoder_id]
 
     def search_image(
         self,
@@ -190,12 +191,14 @@ class Searcher:
         """The items most like an image file, or like a region of it; `ImageError` where it cannot be used."""
         _check_page(k, offset)
         view = self._view(collection)
-        encoder = self.encoder(view.manifest.encoder_id)
+        embedder = self.embedder(view.manifest.encoder_id)
         # A small region needs more of the file's pixels than the whole image does.
         smallest = min(region.width, region.height) if region else 1.0
-        decoded = decode_image(data, at_least=ceil(encoder.preprocessing.size / smallest), limits=self.limits)
+        decoded = decode_image(
+            data, at_least=ceil(embedder.described.preprocessing.size / smallest), limits=self.limits
+        )
         pixels = region.crop(decoded.pixels) if region else decoded.pixels
-        return self._search(collection, view, self.embed(encoder, pixels)[None], k, offset, filters, None)
+        return self._search(collection, view, embedder.embed(prepare(embedder, pixels)), k, offset, filters, None)
 
     def search_item(
         self,

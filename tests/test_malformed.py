@@ -18,6 +18,7 @@ from PIL import Image
 
 from indexer.home import Home
 from indexer.ingest import index_source
+from service.app import create_app
 from service.cli import main
 from service.settings import Settings
 from tests.conftest import draw_photo, write_photos
@@ -252,7 +253,7 @@ def served_home(shop_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def client(served_home: Path) -> Iterator[httpx.Client]:
-    with running(Settings(home=served_home)) as url, httpx.Client(base_url=url, timeout=30) as opened:
+    with running(create_app(Settings(home=served_home))) as url, httpx.Client(base_url=url, timeout=30) as opened:
         yield opened
 
 

@@ -42,9 +42,11 @@ def train(
     for problem in problems[:20]:
         note(f"{problem.where}: {problem.reason}")
     from training.encoder import load_encoder
+    from training.export import add_onnx
     from training.loop import train as run
 
     directory = run(loaded, images, out, resume=resume, device=device, precision=precision)
+    add_onnx(directory)
     encoder = load_encoder(directory)
     document = {
         "encoder": str(directory),

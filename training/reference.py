@@ -13,7 +13,8 @@ from training.preprocessing import Preprocessing
 
 FORMAT = 1
 PRETRAINED = Path(__file__).parent / "pretrained"
-ENCODER_FILES = ("weights.safetensors", "encoder.json", "card.json")
+ONNX_FILE = "encoder.onnx"
+ENCODER_FILES = ("weights.safetensors", "encoder.json", "card.json", ONNX_FILE)  # the last two are optional
 Metric = Literal["cosine", "l2"]
 
 

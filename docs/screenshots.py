@@ -1,0 +1,88 @@
+"""Takes the pictures of the page in `docs/images`.
+
+    python docs/screenshots.py --url http://127.0.0.1:8080 --photo PHOTO
+
+A server of an indexed catalogue must be running (`make demo` starts one); Chromium must be on the PATH.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
+
+IMAGES = Path(__file__).parent / "images"
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync")
+MAX_BYTES = 400_000
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture: its file, and the window it is taken of."""
+
+    name: str
+    width: int
+    height: int
+    scale: float = 1.0
+    is_phone: bool = False
+
+
+SHOTS = (Shot("page-desktop.png", 1280, 832), Shot("page-phone.png", 375, 812, scale=1.6, is_phone=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", default="http://127.0.0.1:8080")
+    parser.add_argument("--photo", type=Path, required=True, help="photo to search with")
+    parser.add_argument("--out", type=Path, default=IMAGES)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        parser.error("no Chromium on the PATH")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        for shot in SHOTS:
+            (arguments.out / shot.name).write_bytes(compact(take(browser, shot, arguments.url, arguments.photo)))
+        browser.close()
+
+
+def take(browser: Browser, shot: Shot, url: str, photo: Path) -> bytes:
+    """The page with answers to a part of the photo, as PNG."""
+    context = browser.new_context(
+        viewport={"width": shot.width, "height": shot.height},
+        device_scale_factor=shot.scale,
+        is_mobile=shot.is_phone,
+        has_touch=shot.is_phone,
+    )
+    page = context.new_page()
+    page.goto(url)
+    page.set_input_files("#file", photo)
+    page.wait_for_selector(".card:not(.skeleton)")
+    page.goto(page.url + "&region=0.120,0.060,0.760,0.880")
+    page.wait_for_selector(".card:not(.skeleton)")
+    page.wait_for_load_state("networkidle")
+    png = page.screenshot(animations="disabled")
+    context.close()
+    return png
+
+
+def compact(png: bytes) -> bytes:
+    """The same picture in as many colours as fit into `MAX_BYTES`."""
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    for colours in (256, 192, 128, 96, 64, 48):
+        out = io.BytesIO()
+        quantized = image.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        quantized.save(out, "PNG", optimize=True)
+        if out.tell() <= MAX_BYTES:
+            break
+    return out.getvalue()
+
+
+if __name__ == "__main__":
+    main()
