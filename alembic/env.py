@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from alembic import context
 from sqlalchemy import Connection
 
-from alembic import context
 from indexer.catalogue import create_engine
 from indexer.schema import metadata
 

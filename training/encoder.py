@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -92,29 +92,19 @@ class Encoder:
         preprocessing: Preprocessing,
         card: Mapping[str, Any] | None = None,
         device: str | torch.device = "cpu",
+        stored: tuple[bytes, bytes] | None = None,
     ) -> None:
         self.family = family
         self.preprocessing = preprocessing
         self.card = dict(card or {})
         self.device = torch.device(device)
-        self.model: Any = model.to(self.device).eval()
+        self.model = cast(Any, model.to(self.device).eval())
         self.dim: int = self.model.dim
         self.metric: Metric = self.model.metric
         self.config = dict(config)
-        self._weights = save_tensors(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        )
-        self._description = _canonical(
-            {
-                "format": FORMAT,
-                "family": family,
-                "config": self.config,
-                "preprocessing": preprocessing.to_json(),
-                "dim": self.dim,
-                "metric": self.metric,
-            }
-        )
-        self.encoder_id = hashlib.sha256(self._weights + self._description.encode()).hexdigest()
+        # An encoder that was loaded keeps the bytes of its files: writing it again must not give it another id.
+        self._weights, self._description = stored or (self._serialise(model), self._describe())
+        self.encoder_id = hashlib.sha256(self._weights + self._description).hexdigest()
 
     @property
     def is_generative(self) -> bool:
@@ -135,7 +125,7 @@ class Encoder:
         Raises:
             EncoderError: the batch has another shape than this encoder's preprocessing gives.
         """
-        vectors = self.model.embed(self._to_float(batch)).float()
+        vectors: Tensor = self.model.embed(self._to_float(batch)).float()
         if self.metric == "cosine":
             vectors = torch.nn.functional.normalize(vectors, dim=1)
         return vectors.cpu()
@@ -156,15 +146,33 @@ class Encoder:
         likelihood = self._generative().log_likelihood(self._to_float(batch))
         return Likelihood(likelihood.nats.cpu(), likelihood.exact)
 
-    def save(self, directory: Path) -> Path:
-        """Write the encoder directory, whole or not at all; an encoder that was there is replaced."""
+    def files(self) -> dict[str, bytes]:
+        """The contents of the encoder directory by name."""
         card = {**self.card, "encoder_id": self.encoder_id}
-        files = {
+        return {
             "weights.safetensors": self._weights,
-            "encoder.json": self._description.encode(),
+            "encoder.json": self._description,
             "card.json": (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode(),
         }
-        return publish_directory(Path(directory), files)
+
+    def save(self, directory: Path) -> Path:
+        """Write the encoder directory, whole or not at all; a directory that was there is replaced."""
+        return publish_directory(Path(directory), self.files())
+
+    @staticmethod
+    def _serialise(model: torch.nn.Module) -> bytes:
+        return save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+
+    def _describe(self) -> bytes:
+        description = {
+            "format": FORMAT,
+            "family": self.family,
+            "config": self.config,
+            "preprocessing": self.preprocessing.to_json(),
+            "dim": self.dim,
+            "metric": self.metric,
+        }
+        return (json.dumps(description, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
 
     def _generative(self) -> GenerativeModel:
         if not isinstance(self.model, GenerativeModel):
@@ -196,21 +204,17 @@ def load_encoder(ref: str | Path, device: str | torch.device = "cpu") -> Encoder
     family = MODELS[described.family]
     try:
         model = family.model(family.config(**described.config))
-        model.load_state_dict(load_tensors((directory / "weights.safetensors").read_bytes()))
+        weights = (directory / "weights.safetensors").read_bytes()
+        model.load_state_dict(load_tensors(weights))
+        stored = (weights, (directory / "encoder.json").read_bytes())
     except (OSError, SafetensorError, TypeError, RuntimeError, ValueError) as exc:
         raise EncoderError(f"{directory}: not a usable encoder ({first_line(exc)})") from exc
-    encoder = Encoder(
+    return Encoder(
         model,
         family=described.family,
         config=described.config,
         preprocessing=described.preprocessing,
         card=described.card,
         device=device,
+        stored=stored,
     )
-    if encoder.encoder_id != described.encoder_id:
-        raise EncoderError(f"{directory}: not written by this version of its family; train the encoder again")
-    return encoder
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n"

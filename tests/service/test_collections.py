@@ -118,7 +118,13 @@ def test_the_page_and_its_files_are_served_and_nothing_beside_them(client: httpx
 
 
 def test_the_page_names_no_other_host(client: httpx.Client) -> None:
-    files = ["/", *(f"/static/{name}.js" for name in ("app", "api", "cards", "crop", "filters", "photos", "route"))]
+    files = [
+        "/",
+        *(
+            f"/static/{name}.js"
+            for name in ("app", "api", "cards", "crop", "filters", "inputs", "notice", "photos", "query", "route")
+        ),
+    ]
     for path in [*files, "/static/style.css"]:
         text = client.get(path).text
         assert "http://" not in text and "https://" not in text, path

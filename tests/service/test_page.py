@@ -418,7 +418,7 @@ def test_a_text_file_named_jpg_gets_the_servers_reason(
     page.set_input_files("#file", letter)
     notice = page.locator("#notice")
     expect(notice).to_contain_text("The file holds text, not an image; expected JPEG, PNG, WebP, BMP, GIF or TIFF.")
-    expect(page.locator("#status")).to_contain_text("holds text")
+    expect(page.get_by_role("alert")).to_contain_text("holds text")
     expect(page.locator(".card")).to_have_count(0)
     expect(page.locator("#no-preview")).to_be_visible()
     with page.expect_file_chooser() as chooser:

@@ -1,0 +1,84 @@
+"""API keys: shown once, stored hashed, with scopes `read` < `write` < `admin`.
+
+While no key was ever made the API is open, which suits a server that only its own machine can reach. From the first key
+on, writing needs one, and so does reading unless `public_read` is set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Annotated
+
+from fastapi import Depends
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from indexer.catalogue import Catalogue
+from indexer.errors import InvalidRequestError
+from service.deps import Service, get_service
+from service.errors import AuthenticationError, ForbiddenError
+
+PREFIX = "nitamono_"
+
+
+class Scope(IntEnum):
+    """What a key may do; each scope includes the lesser ones."""
+
+    read = 1
+    write = 2
+    admin = 3
+
+
+bearer = HTTPBearer(auto_error=False, description="An API key, as `Authorization: Bearer KEY`.")
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+
+
+def new_key() -> str:
+    """A key with 256 bits of chance."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def hash_key(key: str) -> str:
+    """SHA-256 in hex. A key has 256 bits of chance, so no slow, salted hash is needed to protect it."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def create_key(catalogue: Catalogue, name: str, scope: str) -> str:
+    """Make a key; the catalogue keeps its hash alone, so this is the one time it can be read.
+
+    Raises:
+        InvalidRequestError: the scope is unknown, or the name is taken.
+    """
+    if scope not in Scope.__members__:
+        raise InvalidRequestError("scope", f"scope {scope!r} is not one of {', '.join(Scope.__members__)}")
+    key = new_key()
+    catalogue.add_api_key(name, scope, hash_key(key))
+    return key
+
+
+def require(needed: Scope) -> Callable[[Service, HTTPAuthorizationCredentials | None], None]:
+    """A dependency that lets a request pass only with the scope it needs."""
+
+    def check(service: Annotated[Service, Depends(get_service)], credentials: Credentials) -> None:
+        catalogue = service.home.catalogue
+        if not catalogue.has_api_keys():
+            return
+        if credentials is None:
+            if needed is Scope.read and service.settings.public_read:
+                return
+            raise AuthenticationError(f"this needs an API key with scope {needed.name}; send it as a Bearer token")
+        key = catalogue.find_api_key(hash_key(credentials.credentials))
+        if key is None:
+            raise AuthenticationError("the API key is unknown or was revoked")
+        if Scope[key.scope] < needed:
+            raise ForbiddenError(
+                needed.name, f"the API key {key.name!r} has scope {key.scope}; this needs {needed.name}"
+            )
+
+    return check
+
+
+CanRead = Depends(require(Scope.read))
+CanWrite = Depends(require(Scope.write))

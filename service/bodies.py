@@ -1,0 +1,142 @@
+"""Request bodies that come either as a form with files or as JSON; both end as one query or one item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+
+from indexer.errors import InvalidRequestError
+from indexer.items import MAX_IMAGES
+from indexer.search import Region
+from service.errors import MediaTypeError
+from service.schemas import MAX_FILTERS, ItemForm, ItemRequest, SearchForm, SearchRequest
+
+FORM = "multipart/form-data"
+JSON = "application/json"
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Form:
+    """The text fields and files of a form, each with all the values it was given."""
+
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    files: dict[str, list[bytes]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A search, however it was sent: exactly one of `image`, `item_id` and `vector` is set."""
+
+    k: int
+    offset: int
+    filters: dict[str, str]
+    image: bytes | None = None
+    region: Region | None = None
+    item_id: str | None = None
+    vector: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """An item to be stored, however it was sent."""
+
+    title: str | None
+    attributes: dict[str, str]
+    images: list[bytes]
+
+
+async def read_body(request: Request) -> Form | bytes:
+    """The body as a form or as the bytes of JSON, by its content type."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == JSON:
+        return await request.body()
+    if media_type != FORM:
+        raise MediaTypeError(f"content type {media_type or 'none'!r} is not read here; send {FORM} or {JSON}")
+    form = Form()
+    async with request.form(max_files=MAX_IMAGES, max_fields=MAX_FILTERS + 8) as parts:
+        for name, value in parts.multi_items():
+            if isinstance(value, UploadFile):
+                form.files.setdefault(name, []).append(await value.read())
+            else:
+                form.texts.setdefault(name, []).append(value)
+    return form
+
+
+Body = Annotated[Form | bytes, Depends(read_body)]
+
+
+# These two are not async: decoding megabytes of base64 belongs in a thread.
+def read_query(body: Body) -> Query:
+    """The search that a request asks for."""
+    if isinstance(body, bytes):
+        sent = _from_json(SearchRequest, body)
+        region = _region(sent.region)
+        return Query(sent.k, sent.offset, sent.filter, sent.image_base64, region, sent.item_id, sent.vector)
+    form = _from_form(SearchForm, body, texts=("filter",))
+    return Query(form.k, form.offset, to_filters(form.filter), form.image, _region(form.region))
+
+
+def read_item(body: Body) -> Item:
+    """The item that a request stores."""
+    if isinstance(body, bytes):
+        sent = _from_json(ItemRequest, body)
+        return Item(sent.title, sent.attributes, sent.images_base64)
+    form = _from_form(ItemForm, body, files=("image",))
+    return Item(form.title, form.attributes, form.image)
+
+
+def to_filters(texts: Iterable[str]) -> dict[str, str]:
+    """`key=value` texts as a mapping.
+
+    Raises:
+        InvalidRequestError: two values for one key: no item has both.
+    """
+    filters: dict[str, str] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        if filters.setdefault(key, value) != value:
+            raise InvalidRequestError("filter", f"filter {key!r} is given twice; an attribute has one value")
+    return filters
+
+
+def _region(value: tuple[float, float, float, float] | None) -> Region | None:
+    return Region(*value) if value is not None else None
+
+
+def _from_json(model: type[M], body: bytes) -> M:
+    try:
+        return model.model_validate_json(body, strict=True)
+    except ValidationError as exc:
+        raise _invalid(exc) from exc
+
+
+def _from_form(model: type[M], form: Form, *, texts: tuple[str, ...] = (), files: tuple[str, ...] = ()) -> M:
+    """Validate a form; `texts` and `files` name the fields that may be repeated."""
+    values: dict[str, Any] = {**_single(form.texts, texts), **_single(form.files, files)}
+    misplaced = [name for name in form.texts if name == "image"] + [name for name in form.files if name != "image"]
+    if misplaced:
+        wanted = "a file, with a file name" if misplaced[0] == "image" else "a text field, not a file"
+        raise InvalidRequestError(misplaced[0], f"{misplaced[0]} must be {wanted}")
+    try:
+        return model.model_validate(values)
+    except ValidationError as exc:
+        raise _invalid(exc) from exc
+
+
+def _single(fields: Mapping[str, list[Any]], repeated: tuple[str, ...]) -> dict[str, Any]:
+    for name, values in fields.items():
+        if len(values) > 1 and name not in repeated:
+            raise InvalidRequestError(name, f"{name} is given {len(values)} times; give it once")
+    return {name: values if name in repeated else values[0] for name, values in fields.items()}
+
+
+def _invalid(exc: ValidationError) -> RequestValidationError:
+    return RequestValidationError(exc.errors(include_url=False, include_context=False, include_input=False))

@@ -1,0 +1,63 @@
+"""What routes depend on: the open service, and the parts of a request that FastAPI cannot declare."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, Path
+from starlette.requests import Request
+
+from service.metrics import Metrics
+from service.settings import Settings
+from training.data.decode import ImageLimits
+from training.data.sources import MAX_ITEM_ID
+
+if TYPE_CHECKING:
+    from indexer.home import Home
+    from indexer.search import Searcher
+    from service.readiness import Readiness
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is open while the app runs."""
+
+    settings: Settings
+    home: Home
+    searcher: Searcher
+    readiness: Readiness
+    metrics: Metrics
+    limits: ImageLimits
+
+
+@dataclass
+class Stopwatch:
+    seconds: float = 0.0
+
+
+def get_service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(get_service)]
+CollectionName = Annotated[str, Path(min_length=1, max_length=64, description="name of a collection")]
+ItemId = Annotated[
+    str,
+    Path(min_length=1, max_length=MAX_ITEM_ID, description="may contain slashes", examples=["dress/1.jpg"]),
+]
+
+
+@contextmanager
+def stopwatch(metrics: Metrics, stage: str) -> Iterator[Stopwatch]:
+    """Time a stage of a search, for its metric and for the answer."""
+    watch, begin = Stopwatch(), time.perf_counter()
+    try:
+        yield watch
+    finally:
+        watch.seconds = time.perf_counter() - begin
+        metrics.observe_stage(stage, watch.seconds)

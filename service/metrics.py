@@ -1,0 +1,54 @@
+"""What Prometheus can ask: requests by route and status, stages of a search, active generations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class Metrics:
+    """The counters of one app; with several worker processes they are summed over `PROMETHEUS_MULTIPROC_DIR`."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ("method", "route", "status")
+        self._requests = Counter("nitamono_http_requests_total", "Requests answered", labels, registry=self.registry)
+        self._seconds = Histogram(
+            "nitamono_http_request_seconds", "Time to answer", labels, buckets=BUCKETS, registry=self.registry
+        )
+        self._stages = Histogram(
+            "nitamono_search_seconds", "Time in a stage of search", ("stage",), buckets=BUCKETS, registry=self.registry
+        )
+        self._generation = Gauge(
+            "nitamono_generation",
+            "Number of the active generation",
+            ("collection",),
+            registry=self.registry,
+            multiprocess_mode="mostrecent",
+        )
+
+    def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        labels = (method, route, str(status))
+        self._requests.labels(*labels).inc()
+        self._seconds.labels(*labels).observe(seconds)
+
+    def observe_stage(self, stage: str, seconds: float) -> None:
+        self._stages.labels(stage).observe(seconds)
+
+    def set_generations(self, generations: Iterable[tuple[str, int]]) -> None:
+        for collection, number in generations:
+            self._generation.labels(collection).set(number)
+
+    def render(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        merged = CollectorRegistry()
+        MultiProcessCollector(merged)  # type: ignore[no-untyped-call]
+        return generate_latest(merged)

@@ -1,0 +1,182 @@
+"""Errors as RFC 9457 problem documents, by one table from exception class to status."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any, NamedTuple, cast
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from indexer.errors import BusyError, InvalidRequestError, MismatchError, NotFoundError
+from service import errors
+from service.middleware import add_headers
+from training.errors import ImageError, NitamonoError
+
+logger = logging.getLogger("nitamono")
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:nitamono:problem:"
+
+
+class FieldProblem(BaseModel):
+    """One field of a request that is not valid."""
+
+    field: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    type: str = Field(examples=[TYPE_PREFIX + "not-found"])
+    title: str
+    status: int
+    detail: str
+    instance: str = Field(description="path of the request")
+    request_id: str | None = Field(None, description="the X-Request-ID of the answer, which the server's log names too")
+    field: str | None = Field(None, description="the first field that is not valid")
+    errors: list[FieldProblem] | None = Field(None, description="all fields that are not valid")
+
+
+class Kind(NamedTuple):
+    """What a class of errors looks like from outside; `neutral` replaces details that speak of the server's files."""
+
+    status: int
+    name: str
+    title: str
+    neutral: str | None = None
+
+
+INTERNAL = Kind(500, "internal", "Internal error")
+KINDS: dict[type[Exception], Kind] = {
+    NotFoundError: Kind(404, "not-found", "Not found"),
+    InvalidRequestError: Kind(422, "invalid-request", "Invalid request"),
+    ImageError: Kind(422, "unusable-image", "Unusable image"),
+    MismatchError: Kind(409, "mismatch", "Encoder and index do not belong together"),
+    BusyError: Kind(503, "busy", "Busy"),
+    errors.AuthenticationError: Kind(401, "unauthenticated", "API key needed"),
+    errors.ForbiddenError: Kind(403, "forbidden", "Not allowed with this API key"),
+    errors.TooLargeError: Kind(413, "too-large", "Request too large"),
+    errors.MediaTypeError: Kind(415, "unsupported-media-type", "Unsupported media type"),
+    errors.NotReadyError: Kind(503, "not-ready", "Not ready"),
+    # A damaged index, an encoder that went missing: for the operator's log, not for the shopper.
+    NitamonoError: INTERNAL._replace(neutral="the server cannot answer this now; its log says why"),
+}
+RETRY_AFTER_SECONDS = {"busy": 2, "not-ready": 5}
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Make every error of the app a problem document."""
+    for error in KINDS:
+        app.add_exception_handler(error, _on_known)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_unknown)
+
+
+def problem(
+    request: Request,
+    kind: Kind,
+    detail: str,
+    *,
+    invalid: Sequence[FieldProblem] = (),
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """The response for one problem."""
+    document = Problem(
+        type=TYPE_PREFIX + kind.name,
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        instance=request.url.path,
+        request_id=getattr(request.state, "request_id", None),
+        field=invalid[0].field if invalid else None,
+        errors=list(invalid) or None,
+    )
+    content = document.model_dump(exclude_none=True)
+    return JSONResponse(content, status_code=kind.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def field_problems(found: Sequence[Any]) -> list[FieldProblem]:
+    """Pydantic's errors as sentences that begin with the field's name."""
+    problems = []
+    for error in found:
+        location = [str(part) for part in error["loc"]]
+        if location and location[0] in ("body", "query", "path", "header"):
+            location = location[1:]
+        field = ".".join(location) or "body"
+        problems.append(FieldProblem(field=field, detail=_sentence(field, error)))
+    return problems
+
+
+def _sentence(field: str, error: Any) -> str:
+    message = str(error["msg"])
+    if error["type"] == "missing":
+        return f"{field} is required"
+    if error["type"] == "extra_forbidden":
+        return f"{field} is not known here; leave it out"
+    if message.startswith("Input "):
+        return f"{field} {message.removeprefix('Input ')}"
+    message = message.removeprefix("Value error, ")
+    return message if field == "body" else f"{field}: {message}"
+
+
+def _on_known(request: Request, exc: Exception) -> Response:
+    kind = next(KINDS[base] for base in type(exc).__mro__ if base in KINDS)
+    invalid = [FieldProblem(field=exc.field, detail=str(exc))] if isinstance(exc, InvalidRequestError) else []
+    if isinstance(exc, ImageError):
+        invalid = [FieldProblem(field="image", detail=str(exc))]
+    headers: dict[str, str] = {}
+    if isinstance(exc, errors.AuthenticationError):
+        headers["WWW-Authenticate"] = 'Bearer realm="nitamono"'
+    if isinstance(exc, errors.ForbiddenError):
+        headers["WWW-Authenticate"] = f'Bearer realm="nitamono", error="insufficient_scope", scope="{exc.scope}"'
+    if kind.name in RETRY_AFTER_SECONDS:
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS[kind.name])
+    if kind.neutral is not None:
+        logger.error("%s: %s", type(exc).__name__, exc, exc_info=exc)
+    return problem(request, kind, kind.neutral or str(exc), invalid=invalid, headers=headers)
+
+
+def _on_invalid(request: Request, exc: Exception) -> Response:
+    invalid = field_problems(cast(RequestValidationError, exc).errors())
+    detail = "; ".join(entry.detail for entry in invalid)
+    return problem(request, KINDS[InvalidRequestError], detail, invalid=invalid)
+
+
+def _on_http(request: Request, exc: Exception) -> Response:
+    """404 and 405 of the router, 400 of the form parser."""
+    error = cast(HTTPException, exc)
+    title = HTTPStatus(error.status_code).phrase
+    detail = error.detail if error.detail != title else _detail(request, error)
+    kind = Kind(error.status_code, title.lower().replace(" ", "-"), title)
+    return problem(request, kind, detail, headers=dict(error.headers or {}))
+
+
+def _detail(request: Request, error: HTTPException) -> str:
+    if error.status_code == 404:
+        return f"there is nothing at {request.url.path}; /openapi.json lists what there is"
+    if error.status_code == 405:
+        return f"{request.method} is not offered here; {(error.headers or {}).get('Allow', 'another method')} is"
+    return error.detail
+
+
+def _on_disconnect(request: Request, exc: Exception) -> Response:
+    return problem(request, Kind(400, "disconnected", "Disconnected"), "the request ended before its body did")
+
+
+def _on_unknown(request: Request, exc: Exception) -> Response:
+    # The server logs the traceback: Starlette raises the exception again when this answer has been sent. It does so
+    # outside of our middleware, which therefore cannot add its headers.
+    response = problem(request, INTERNAL, "the server failed on this request; its log says why")
+    add_headers(response.headers, getattr(request.state, "request_id", ""))
+    return response

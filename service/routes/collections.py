@@ -1,0 +1,72 @@
+"""Collections, what their items can be filtered by, and their images."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Query, Response
+
+from indexer.errors import NotFoundError
+from indexer.home import Home
+from indexer.items import read_image
+from indexer.records import CollectionRecord
+from service.auth import CanRead
+from service.deps import CollectionName, ServiceDep
+from service.schemas import CollectionDetail, CollectionList, CollectionSummary, FacetValue, Limits
+from service.thumbnails import MAX_WIDTH, thumbnail
+
+DEFAULT_WIDTH = 480
+
+router = APIRouter(prefix="/v1", tags=["collections"], dependencies=[CanRead])
+
+
+@router.get("/collections")
+def list_collections(service: ServiceDep) -> CollectionList:
+    """All collections, by name."""
+    records = service.home.catalogue.collections()
+    return CollectionList(collections=[CollectionSummary.of(record) for record in records])
+
+
+@router.get("/collections/{collection}")
+def show_collection(collection: CollectionName, service: ServiceDep) -> CollectionDetail:
+    """One collection, with the attributes its items can be filtered by."""
+    found = service.home.catalogue.facets(collection)
+    facets = {name: [FacetValue(value=value, count=count) for value, count in values] for name, values in found.items()}
+    summary = CollectionSummary.of(_record(service.home, collection))
+    return CollectionDetail(**summary.model_dump(), facets=facets)
+
+
+@router.get(
+    "/collections/{collection}/images/{image_id}",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}, "description": "A JPEG"}, 304: {"description": "Not modified"}},
+)
+def show_image(
+    collection: CollectionName,
+    image_id: Annotated[int, Path(ge=1, le=2**63 - 1)],
+    service: ServiceDep,
+    width: Annotated[int, Query(ge=16, le=MAX_WIDTH, description="largest width in pixels")] = DEFAULT_WIDTH,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """An image of an item as a JPEG, made smaller but never larger."""
+    data = read_image(service.home, collection, image_id)
+    etag = f'"{hashlib.sha256(data).hexdigest()[:32]}-{width}"'
+    visibility = "public" if service.settings.public_read else "private"
+    headers = {"ETag": etag, "Cache-Control": f"{visibility}, max-age=300"}
+    if if_none_match is not None and etag in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]:
+        return Response(status_code=304, headers=headers)
+    return Response(thumbnail(data, width, service.limits), media_type="image/jpeg", headers=headers)
+
+
+@router.get("/limits")
+def show_limits(service: ServiceDep) -> Limits:
+    """What the server refuses to exceed."""
+    return Limits(max_upload_bytes=service.settings.max_upload_bytes, max_pixels=service.settings.max_pixels)
+
+
+def _record(home: Home, collection: str) -> CollectionRecord:
+    for record in home.catalogue.collections():
+        if record.name == collection:
+            return record
+    raise NotFoundError(f"no collection {collection!r}")

@@ -1,0 +1,58 @@
+"""Single items: stored, shown and removed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Response
+
+from indexer.items import delete_item, get_item, put_item
+from service.auth import CanRead, CanWrite
+from service.bodies import Item, read_item
+from service.deps import CollectionName, ItemId, ServiceDep
+from service.openapi import two_bodies
+from service.schemas import ItemForm, ItemRequest, ItemResponse
+
+router = APIRouter(prefix="/v1/collections/{collection}/items", tags=["items"])
+
+
+@router.put(
+    "/{item_id:path}",
+    dependencies=[CanWrite],
+    openapi_extra=two_bodies(ItemForm, ItemRequest),
+    responses={201: {"model": ItemResponse, "description": "The item is new"}},
+)
+def store_item(
+    collection: CollectionName,
+    item_id: ItemId,
+    item: Annotated[Item, Depends(read_item)],
+    service: ServiceDep,
+    response: Response,
+) -> ItemResponse:
+    """Store an item in place of what it was; durable and searchable when this answers."""
+    record, created = put_item(
+        service.home,
+        service.searcher,
+        collection,
+        item_id,
+        title=item.title,
+        attributes=item.attributes,
+        images=item.images,
+    )
+    if created:
+        response.status_code = 201
+        response.headers["Location"] = f"/v1/collections/{quote(collection, safe='')}/items/{quote(item_id, safe='')}"
+    return ItemResponse.of(collection, record)
+
+
+@router.get("/{item_id:path}", dependencies=[CanRead])
+def show_item(collection: CollectionName, item_id: ItemId, service: ServiceDep) -> ItemResponse:
+    """An item as the catalogue has it."""
+    return ItemResponse.of(collection, get_item(service.home, collection, item_id))
+
+
+@router.delete("/{item_id:path}", dependencies=[CanWrite], status_code=204)
+def remove_item(collection: CollectionName, item_id: ItemId, service: ServiceDep) -> None:
+    """Remove an item, from search too, when this answers."""
+    delete_item(service.home, collection, item_id)

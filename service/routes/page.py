@@ -1,0 +1,42 @@
+"""The page for shoppers: static files that use the same API as anyone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse
+from starlette.responses import Response
+from starlette.staticfiles import PathLike, StaticFiles
+from starlette.types import Scope
+
+WEB = Path(__file__).parent.parent / "web"
+# Files keep their names between versions, so a browser asks each time whether its copy is still right.
+CACHE = {"Cache-Control": "no-cache"}
+STATIC_TYPES = frozenset({".js", ".css", ".svg"})
+
+router = APIRouter(include_in_schema=False)
+
+
+class PageFiles(StaticFiles):
+    """The page's scripts, styles and pictures, and nothing else that lies beside them."""
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        return super().lookup_path(path) if Path(path).suffix in STATIC_TYPES else ("", None)
+
+    def file_response(
+        self,
+        full_path: PathLike,
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(CACHE)
+        return response
+
+
+@router.get("/")
+async def page() -> FileResponse:
+    return FileResponse(WEB / "index.html", media_type="text/html", headers=CACHE)

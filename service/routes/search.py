@@ -1,0 +1,69 @@
+"""Searching: by an uploaded image, by a vector, by an item."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from fastapi import Query as QueryParameters
+from fastapi.routing import APIRoute
+from starlette.routing import Match
+from starlette.types import Scope
+
+from indexer.search import Searcher, SearchPage
+from service.auth import CanRead
+from service.bodies import Query, read_query, to_filters
+from service.deps import CollectionName, ItemId, ServiceDep, stopwatch
+from service.openapi import two_bodies
+from service.schemas import SearchForm, SearchRequest, SearchResponse, SimilarQuery
+
+
+class LiteralTail(APIRoute):
+    """Matches only where the URL itself ends as the route does: `a%2Fsimilar` is the item `a/similar`."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        tail = self.path.rpartition("/")[2].encode()
+        sent: bytes = scope.get("raw_path") or scope["path"].encode()
+        if scope["type"] == "http" and not sent.endswith(b"/" + tail):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
+router = APIRouter(prefix="/v1/collections/{collection}", tags=["search"], dependencies=[CanRead])
+similar_router = APIRouter(
+    prefix="/v1/collections/{collection}", tags=["search"], dependencies=[CanRead], route_class=LiteralTail
+)
+
+
+@router.post("/search", openapi_extra=two_bodies(SearchForm, SearchRequest))
+def search(
+    collection: CollectionName, query: Annotated[Query, Depends(read_query)], service: ServiceDep
+) -> SearchResponse:
+    """The items most similar to an image, to an item or to a vector."""
+    with stopwatch(service.metrics, "total") as watch:
+        page = run(service.searcher, collection, query)
+    return SearchResponse.of(page, watch.seconds)
+
+
+@similar_router.get("/items/{item_id:path}/similar")
+def similar_items(
+    collection: CollectionName,
+    item_id: ItemId,
+    query: Annotated[SimilarQuery, QueryParameters()],
+    service: ServiceDep,
+) -> SearchResponse:
+    """The items most similar to an item, itself left out."""
+    asked = Query(query.k, query.offset, to_filters(query.filter), item_id=item_id)
+    with stopwatch(service.metrics, "total") as watch:
+        page = run(service.searcher, collection, asked)
+    return SearchResponse.of(page, watch.seconds)
+
+
+def run(searcher: Searcher, collection: str, query: Query) -> SearchPage:
+    """The one call into the indexer that a query stands for."""
+    k, offset, filters = query.k, query.offset, query.filters
+    if query.image is not None:
+        return searcher.search_image(collection, query.image, k=k, offset=offset, filters=filters, region=query.region)
+    if query.item_id is not None:
+        return searcher.search_item(collection, query.item_id, k=k, offset=offset, filters=filters)
+    return searcher.search_vector(collection, query.vector or [], k=k, offset=offset, filters=filters)

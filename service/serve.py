@@ -1,0 +1,108 @@
+"""Running the app: a socket of our own, one or several server processes, an orderly end."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging.config
+import os
+import shutil
+import socket
+import sys
+import tempfile
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from indexer.home import Home
+from service.errors import AddressError
+from service.logs import log_config
+from service.settings import PREFIX, Settings
+
+APP = "service.app:create_app_from_environment"
+SHUTDOWN_SECONDS = 20
+
+
+def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080, workers: int = 1) -> None:
+    """Serve until SIGTERM or SIGINT; requests under way are answered first.
+
+    Args:
+        settings: what each server process reads, by way of the environment.
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one, which is printed.
+        workers: server processes.
+
+    Raises:
+        AddressError: the host and port cannot be listened on.
+        NitamonoError: the home cannot be opened.
+    """
+    with Home.open(settings.home, database_url=settings.database_url, create=True) as home:
+        is_open = not home.catalogue.has_api_keys()
+    listener = listen(host, port)
+    os.environ.update(to_environment(settings))
+    logging.config.dictConfig(log_config(settings.log_level))
+    url = _url(host, listener.getsockname()[1])
+    sys.stderr.write(f"Nitamono is at {url} (home {settings.home.absolute()}); Ctrl+C ends it\n")
+    if is_open and not _is_loopback(host):
+        sys.stderr.write("warning: no API key exists, so anyone who reaches this address may write: `nitamono keys`\n")
+    sys.stderr.flush()
+    config = uvicorn.Config(
+        APP,
+        factory=True,
+        workers=workers,
+        log_config=log_config(settings.log_level),
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    try:
+        _run(config, listener)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        listener.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        AddressError: the address is not this machine's, or is taken, or needs rights.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+        raise AddressError(f"cannot listen on {host}:{port} ({reason}); choose another --host or --port") from exc
+
+
+def to_environment(settings: Settings) -> dict[str, str]:
+    """The variables that give these settings again."""
+    values = settings.model_dump(mode="json", exclude_none=True)
+    values["home"] = str(settings.home.absolute())
+    return {PREFIX + name.upper(): str(value) for name, value in values.items()}
+
+
+def _run(config: uvicorn.Config, listener: socket.socket) -> None:
+    if config.workers == 1:
+        uvicorn.Server(config).run(sockets=[listener])
+        return
+    # Counters of all processes are kept in files, so that each of them can answer for all.
+    counters = tempfile.mkdtemp(prefix="nitamono-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = counters
+    try:
+        Multiprocess(config, sockets=[listener]).run()
+    finally:
+        shutil.rmtree(counters, ignore_errors=True)
+
+
+def _url(host: str, port: int) -> str:
+    name = "127.0.0.1" if host in ("0.0.0.0", "") else "[::1]" if host == "::" else host  # noqa: S104
+    return f"http://{f'[{name}]' if ':' in name and not name.startswith('[') else name}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,296 @@
+// The page: a URL says what is shown; every action writes a new URL and shows it.
+
+import * as api from "./api.js";
+import { card, skeletons } from "./cards.js";
+import { showFilters } from "./filters.js";
+import { listenForPhotos } from "./inputs.js";
+import { askForKey, button, hideNotice, say, sentence, tell } from "./notice.js";
+import * as photos from "./photos.js";
+import { QueryPanel } from "./query.js";
+import { MAX_SHOWN, PAGE_SIZE, rankingKey, read, write } from "./route.js";
+
+const $ = (id) => document.getElementById(id);
+const ANSWERS_KEPT = 20;
+const known = { collections: [], facets: new Map(), metrics: new Map(), limits: null };
+const answered = new Map(); // rankings shown lately, so that going back needs no waiting
+let current = read();
+let pending = new AbortController();
+let started = Promise.resolve();
+
+const panel = new QueryPanel((region) => {
+  // One entry in the history for the whole photo, and one for the last frame on it.
+  go({ region, k: PAGE_SIZE }, { replace: current.region !== null && region !== null });
+});
+
+// ---- Going somewhere
+
+function go(changes, { replace = false, toTop = false, focus = false } = {}) {
+  current = { ...current, ...changes };
+  if (replace) {
+    history.replaceState(history.state, "", write(current));
+  } else {
+    markPlace();
+    history.pushState(null, "", write(current));
+  }
+  if (toTop) scrollTo({ top: 0, behavior: "instant" });
+  return show(focus);
+}
+
+// Answers come after the browser would scroll back to where one was, so the page does that itself.
+history.scrollRestoration = "manual";
+const markPlace = () => history.replaceState({ scroll: scrollY }, "");
+const returnToPlace = (mark) => scrollTo({ top: mark?.scroll ?? 0, behavior: "instant" });
+
+const NO_QUERY = { photo: null, item: null, region: null, k: PAGE_SIZE };
+
+async function usePhoto(file) {
+  await started; // a photo may be chosen before the collections are known
+  if (known.collections.length === 0) return;
+  const limit = known.limits.max_upload_bytes;
+  if (file.size + 4096 > limit) {
+    const inMb = (bytes) => `${(bytes / 2 ** 20).toFixed(bytes < 10 * 2 ** 20 ? 1 : 0)} MB`;
+    const text = `“${file.name}” has ${inMb(file.size)}; at most ${inMb(limit)} can be sent.`;
+    tell("Photo too large", text, [anotherPhoto()]);
+    return;
+  }
+  await go({ ...NO_QUERY, photo: await photos.keep(file), filters: new Map() }, { toTop: true });
+}
+
+function chooseFilter(name, value) {
+  const filters = new Map(current.filters);
+  if (value === null) filters.delete(name);
+  else filters.set(name, value);
+  return go({ filters, k: PAGE_SIZE });
+}
+
+const moreLike = (result) => go({ ...NO_QUERY, item: result.item_id }, { toTop: true, focus: true });
+
+// ---- Showing what the URL says
+
+async function show(focus = false) {
+  pending.abort();
+  pending = new AbortController();
+  const { signal } = pending;
+  const asked = current;
+  const isSearch = Boolean(asked.photo || asked.item);
+  document.body.dataset.mode = isSearch ? "search" : "start";
+  $("start").hidden = isSearch;
+  $("panel").hidden = !isSearch;
+  $("collection").value = asked.collection ?? "";
+  if (!isSearch) {
+    showStart();
+    return;
+  }
+  try {
+    await Promise.all([showFacets(asked), showAnswers(asked, signal, focus)]);
+  } catch (error) {
+    if (!signal.aborted) fail(error);
+  }
+}
+
+function showStart() {
+  clear();
+  $("filters").hidden = true;
+  document.title = "Nitamono";
+  if (known.collections.length > 0) return;
+  const how = "Index a folder of photos with “nitamono index FOLDER”, then look again.";
+  tell("There is nothing to search yet", how, [tryAgain()]);
+}
+
+async function showAnswers(asked, signal, focus) {
+  const before = answered.get(rankingKey(asked));
+  if (!before) startWaiting();
+  const photo = asked.photo ? await photos.find(asked.photo) : null;
+  if (signal.aborted) return;
+  if (asked.photo && !photo) {
+    showPhotoGone();
+    return;
+  }
+  await (photo ? panel.showPhoto(photo, asked.region) : panel.showItem(asked.collection, asked.item, signal));
+  const isEnough = before && before.results.length >= Math.min(asked.k, before.total);
+  const answer = isEnough ? before : await search(asked, photo, { k: asked.k, offset: 0 }, signal);
+  const metric = await metricOf(answer.encoder_id);
+  if (signal.aborted) return;
+  remember(asked, answer);
+  hideNotice();
+  $("grid").removeAttribute("aria-busy");
+  $("grid").replaceChildren(...answer.results.slice(0, asked.k).map((result) => card(result, metric, moreLike)));
+  showEnd(answer);
+  if (focus) $("answers-title").focus({ preventScroll: true });
+}
+
+function search(asked, photo, paging, signal) {
+  const options = { ...paging, filters: asked.filters, region: asked.region };
+  return photo
+    ? api.searchByPhoto(asked.collection, photo, options, signal)
+    : api.searchByItem(asked.collection, asked.item, options, signal);
+}
+
+async function showMore() {
+  const asked = current;
+  const { signal } = pending;
+  const shown = $("grid").childElementCount;
+  const before = answered.get(rankingKey(asked))?.results ?? [];
+  $("more").disabled = true;
+  say("Looking for more…");
+  try {
+    const photo = asked.photo ? await photos.find(asked.photo) : null;
+    const answer = await search(asked, photo, { k: PAGE_SIZE, offset: shown }, signal);
+    const metric = await metricOf(answer.encoder_id);
+    if (signal.aborted) return;
+    const cards = answer.results.map((result) => card(result, metric, moreLike));
+    $("grid").append(...cards);
+    current = { ...asked, k: shown + cards.length };
+    history.replaceState(history.state, "", write(current));
+    remember(current, { ...answer, results: [...before.slice(0, shown), ...answer.results] });
+    showEnd(answer);
+    cards[0]?.querySelector("button").focus({ preventScroll: true });
+  } catch (error) {
+    if (!signal.aborted) fail(error);
+  } finally {
+    $("more").disabled = false;
+  }
+}
+
+function remember(asked, answer) {
+  const key = rankingKey(asked);
+  answered.delete(key);
+  answered.set(key, answer);
+  if (answered.size > ANSWERS_KEPT) answered.delete(answered.keys().next().value);
+}
+
+function clear() {
+  $("grid").replaceChildren();
+  $("grid").removeAttribute("aria-busy");
+  hideNotice();
+  $("more").hidden = true;
+  $("end").hidden = true;
+  $("footer").textContent = "";
+  say("");
+}
+
+function startWaiting() {
+  clear();
+  say("Looking for similar items…");
+  $("grid").setAttribute("aria-busy", "true");
+  $("grid").replaceChildren(...skeletons(12));
+}
+
+const count = (number) => `${number.toLocaleString()} ${number === 1 ? "item" : "items"}`;
+
+function showEnd(answer) {
+  const [shown, total] = [$("grid").childElementCount, answer.total];
+  $("more").hidden = shown >= total || shown >= MAX_SHOWN;
+  $("end").hidden = !$("more").hidden || shown <= PAGE_SIZE;
+  $("end").textContent = shown >= total ? "That is all of them." : "Narrow the search by a filter to see others.";
+  const milliseconds = Math.max(1, Math.round(answer.took_ms));
+  const encoder = answer.encoder_id.slice(0, 8);
+  $("footer").textContent = `Answered in ${milliseconds} ms by index generation ${answer.generation}, encoder ${encoder}`;
+  if (total > 0) {
+    say(`${shown < total ? `${shown.toLocaleString()} of ` : ""}${count(total)}, most similar first`);
+  } else if (current.filters.size > 0) {
+    tell("Nothing passes these filters", "Choose another value, or look through all items.", [clearFilters()]);
+  } else {
+    tell("Nothing to compare with yet", "This collection has no other item.");
+  }
+}
+
+function showPhotoGone() {
+  clear();
+  panel.showNothing();
+  const text = "Photos stay in the browser that they were chosen in, for a day. Choose it again.";
+  tell("This photo is no longer here", text, [anotherPhoto()], "error");
+}
+
+const anotherPhoto = () => button("Choose another photo", () => $("file").click());
+const tryAgain = () => button("Try again", start);
+const clearFilters = () => button("Clear the filters", () => go({ filters: new Map(), k: PAGE_SIZE }));
+
+function fail(error) {
+  clear();
+  if (!(error instanceof api.ApiError)) {
+    tell("Something went wrong", "The page failed. Reload it, then try again.", [tryAgain()], "error");
+    throw error;
+  }
+  const isWrongQuery = error.status === 422 || error.status === 413;
+  const actions = [isWrongQuery && current.photo ? anotherPhoto() : tryAgain()];
+  if (isWrongQuery && current.filters.size > 0) actions.push(clearFilters());
+  tell(error.title, sentence(error.message), actions, "error");
+}
+
+// ---- What is known of the collections
+
+async function showFacets(asked) {
+  if (!known.facets.has(asked.collection)) {
+    known.facets.set(asked.collection, (await api.collection(asked.collection)).facets);
+  }
+  if (asked === current) showFilters($("filters"), known.facets.get(asked.collection), asked.filters, chooseFilter);
+}
+
+async function metricOf(encoderId) {
+  if (!known.metrics.has(encoderId)) {
+    for (const encoder of await api.encoders()) known.metrics.set(encoder.encoder_id, encoder.metric);
+  }
+  return known.metrics.get(encoderId);
+}
+
+function showLead() {
+  const chosen = known.collections.find(({ name }) => name === current.collection);
+  if (chosen) $("lead").textContent = `Show us a photo, and see which of ${count(chosen.items)} resemble it most.`;
+  const limit = Math.floor(known.limits.max_upload_bytes / 2 ** 20);
+  $("formats").textContent = `JPEG, PNG, WebP, BMP, GIF or TIFF, up to ${limit}\u00a0MB`;
+}
+
+// ---- Beginning
+
+function start() {
+  started = load();
+}
+
+async function load() {
+  clear();
+  let listed;
+  try {
+    [listed, known.limits] = await Promise.all([api.collections(), api.limits()]);
+  } catch (error) {
+    fail(error);
+    return;
+  }
+  known.collections = listed.filter(({ generation, items }) => generation !== null && items > 0);
+  known.facets.clear();
+  const names = known.collections.map(({ name }) => name);
+  $("collection").replaceChildren(...names.map((name) => new Option(name, name)));
+  $("picker").hidden = names.length < 2;
+  const isEmpty = names.length === 0;
+  $("dropzone").classList.toggle("off", isEmpty);
+  for (const picker of document.querySelectorAll("#dropzone button")) picker.disabled = isEmpty;
+  current.collection ??= names.includes("default") ? "default" : (names[0] ?? null);
+  showLead();
+  await show();
+  returnToPlace(history.state);
+}
+
+$("more").addEventListener("click", showMore);
+$("collection").addEventListener("change", () => {
+  const { photo, region } = current; // a photo can be looked for elsewhere, an item cannot
+  go({ ...NO_QUERY, collection: $("collection").value, photo, region, filters: new Map() });
+  showLead();
+});
+$("home-link").addEventListener("click", (event) => {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  go({ ...NO_QUERY, filters: new Map() }, { toTop: true });
+});
+addEventListener("popstate", (event) => {
+  const { collection } = current;
+  current = read();
+  current.collection ??= collection;
+  showLead();
+  show().then(() => returnToPlace(event.state));
+});
+addEventListener("pagehide", markPlace);
+listenForPhotos(usePhoto, () => {
+  tell("That was not a photo", "Pictures of other pages cannot be fetched from here. Save it, then drop the file.");
+});
+api.onKeyNeeded(askForKey);
+start();

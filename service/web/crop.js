@@ -1,0 +1,158 @@
+// A frame on the query photo: dragged by its inside or its handles, or moved by keys. Regions are [x, y, width, height]
+// as fractions of the photo; null is the whole of it.
+
+const SMALLEST = 0.06;
+const STEP = 0.02;
+const HANDLES = ["nw", "n", "ne", "e", "se", "s", "sw", "w"];
+const WHOLE = [0, 0, 1, 1];
+const between = (value, low, high) => Math.min(Math.max(value, low), high);
+
+export class Crop {
+  // onChange is told of a region when a drag ends or keys rest.
+  constructor(stage, frame, onChange) {
+    this.stage = stage;
+    this.frame = frame;
+    this.onChange = onChange;
+    this.box = WHOLE;
+    this.told = null;
+    this.shade = document.createElement("div");
+    this.shade.className = "shade";
+    frame.before(this.shade);
+    for (const name of HANDLES) {
+      const handle = document.createElement("span");
+      handle.className = `handle ${name}`;
+      handle.dataset.edges = name;
+      frame.append(handle);
+    }
+    stage.addEventListener("pointerdown", (event) => this.#begin(event));
+    frame.addEventListener("keydown", (event) => this.#onKey(event));
+  }
+
+  show(region) {
+    this.box = region ?? WHOLE;
+    this.told = region;
+    this.#draw();
+  }
+
+  reset() {
+    this.box = WHOLE;
+    this.#draw();
+    this.#tell();
+  }
+
+  get region() {
+    const [x, y, width, height] = this.box;
+    // Edges are rounded, not sizes: a rounded place and a rounded size might end outside the photo.
+    const [left, top, right, bottom] = [x, y, x + width, y + height].map((edge) => Math.round(edge * 1000) / 1000);
+    const region = [left, top, right - left, bottom - top].map((value) => Number(value.toFixed(3)));
+    return region.every((value, place) => Math.abs(value - WHOLE[place]) < 0.004) ? null : region;
+  }
+
+  #draw() {
+    const [x, y, width, height] = this.box;
+    const style = this.frame.style;
+    style.left = `${x * 100}%`;
+    style.top = `${y * 100}%`;
+    style.width = `${width * 100}%`;
+    style.height = `${height * 100}%`;
+    this.frame.classList.toggle("whole", this.region === null);
+    this.shade.hidden = this.region === null;
+    const [left, top, right, bottom] = [x, y, x + width, y + height].map((edge) => `${edge * 100}%`);
+    const hole = `${left} ${top}, ${left} ${bottom}, ${right} ${bottom}, ${right} ${top}, ${left} ${top}`;
+    this.shade.style.clipPath = `polygon(evenodd, 0 0, 100% 0, 100% 100%, 0 100%, 0 0, ${hole})`;
+    const percent = (value) => `${Math.round(value * 100)} %`;
+    const text = this.region
+      ? `from ${percent(x)} left and ${percent(y)} top, ${percent(width)} wide, ${percent(height)} high`
+      : "the whole photo";
+    this.frame.setAttribute("aria-label", `Part of the photo to search with: ${text}`);
+  }
+
+  #tell() {
+    clearTimeout(this.timer);
+    const region = this.region;
+    if (String(region) === String(this.told)) return;
+    this.told = region;
+    this.onChange(region);
+  }
+
+  #begin(event) {
+    if (event.button !== 0 || this.frame.hidden) return;
+    const edges = event.target.dataset?.edges;
+    const inside = event.target === this.frame && this.region !== null;
+    // A finger on the bare photo scrolls the page; a mouse draws a new frame there.
+    if (!edges && !inside && event.pointerType === "touch") return;
+    event.preventDefault();
+    this.frame.focus({ preventScroll: true });
+    const area = this.stage.getBoundingClientRect();
+    const at = (e) => [
+      between((e.clientX - area.left) / area.width, 0, 1),
+      between((e.clientY - area.top) / area.height, 0, 1),
+    ];
+    const before = this.box;
+    const start = at(event);
+    const drag = edges ? resize(before, edges) : inside ? move(before, start) : draw(start);
+    const follow = (e) => {
+      this.box = drag(at(e)) ?? before;
+      this.#draw();
+    };
+    const end = (e) => {
+      for (const name of ["pointermove", "pointerup", "pointercancel"]) this.stage.removeEventListener(name, handlers[name]);
+      if (e.type === "pointercancel") {
+        this.box = before;
+        this.#draw();
+      }
+      this.#tell();
+    };
+    const handlers = { pointermove: follow, pointerup: end, pointercancel: end };
+    this.stage.setPointerCapture(event.pointerId);
+    for (const name of Object.keys(handlers)) this.stage.addEventListener(name, handlers[name]);
+  }
+
+  #onKey(event) {
+    if (event.key === "Escape") {
+      event.preventDefault();
+      this.reset();
+      return;
+    }
+    const direction = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (!direction || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    const [x, y, width, height] = this.box;
+    const [dx, dy] = direction.map((sign) => sign * STEP);
+    this.box = event.shiftKey
+      ? [x, y, between(width + dx, SMALLEST, 1 - x), between(height + dy, SMALLEST, 1 - y)]
+      : [between(x + dx, 0, 1 - width), between(y + dy, 0, 1 - height), width, height];
+    this.#draw();
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.#tell(), 400);
+  }
+}
+
+function move([x, y, width, height], [startX, startY]) {
+  return ([toX, toY]) => [
+    between(x + toX - startX, 0, 1 - width),
+    between(y + toY - startY, 0, 1 - height),
+    width,
+    height,
+  ];
+}
+
+function resize([x, y, width, height], edges) {
+  const [right, bottom] = [x + width, y + height];
+  return ([toX, toY]) => {
+    const left = edges.includes("w") ? between(toX, 0, right - SMALLEST) : x;
+    const top = edges.includes("n") ? between(toY, 0, bottom - SMALLEST) : y;
+    const newRight = edges.includes("e") ? between(toX, left + SMALLEST, 1) : right;
+    const newBottom = edges.includes("s") ? between(toY, top + SMALLEST, 1) : bottom;
+    return [left, top, newRight - left, newBottom - top];
+  };
+}
+
+// A drag too short to be meant draws nothing.
+function draw([startX, startY]) {
+  return ([toX, toY]) => {
+    const [left, top] = [Math.min(startX, toX), Math.min(startY, toY)];
+    const [width, height] = [Math.abs(toX - startX), Math.abs(toY - startY)];
+    return width < SMALLEST || height < SMALLEST ? null : [left, top, width, height];
+  };
+}

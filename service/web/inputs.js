@@ -1,0 +1,42 @@
+// The ways in for a photo: chosen, taken, pasted or dropped.
+
+const $ = (id) => document.getElementById(id);
+
+export function listenForPhotos(usePhoto, onNoFile) {
+  for (const picker of document.querySelectorAll("[data-pick]")) {
+    picker.addEventListener("click", () => $(picker.dataset.pick).click());
+  }
+  for (const id of ["file", "camera"]) {
+    $(id).addEventListener("change", () => {
+      const [file] = $(id).files;
+      $(id).value = ""; // the same file may be chosen again
+      if (file) usePhoto(file);
+    });
+  }
+  document.addEventListener("paste", (event) => {
+    const [file] = event.clipboardData?.files ?? [];
+    if (!file || event.target instanceof HTMLInputElement) return;
+    event.preventDefault();
+    usePhoto(file);
+  });
+  listenForDrops(usePhoto, onNoFile);
+}
+
+function listenForDrops(usePhoto, onNoFile) {
+  let depth = 0; // dragenter and dragleave come for every element that is passed
+  const carriesFiles = (event) => event.dataTransfer?.types.includes("Files") ?? false;
+  const cover = (entered) => {
+    depth = entered;
+    $("drop-cover").hidden = depth <= 0;
+  };
+  addEventListener("dragenter", (event) => carriesFiles(event) && cover(depth + 1));
+  addEventListener("dragleave", (event) => carriesFiles(event) && cover(Math.max(0, depth - 1)));
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    cover(0);
+    const [file] = event.dataTransfer?.files ?? [];
+    if (file) usePhoto(file);
+    else onNoFile();
+  });
+}

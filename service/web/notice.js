@@ -1,0 +1,52 @@
+// What the page tells, and screen readers speak: the status line, and the notice in place of answers.
+
+const $ = (id) => document.getElementById(id);
+
+export function say(text) {
+  $("status").textContent = text;
+}
+
+export function tell(title, text, actions = [], kind = "hint") {
+  say("");
+  $("notice").dataset.kind = kind;
+  $("notice-title").textContent = title;
+  $("notice-text").textContent = text;
+  $("notice-actions").replaceChildren(...actions);
+  $("notice").hidden = false;
+}
+
+export function hideNotice() {
+  $("notice").hidden = true;
+}
+
+export function button(text, act, className = "primary") {
+  const made = document.createElement("button");
+  made.type = "button";
+  made.className = className;
+  made.textContent = text;
+  made.addEventListener("click", act);
+  return made;
+}
+
+export function sentence(text) {
+  const begun = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(begun) ? begun : `${begun}.`;
+}
+
+// Asks for an API key; null when that is declined.
+export function askForKey(refused) {
+  return new Promise((resolve) => {
+    const dialog = $("key-dialog");
+    let key = null;
+    if (refused) $("key-text").textContent = `${sentence(refused)} Try another one.`;
+    $("key").value = "";
+    $("key-form").onsubmit = (event) => {
+      event.preventDefault();
+      key = $("key").value.trim() || null;
+      dialog.close();
+    };
+    $("key-cancel").onclick = () => dialog.close();
+    dialog.onclose = () => resolve(key);
+    dialog.showModal();
+  });
+}

@@ -1,0 +1,84 @@
+// The panel with what is searched for: a photo that can be cropped, or an item.
+
+import * as api from "./api.js";
+import { namesOf } from "./cards.js";
+import { Crop } from "./crop.js";
+
+const $ = (id) => document.getElementById(id);
+let shownPicture = null; // object URL of the photo on show
+
+export class QueryPanel {
+  // onRegion is told of the part of the photo to search with, null for all of it.
+  constructor(onRegion) {
+    this.crop = new Crop($("stage"), $("crop"), onRegion);
+    $("whole").addEventListener("click", () => {
+      this.crop.reset();
+      $("crop").focus();
+    });
+  }
+
+  async showPhoto(photo, region) {
+    this.#describe("Your photo", photo.name, region);
+    document.title = "Similar to your photo – Nitamono";
+    if ($("stage").dataset.query !== photo.key) {
+      await this.#showStage(photo.key, URL.createObjectURL(photo.blob), true);
+    }
+    this.crop.show(region);
+  }
+
+  async showItem(collection, id, signal) {
+    const item = await api.item(collection, id, signal);
+    const [name, note] = namesOf(item);
+    const others = Object.entries(item.attributes).filter(([attribute]) => attribute !== "category");
+    this.#describe(name, [note, ...others.map(([, value]) => value)].filter(Boolean).join(" · "), null);
+    document.title = `Similar to ${name} – Nitamono`;
+    const image = item.images.find(({ status }) => status === "ok") ?? item.images[0];
+    const key = `${collection}/${id}`;
+    if ($("stage").dataset.query !== key) {
+      await this.#showStage(key, image ? `${api.relative(image.image_url)}?width=800` : null, false);
+    }
+  }
+
+  showNothing() {
+    this.#describe("Your photo", "", null);
+    $("stage").dataset.query = "";
+    $("query-image").removeAttribute("src");
+    $("stage").classList.add("blank");
+    $("no-preview").hidden = true;
+    this.#allowCrop(false);
+  }
+
+  #describe(title, note, region) {
+    $("query-title").textContent = title;
+    $("query-note").textContent = note;
+    $("whole").hidden = region === null;
+  }
+
+  #allowCrop(allowed) {
+    $("crop").hidden = !allowed;
+    $("crop-help").hidden = !allowed;
+    if (!allowed) this.crop.show(null);
+  }
+
+  async #showStage(key, url, isPhoto) {
+    const [stage, img] = [$("stage"), $("query-image")];
+    stage.dataset.query = key;
+    if (shownPicture) URL.revokeObjectURL(shownPicture);
+    shownPicture = isPhoto ? url : null;
+    this.#allowCrop(false);
+    const loaded = new Promise((resolve) => {
+      img.onload = () => resolve(true);
+      img.onerror = () => resolve(false);
+    });
+    if (isPhoto) img.src = url;
+    else if (url) api.showPicture(img, url);
+    else img.removeAttribute("src");
+    img.alt = isPhoto ? "The photo that is searched with" : "The item that is searched with";
+    const isShown = url !== null && (await loaded);
+    if (stage.dataset.query !== key) return;
+    stage.classList.toggle("blank", !isShown);
+    $("no-preview").hidden = isShown;
+    if (isShown) stage.style.setProperty("--ratio", String(img.naturalWidth / img.naturalHeight));
+    this.#allowCrop(isPhoto && isShown);
+  }
+}
