@@ -11,7 +11,6 @@ import anyio.to_thread
 from fastapi import FastAPI
 
 from indexer.home import Home
-from indexer.search import Searcher
 from service.deps import Service
 from service.metrics import Metrics
 from service.middleware import BodyLimit, RequestContext
@@ -20,6 +19,7 @@ from service.problems import add_problem_handlers
 from service.readiness import Readiness
 from service.routes import collections, indexes, items, operations, page, search
 from service.settings import Settings, load_settings
+from service.timing import TimedSearcher
 from training.data.decode import ImageLimits
 
 
@@ -70,7 +70,7 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
     """Open the home and its searcher."""
     home = Home.open(settings.home, database_url=settings.database_url, create=True)
     limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
-    searcher = Searcher(home, device=settings.device, threads=settings.threads, limits=limits)
+    searcher = TimedSearcher(home, metrics, device=settings.device, threads=settings.threads, limits=limits)
     return Service(settings, home, searcher, Readiness(home, searcher), metrics, limits)
 
 

@@ -38,12 +38,10 @@ def serve(
     json_output: JsonOption = False,
 ) -> None:
     """Serve the HTTP API and the page."""
-    from indexer.home import Home
     from service.serve import serve as run_server
-    from service.settings import Settings
+    from service.settings import load_settings
 
-    Home.open(home, create=True).close()
-    run_server(Settings(home=home.absolute()), host=host, port=port, workers=workers)
+    run_server(load_settings(home=home.absolute()), host=host, port=port, workers=workers)
 
 
 @keys.command("create")

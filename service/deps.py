@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,11 +31,6 @@ class Service:
     limits: ImageLimits
 
 
-@dataclass
-class Stopwatch:
-    seconds: float = 0.0
-
-
 def get_service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
@@ -50,14 +42,3 @@ ItemId = Annotated[
     str,
     Path(min_length=1, max_length=MAX_ITEM_ID, description="may contain slashes", examples=["dress/1.jpg"]),
 ]
-
-
-@contextmanager
-def stopwatch(metrics: Metrics, stage: str) -> Iterator[Stopwatch]:
-    """Time a stage of a search, for its metric and for the answer."""
-    watch, begin = Stopwatch(), time.perf_counter()
-    try:
-        yield watch
-    finally:
-        watch.seconds = time.perf_counter() - begin
-        metrics.observe_stage(stage, watch.seconds)

@@ -1,4 +1,4 @@
-"""What Prometheus can ask: requests by route and status, stages of a search, active generations."""
+"""What Prometheus can ask: requests by route and status, stages of answers, active generations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Metrics:
             "nitamono_http_request_seconds", "Time to answer", labels, buckets=BUCKETS, registry=self.registry
         )
         self._stages = Histogram(
-            "nitamono_search_seconds", "Time in a stage of search", ("stage",), buckets=BUCKETS, registry=self.registry
+            "nitamono_stage_seconds", "Time in a stage", ("stage",), buckets=BUCKETS, registry=self.registry
         )
         self._generation = Gauge(
             "nitamono_generation",
@@ -39,6 +39,7 @@ class Metrics:
         self._seconds.labels(*labels).observe(seconds)
 
     def observe_stage(self, stage: str, seconds: float) -> None:
+        """`encode` is the encoder's part, of searches and of stored items; `search` is a whole search."""
         self._stages.labels(stage).observe(seconds)
 
     def set_generations(self, generations: Iterable[tuple[str, int]]) -> None:

@@ -6,6 +6,7 @@ import ipaddress
 import logging.config
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -54,6 +55,8 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080, work
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
+    # When all is answered and closed, uvicorn hands a signal on to whoever handled it before: us.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     try:
         _run(config, listener)
     except KeyboardInterrupt:

@@ -37,6 +37,6 @@ class PageFiles(StaticFiles):
         return response
 
 
-@router.get("/")
+@router.api_route("/", methods=["GET", "HEAD"])
 async def page() -> FileResponse:
     return FileResponse(WEB / "index.html", media_type="text/html", headers=CACHE)

@@ -13,9 +13,10 @@ from starlette.types import Scope
 from indexer.search import Searcher, SearchPage
 from service.auth import CanRead
 from service.bodies import Query, read_query, to_filters
-from service.deps import CollectionName, ItemId, ServiceDep, stopwatch
+from service.deps import CollectionName, ItemId, ServiceDep
 from service.openapi import two_bodies
 from service.schemas import SearchForm, SearchRequest, SearchResponse, SimilarQuery
+from service.timing import stopwatch
 
 
 class LiteralTail(APIRoute):
@@ -40,7 +41,7 @@ def search(
     collection: CollectionName, query: Annotated[Query, Depends(read_query)], service: ServiceDep
 ) -> SearchResponse:
     """The items most similar to an image, to an item or to a vector."""
-    with stopwatch(service.metrics, "total") as watch:
+    with stopwatch(service.metrics, "search") as watch:
         page = run(service.searcher, collection, query)
     return SearchResponse.of(page, watch.seconds)
 
@@ -54,7 +55,7 @@ def similar_items(
 ) -> SearchResponse:
     """The items most similar to an item, itself left out."""
     asked = Query(query.k, query.offset, to_filters(query.filter), item_id=item_id)
-    with stopwatch(service.metrics, "total") as watch:
+    with stopwatch(service.metrics, "search") as watch:
         page = run(service.searcher, collection, asked)
     return SearchResponse.of(page, watch.seconds)
 

@@ -109,6 +109,7 @@ def test_the_page_and_its_files_are_served_and_nothing_beside_them(client: httpx
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert client.head("/").status_code == 200
     script = client.get("/static/app.js")
     assert script.headers["content-type"].startswith("text/javascript")
     again = client.get("/static/app.js", headers={"If-None-Match": script.headers["etag"]})

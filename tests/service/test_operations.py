@@ -89,7 +89,10 @@ def test_metrics_count_requests_by_route_and_status(serve: Serve, indexed_home: 
     assert sample(text, "nitamono_http_request_seconds_count", **search, status="200") == 3
     assert sample(text, "nitamono_http_requests_total", **item, status="200") == 1
     assert sample(text, "nitamono_http_requests_total", method="GET", route="other", status="404") == 1
-    assert sample(text, "nitamono_search_seconds_count", stage="total") == 4
+    assert sample(text, "nitamono_stage_seconds_count", stage="search") == 4
+    assert sample(text, "nitamono_stage_seconds_count", stage="encode") == 3
+    encode, search_seconds = (sample(text, "nitamono_stage_seconds_sum", stage=s) for s in ("encode", "search"))
+    assert 0 < encode < search_seconds
     assert "BREW" not in text and "/some/where/else" not in text
 
 

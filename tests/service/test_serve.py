@@ -48,6 +48,7 @@ def process(
                 break
         server.send_signal(signal.SIGTERM)
         said.extend(server.communicate(timeout=30)[1].splitlines(keepends=True))
+        assert server.returncode == 0
     finally:
         server.kill()
         server.wait()

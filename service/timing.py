@@ -1,0 +1,58 @@
+"""How long the stages of an answer take, for its metric and for the answer itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from indexer.home import Home
+from indexer.search import Searcher
+from service.metrics import Metrics
+from training.data.decode import ImageLimits
+from training.embedder import Embedder, Pixels, Vectors
+from training.reference import EncoderDescription
+
+
+@dataclass
+class Stopwatch:
+    seconds: float = 0.0
+
+
+@contextmanager
+def stopwatch(metrics: Metrics, stage: str) -> Iterator[Stopwatch]:
+    """Time a stage; the stopwatch holds the seconds once it is over."""
+    watch, begin = Stopwatch(), time.perf_counter()
+    try:
+        yield watch
+    finally:
+        watch.seconds = time.perf_counter() - begin
+        metrics.observe_stage(stage, watch.seconds)
+
+
+@dataclass(frozen=True)
+class TimedEmbedder:
+    """An embedder whose work is timed as the stage `encode`."""
+
+    inner: Embedder
+    metrics: Metrics
+
+    @property
+    def described(self) -> EncoderDescription:
+        return self.inner.described
+
+    def embed(self, pixels: Pixels) -> Vectors:
+        with stopwatch(self.metrics, "encode"):
+            return self.inner.embed(pixels)
+
+
+class TimedSearcher(Searcher):
+    """A searcher that tells how long encoding takes."""
+
+    def __init__(self, home: Home, metrics: Metrics, *, device: str, threads: int, limits: ImageLimits) -> None:
+        super().__init__(home, device=device, threads=threads, limits=limits)
+        self._metrics = metrics
+
+    def embedder(self, encoder_id: str) -> Embedder:
+        return TimedEmbedder(super().embedder(encoder_id), self._metrics)
