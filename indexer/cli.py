@@ -65,7 +65,7 @@ def search(
 ) -> None:
     """Find the items most like an image."""
     from indexer.home import Home
-    from indexer.search import Searcher, parse_region
+    from indexer.search import Searcher, parse_filters, parse_region
 
     wanted = parse_filters(filters or [])
     part = parse_region(region) if region is not None else None
@@ -275,19 +275,6 @@ def rejects_list(
         records = opened.catalogue.rejects(collection)
     lines = [f"{r.place}\t{r.item_id or '-'}\t{r.reason}" for r in records]
     say({"rejects": [asdict(r) for r in records]}, json_output, "\n".join(lines) or "nothing was set aside")
-
-
-def parse_filters(given: list[str]) -> dict[str, str]:
-    """`key=value` texts as a mapping; `InvalidRequestError` where one is not of that form, or a key stands twice."""
-    filters: dict[str, str] = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise InvalidRequestError("filter", f"filter {text!r} must be key=value")
-        if key in filters:
-            raise InvalidRequestError("filter", f"filter {key!r} stands twice; give one value")
-        filters[key] = value
-    return filters
 
 
 def _read_file(path: Path) -> bytes:

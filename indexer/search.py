@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
@@ -69,6 +69,19 @@ def parse_region(text: str) -> Region:
     except ValueError as exc:
         raise InvalidRequestError("region", f"region {text!r} must be four numbers: x,y,width,height") from exc
     return Region(x, y, width, height)
+
+
+def parse_filters(given: Iterable[str]) -> dict[str, str]:
+    """`key=value` texts as a mapping; `InvalidRequestError` where one is not of that form, or a key stands twice."""
+    filters: dict[str, str] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InvalidRequestError("filter", f"filter {text!r} must be key=value")
+        if key in filters:
+            raise InvalidRequestError("filter", f"filter {key!r} stands twice; give one value")
+        filters[key] = value
+    return filters
 
 
 @dataclass(frozen=True)
@@ -160,7 +173,8 @@ class Searcher:
     def warm(self, collection: str) -> int:
         """Load a collection's index and encoder; returns the generation. `NotFoundError` where there is none."""
         view = self._view(collection)
-        self.embedder(view.manifest.encoder_id)
+        embedder = self.embedder(view.manifest.encoder_id)
+        embedder.embed(prepare(embedder, np.zeros((8, 8, 3), np.uint8)))  # the first use imports and allocates
         return view.manifest.number
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from indexer.errors import InvalidRequestError
 from indexer.items import MAX_IMAGES
-from indexer.search import Region
+from indexer.search import Region, parse_filters
 from service.errors import MediaTypeError
 from service.schemas import MAX_FILTERS, ItemForm, ItemRequest, SearchForm, SearchRequest
 
@@ -81,7 +81,7 @@ def read_query(body: Body) -> Query:
         region = _region(sent.region)
         return Query(sent.k, sent.offset, sent.filter, sent.image_base64, region, sent.item_id, sent.vector)
     form = _from_form(SearchForm, body, texts=("filter",))
-    return Query(form.k, form.offset, to_filters(form.filter), form.image, _region(form.region))
+    return Query(form.k, form.offset, parse_filters(form.filter), form.image, _region(form.region))
 
 
 def read_item(body: Body) -> Item:
@@ -91,20 +91,6 @@ def read_item(body: Body) -> Item:
         return Item(sent.title, sent.attributes, sent.images_base64)
     form = _from_form(ItemForm, body, files=("image",))
     return Item(form.title, form.attributes, form.image)
-
-
-def to_filters(texts: Iterable[str]) -> dict[str, str]:
-    """`key=value` texts as a mapping.
-
-    Raises:
-        InvalidRequestError: two values for one key: no item has both.
-    """
-    filters: dict[str, str] = {}
-    for text in texts:
-        key, _, value = text.partition("=")
-        if filters.setdefault(key, value) != value:
-            raise InvalidRequestError("filter", f"filter {key!r} is given twice; an attribute has one value")
-    return filters
 
 
 def _region(value: tuple[float, float, float, float] | None) -> Region | None:

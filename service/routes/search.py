@@ -10,9 +10,9 @@ from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Scope
 
-from indexer.search import Searcher, SearchPage
+from indexer.search import Searcher, SearchPage, parse_filters
 from service.auth import CanRead
-from service.bodies import Query, read_query, to_filters
+from service.bodies import Query, read_query
 from service.deps import CollectionName, ItemId, ServiceDep
 from service.openapi import two_bodies
 from service.schemas import SearchForm, SearchRequest, SearchResponse, SimilarQuery
@@ -54,7 +54,7 @@ def similar_items(
     service: ServiceDep,
 ) -> SearchResponse:
     """The items most similar to an item, itself left out."""
-    asked = Query(query.k, query.offset, to_filters(query.filter), item_id=item_id)
+    asked = Query(query.k, query.offset, parse_filters(query.filter), item_id=item_id)
     with stopwatch(service.metrics, "search") as watch:
         page = run(service.searcher, collection, asked)
     return SearchResponse.of(page, watch.seconds)
