@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -40,24 +42,25 @@ def embed_files(
 ) -> Iterator[list[tuple[T, Embedded]]]:
     """Read and embed files, in order, batch by batch.
 
-    The reading processes are started before the encoder is loaded, so that they work meanwhile.
+    The encoder is loaded while the reading processes start, and not at all where nothing is to be read.
     """
-    outcomes = read_files(requests, encoder.preprocessing, processes=processes, limits=limits)
-    loaded: Embedder | None = None
-    batch: list[tuple[T, Outcome]] = []
-    fresh = 0
-    for tag, outcome in outcomes:
-        batch.append((tag, outcome))
-        fresh += isinstance(outcome, Loaded) and outcome.pixels is not None
-        if fresh == BATCH or len(batch) == 8 * BATCH:
-            if fresh:
-                loaded = loaded or _load(encoder, device)
-            yield _embed_batch(batch, loaded)
-            batch, fresh = [], 0
-    if fresh:
-        loaded = loaded or _load(encoder, device)
-    if batch:
-        yield _embed_batch(batch, loaded)
+    iterator = iter(requests)
+    first = next(iterator, None)
+    if first is None:
+        return
+    with ThreadPoolExecutor(1) as background:
+        embedder = background.submit(_load, encoder, device)
+        batch: list[tuple[T, Outcome]] = []
+        fresh = 0
+        chained = itertools.chain([first], iterator)
+        for tag, outcome in read_files(chained, encoder.preprocessing, processes=processes, limits=limits):
+            batch.append((tag, outcome))
+            fresh += isinstance(outcome, Loaded) and outcome.pixels is not None
+            if fresh == BATCH or len(batch) == 8 * BATCH:
+                yield _embed_batch(batch, embedder.result())
+                batch, fresh = [], 0
+        if batch:
+            yield _embed_batch(batch, embedder.result())
 
 
 @dataclass
@@ -112,11 +115,9 @@ def _load(encoder: EncoderDescription, device: str) -> Embedder:
     return load_embedder(encoder.directory, device=device)
 
 
-def _embed_batch(batch: Sequence[tuple[T, Outcome]], embedder: Embedder | None) -> list[tuple[T, Embedded]]:
+def _embed_batch(batch: Sequence[tuple[T, Outcome]], embedder: Embedder) -> list[tuple[T, Embedded]]:
     pixels = [o.pixels for _, o in batch if isinstance(o, Loaded) and o.pixels is not None]
-    vectors: Iterator[NDArray[np.float32]] = iter(())
-    if pixels and embedder is not None:
-        vectors = iter(embedder.embed(np.stack(pixels)))
+    vectors: Iterator[NDArray[np.float32]] = iter(embedder.embed(np.stack(pixels)) if pixels else ())
     return [
         (tag, Embedded(outcome, next(vectors) if isinstance(outcome, Loaded) and outcome.pixels is not None else None))
         for tag, outcome in batch

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -103,10 +104,11 @@ def index_source(
         encoder = given or (home.encoder(state.encoder_id) if state.encoder_id else describe_encoder("default"))
         home.add_encoder(encoder)
         report = IndexReport(collection, encoder.encoder_id)
-        run = _Run(home, collection_id, encoder, report, advance, processes, limits, device)
         started(len(entries))
-        run.index(entries, str(source.absolute()))
-        run.embed_others()
+        with ThreadPoolExecutor(1) as writer:
+            run = _Run(home, collection_id, encoder, report, advance, processes, limits, device, writer)
+            run.index(entries, str(source.absolute()))
+            run.embed_others()
         report.seconds["embed"] = perf_counter() - began
         report.generation = _bring_generation_up_to_date(home, collection, encoder, state)
         report.seconds["total"] = perf_counter() - began
@@ -133,7 +135,9 @@ class _Run:
     processes: int | None
     limits: ImageLimits | None
     device: str
+    writer: ThreadPoolExecutor  # one thread: a batch is stored while the next is embedded
     pending: list[ImageWrite] = field(default_factory=list)
+    storing: Future[None] | None = None
 
     def index(self, entries: Sequence[Entry], source: str) -> None:
         """Store every row of a source that is new or changed."""
@@ -146,6 +150,7 @@ class _Run:
             self._flush()
             self.advance(len(batch))
         self._flush()
+        self._settle()
         records = [RejectRecord("", p.item_id, p.image, p.where, p.reason) for p in problems]
         self.home.catalogue.replace_rejects(self.collection_id, source, records)
         self.advance(len(problems))
@@ -159,6 +164,7 @@ class _Run:
                 self.report.reembedded += embedded.vector is not None
                 self.pending.append(_write(item_id, uri, embedded, kind="updated", describes=False))
             self._flush()
+        self._settle()
 
     def _rows(self, images: Sequence[SourceImage]) -> Iterator[_Row]:
         """The rows whose files must be read; the others are counted on the way."""
@@ -210,9 +216,30 @@ class _Run:
         return embed_files(requests, self.encoder, processes=self.processes, limits=self.limits, device=self.device)
 
     def _flush(self) -> None:
-        if self.pending:
-            self.home.catalogue.write_images(self.collection_id, self.encoder.encoder_id, self.pending, live=False)
-            self.pending = []
+        """Begin to store what is pending, once the batch before it is stored."""
+        if not self.pending:
+            return
+        if self.storing is None:
+            self.writer.submit(_import_index_library)
+        self._settle()
+        self.storing = self.writer.submit(
+            self.home.catalogue.write_images,
+            self.collection_id,
+            self.encoder.encoder_id,
+            self.pending,
+            live=False,
+        )
+        self.pending = []
+
+    def _settle(self) -> None:
+        """Wait until the last batch is stored, and raise what kept it from that."""
+        if self.storing is not None:
+            self.storing.result()
+
+
+def _import_index_library() -> None:
+    """Whatever is stored ends in an index: have the library ready by then."""
+    import indexer.vectors.faiss  # noqa: F401
 
 
 def _request(row: _Row) -> Request:
