@@ -68,7 +68,7 @@ def sample_catalogue(
     json_output: JsonOption = False,
 ) -> None:
     """Draw a synthetic shop: products in varied pose, light and background, with exact masks."""
-    from training.data.studio import write_catalogue
+    from training.data.studio.catalogue import write_catalogue
 
     with progress_bar("drawing", "photo") as progress:
         progress.started(max(items, 0) * max(photos_per_item, 0))

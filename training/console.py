@@ -48,7 +48,6 @@ def progress_bar(what: str, unit: str) -> Iterator[Progress]:
 
     def started(total: int) -> None:
         bar.total = total
-        bar.refresh()
 
     with bar:
         yield Progress(started, lambda count: None if bar.update(count) else None)

@@ -1,0 +1,140 @@
+"""The VAE's formulas against what they should equal."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from training.models.protocols import Posterior
+from training.models.vae import Vae, VaeConfig, draw, kl_to_standard_normal
+
+from .test_contract import make_images
+
+
+def tiny(**changes: Any) -> Vae:
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"size": 8, "widths": (6, 8), "decoder_widths": (8, 6), "latent_dim": 3, **changes}
+    return Vae(VaeConfig(**settings)).double().eval()
+
+
+@pytest.fixture
+def posterior() -> Posterior:
+    generator = torch.Generator().manual_seed(0)
+    mean, log_variance = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64)
+    return Posterior(mean, log_variance)
+
+
+def test_the_kl_equals_that_of_torch_distributions(posterior: Posterior) -> None:
+    q = torch.distributions.Normal(posterior.mean, torch.exp(0.5 * posterior.log_variance))
+    prior = torch.distributions.Normal(torch.zeros_like(posterior.mean), torch.ones_like(posterior.mean))
+    kl = kl_to_standard_normal(posterior)
+    torch.testing.assert_close(kl, torch.distributions.kl_divergence(q, prior))
+    assert float(kl.min()) >= 0.0
+    assert float(kl_to_standard_normal(Posterior(torch.zeros(1, 2), torch.zeros(1, 2))).abs().max()) == 0.0
+
+
+def test_the_kl_is_the_mean_of_log_ratios_over_samples(posterior: Posterior) -> None:
+    z = draw(posterior, 200_000, torch.Generator().manual_seed(1))
+    q = torch.distributions.Normal(posterior.mean, torch.exp(0.5 * posterior.log_variance))
+    prior = torch.distributions.Normal(torch.zeros_like(posterior.mean), torch.ones_like(posterior.mean))
+    monte_carlo = (q.log_prob(z) - prior.log_prob(z)).mean(dim=0)
+    torch.testing.assert_close(monte_carlo, kl_to_standard_normal(posterior), atol=0.02, rtol=0.01)
+
+
+def test_samples_have_the_posteriors_mean_and_standard_deviation(posterior: Posterior) -> None:
+    z = draw(posterior, 100_000, torch.Generator().manual_seed(2))
+    torch.testing.assert_close(z.mean(dim=0), posterior.mean, atol=0.03, rtol=0)
+    torch.testing.assert_close(z.std(dim=0), torch.exp(0.5 * posterior.log_variance), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "logistic"])
+def test_the_importance_weighted_bound_rises_with_its_samples(likelihood: str) -> None:
+    vae = tiny(likelihood=likelihood, scale=0.2)
+    x = make_images(16, size=8).double()
+    with torch.no_grad():
+        vae.encoder.mean.bias.fill_(1.0)  # a posterior that is off, so that the bounds differ
+        bounds = [
+            torch.stack([vae.importance_weighted(x, k, torch.Generator().manual_seed(s)) for s in range(20)]).mean()
+            for k in (1, 8, 64)
+        ]
+        elbo = vae.elbo(x, samples=200, generator=torch.Generator().manual_seed(0)).elbo.mean()
+    assert bounds[0] < bounds[1] < bounds[2]
+    torch.testing.assert_close(bounds[0], elbo, atol=0.5, rtol=0)
+
+
+def test_many_importance_samples_reach_the_likelihood_found_by_integration() -> None:
+    vae = tiny(latent_dim=1, scale=0.5)
+    x = make_images(3, size=8).double()
+    grid = torch.linspace(-6.0, 6.0, 1001, dtype=torch.float64)
+    with torch.no_grad():
+        prior = -0.5 * (grid**2 + math.log(2 * math.pi))
+        log_joint = vae.likelihood(x, vae.decoder(grid[:, None])[:, None]) + prior[:, None]
+        exact = torch.logsumexp(log_joint, dim=0) + math.log(float(grid[1] - grid[0]))
+        bound = vae.importance_weighted(x, 4000, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(bound, exact, atol=0.02, rtol=0)
+
+
+def test_the_parts_of_the_bound_add_up() -> None:
+    bound = tiny().elbo(make_images(5, size=8).double())
+    torch.testing.assert_close(bound.elbo, bound.log_likelihood - bound.kl.sum(dim=1))
+    assert bound.kl.shape == (5, 3)
+
+
+def test_without_extras_the_objective_is_the_negative_bound() -> None:
+    vae = tiny()
+    x = make_images(5, size=8).double()
+    torch.manual_seed(3)
+    objective = vae.loss(x, step=0).objective
+    torch.manual_seed(3)
+    torch.testing.assert_close(objective, -vae.elbo(x).elbo.mean())
+
+
+def test_beta_rises_over_the_warm_up_and_then_stays() -> None:
+    vae = tiny(beta=2.0, warmup_steps=4)
+    betas = [float(vae.loss(make_images(2, size=8).double(), step).scalars["beta"]) for step in range(6)]
+    assert betas == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+
+
+def test_free_bits_leave_a_small_kl_alone() -> None:
+    vae = tiny(free_bits=50.0)
+    x = make_images(4, size=8).double()
+    torch.manual_seed(0)
+    loss = vae.loss(x, step=0)
+    torch.testing.assert_close(loss.objective, 3 * 50.0 - loss.scalars["log_likelihood"])
+
+
+def test_folding_the_normalisation_changes_nothing_but_the_config() -> None:
+    vae = tiny()
+    x = make_images(32, size=8).double()
+    vae.train()
+    for _ in range(5):  # so that the running statistics are not the trivial ones
+        vae.loss(x, step=0)
+    shipped, config = vae.eval().finish([x])
+    assert config.normalisation == "none"
+    assert not any("norm" in name for name in shipped.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(shipped.posterior(x), vae.posterior(x))
+        torch.testing.assert_close(shipped.reconstruct(x), vae.reconstruct(x))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": 24}, "size must be a multiple of 16 for 4 stages, not 24"),
+        ({"widths": ()}, "widths must be positive numbers of channels, one per stage"),
+        ({"decoder_widths": (8,)}, "decoder_widths must be 4 positive numbers"),
+        ({"likelihood": "poisson"}, "likelihood must be gaussian or logistic, not 'poisson'"),
+        ({"normalisation": "layer"}, "normalisation must be batch or none, not 'layer'"),
+        ({"latent_dim": 0}, "latent_dim must be at least 1, not 0"),
+        ({"beta": -1.0}, "beta must be at least 0, not -1.0"),
+        ({"scale": 0.0}, "scale must be above 0, not 0.0"),
+        ({"search_dim": 129}, r"search_dim must be between 1 and latent_dim \(128\), not 129"),
+        ({"whitening": 2.0}, "whitening must be between 0 and 1, not 2.0"),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_value_and_what_would_do(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        VaeConfig(**settings)

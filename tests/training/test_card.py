@@ -1,0 +1,33 @@
+"""The commit on a card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from training.card import git_commit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"HEAD": COMMIT + "\n"}, COMMIT),
+        ({"HEAD": "ref: refs/heads/main\n", "refs/heads/main": COMMIT + "\n"}, COMMIT),
+        ({"HEAD": "ref: refs/heads/main\n", "packed-refs": f"# pack-refs\n{COMMIT} refs/heads/main\n"}, COMMIT),
+        ({"HEAD": "ref: refs/heads/main\n", "packed-refs": f"{COMMIT} refs/heads/main2\n"}, None),
+        ({"HEAD": "ref: refs/heads/main\n"}, None),
+        ({}, None),
+    ],
+)
+def test_the_commit_is_read_from_the_checkout(files: dict[str, str], expected: str | None, tmp_path: Path) -> None:
+    for name, text in files.items():
+        path = tmp_path / ".git" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (tmp_path / ".git").mkdir(exist_ok=True)
+    package = tmp_path / "training"
+    package.mkdir()
+    assert git_commit(package) == expected

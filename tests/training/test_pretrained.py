@@ -1,0 +1,49 @@
+"""The encoders that ship: whole, small, anonymous, and as their code makes them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.baselines import DESCRIPTIONS, write_baselines
+from training.encoder import load_encoder
+from training.reference import ENCODER_FILES, PRETRAINED, describe_encoder, pretrained_names, read_json
+
+LIMIT = 8 * 2**20
+
+
+@pytest.mark.parametrize("name", pretrained_names())
+def test_every_shipped_encoder_loads_and_encodes(name: str) -> None:
+    encoder = load_encoder(name)
+    size, channels = encoder.preprocessing.size, encoder.preprocessing.channels
+    images = torch.randint(0, 256, (2, channels, size, size), generator=torch.Generator().manual_seed(0))
+    assert encoder.encode(images.byte()).shape == (2, encoder.dim)
+    assert encoder.encoder_id == describe_encoder(name).encoder_id == encoder.card["encoder_id"]
+
+
+@pytest.mark.parametrize("name", pretrained_names())
+def test_every_shipped_encoder_is_small_and_names_no_place_on_a_disk(name: str) -> None:
+    directory = PRETRAINED / name
+    assert {path.name for path in directory.iterdir()} <= set(ENCODER_FILES)
+    assert sum(path.stat().st_size for path in directory.iterdir()) <= LIMIT
+    text = (directory / "card.json").read_text() + (directory / "encoder.json").read_text()
+    assert not re.search(r'"(/|[A-Za-z]:\\)|/(tmp|home|root|work|Users)/', text)
+
+
+def test_the_default_is_a_trained_one_with_its_figures() -> None:
+    card = json.loads((describe_encoder("default").directory / "card.json").read_text())
+    assert re.fullmatch("[0-9a-f]{64}", card["data"]["fingerprint"])
+    assert {"train", "validation", "active_units", "kl_per_unit"} <= set(card["figures"])
+
+
+def test_the_baselines_are_what_their_code_writes(tmp_path: Path) -> None:
+    write_baselines(tmp_path)
+    for family in DESCRIPTIONS:
+        for name in ("weights.safetensors", "encoder.json"):
+            assert (tmp_path / family / name).read_bytes() == (PRETRAINED / family / name).read_bytes(), name
+        written, shipped = (read_json(folder / family / "card.json") for folder in (tmp_path, PRETRAINED))
+        assert {**shipped, **written} == shipped  # which has the checksum of the ONNX file besides

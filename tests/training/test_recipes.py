@@ -1,0 +1,108 @@
+"""Recipes: what ships is valid, what is wrong is named in one line, and listing them stays quick."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.errors import RecipeError
+from training.models import MODELS
+from training.recipes import load_recipe, recipe_names
+
+
+@pytest.mark.parametrize("name", sorted(recipe_names()))
+def test_every_shipped_recipe_loads_and_builds_its_model(name: str) -> None:
+    recipe = load_recipe(name)
+    family = MODELS[recipe.family]
+    model = family.model(family.config(**recipe.model_config_values()))
+    assert model.dim > 0
+    assert recipe.name == name
+
+
+def test_recipes_are_listed_with_one_line_each() -> None:
+    names = recipe_names()
+    assert {"vae", "pca"} <= set(names)
+    assert all(text and "\n" not in text for text in names.values())
+
+
+def test_listing_recipes_imports_no_torch() -> None:
+    code = "import sys; from training.recipes import recipe_names; recipe_names(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_overrides_reach_sections_models_and_preprocessing() -> None:
+    recipe = load_recipe(
+        "vae",
+        ["optimiser.lr=1e-4", "model.latent_dim=32", "preprocessing.size=32", "epochs=3", "model.scale=2e-1",
+         "model.widths=[8, 16]", "model.decoder_widths=[16, 8]", "max_minutes=5", "ema=null"],
+    )  # fmt: skip
+    assert (recipe.optimiser.lr, recipe.epochs, recipe.max_minutes, recipe.ema) == (1e-4, 3, 5.0, None)
+    config = MODELS["vae"].config(**recipe.model_config_values())
+    assert (config.latent_dim, config.size, config.scale, config.widths) == (32, 32, 0.2, (8, 16))
+    assert recipe.optimiser.clip == load_recipe("vae").optimiser.clip
+
+
+def test_a_file_of_ones_own_is_a_recipe_too(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("family: pca\ndescription: mine\nmodel: {components: 3}\n")
+    recipe = load_recipe(path)
+    assert (recipe.name, recipe.model) == ("mine", {"components": 3})
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimiser.lr=fast", "recipe vae: optimiser.lr: input should be a valid number.*, not 'fast'"),
+        ("optimiser.lr=-1", "recipe vae: optimiser.lr: input should be greater than 0, not -1"),
+        ("optimiser.speed=1", "recipe vae: optimiser.speed is unknown; settings are lr, final_lr"),
+        ("epoch=3", "recipe vae: epoch is unknown; settings are name, description, family"),
+        ("epochs=0", "recipe vae: epochs: input should be greater than or equal to 1, not 0"),
+        ("validation=1.0", "recipe vae: validation: input should be less than 1, not 1.0"),
+        ("ema=.nan", "recipe vae: ema: input should be a finite number, not nan"),
+        ("preprocessing.fit=squash", "recipe vae: preprocessing.fit: input should be 'stretch', 'pad' or 'crop'"),
+        ("family=gan", "recipe vae: family 'gan' is not one of hog, pca, pixels, vae"),
+        ("model.latents=3", "recipe vae: model.latents is unknown; settings are widths"),
+        ("model.size=32", "recipe vae: model.size is set by preprocessing.size; leave it out"),
+        ("model.latent_dim=many", "recipe vae: model.latent_dim: input should be a valid integer.*, not 'many'"),
+        ("model.latent_dim=0", "recipe vae: model.latent_dim must be at least 1, not 0"),
+        ("model.likelihood=poisson", "recipe vae: model.likelihood: input should be 'gaussian' or 'logistic'"),
+        ("preprocessing.size=40", "recipe vae: model.size must be a multiple of 16 for 4 stages, not 40"),
+        ("epochs", "--set 'epochs': expected key=value"),
+        ("=3", "--set '=3': expected key=value"),
+        ("epochs.x=3", "--set 'epochs.x=3': 'epochs' has no settings of its own"),
+        ("epochs=[", r"--set 'epochs=\[': '\[' is not a valid value"),
+        ("optimiser=3", "recipe vae: optimiser: input should be a valid dictionary.*, not 3"),
+    ],
+)
+def test_a_bad_setting_is_one_line_that_names_it(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe("vae", [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("family: [", "not valid YAML"),
+        ("- vae", "expected settings as 'key: value' lines, found list"),
+        ("", "expected settings as 'key: value' lines, found NoneType"),
+        ("family: vae", "description is missing; add it"),
+        ("description: x", "family is missing; add it"),
+        ("!!python/object/apply:os.getcwd []", "not valid YAML"),
+    ],
+)
+def test_a_bad_file_is_one_line_that_names_it(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(path)
+    assert "bad" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["gan", "../recipes/vae", "/nowhere/vae", "missing.yaml", ""])
+def test_a_recipe_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(RecipeError, match="recipe"):
+        load_recipe(name)

@@ -1,0 +1,67 @@
+"""The card of a trained encoder: what it was made of and what came out."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from training.data.dataset import Dataset
+from training.recipes import Recipe
+
+PACKAGES = ("nitamono", "torch", "lightning", "numpy", "pillow", "simplejpeg")
+LISTED = 20  # skipped images named on a card; all are counted
+
+
+def build_card(
+    recipe: Recipe, dataset: Dataset, counts: dict[str, int], run: dict[str, Any], figures: dict[str, Any]
+) -> dict[str, Any]:
+    """A JSON document; it holds item ids of skipped images but no path."""
+    return {
+        "name": recipe.name,
+        "description": recipe.description,
+        "data": {
+            "fingerprint": dataset.fingerprint,
+            **counts,
+            "skipped": len(dataset.skipped),
+            "skipped_images": [{"where": where, "reason": reason} for where, reason in dataset.skipped[:LISTED]],
+        },
+        "recipe": recipe.model_dump(mode="json"),
+        "seed": recipe.seed,
+        "commit": git_commit(Path(__file__).parent),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "run": run,
+        "figures": figures,
+    }
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit that the checkout around a folder stands on; None outside of one."""
+    for parent in (folder, *folder.parents):
+        git = parent / ".git"
+        if git.is_dir():
+            return _head(git)
+    return None
+
+
+def _head(git: Path) -> str | None:
+    try:
+        head = (git / "HEAD").read_text(encoding="utf-8").strip()
+        if not head.startswith("ref: "):
+            return head
+        ref = head.removeprefix("ref: ")
+        if (git / ref).is_file():
+            return (git / ref).read_text(encoding="utf-8").strip()
+        packed = (git / "packed-refs").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(rf"^([0-9a-f]{{40,64}}) {re.escape(ref)}$", packed, re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

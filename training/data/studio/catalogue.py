@@ -1,0 +1,127 @@
+"""Writing the shop to disk as a source: photos, masks, and manifests."""
+
+from __future__ import annotations
+
+import csv
+import io
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from PIL import Image
+
+from training.data.studio import Item, Scene, make_item, random_scene, render
+from training.data.studio.scenes import background_kind
+from training.errors import NitamonoError
+from training.files import publish_file
+
+COLUMNS = (
+    "item_id", "image", "mask", "title", "category", "colour", "second_colour", "print", "background",
+    "background_kind", "figure", "rotation", "scale", "exposure", "warmth",
+)  # fmt: skip
+QUALITY = 90
+Row = dict[str, str]
+
+
+def write_catalogue(
+    out: Path,
+    *,
+    items: int,
+    photos_per_item: int,
+    seed: int = 0,
+    size: int = 256,
+    processes: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Draw the shop of a seed into a folder; returns its `catalogue.csv`, which is written last.
+
+    With several photos per item there are also `gallery.csv` (the first of each) and `queries.csv` (the others), for
+    offline evaluation by item_id.
+
+    Args:
+        size: side of the photos in pixels, 32 to 1024.
+        processes: how many draw; None is one per core, 0 draws in this process.
+        progress: told of photos done, as they are.
+
+    Raises:
+        NitamonoError: a number out of range, or a folder that is not empty.
+    """
+    _check(out, items, photos_per_item, size)
+    for name in ("images", "masks"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    rows: dict[int, list[Row]] = {}
+    for number, written in _draw_all(out, items, photos_per_item, seed, size, processes):
+        rows[number] = written
+        if progress is not None:
+            progress(len(written))
+    ordered = [rows[number] for number in range(items)]
+    if photos_per_item > 1:
+        _write_manifest(out / "gallery.csv", (row for written in ordered for row in written[:1]))
+        _write_manifest(out / "queries.csv", (row for written in ordered for row in written[1:]))
+    return _write_manifest(out / "catalogue.csv", (row for written in ordered for row in written))
+
+
+def _check(out: Path, items: int, photos_per_item: int, size: int) -> None:
+    if items < 1:
+        raise NitamonoError(f"items must be at least 1, not {items}")
+    if photos_per_item < 1:
+        raise NitamonoError(f"photos-per-item must be at least 1, not {photos_per_item}")
+    if not 32 <= size <= 1024:
+        raise NitamonoError(f"size must be between 32 and 1024 pixels, not {size}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise NitamonoError(f"{out} is not empty; choose a new folder")
+
+
+def _draw_all(
+    out: Path, items: int, photos: int, seed: int, size: int, processes: int | None
+) -> Iterable[tuple[int, list[Row]]]:
+    processes = os.cpu_count() or 1 if processes is None else processes
+    if processes == 0 or items * photos < 32:
+        for number in range(items):
+            yield number, _draw_item(out, seed, number, photos, size)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        drawn = {pool.submit(_draw_item, out, seed, number, photos, size): number for number in range(items)}
+        for future in as_completed(drawn):
+            yield drawn[future], future.result()
+
+
+def _draw_item(out: Path, seed: int, number: int, photos: int, size: int) -> list[Row]:
+    """All photos of one item, which is painted once."""
+    item = make_item(seed, number)
+    rows = []
+    for photo in range(photos):
+        scene = random_scene(item, photo)
+        taken = render(item, scene, size)
+        name = f"{item.item_id}-{photo}"
+        (out / "images" / f"{name}.jpg").write_bytes(_encoded(Image.fromarray(taken.image), "JPEG"))
+        (out / "masks" / f"{name}.png").write_bytes(_encoded(Image.fromarray(taken.mask), "PNG"))
+        rows.append(_row(item, scene, name))
+    return rows
+
+
+def _row(item: Item, scene: Scene, name: str) -> Row:
+    values = (
+        item.item_id, f"images/{name}.jpg", f"masks/{name}.png", item.title, item.category, item.colour,
+        item.second_colour, item.print, f"{scene.background_id:03d}", background_kind(item.seed, scene.background_id),
+        "yes" if scene.figure is not None else "no", f"{scene.pose.rotation:.1f}", f"{scene.pose.scale:.3f}",
+        f"{scene.light.exposure:.3f}", f"{scene.light.warmth:.2f}",
+    )  # fmt: skip
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _encoded(image: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, quality=QUALITY)
+    return buffer.getvalue()
+
+
+def _write_manifest(path: Path, rows: Iterable[Row]) -> Path:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return publish_file(path, buffer.getvalue().encode())

@@ -1,0 +1,283 @@
+"""One training loop for all models: images in, encoder directory out.
+
+OUT/weights.safetensors, encoder.json, card.json    the encoder, written last and at once visible
+OUT/run.json                                        which recipe and data this run is of
+OUT/checkpoints/                                    training state, for `resume` alone
+OUT/pictures/, OUT/tensorboard/                     reconstructions and samples; scalars
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, Timer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from training.card import build_card
+from training.data.dataset import Dataset, load_dataset
+from training.data.decode import ImageLimits
+from training.data.sources import SourceImage
+from training.encoder import Encoder, GenerativeModel
+from training.errors import EncoderError, RecipeError, SourceError
+from training.figures import final_figures
+from training.files import publish_file
+from training.fitting import Fitting
+from training.models import MODELS
+from training.models.protocols import GradientModel, IncrementalModel
+from training.pictures import Pictures, draw_pictures, encode_png
+from training.progress import Progress
+from training.recipes import Recipe
+from training.reference import first_line
+
+DEVICES = ("auto", "cpu", "gpu")
+PRECISIONS = ("32", "bf16-mixed")
+
+
+class _Place(NamedTuple):
+    """Where and how a fit runs; what it gives does not depend on it, but for rounding."""
+
+    out: Path
+    device: str
+    precision: Any  # one of PRECISIONS, which Lightning's types spell out
+    progress: bool
+
+
+class Finished(NamedTuple):
+    """A fitted model, the config that builds it, and what the run was."""
+
+    model: torch.nn.Module
+    config: Any
+    run: dict[str, Any]
+
+
+def train(
+    recipe: Recipe,
+    images: Sequence[SourceImage],
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    precision: str = "32",
+    progress: bool = True,
+    limits: ImageLimits | None = None,
+) -> Path:
+    """Train a recipe's model on images and write its encoder directory, which is returned.
+
+    Args:
+        recipe: see `training.recipes.load_recipe`.
+        images: what to train on; unreadable ones are skipped, counted and listed on the card.
+        out: becomes the encoder directory, and holds the run.
+        resume: go on with the run that `out` holds from its last complete epoch; a finished one is left as it is.
+        device: where to train: auto, cpu or gpu.
+        precision: 32, or bf16-mixed for bfloat16 where that is safe.
+        progress: show bars on stderr.
+        limits: of bytes and pixels per image.
+
+    Raises:
+        RecipeError: `out` holds another run, or the recipe does not fit the data.
+        SourceError: no image can be read, or there are too few of them.
+        EncoderError: the device is not there, or device or precision are other words.
+    """
+    started = time.monotonic()
+    for name, value, known in (("device", device, DEVICES), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            raise EncoderError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    out = Path(out)
+    _refuse_another_run(out, resume)
+    dataset = load_dataset(images, recipe.preprocessing.build(), limits=limits, progress=progress)
+    training, held_out = (torch.from_numpy(dataset.images[side]) for side in dataset.split(recipe.validation))
+    if len(training) < 2:
+        raise SourceError(f"training needs at least 2 images besides those held out, found {len(training)}")
+    if not _claim(out, recipe, dataset):
+        return out
+    torch.manual_seed(recipe.seed)
+    family = MODELS[recipe.family]
+    model: torch.nn.Module = family.model(family.config(**recipe.model_config_values()))
+    if isinstance(model, GradientModel):
+        finished = _fit_by_gradient(model, recipe, training, held_out, _Place(out, device, precision, progress))
+    else:
+        finished = _fit_in_one_pass(model, recipe, training)
+    batches = _in_order(training, recipe.batch_size), _in_order(held_out, recipe.batch_size)
+    figures = final_figures(finished.model, *batches)
+    if isinstance(finished.model, GenerativeModel):
+        for name, picture in draw_pictures(finished.model, held_out).items():
+            publish_file(out / "pictures" / f"{name}.png", encode_png(picture))
+    counts = {
+        "images": len(dataset),
+        "items": len(set(dataset.item_ids)),
+        "train": len(training),
+        "validation": len(held_out),
+    }
+    run = {**finished.run, "wall_seconds": round(time.monotonic() - started, 1), "threads": torch.get_num_threads()}
+    return _publish(out, recipe, finished, build_card(recipe, dataset, counts, run, figures))
+
+
+def _refuse_another_run(out: Path, resume: bool) -> None:
+    is_run, is_encoder = (out / "run.json").exists(), (out / "encoder.json").exists()
+    if is_run and not resume:
+        raise RecipeError(f"{out} holds a training run already; continue it with --resume, or choose another --out")
+    if is_encoder and not is_run:
+        raise RecipeError(f"{out} holds an encoder already; choose another --out")
+
+
+def _claim(out: Path, recipe: Recipe, dataset: Dataset) -> bool:
+    """Take `out` for this run, or go on with it; False where it is finished."""
+    this = {"recipe": recipe.model_dump(mode="json"), "data": dataset.fingerprint}
+    record = out / "run.json"
+    if not record.exists():
+        publish_file(record, (json.dumps(this, indent=2) + "\n").encode())
+        return True
+    try:
+        other = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError as exc:
+        raise RecipeError(f"{record} is damaged ({exc}); choose another --out") from exc
+    for part, remedy in (("recipe", "give the same recipe and --set values"), ("data", "give the same photos")):
+        if other.get(part) != this[part]:
+            raise RecipeError(f"{out} holds a run with another {part}; {remedy}, or choose another --out")
+    return not (out / "encoder.json").exists()
+
+
+def _fit_in_one_pass(model: torch.nn.Module, recipe: Recipe, training: Tensor) -> Finished:
+    """Models without a gradient: an incremental fit, or none at all."""
+    started = time.monotonic()
+    if isinstance(model, IncrementalModel):
+        for x in _in_order(training, recipe.batch_size)():
+            model.partial_fit(x)
+        try:
+            model.check_fitted()
+        except ValueError as exc:
+            raise RecipeError(f"recipe {recipe.name}: model.{exc}") from exc
+    return Finished(model.eval(), model.config, {"fit_seconds": round(time.monotonic() - started, 1)})
+
+
+def _fit_by_gradient(
+    model: torch.nn.Module, recipe: Recipe, training: Tensor, held_out: Tensor, place: _Place
+) -> Finished:
+    """Lightning's part: fit, go back to the best epoch, and let the model finish itself."""
+    module = Fitting(model, recipe, training, held_out)
+    last = place.out / "checkpoints" / "last.ckpt"
+    with _quiet_lightning():
+        trainer = _trainer(recipe, held_out, place)
+        started = time.monotonic()
+        trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
+        seconds = time.monotonic() - started
+    best = torch.load(place.out / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
+    model.cpu().load_state_dict({name.removeprefix("model."): value for name, value in best["state_dict"].items()})
+    shipped, config = module.model.eval().finish(_in_order(training, recipe.batch_size)())
+    run = {
+        "resumed_from_epoch": module.first_epoch,
+        "fit_seconds": round(seconds, 1),
+        "images_per_second": round(module.images_seen / seconds, 1),
+        "epochs": trainer.current_epoch,
+        "best_epoch": int(best["epoch"]) + 1,
+        "stopped_by": _stopped_by(trainer),
+        "device": str(trainer.strategy.root_device.type),
+        "precision": place.precision,
+    }
+    return Finished(shipped, config, run)
+
+
+def _trainer(recipe: Recipe, held_out: Tensor, place: _Place) -> Trainer:
+    checkpoints = ModelCheckpoint(
+        dirpath=place.out / "checkpoints",
+        filename="best",
+        monitor="val/elbo",
+        mode="max",
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    callbacks: list[Callback] = [checkpoints, Pictures(place.out / "pictures", held_out, recipe.pictures_every)]
+    if recipe.ema is not None:
+        callbacks.append(EMAWeightAveraging(decay=recipe.ema))
+    if recipe.patience is not None:
+        callbacks.append(EarlyStopping("val/elbo", mode="max", patience=recipe.patience, check_on_train_epoch_end=True))
+    if recipe.max_minutes is not None:
+        callbacks.append(Timer(timedelta(minutes=recipe.max_minutes), verbose=False))
+    if place.progress:
+        callbacks.append(Progress())
+    try:
+        return Trainer(
+            accelerator=place.device,
+            devices=1,
+            precision=place.precision,
+            max_epochs=recipe.epochs,
+            callbacks=callbacks,
+            logger=TensorBoardLogger(place.out, name="", version="tensorboard"),
+            gradient_clip_val=recipe.optimiser.clip,
+            deterministic=recipe.deterministic,
+            reload_dataloaders_every_n_epochs=1,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except MisconfigurationException as exc:
+        reason = first_line(exc)
+        raise EncoderError(f"device {place.device!r} cannot be used here ({reason}); choose cpu or auto") from exc
+
+
+def _stopped_by(trainer: Trainer) -> str:
+    """The setting that ended the fit."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer) and (callback.time_remaining() or 0.0) <= 0.0:
+            return "max_minutes"
+        if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
+            return "patience"
+    return "epochs"
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Lightning's advice is for people who write loops, not for those who run ours; its switches end with the fit."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(deterministic)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _in_order(images: Tensor, size: int) -> Callable[[], Iterator[Tensor]]:
+    """Batches of float images in [0, 1], any number of times."""
+
+    def batches() -> Iterator[Tensor]:
+        for batch in torch.split(images, size):
+            yield batch.float() / 255.0
+
+    return batches
+
+
+def _publish(out: Path, recipe: Recipe, finished: Finished, card: dict[str, Any]) -> Path:
+    encoder = Encoder(
+        finished.model,
+        family=recipe.family,
+        config=json.loads(json.dumps(asdict(finished.config))),
+        preprocessing=recipe.preprocessing.build(),
+        card=card,
+    )
+    files = encoder.files()
+    # `out` holds the run too, so the files go in one by one; encoder.json, which makes it an encoder, comes last.
+    for name in sorted(files, key=lambda name: name == "encoder.json"):
+        publish_file(out / name, files[name])
+    return out

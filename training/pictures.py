@@ -1,0 +1,76 @@
+"""Reconstructions and samples as pictures, on disk and in TensorBoard."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from training.files import publish_file
+
+SHOWN = 16
+GAP = 2
+
+
+class Pictures(Callback):
+    """Every few epochs, 16 validation images over their reconstructions, and 64 samples from the prior.
+
+    Args:
+        folder: where the PNG files go, named by epoch.
+        images: validation images `(N, C, S, S)` uint8.
+        every: epochs between pictures.
+    """
+
+    def __init__(self, folder: Path, images: Tensor, every: int) -> None:
+        self.folder = folder
+        self.images = images
+        self.every = every
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if trainer.is_global_zero and epoch % self.every == 0:
+            for name, picture in draw_pictures(pl_module.model, self.images).items():
+                publish_file(self.folder / f"{name}-{epoch:04d}.png", encode_png(picture))
+                _board(trainer).add_image(name, picture, epoch, dataformats="HWC")
+
+
+@torch.no_grad()
+def draw_pictures(model: Any, images: Tensor) -> dict[str, NDArray[np.uint8]]:
+    """Grids `(H, W, 3)`: `reconstructions` of up to 16 uint8 images, originals above them, and 64 `samples`."""
+    images = images[:SHOWN]
+    device = next(iter(model.state_dict().values())).device
+    originals = images.to(device).float() / 255.0
+    rows = torch.stack([originals, model.reconstruct(originals)]).flatten(0, 1)
+    samples = model.sample(4 * SHOWN, torch.Generator().manual_seed(0))
+    return {"reconstructions": tile(rows, len(images)), "samples": tile(samples, SHOWN)}
+
+
+def tile(images: Tensor, columns: int) -> NDArray[np.uint8]:
+    """Images `(N, C, H, W)` in [0, 1] on a white grid `(rows, columns)` as `(H', W', 3)` pixels."""
+    count, _, height, width = images.shape
+    rows = -(-count // columns)
+    pixels = (images.clamp(0.0, 1.0) * 255.0).round().byte().cpu().permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
+    canvas = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), 255, dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        top, left = GAP + i // columns * (height + GAP), GAP + i % columns * (width + GAP)
+        canvas[top : top + height, left : left + width] = image
+    return canvas
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _board(trainer: Trainer) -> Any:
+    if trainer.logger is None:
+        raise ValueError("pictures need a TensorBoard logger")
+    return trainer.logger.experiment  # type: ignore[attr-defined]
