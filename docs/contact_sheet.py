@@ -1,4 +1,4 @@
-"""Draws `docs/images/studio-contact-sheet.png`: items of the sample catalogue, and two of them on nine backgrounds.
+"""Draws `docs/images/studio-contact-sheet.jpg`: items of the sample catalogue, and two of them on nine backgrounds.
 
     python docs/contact_sheet.py
 """
@@ -26,8 +26,8 @@ def main() -> None:
         for column in range(COLUMNS):
             photo = render(item, replace(scene, background_id=10 * row + column), 2 * SIDE)
             paste(sheet, (ROWS + row) * COLUMNS + column, photo.image)
-    path = Path(__file__).parent / "images/studio-contact-sheet.png"
-    sheet.quantize(256).save(path, optimize=True)
+    path = Path(__file__).parent / "images/studio-contact-sheet.jpg"
+    sheet.save(path, quality=88)
 
 
 def paste(sheet: Image.Image, place: int, pixels: object) -> None:

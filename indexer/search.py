@@ -173,8 +173,7 @@ class Searcher:
     def warm(self, collection: str) -> int:
         """Load a collection's index and encoder; returns the generation. `NotFoundError` where there is none."""
         view = self._view(collection)
-        embedder = self.embedder(view.manifest.encoder_id)
-        embedder.embed(prepare(embedder, np.zeros((8, 8, 3), np.uint8)))  # the first use imports and allocates
+        self.embedder(view.manifest.encoder_id)
         return view.manifest.number
 
     def close(self) -> None:
@@ -189,7 +188,9 @@ class Searcher:
         with self._lock:
             if encoder_id not in self._embedders:
                 directory = self.home.encoder(encoder_id).directory
-                self._embedders[encoder_id] = load_embedder(directory, device=self._device, threads=self._threads)
+                loaded = load_embedder(directory, device=self._device, threads=self._threads)
+                loaded.embed(prepare(loaded, np.zeros((8, 8, 3), np.uint8)))  # the first use imports and allocates
+                self._embedders[encoder_id] = loaded
             return self._embedders[encoder_id]
 
     def search_image(

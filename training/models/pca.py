@@ -181,7 +181,23 @@ class _Seen:
         centred = batch - batch_mean
         correction = math.sqrt(n * m / (n + m)) * (batch_mean - self.mean)
         rows = torch.cat([self.singular[:, None] * self.axes, centred, correction[None]])
-        _, singular, axes = torch.linalg.svd(rows, full_matrices=False)
+        singular, axes = _leading(rows, keep)
         total = self.total + float(torch.square(centred).sum()) + float(torch.square(correction).sum())
         mean = self.mean + (batch_mean - self.mean) * (m / (n + m))
-        return _Seen(n + m, mean, total, axes[:keep], singular[:keep])
+        return _Seen(n + m, mean, total, axes, singular)
+
+
+def _leading(rows: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """Singular values and right singular vectors of `rows` `(R, D)`, at most `keep`, through the smaller Gram matrix.
+
+    An eigendecomposition of R x R costs a small part of the SVD of R x D where R < D. It squares the condition number,
+    so directions below 1e-7 of the largest, which are rounding in 8-bit images, are dropped.
+    """
+    if len(rows) >= rows.shape[1]:
+        _, singular, axes = torch.linalg.svd(rows, full_matrices=False)
+        return singular[:keep], axes[:keep]
+    squares, vectors = torch.linalg.eigh(rows @ rows.T)
+    squares, vectors = squares.flip(0)[:keep], vectors.flip(1)[:, :keep]
+    singular = squares.clamp(min=0.0).sqrt()
+    kept = singular > 1e-7 * singular[0]
+    return singular[kept], (vectors[:, kept] / singular[kept]).T @ rows
