@@ -136,7 +136,9 @@ def test_a_hole_shows_what_is_behind() -> None:
 
 
 def test_the_manifests_read_back_without_a_problem(shop: Path) -> None:
+    assert len(read_images(shop / "scenes.csv")[0]) == 32
     images, problems = read_images(shop / "catalogue.csv")
+    assert set(images[0].attributes) == {"category", "colour", "second_colour", "print"}
     assert problems == [] and len(images) == 32
     gallery, queries = (read_images(shop / f"{name}.csv")[0] for name in ("gallery", "queries"))
     assert {image.item_id for image in gallery} == {image.item_id for image in queries}

@@ -6,7 +6,7 @@ import csv
 import io
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -17,10 +17,9 @@ from training.data.studio.scenes import background_kind
 from training.errors import NitamonoError
 from training.files import publish_file
 
-COLUMNS = (
-    "item_id", "image", "mask", "title", "category", "colour", "second_colour", "print", "background",
-    "background_kind", "figure", "rotation", "scale", "exposure", "warmth",
-)  # fmt: skip
+OF_ITEM = ("item_id", "image", "mask", "title", "category", "colour", "second_colour", "print")
+OF_SCENE = ("background", "background_kind", "figure", "rotation", "scale", "exposure", "warmth")
+COLUMNS = (*OF_ITEM, *OF_SCENE)
 QUALITY = 90
 Row = dict[str, str]
 
@@ -37,7 +36,8 @@ def write_catalogue(
 ) -> Path:
     """Draw the shop of a seed into a folder; returns its `catalogue.csv`, which is written last.
 
-    With several photos per item there are also `gallery.csv` (the first of each) and `queries.csv` (the others), for
+    `scenes.csv` lists the same photos with what is known of each: background, figure, pose, light. With several photos
+    per item there are also `gallery.csv` (the first of each) and `queries.csv` (the others), for
     offline evaluation by item_id.
 
     Args:
@@ -57,10 +57,12 @@ def write_catalogue(
         if progress is not None:
             progress(len(written))
     ordered = [rows[number] for number in range(items)]
+    everything = [row for written in ordered for row in written]
+    _write_manifest(out / "scenes.csv", COLUMNS, everything)
     if photos_per_item > 1:
-        _write_manifest(out / "gallery.csv", (row for written in ordered for row in written[:1]))
-        _write_manifest(out / "queries.csv", (row for written in ordered for row in written[1:]))
-    return _write_manifest(out / "catalogue.csv", (row for written in ordered for row in written))
+        _write_manifest(out / "gallery.csv", COLUMNS, (written[0] for written in ordered))
+        _write_manifest(out / "queries.csv", COLUMNS, (row for written in ordered for row in written[1:]))
+    return _write_manifest(out / "catalogue.csv", OF_ITEM, everything)
 
 
 def _check(out: Path, items: int, photos_per_item: int, size: int) -> None:
@@ -119,9 +121,9 @@ def _encoded(image: Image.Image, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def _write_manifest(path: Path, rows: Iterable[Row]) -> Path:
+def _write_manifest(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> Path:
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return publish_file(path, buffer.getvalue().encode())
