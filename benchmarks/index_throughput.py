@@ -1,13 +1,14 @@
 """`nitamono index` against its limit and its rival, on the same files in the same run.
 
-    python benchmarks/index_throughput.py FOLDER [--encoder REF] [--repeats 3]
+    python benchmarks/index_throughput.py FOLDER [--encoder REF] [--repeats 3] [--copies 1]
 
 Limit (a): the pure scaled JPEG decode of the same files on as many processes (simplejpeg at the size that indexing asks
-for, and the resize to the encoder's square), nothing else. Rival (b): a reader that decodes each file in full with
+for, and the resize to the encoder's square), nothing else, by processes that run already; and by processes that have to
+be started first, as those of any command have. Rival (b): a reader that decodes each file in full with
 Pillow, resizes it and feeds the same encoder in the same batches, in one process; and the same reader on as many
 processes as we use. Indexing is timed twice: as the command reports it (from reading the source to the activated
 generation, torch's import among it), and as the shell sees the whole command. Everything is the median of the repeats,
-taken in turns, because machines are noisy.
+taken in turns, because machines are noisy. `--copies` repeats the files under other names: what start-up costs fades.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -55,6 +57,20 @@ def time_decode(pool: ProcessPoolExecutor, files: list[Path], preprocessing: Pre
     return time.perf_counter() - began
 
 
+def time_decode_from_start(files: list[Path], preprocessing: Preprocessing, processes: int) -> float:
+    began = time.perf_counter()
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        time_decode(pool, files, preprocessing)
+    return time.perf_counter() - began
+
+
+def copy_files(folder: Path, target: Path, copies: int) -> Path:
+    """The files of a folder several times over, in folders of their own."""
+    for copy in range(copies):
+        shutil.copytree(folder, target / str(copy), copy_function=shutil.copyfile)
+    return target
+
+
 def time_rival(reader: object, files: list[Path], preprocessing: Preprocessing, encoder: object) -> float:
     import torch
 
@@ -82,23 +98,28 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--encoder", default="default")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--copies", type=int, default=1)
     options = parser.parse_args()
     from training.encoder import load_encoder
 
     processes = os.cpu_count() or 1
     described = describe_encoder(options.encoder)
     encoder, preprocessing = load_encoder(options.encoder), described.preprocessing
-    files = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     times: dict[str, list[float]] = {}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool, tempfile.TemporaryDirectory() as scratch:
+        folder = options.folder
+        if options.copies > 1:
+            folder = copy_files(folder, Path(scratch) / "source", options.copies)
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
         list(pool.map(partial(decode_only, preprocessing=preprocessing), files[: 4 * processes]))  # start, warm caches
         for repeat in range(options.repeats):
             home = Path(scratch) / str(repeat)
             measured = {"decode": time_decode(pool, files, preprocessing)}
-            measured["index, whole command"], report = index_once(options.folder, home, options.encoder)
+            measured["decode from a cold start"] = time_decode_from_start(files, preprocessing, processes)
+            measured["index, whole command"], report = index_once(folder, home, options.encoder)
             measured["index, as reported"] = report["seconds"]["total"]  # type: ignore[index]
-            measured["again, whole command"], report = index_once(options.folder, home, options.encoder)
+            measured["again, whole command"], report = index_once(folder, home, options.encoder)
             measured["again, as reported"] = report["seconds"]["total"]  # type: ignore[index]
             if (report["added"], report["updated"]) != (0, 0):
                 raise SystemExit(f"the second run was not idle: {report}")
@@ -114,6 +135,7 @@ def main() -> None:
     for kind in ("as reported", "whole command"):
         own = medians[f"index, {kind}"]
         print(f"index {kind}: {medians['decode'] / own:.2f} of pure decoding", end="")
+        print(f" ({medians['decode from a cold start'] / own:.2f} of it from a cold start)", end="")
         print(f", {medians['Pillow in full, 1 process'] / own:.2f} x Pillow in 1 process", end="")
         print(f", {medians[f'Pillow in full, {processes} processes'] / own:.2f} x Pillow in {processes}", end="")
         print(f"; a second run takes {100 * medians[f'again, {kind}'] / own:.1f} %")
