@@ -1,6 +1,6 @@
 """Draws `docs/images/studio-contact-sheet.jpg`: items of the sample catalogue, and two of them on nine backgrounds.
 
-    python docs/contact_sheet.py
+python docs/contact_sheet.py
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in OUT.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     precision: Annotated[str, typer.Option(help="32 or bf16-mixed.")] = "32",
+    seed: Annotated[int | None, typer.Option(help="Seed; as --set seed=N.")] = None,
+    deterministic: Annotated[bool, typer.Option(help="The same weights every time, slower.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the recipes and exit.")] = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -37,7 +39,8 @@ def train(
         raise typer.BadParameter("give RECIPE, --data SOURCE and --out DIR (or --list)")
     from training.data.sources import read_images
 
-    loaded = load_recipe(recipe, set_ or [])
+    overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
+    loaded = load_recipe(recipe, [*overrides, "deterministic=true"] if deterministic else overrides)
     images, problems = read_images(data)
     for problem in problems[:20]:
         note(f"{problem.where}: {problem.reason}")
