@@ -401,7 +401,6 @@ class Catalogue:
                 generations.c.number,
                 generations.c.encoder_id,
                 func.coalesce(generations.c.watermark, 0),
-                func.coalesce(last.where(changes.c.live).scalar_subquery(), 0),
                 func.coalesce(last.scalar_subquery(), 0),
             )
             .select_from(collections.outerjoin(generations, active))

@@ -146,5 +146,4 @@ class SearchState:
     generation: int | None
     encoder_id: str | None
     watermark: int
-    live_change: int
     last_change: int
