@@ -5,6 +5,8 @@ Nothing heavy is imported here: `nitamono index` on an unchanged catalogue must 
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from typing import Annotated
 
@@ -88,14 +90,19 @@ def keys_revoke(
     say({"revoked": name}, json_output, f"revoked {name}")
 
 
+def _end_at_once(number: int, frame: object) -> None:
+    """Ctrl+C: a kill at any moment loses nothing, and an orderly end could wait for processes that were hit as well."""
+    os.write(sys.stderr.fileno(), b"\nnitamono: interrupted; run the same command again to go on\n")
+    os._exit(130)
+
+
 def main() -> None:
     """Run a command: 0 on success, 1 with one line on stderr for our errors, 2 for usage."""
+    signal.signal(signal.SIGINT, _end_at_once)
     try:
         app(prog_name="nitamono", standalone_mode=True)
     except NitamonoError as exc:
         fail(str(exc))
-    except KeyboardInterrupt:
-        fail("interrupted; run the same command again to go on", status=130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

@@ -57,6 +57,7 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080, work
     )
     # When all is answered and closed, uvicorn hands a signal on to whoever handled it before: us.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         _run(config, listener)
     except KeyboardInterrupt:

@@ -168,3 +168,19 @@ def test_a_worker_that_is_killed_costs_no_image(
     os.kill(workers_of(process.pid)[0], signal.SIGKILL)
     assert process.wait(timeout=120) == 0
     assert state_of(tmp_path / "home") == state_of(undisturbed)
+
+
+def test_ctrl_c_ends_at_once_and_the_next_run_goes_on(
+    homes: tuple[Path, Path, Path], tmp_path: Path, encoder_dir: Path
+) -> None:
+    """A terminal sends the signal to the whole group: the reading processes get it too."""
+    source, _, undisturbed = homes
+    home = tmp_path / "home"
+    process = start(home, source, encoder_dir)
+    while rows_committed(home) == 0 and process.poll() is None:
+        time.sleep(0.0005)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    with Home.open(home, create=True) as opened:
+        assert index_source(opened, "default", source, encoder_ref=str(encoder_dir)).rejected == 1
+    assert state_of(home) == state_of(undisturbed)

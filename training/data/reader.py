@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -180,6 +181,7 @@ def _read_task(requests: Sequence[Request], preprocessing: Preprocessing, limits
 
 def _die_with_parent() -> None:
     """A killed parent leaves its workers waiting on their queue for ever; this ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the parent decides what it means
     parent = multiprocessing.parent_process()
     if parent is None:
         return
