@@ -1,7 +1,8 @@
 """Reading many image files at once: bytes, content hash and prepared pixels, from a pool of processes.
 
 The processes import neither torch nor the catalogue, so they start fast and die with their parent. A file that brings a
-process down costs that file alone.
+process down costs that file alone. Each process has a pipe of its own and shares no lock or queue with the others, so
+one that is killed at any moment, in the middle of an answer too, can leave nothing behind that another waits for.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
+from contextlib import suppress
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import SimpleQueue
 from stat import S_ISREG
 from typing import NamedTuple, TypeVar
 
@@ -24,12 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.decode import ImageLimits, decode_image
-from training.errors import ImageError
+from training.errors import ImageError, ReadingError
 from training.preprocessing import Preprocessing
 
 TASK = 32  # files per task: large enough to hide the pipe, small enough to share out evenly
 INLINE = 48  # fewer files than this are read here: starting processes would take longer
 BUFFER_BYTES = 192 * 2**20  # prepared pixels that may wait for the consumer
+ATTEMPTS = 2  # at a file that ends its process, and at starting one
+_STARTING = threading.Lock()  # starting is not safe in two threads at once
 T = TypeVar("T")
 
 
@@ -74,6 +80,9 @@ def read_files(
     Args:
         requests: (tag, request) pairs, consumed lazily.
         processes: how many to use; None is one per core, 0 reads in this process.
+
+    Raises:
+        ReadingError: no process can be started.
     """
     limits = limits or ImageLimits()
     processes = os.cpu_count() or 1 if processes is None else processes
@@ -116,78 +125,147 @@ def read_file(request: Request, preprocessing: Preprocessing, limits: ImageLimit
 
 
 class _Pool:
-    """Worker processes with a bounded number of tasks in flight, replaced when a file brings one down."""
+    """A bounded number of tasks in flight, shared out among threads that each own a reading process."""
 
     def __init__(self, processes: int, preprocessing: Preprocessing, limits: ImageLimits) -> None:
-        self._arguments = (preprocessing, limits)
-        self._processes = processes
         per_image = preprocessing.channels * preprocessing.size**2
         self._window = max(2 * processes, BUFFER_BYTES // (per_image * TASK))
-        self._executor = self._start(processes)
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._readers = [_Reader(self._tasks, preprocessing, limits) for _ in range(processes)]
 
     def run(self, requests: Iterable[tuple[T, Request]]) -> Iterator[tuple[T, Outcome]]:
         waiting: deque[tuple[list[tuple[T, Request]], Future[list[Outcome]]]] = deque()
         iterator = iter(requests)
         while True:
-            while len(waiting) < self._window and (task := list(itertools.islice(iterator, TASK))):
-                waiting.append((task, self._submit([request for _, request in task])))
+            while len(waiting) < self._window and (tagged := list(itertools.islice(iterator, TASK))):
+                task = _Task([request for _, request in tagged], Future())
+                self._tasks.put(task)
+                waiting.append((tagged, task.outcomes))
                 if waiting[0][1].done():
                     break
             if not waiting:
                 return
-            task, future = waiting.popleft()
-            try:
-                outcomes = future.result()
-            except BrokenProcessPool:
-                outcomes = self._read_one_by_one([request for _, request in task])
-                waiting = deque((task, self._submit([request for _, request in task])) for task, _ in waiting)
-            yield from zip((tag for tag, _ in task), outcomes, strict=True)
+            tagged, outcomes = waiting.popleft()
+            yield from zip((tag for tag, _ in tagged), outcomes.result(), strict=True)
 
     def close(self) -> None:
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for reader in self._readers:
+            self._tasks.put(None)
+            reader.close()
 
-    def _submit(self, requests: Sequence[Request]) -> Future[list[Outcome]]:
-        try:
-            return self._executor.submit(_read_task, requests, *self._arguments)
-        except BrokenProcessPool as exc:
-            broken: Future[list[Outcome]] = Future()
-            broken.set_exception(exc)
-            return broken
 
-    def _read_one_by_one(self, requests: Sequence[Request]) -> list[Outcome]:
-        """After a crash: each file in a process of its own, so that only the guilty one is lost."""
-        self.close()
-        outcomes: list[Outcome] = []
-        for request in requests:
-            lone = self._start(1)
+class _Task(NamedTuple):
+    requests: list[Request]
+    outcomes: Future[list[Outcome]]
+
+
+class _Reader(threading.Thread):
+    """A thread that hands tasks to its process, and starts another where that one ends."""
+
+    def __init__(self, tasks: SimpleQueue[_Task | None], preprocessing: Preprocessing, limits: ImageLimits) -> None:
+        super().__init__(name="reader", daemon=True)
+        self._tasks = tasks
+        self._arguments = (preprocessing, limits)
+        self._process: _Process | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        self.start()
+
+    def run(self) -> None:
+        while (task := self._tasks.get()) is not None and not self._closed:
             try:
-                outcomes.extend(lone.submit(_read_task, [request], *self._arguments).result())
-            except BrokenProcessPool:
-                outcomes.append(Failed("the decoder crashed on this file"))
+                task.outcomes.set_result(self._read(task.requests))
+            except (_Ended, ReadingError) as exc:
+                task.outcomes.set_exception(exc)
+
+    def close(self) -> None:
+        """Kill the process, whatever it does; the thread ends by itself."""
+        with self._lock:
+            self._closed = True
+            if self._process is not None:
+                self._process.kill()
+
+    def _read(self, requests: Sequence[Request]) -> list[Outcome]:
+        """After a crash each file is read on its own, so that only the guilty one is lost."""
+        try:
+            return self._ask(requests)
+        except _Ended:
+            return [self._read_alone(request) for request in requests]
+
+    def _read_alone(self, request: Request) -> Outcome:
+        for _ in range(ATTEMPTS):  # somebody else may have killed the first process
+            try:
+                return self._ask([request])[0]
+            except _Ended:
+                continue
+        return Failed("the decoder crashed on this file")
+
+    def _ask(self, requests: Sequence[Request]) -> list[Outcome]:
+        process = self._process or self._start()
+        try:
+            return process.read(requests)
+        except _Ended:
+            self._process = None
+            raise
+
+    def _start(self) -> _Process:
+        for _ in range(ATTEMPTS):
+            with self._lock:
+                if self._closed:
+                    break
+                self._process = process = _Process(*self._arguments)
+            if process.is_ready():
+                return process
+            self._process = None
+        raise ReadingError("the processes that read images end as soon as they start; is there enough memory?")
+
+
+class _Ended(Exception):
+    """The process is not there any more."""
+
+
+class _Process:
+    """A process that reads files when it is asked through its pipe."""
+
+    def __init__(self, preprocessing: Preprocessing, limits: ImageLimits) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_answer, args=(theirs, preprocessing, limits), daemon=True)
+        # Ctrl+C reaches the whole group, and what it means is for this process to say: those that it starts block it.
+        with _STARTING:
+            resource_tracker.ensure_running()  # which would unblock it
+            masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                self._process.start()
             finally:
-                lone.shutdown(wait=False)
-        self._executor = self._start(self._processes)
+                signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+                theirs.close()  # so that the pipe ends with the process
+
+    def is_ready(self) -> bool:
+        """Wait for it to have started; False where it ended instead."""
+        try:
+            return bool(self._connection.recv())
+        except (EOFError, OSError):
+            return False
+
+    def read(self, requests: Sequence[Request]) -> list[Outcome]:
+        """Raises _Ended."""
+        try:
+            self._connection.send(requests)
+            outcomes: list[Outcome] = self._connection.recv()
+        except (EOFError, OSError) as exc:
+            raise _Ended from exc
         return outcomes
 
-    @staticmethod
-    def _start(processes: int) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(processes, mp_context=context, initializer=_die_with_parent)
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
 
 
-def _read_task(requests: Sequence[Request], preprocessing: Preprocessing, limits: ImageLimits) -> list[Outcome]:
-    return [read_file(request, preprocessing, limits) for request in requests]
-
-
-def _die_with_parent() -> None:
-    """A killed parent leaves its workers waiting on their queue for ever; this ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the parent decides what it means
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _answer(connection: Connection, preprocessing: Preprocessing, limits: ImageLimits) -> None:
+    """Read what is asked for until the other side closes its end, as it also does when it is killed."""
+    with connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        connection.send(True)
+        while True:
+            requests: Sequence[Request] = connection.recv()
+            connection.send([read_file(request, preprocessing, limits) for request in requests])
