@@ -26,7 +26,7 @@ KILLS = 20
 PHOTOS = 320
 
 
-def start(home: Path, source: Path, encoder: Path) -> subprocess.Popen[bytes]:
+def start(home: Path, source: Path, encoder: Path, errors: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     command = [
         sys.executable,
         "-m",
@@ -38,7 +38,7 @@ def start(home: Path, source: Path, encoder: Path) -> subprocess.Popen[bytes]:
         "--encoder",
         str(encoder),
     ]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)
 
 
 def kill_when(process: subprocess.Popen[bytes], moment: Callable[[], bool]) -> bool:
@@ -184,3 +184,17 @@ def test_ctrl_c_ends_at_once_and_the_next_run_goes_on(
     with Home.open(home, create=True) as opened:
         assert index_source(opened, "default", source, encoder_ref=str(encoder_dir)).rejected == 1
     assert state_of(home) == state_of(undisturbed)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1, 0.2])
+def test_ctrl_c_while_the_reading_processes_start_says_one_line(
+    delay: float, homes: tuple[Path, Path, Path], tmp_path: Path, encoder_dir: Path
+) -> None:
+    process = start(tmp_path / "home", homes[0], encoder_dir, errors=subprocess.PIPE)
+    while not workers_of(process.pid) and process.poll() is None:
+        time.sleep(0.0005)
+    time.sleep(delay)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"Traceback" not in errors

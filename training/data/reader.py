@@ -124,6 +124,14 @@ def read_file(request: Request, preprocessing: Preprocessing, limits: ImageLimit
     return Loaded(sha256, stat.st_size, stat.st_mtime_ns, decoded.width, decoded.height, pixels)
 
 
+def hold_starts(seconds: float = 1.0) -> None:
+    """Before this process ends at once: let a start that is under way finish, and allow no other.
+
+    A process whose parent ends in the middle of starting it would complain about that.
+    """
+    _STARTING.acquire(timeout=seconds)
+
+
 class _Pool:
     """A bounded number of tasks in flight, shared out among threads that each own a reading process."""
 
