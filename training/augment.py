@@ -1,34 +1,181 @@
-"""Random changes to a batch of training images, which are made on the device that trains."""
+"""Random changes to a batch of training images, made on the device that trains, another for each image.
+
+torchvision's v2 transforms draw once for a whole batch, and one image at a time is too slow on a CPU: here the whole
+geometry is one projective map per image and one `grid_sample`, which the mask goes through as one more channel, and
+colour is tensor arithmetic with a factor per image. What v2 does batch (blur, grey values) is used as it is.
+"""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample
+from torch.nn.functional import affine_grid, grid_sample
+from torchvision.transforms.v2 import functional as v2
+
+from training.recipes.schema import Augment
+
+ERASED = (0.08, 0.33)  # least and largest share of the side of a hidden rectangle
+# NTSC's luma and the two axes of its colour plane, in which a hue is an angle.
+TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
 
 
-def augment_batch(x: Tensor, *, flip: bool, crop: float) -> Tensor:
-    """Mirror and crop each image of a batch `(B, C, H, W)` in [0, 1] by draws from the global generator.
+def augment_batch(x: Tensor, settings: Augment, masks: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Change each image of a batch `(B, C, H, W)` in [0, 1] by draws from the global generator, all but erasing.
 
     Args:
-        flip: mirror each image left to right with probability one half.
-        crop: least share of the side that is kept; the crop is resized to the full size. 1 keeps all.
+        masks: `(B, 1, H, W)` in [0, 1], which go through the very geometry of their images.
 
     Returns:
-        Images of the same shape whose values are multiples of 1/255 again, as 8-bit likelihoods need.
+        Images of the same shape whose values are multiples of 1/255, as 8-bit likelihoods need, and their masks.
     """
-    if not flip and crop >= 1.0:
+    both = x if masks is None else torch.cat([x, masks], dim=1)
+    moved = _move(both, settings)
+    images, moved_masks = (moved, None) if masks is None else (moved[:, :-1], moved[:, -1:])
+    coloured = _recolour(images, settings)
+    if coloured is not x:
+        coloured = to_8_bit(coloured)
+    return coloured, moved_masks
+
+
+def erase(x: Tensor, probability: float) -> Tensor:
+    """Hide a rectangle of a share of the images behind their mean colours."""
+    if probability == 0:
         return x
+    count, _, height, width = x.shape
+    least, most = ERASED
+    across, down = least + (most - least) * _uniform(x, 2)
+    left, top = _uniform(x, 2) * torch.stack([1.0 - across, 1.0 - down])
+    column = (torch.arange(width, device=x.device) + 0.5) / width
+    row = (torch.arange(height, device=x.device) + 0.5) / height
+    inside_x = (column >= left[:, None]) & (column < (left + across)[:, None])
+    inside_y = (row >= top[:, None]) & (row < (top + down)[:, None])
+    chosen = torch.rand(count, device=x.device) < probability
+    hidden = (chosen[:, None, None] & inside_y[:, :, None] & inside_x[:, None, :])[:, None]
+    return torch.where(hidden, to_8_bit(x.mean(dim=(2, 3), keepdim=True)), x)
+
+
+def to_8_bit(x: Tensor) -> Tensor:
+    """The nearest multiples of 1/255 in [0, 1]."""
+    return torch.round(x.clamp(0.0, 1.0) * 255.0) / 255.0
+
+
+def _move(x: Tensor, settings: Augment) -> Tensor:
+    mirrored = torch.rand(len(x), device=x.device) < 0.5 if settings.flip else None
+    is_still = settings.crop == 1 and settings.aspect == 1 and not _turns(settings)
+    if is_still:
+        return x if mirrored is None else torch.where(mirrored[:, None, None, None], x.flip(3), x)
+    maps = _crops(x, settings, mirrored)
+    if _turns(settings):
+        maps = maps @ _turnings(x, settings)
+    if settings.perspective == 0:
+        grid = affine_grid(maps[:, :2], list(x.shape), align_corners=False)
+    else:
+        grid = _projective_grid(maps @ _tilts(x, settings.perspective), x)
+    return grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _turns(settings: Augment) -> bool:
+    return any((settings.rotate, settings.scale, settings.translate, settings.shear, settings.perspective))
+
+
+def _crops(x: Tensor, settings: Augment, mirrored: Tensor | None) -> Tensor:
+    """Maps `(B, 3, 3)` from places in the output to places in the input, both in [-1, 1]: a crop, maybe mirrored."""
     count = len(x)
-    mirror = torch.ones(count, device=x.device)
-    if flip:
-        mirror = torch.where(torch.rand(count, device=x.device) < 0.5, -mirror, mirror)
-    if crop >= 1.0:
-        return torch.where(mirror[:, None, None, None] < 0, x.flip(3), x)
-    keep = crop + (1.0 - crop) * torch.rand(count, device=x.device)
-    shift = (2.0 * torch.rand(2, count, device=x.device) - 1.0) * (1.0 - keep)
-    zero = torch.zeros_like(keep)
-    rows = torch.stack([keep * mirror, zero, shift[0], zero, keep, shift[1]], dim=1)
-    grid = torch.nn.functional.affine_grid(rows.reshape(count, 2, 3), list(x.shape), align_corners=False)
-    cropped = grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    return torch.round(cropped * 255.0) / 255.0
+    keep = settings.crop + (1.0 - settings.crop) * torch.rand(count, device=x.device)
+    keep_x, keep_y = keep, keep
+    if settings.aspect > 1:
+        stretch = torch.exp(0.5 * math.log(settings.aspect) * _signed(x))
+        keep_x, keep_y = (keep * stretch).clamp(max=1.0), (keep / stretch).clamp(max=1.0)
+    shift_x, shift_y = _signed(x) * (1.0 - keep_x), _signed(x) * (1.0 - keep_y)
+    sign = torch.ones(count, device=x.device)
+    if mirrored is not None:
+        sign = torch.where(mirrored, -sign, sign)
+    return _matrices(keep_x * sign, None, shift_x, None, keep_y, shift_y, None, None)
+
+
+def _turnings(x: Tensor, settings: Augment) -> Tensor:
+    """Maps `(B, 3, 3)`: rotation, change of size, slant and shift."""
+    angle = math.radians(settings.rotate) * _signed(x)
+    size = 1.0 + settings.scale * _signed(x)
+    slants = math.radians(settings.shear)
+    slant_x, slant_y = torch.tan(slants * _signed(x)), torch.tan(slants * _signed(x))
+    shift_x, shift_y = 2.0 * settings.translate * _signed(x), 2.0 * settings.translate * _signed(x)
+    cos, sin = torch.cos(angle) / size, torch.sin(angle) / size
+    return _matrices(cos, -sin, shift_x, sin, cos, shift_y, None, None) @ _matrices(
+        None, slant_x, None, slant_y, None, None, None, None
+    )
+
+
+def _tilts(x: Tensor, most: float) -> Tensor:
+    return _matrices(None, None, None, None, None, None, 0.5 * most * _signed(x), 0.5 * most * _signed(x))
+
+
+def _matrices(*entries: Tensor | None) -> Tensor:
+    """Eight entries `(B,)` in rows, as `(B, 3, 3)` with a last entry of 1; None is that of the identity."""
+    given = next(entry for entry in entries if entry is not None)
+    one, zero = torch.ones_like(given), torch.zeros_like(given)
+    identity = (one, zero, zero, zero, one, zero, zero, zero)
+    filled = [same if entry is None else entry for entry, same in zip(entries, identity, strict=True)]
+    return torch.stack([*filled, one], dim=1).reshape(-1, 3, 3)
+
+
+def _projective_grid(maps: Tensor, x: Tensor) -> Tensor:
+    identity = torch.eye(2, 3, device=x.device)[None]
+    places = affine_grid(identity, [1, 1, *x.shape[2:]], align_corners=False).reshape(-1, 2)
+    homogeneous = torch.cat([places, torch.ones_like(places[:, :1])], dim=1)  # (H W, 3)
+    mapped = homogeneous @ maps.transpose(1, 2)  # (B, H W, 3)
+    return (mapped[..., :2] / mapped[..., 2:]).reshape(len(x), *x.shape[2:], 2)
+
+
+def _recolour(x: Tensor, settings: Augment) -> Tensor:
+    if settings.brightness:
+        x = x * _factor(x, settings.brightness)
+    if settings.contrast:
+        mean = luminance(x).mean(dim=(2, 3), keepdim=True)
+        x = mean + (x - mean) * _factor(x, settings.contrast)
+    if x.shape[1] == 3:
+        x = _recolour_hues(x, settings)
+    if settings.blur:
+        radius = max(1, math.ceil(2.0 * settings.blur))
+        soft = v2.gaussian_blur(x, [2 * radius + 1] * 2, [settings.blur] * 2)
+        x = torch.lerp(x, soft, _uniform(x, 1)[0][:, None, None, None])
+    return x
+
+
+def _recolour_hues(x: Tensor, settings: Augment) -> Tensor:
+    if settings.saturation:
+        grey = luminance(x)
+        x = grey + (x - grey) * _factor(x, settings.saturation)
+    if settings.hue:
+        angle = 2.0 * math.pi * settings.hue * _signed(x)
+        zero, one = torch.zeros_like(angle), torch.ones_like(angle)
+        cos, sin = torch.cos(angle), torch.sin(angle)
+        turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).reshape(-1, 3, 3)
+        axes = torch.tensor(TO_YIQ, device=x.device)
+        x = torch.einsum("bij,bjhw->bihw", torch.linalg.inv(axes) @ turn @ axes, x)
+    if settings.grey:
+        loses = torch.rand(len(x), device=x.device) < settings.grey
+        x = torch.where(loses[:, None, None, None], luminance(x), x)
+    return x
+
+
+def luminance(x: Tensor) -> Tensor:
+    """Grey values `(B, 1, H, W)`, ITU-R 601."""
+    grey: Tensor = v2.rgb_to_grayscale(x) if x.shape[1] == 3 else x
+    return grey
+
+
+def _factor(x: Tensor, most: float) -> Tensor:
+    return (1.0 + most * _signed(x))[:, None, None, None]
+
+
+def _uniform(x: Tensor, rows: int) -> Tensor:
+    """Draws `(rows, B)` from [0, 1)."""
+    return torch.rand(rows, len(x), device=x.device)
+
+
+def _signed(x: Tensor) -> Tensor:
+    """Draws `(B,)` from [-1, 1)."""
+    return 2.0 * torch.rand(len(x), device=x.device) - 1.0

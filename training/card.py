@@ -24,16 +24,24 @@ def build_card(
         "data": {
             "fingerprint": dataset.fingerprint,
             **counts,
+            **({"masks": dataset.mask_counts} if dataset.mask_sources else {}),
             "skipped": len(dataset.skipped),
             "skipped_images": [{"where": where, "reason": reason} for where, reason in dataset.skipped[:LISTED]],
         },
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": _without_paths(recipe),
         "seed": recipe.seed,
         "commit": git_commit(Path(__file__).parent),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "run": run,
         "figures": figures,
     }
+
+
+def _without_paths(recipe: Recipe) -> dict[str, Any]:
+    document = recipe.model_dump(mode="json")
+    if document["backgrounds"] and document["backgrounds"]["folder"]:
+        document["backgrounds"]["folder"] = Path(document["backgrounds"]["folder"]).name
+    return document
 
 
 def git_commit(folder: Path) -> str | None:

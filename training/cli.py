@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +18,10 @@ def register(app: typer.Typer) -> None:
 
 def train(
     recipe: Annotated[str | None, typer.Argument(help="Recipe name, or a YAML file.")] = None,
-    data: Annotated[Path | None, typer.Option(help="SOURCE of the photos: folder or manifest.")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="SOURCE of photos: folder or manifest; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the new encoder.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override: key=value, repeatable.")] = None,
+    backgrounds: Annotated[Path | None, typer.Option(help="Folder of backgrounds to train on.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in OUT.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     precision: Annotated[str, typer.Option(help="32 or bf16-mixed.")] = "32",
@@ -35,13 +37,15 @@ def train(
         names = recipe_names()
         say({"recipes": names}, json_output, "\n".join(f"{name}\t{text}" for name, text in names.items()))
         return
-    if recipe is None or data is None or out is None:
+    if recipe is None or not data or out is None:
         raise typer.BadParameter("give RECIPE, --data SOURCE and --out DIR (or --list)")
-    from training.data.sources import read_images
+    from training.data.sources import read_all
 
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
+    if backgrounds is not None:
+        overrides.append(f"backgrounds.folder={json.dumps(str(backgrounds))}")
     loaded = load_recipe(recipe, [*overrides, "deterministic=true"] if deterministic else overrides)
-    images, problems = read_images(data)
+    images, problems = read_all(data)
     for problem in problems[:20]:
         note(f"{problem.where}: {problem.reason}")
     from training.encoder import load_encoder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,43 +10,37 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from training.augment import augment_batch
 from training.errors import RecipeError
-from training.models.protocols import GradientModel, Loss
+from training.examples import Batches, Examples, other_photos
+from training.models.protocols import Batch, GradientModel, Loss, VariationalModel
+from training.objectives import build_objectives
 from training.recipes import Recipe
+from training.views import ViewMaker
 
-
-class Batches:
-    """Batches `(B, C, S, S)` of a uint8 tensor of images, in a given order, each indexed at once."""
-
-    def __init__(self, images: Tensor, size: int, order: Tensor) -> None:
-        self.images = images
-        self.size = size
-        self.order = order
-
-    def __len__(self) -> int:
-        return -(-len(self.order) // self.size)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for positions in torch.split(self.order, self.size):
-            yield self.images[positions]
+HELD_OUT_SEED = 0
+LAST_STEP = 10**9  # every warm-up is over by then
 
 
 class Fitting(LightningModule):
-    """Fits a model to images.
+    """Fits a model to examples.
 
     Every epoch reseeds the generators by (seed, epoch), so a run that was killed and resumed at an epoch's start
-    goes on just as it would have.
+    goes on just as it would have. What decides between epochs is `val/objective`: all of the recipe's objective on the
+    examples held out, at the end of every warm-up, with the same draws each time.
     """
 
-    def __init__(self, model: torch.nn.Module, recipe: Recipe, train: Tensor, validation: Tensor) -> None:
+    def __init__(
+        self, model: torch.nn.Module, recipe: Recipe, train: Examples, validation: Examples, views: ViewMaker
+    ) -> None:
         super().__init__()
         if not isinstance(model, GradientModel):
             raise ValueError(f"{type(model).__name__} has no gradient to follow")
         self.model: Any = model
+        self.objectives = build_objectives(recipe.objective, model, train)
         self.recipe = recipe
         self._train = train
         self._validation = validation
+        self._views = views
         self.images_seen = 0
         self.first_epoch = 0
 
@@ -56,11 +49,12 @@ class Fitting(LightningModule):
         order = torch.randperm(len(self._train), generator=generator)
         if len(order) % self.recipe.batch_size == 1 and len(order) > 1:
             order = order[:-1]  # a batch of one has no variance to normalise by
-        return Batches(self._train, self.recipe.batch_size, order)
+        return self._batches(self._train, self.recipe.batch_size, order, generator)
 
     def val_dataloader(self) -> Batches:
+        generator = torch.Generator().manual_seed(HELD_OUT_SEED)
         order = torch.arange(len(self._validation))
-        return Batches(self._validation, 2 * self.recipe.batch_size, order)
+        return self._batches(self._validation, 2 * self.recipe.batch_size, order, generator)
 
     def on_train_start(self) -> None:
         self.first_epoch = self.current_epoch
@@ -68,31 +62,33 @@ class Fitting(LightningModule):
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(self._seed(1))
 
-    def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
-        augment = self.recipe.augment
-        x = augment_batch(batch.float() / 255.0, flip=augment.flip, crop=augment.crop)
-        loss: Loss = self.model.loss(x, self.global_step)
-        self.log_dict(
-            {f"train/{name}": value for name, value in {**loss.scalars, "objective": loss.objective.detach()}.items()}
-        )
-        self.images_seen += len(batch)
-        return loss.objective
+    def training_step(self, examples: Examples, batch_index: int) -> Tensor:
+        objective, scalars = self._objective(self._views(examples), examples, self.global_step)
+        figures = {f"train/{name}": value for name, value in {**scalars, "objective": objective.detach()}.items()}
+        self.log_dict(figures, batch_size=len(examples))
+        self.images_seen += len(examples)
+        return objective
 
     def on_validation_epoch_start(self) -> None:
-        self._noise = torch.Generator().manual_seed(0)
+        torch.manual_seed(HELD_OUT_SEED)  # the next training epoch reseeds by its number
+        self._noise = torch.Generator().manual_seed(HELD_OUT_SEED)
 
-    def validation_step(self, batch: Tensor, batch_index: int) -> None:
-        bound = self.model.elbo(batch.float() / 255.0, generator=self._noise)
-        figures = {
-            "val/elbo": bound.elbo.mean(),
-            "val/kl": bound.kl.sum(dim=1).mean(),
-            "val/bits_per_dim": bits_per_dim(bound.elbo.mean(), batch[0].numel()),
-        }
-        self.log_dict(figures, batch_size=len(batch))
+    def validation_step(self, examples: Examples, batch_index: int) -> None:
+        two_views = self.recipe.objective.has_two_views
+        objective, scalars = self._objective(self._views(examples, augmented=two_views), examples, LAST_STEP)
+        figures = {"val/objective": objective}
+        figures |= {f"val/{name}": scalars[name] for name in ("consistency", "contrastive") if name in scalars}
+        count = len(examples) // 2 if two_views else len(examples)
+        if isinstance(self.model, VariationalModel):
+            plain = self._views.plain(examples.take(torch.arange(count, device=examples.items.device)))
+            bound = self.model.elbo(plain, generator=self._noise)
+            figures["val/elbo"] = bound.elbo.mean()
+            figures["val/kl"] = bound.kl.sum(dim=1).mean()
+            figures["val/bits_per_dim"] = bits_per_dim(bound.elbo.mean(), plain.x[0].numel())
+        self.log_dict(figures, batch_size=count)
 
     def on_train_epoch_end(self) -> None:
-        bound = float(self.trainer.callback_metrics["val/elbo"])
-        if not math.isfinite(bound):
+        if not math.isfinite(float(self.trainer.callback_metrics["val/objective"])):
             rate = self.recipe.optimiser.lr
             raise RecipeError(f"recipe {self.recipe.name}: the fit diverged; set optimiser.lr below {rate:g}")
 
@@ -109,6 +105,17 @@ class Fitting(LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _objective(self, batch: Batch, examples: Examples, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        loss: Loss = self.model.loss(batch, step)
+        extra, scalars = self.objectives(self.model, batch, examples.items)
+        return loss.objective + extra, {**loss.scalars, **scalars}
+
+    def _batches(self, examples: Examples, size: int, order: Tensor, generator: torch.Generator) -> Batches:
+        settings = self.recipe.objective
+        if not settings.has_two_views:
+            return Batches(examples, size, order)
+        return Batches(examples, size, order, other_photos(examples.items, settings.other_photo, generator)[order])
 
     def _seed(self, purpose: int) -> int:
         return (self.recipe.seed * 1_000_003 + self.trainer.current_epoch * 1009 + purpose) % 2**63

@@ -32,15 +32,18 @@ from training.data.decode import ImageLimits
 from training.data.sources import SourceImage
 from training.encoder import Encoder, GenerativeModel
 from training.errors import EncoderError, RecipeError, SourceError
+from training.examples import Batches, Examples
 from training.figures import final_figures
 from training.files import publish_file
 from training.fitting import Fitting
 from training.models import MODELS
-from training.models.protocols import GradientModel, IncrementalModel
+from training.models.protocols import Batch, GradientModel, IncrementalModel
 from training.pictures import Pictures, draw_pictures, encode_png
+from training.prepare import Prepared, prepare
 from training.progress import Progress
 from training.recipes import Recipe
 from training.reference import first_line
+from training.views import ViewMaker
 
 DEVICES = ("auto", "cpu", "gpu")
 PRECISIONS = ("32", "bf16-mixed")
@@ -97,32 +100,37 @@ def train(
             raise EncoderError(f"{name} must be one of {', '.join(known)}, not {value!r}")
     out = Path(out)
     _refuse_another_run(out, resume)
-    dataset = load_dataset(images, recipe.preprocessing.build(), limits=limits, progress=progress)
-    training, held_out = (torch.from_numpy(dataset.images[side]) for side in dataset.split(recipe.validation))
-    if len(training) < 2:
-        raise SourceError(f"training needs at least 2 images besides those held out, found {len(training)}")
+    masks = recipe.masks if recipe.needs_masks else None
+    dataset = load_dataset(images, recipe.preprocessing.build(), limits=limits, progress=progress, masks=masks)
+    prepared = prepare(recipe, dataset)
+    if len(prepared.training) < 2:
+        raise SourceError(f"training needs at least 2 images besides those held out, found {len(prepared.training)}")
     if not _claim(out, recipe, dataset):
         return out
     torch.manual_seed(recipe.seed)
     family = MODELS[recipe.family]
-    model: torch.nn.Module = family.model(family.config(**recipe.model_config_values()))
+    values = {**recipe.model_config_values(), **({"classes": prepared.classes} if prepared.classes else {})}
+    model: torch.nn.Module = family.model(family.config(**values))
     if isinstance(model, GradientModel):
-        finished = _fit_by_gradient(model, recipe, training, held_out, _Place(out, device, precision, progress))
+        finished = _fit_by_gradient(model, recipe, prepared, _Place(out, device, precision, progress))
     else:
-        finished = _fit_in_one_pass(model, recipe, training)
-    batches = _in_order(training, recipe.batch_size), _in_order(held_out, recipe.batch_size)
-    figures = final_figures(finished.model, *batches)
+        finished = _fit_in_one_pass(model, recipe, prepared)
+    sides = prepared.training, prepared.held_out
+    figures = final_figures(finished.model, *(_in_order(side, prepared.views) for side in sides))
     if isinstance(finished.model, GenerativeModel):
-        for name, picture in draw_pictures(finished.model, held_out).items():
+        for name, picture in draw_pictures(finished.model, prepared.held_out.images).items():
             publish_file(out / "pictures" / f"{name}.png", encode_png(picture))
     counts = {
         "images": len(dataset),
         "items": len(set(dataset.item_ids)),
-        "train": len(training),
-        "validation": len(held_out),
+        "train": len(prepared.training),
+        "validation": len(prepared.held_out),
     }
     run = {**finished.run, "wall_seconds": round(time.monotonic() - started, 1), "threads": torch.get_num_threads()}
-    return _publish(out, recipe, finished, build_card(recipe, dataset, counts, run, figures))
+    card = build_card(recipe, dataset, counts, run, figures)
+    if prepared.classes:
+        card["labels"] = {"condition": recipe.objective.condition, "names": prepared.label_names}
+    return _publish(out, recipe, finished, card)
 
 
 def _refuse_another_run(out: Path, resume: bool) -> None:
@@ -150,12 +158,12 @@ def _claim(out: Path, recipe: Recipe, dataset: Dataset) -> bool:
     return not (out / "encoder.json").exists()
 
 
-def _fit_in_one_pass(model: torch.nn.Module, recipe: Recipe, training: Tensor) -> Finished:
+def _fit_in_one_pass(model: torch.nn.Module, recipe: Recipe, prepared: Prepared) -> Finished:
     """Models without a gradient: an incremental fit, or none at all."""
     started = time.monotonic()
     if isinstance(model, IncrementalModel):
-        for x in _in_order(training, recipe.batch_size)():
-            model.partial_fit(x)
+        for batch in _in_order(prepared.training, prepared.views)():
+            model.partial_fit(batch.x)
         try:
             model.check_fitted()
         except ValueError as exc:
@@ -163,20 +171,18 @@ def _fit_in_one_pass(model: torch.nn.Module, recipe: Recipe, training: Tensor) -
     return Finished(model.eval(), model.config, {"fit_seconds": round(time.monotonic() - started, 1)})
 
 
-def _fit_by_gradient(
-    model: torch.nn.Module, recipe: Recipe, training: Tensor, held_out: Tensor, place: _Place
-) -> Finished:
+def _fit_by_gradient(model: torch.nn.Module, recipe: Recipe, prepared: Prepared, place: _Place) -> Finished:
     """Lightning's part: fit, go back to the best epoch, and let the model finish itself."""
-    module = Fitting(model, recipe, training, held_out)
+    module = Fitting(model, recipe, prepared.training, prepared.held_out, prepared.views)
     last = place.out / "checkpoints" / "last.ckpt"
     with _quiet_lightning():
-        trainer = _trainer(recipe, held_out, place)
+        trainer = _trainer(recipe, prepared.held_out.images, place)
         started = time.monotonic()
         trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
         seconds = time.monotonic() - started
     best = torch.load(place.out / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
-    model.cpu().load_state_dict({name.removeprefix("model."): value for name, value in best["state_dict"].items()})
-    shipped, config = module.model.eval().finish(_in_order(training, recipe.batch_size)())
+    model.cpu().load_state_dict(_weights_of_model(best["state_dict"]))
+    shipped, config = module.model.eval().finish(_in_order(prepared.training, prepared.views)())
     run = {
         "resumed_from_epoch": module.first_epoch,
         "fit_seconds": round(seconds, 1),
@@ -190,12 +196,17 @@ def _fit_by_gradient(
     return Finished(shipped, config, run)
 
 
+def _weights_of_model(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The model's part of a checkpoint; what the objectives have learnt besides does not ship."""
+    return {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+
+
 def _trainer(recipe: Recipe, held_out: Tensor, place: _Place) -> Trainer:
     checkpoints = ModelCheckpoint(
         dirpath=place.out / "checkpoints",
         filename="best",
-        monitor="val/elbo",
-        mode="max",
+        monitor="val/objective",
+        mode="min",
         save_last=True,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
@@ -204,7 +215,7 @@ def _trainer(recipe: Recipe, held_out: Tensor, place: _Place) -> Trainer:
     if recipe.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=recipe.ema))
     if recipe.patience is not None:
-        callbacks.append(EarlyStopping("val/elbo", mode="max", patience=recipe.patience, check_on_train_epoch_end=True))
+        callbacks.append(EarlyStopping("val/objective", patience=recipe.patience, check_on_train_epoch_end=True))
     if recipe.max_minutes is not None:
         callbacks.append(Timer(timedelta(minutes=recipe.max_minutes), verbose=False))
     if place.progress:
@@ -258,12 +269,12 @@ def _quiet_lightning() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _in_order(images: Tensor, size: int) -> Callable[[], Iterator[Tensor]]:
-    """Batches of float images in [0, 1], any number of times."""
+def _in_order(examples: Examples, views: ViewMaker) -> Callable[[], Iterator[Batch]]:
+    """Batches of the images as they are, any number of times."""
 
-    def batches() -> Iterator[Tensor]:
-        for batch in torch.split(images, size):
-            yield batch.float() / 255.0
+    def batches() -> Iterator[Batch]:
+        for part in Batches(examples, views.recipe.batch_size, torch.arange(len(examples))):
+            yield views.plain(part)
 
     return batches
 

@@ -47,6 +47,10 @@ class Preprocessing:
             return np.asarray(image.convert("L"))[None]
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
+    def apply_to_mask(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """`(H, W)` uint8 to `(size, size)` uint8, as the image of that size is fitted; bars are background."""
+        return np.asarray(self._fit(Image.fromarray(mask), fill=0))
+
     def load(self, data: bytes, limits: ImageLimits | None = None) -> NDArray[np.uint8]:
         """A file's bytes to `(channels, size, size)` uint8; raises `ImageError` as `decode_image` does."""
         return self.apply(decode_image(data, at_least=self.size, limits=limits).pixels)
@@ -58,7 +62,7 @@ class Preprocessing:
     def from_json(cls, value: Mapping[str, Any]) -> Preprocessing:
         return cls(**value)
 
-    def _fit(self, image: Image.Image) -> Image.Image:
+    def _fit(self, image: Image.Image, fill: str | int = "white") -> Image.Image:
         square = (self.size, self.size)
         width, height = image.size
         if self.fit == "crop":
@@ -72,7 +76,7 @@ class Preprocessing:
         if self.fit == "pad":
             scale = self.size / max(width, height)
             inner = (max(1, round(width * scale)), max(1, round(height * scale)))
-            canvas = Image.new("RGB", square, "white")
+            canvas = Image.new(image.mode, square, fill)
             resized = image.resize(inner, Image.Resampling.BILINEAR)
             canvas.paste(resized, ((self.size - inner[0]) // 2, (self.size - inner[1]) // 2))
             return canvas

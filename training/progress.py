@@ -1,4 +1,4 @@
-"""Progress of training on stderr: one bar over all steps, with the rate, the time left, and the bounds."""
+"""Progress of training on stderr: one bar over all steps, with the rate, the time left, and the objectives."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Progress(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._bar is not None:
-            bound = trainer.callback_metrics.get("val/elbo")
+            objective = trainer.callback_metrics.get("val/objective")
             shown = {"epoch": trainer.current_epoch + 1}
-            if bound is not None:
-                shown["val_elbo"] = round(float(bound), 1)  # type: ignore[assignment]
+            if objective is not None:
+                shown["val_objective"] = round(float(objective), 1)  # type: ignore[assignment]
             self._bar.set_postfix(shown)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from training.errors import RecipeError
 from training.models import MODELS
-from training.recipes import load_recipe, recipe_names
+from training.recipes import load_recipe, recipe_names, schema
 
 
 @pytest.mark.parametrize("name", sorted(recipe_names()))
@@ -63,7 +63,7 @@ def test_a_file_of_ones_own_is_a_recipe_too(tmp_path: Path) -> None:
         ("validation=1.0", "recipe vae: validation: input should be less than 1, not 1.0"),
         ("ema=.nan", "recipe vae: ema: input should be a finite number, not nan"),
         ("preprocessing.fit=squash", "recipe vae: preprocessing.fit: input should be 'stretch', 'pad' or 'crop'"),
-        ("family=gan", "recipe vae: family 'gan' is not one of hog, pca, pixels, vae"),
+        ("family=gan", "recipe vae: family 'gan' is not one of .*hog, .*pca, .*pixels, .*vae"),
         ("model.latents=3", "recipe vae: model.latents is unknown; settings are widths"),
         ("model.size=32", "recipe vae: model.size is set by preprocessing.size; leave it out"),
         ("model.latent_dim=many", "recipe vae: model.latent_dim: input should be a valid integer.*, not 'many'"),
@@ -74,6 +74,20 @@ def test_a_file_of_ones_own_is_a_recipe_too(tmp_path: Path) -> None:
         ("=3", "--set '=3': expected key=value"),
         ("epochs.x=3", "--set 'epochs.x=3': 'epochs' has no settings of its own"),
         ("epochs=[", r"--set 'epochs=\[': '\[' is not a valid value"),
+        ("augment.rotate=200", "recipe vae: augment.rotate: input should be less than or equal to 180, not 200"),
+        ("masks=[guess]", "recipe vae: masks.0: input should be 'column', 'alpha', 'border' or 'grabcut', not 'guess'"),
+        ("backgrounds.folders=x", "recipe vae: backgrounds.folders is unknown; settings are probability, count"),
+        ("backgrounds.kinds.sea=1", "recipe vae: backgrounds.kinds.sea is unknown; settings are flat, gradient"),
+        ("objective.contrastive={weight: 1, heat: 1}", "recipe vae: objective.contrastive.heat is unknown; settings are weight"),
+        ("objective.contrastive={}", "recipe vae: objective.contrastive.weight is missing; add it"),
+        (
+            "objective.foreground_weight=2",
+            "recipe vae: objective.foreground_weight: input should be less than or equal",
+        ),
+        (
+            "objective.condition=category",
+            "recipe vae: objective.condition needs a family with classes, which vae has not",
+        ),
         ("optimiser=3", "recipe vae: optimiser: input should be a valid dictionary.*, not 3"),
     ],
 )
@@ -106,3 +120,39 @@ def test_a_bad_file_is_one_line_that_names_it(text: str, message: str, tmp_path:
 def test_a_recipe_that_is_not_there_is_named(name: str) -> None:
     with pytest.raises(RecipeError, match="recipe"):
         load_recipe(name)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "message"),
+    [
+        ("pca", ["backgrounds={}"], "recipe pca: backgrounds needs a family that is trained by gradient"),
+        ("pca", ["objective.clean_target=true"], "objective.clean_target needs a family that is trained by gradient"),
+        ("vae", ["objective.clean_target=true", "masks=[]"], "objective.clean_target needs masks of the items"),
+        ("vae", ["objective.foreground_weight=0.5", "masks=[]"], "objective.foreground_weight needs masks"),
+        (
+            "vae",
+            ["backgrounds.kinds={flat: 0, gradient: 0, texture: 0, photos: 0, studio: 0}"],
+            "backgrounds.kinds has no kind with a weight above 0",
+        ),
+    ],
+)
+def test_settings_that_cannot_work_together_are_one_line(recipe: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(recipe, overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_masks_are_needed_by_what_uses_them_alone() -> None:
+    assert not load_recipe("vae").needs_masks
+    assert not load_recipe("vae", ["objective.consistency=1"]).needs_masks
+    for override in ("backgrounds={}", "objective.clean_target=true", "objective.foreground_weight=0.5"):
+        assert load_recipe("vae", [override]).needs_masks
+
+
+def test_every_setting_is_in_the_reference() -> None:
+    text = (Path(__file__).parents[2] / "docs/reference.md").read_text(encoding="utf-8")
+    section = text.split("## Settings of a recipe", 1)[1].split("\n## ", 1)[0]
+    sections = [schema.Recipe, schema.PreprocessingSettings, schema.Optimiser, schema.Augment, schema.Backgrounds]
+    sections += [schema.BackgroundKinds, schema.Objective, schema.Contrastive]
+    missing = [name for part in sections for name in part.model_fields if f"`{name}`" not in section]
+    assert missing == []

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.data.decode import ImageLimits
 from training.data.reader import Loaded, Request, read_files
-from training.data.sources import SourceImage
+from training.data.sources import MaskSource, SourceImage
 from training.errors import SourceError
 from training.preprocessing import Preprocessing
+
+FAILED = "failed"
 
 
 class Skipped(NamedTuple):
@@ -27,12 +30,21 @@ class Skipped(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images `(N, C, S, S)` uint8, in the source's order, and what was skipped."""
+    """Images `(N, C, S, S)` uint8, in the source's order, and what was skipped.
+
+    Args:
+        attributes: of each image's row.
+        masks: `(N, S, S)` uint8, 255 everywhere where none is usable; None where they were not asked for.
+        mask_sources: where each mask is from, `failed` where none is usable.
+    """
 
     images: NDArray[np.uint8]
     item_ids: list[str]
     sha256: list[str]
     skipped: list[Skipped]
+    attributes: list[dict[str, str]] = field(default_factory=list)
+    masks: NDArray[np.uint8] | None = None
+    mask_sources: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -44,6 +56,12 @@ class Dataset:
         for item_id, content in sorted(zip(self.item_ids, self.sha256, strict=True)):
             digest.update(f"{item_id}\0{content}\n".encode())
         return digest.hexdigest()
+
+    @property
+    def mask_counts(self) -> dict[str, int]:
+        """How many masks are from where, and how many images have none that is usable."""
+        counts = Counter(self.mask_sources)
+        return {source: counts[source] for source in (*get_args(MaskSource), FAILED)} if self.mask_sources else {}
 
     def split(self, fraction: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Positions of the training and of the validation images.
@@ -72,10 +90,12 @@ def load_dataset(
     processes: int | None = None,
     limits: ImageLimits | None = None,
     progress: bool = False,
+    masks: tuple[MaskSource, ...] | None = None,
 ) -> Dataset:
     """Decode the images of a source; those that cannot be read are listed in `skipped`.
 
     Args:
+        masks: where to take masks of the items from, best first; None looks for none.
         processes: as `read_files` takes it.
         progress: show a bar on stderr.
 
@@ -86,22 +106,40 @@ def load_dataset(
 
     shape = (len(images), preprocessing.channels, preprocessing.size, preprocessing.size)
     pixels = np.empty(shape, dtype=np.uint8)
-    item_ids: list[str] = []
-    contents: list[str] = []
-    skipped: list[Skipped] = []
-    requests = ((image, Request(image.path)) for image in images)
+    coverage = np.full((len(images), *shape[2:]), 255, dtype=np.uint8) if masks is not None else None
+    found = Dataset(pixels, [], [], [], [], coverage, [])
+    requests = ((image, _request(image, masks)) for image in images)
     outcomes = read_files(requests, preprocessing, processes=processes, limits=limits)
     for image, outcome in tqdm(outcomes, "decoding", len(images), disable=not progress, file=sys.stderr, unit="image"):
         if isinstance(outcome, Loaded) and outcome.pixels is not None:
-            pixels[len(item_ids)] = outcome.pixels
-            item_ids.append(image.item_id)
-            contents.append(outcome.sha256)
+            _add(found, image, outcome, outcome.pixels)
         elif not isinstance(outcome, Loaded):
-            skipped.append(Skipped(image.where or image.item_id, outcome.reason))
-    if not item_ids:
-        reason = f"; the first, {skipped[0].where}: {skipped[0].reason}" if skipped else ""
-        raise SourceError(f"none of {len(images)} images can be read{reason}")
-    return Dataset(pixels[: len(item_ids)], item_ids, contents, skipped)
+            found.skipped.append(Skipped(image.where or image.item_id, outcome.reason))
+    if not len(found):
+        first = f"; the first, {found.skipped[0].where}: {found.skipped[0].reason}" if found.skipped else ""
+        raise SourceError(f"none of {len(images)} images can be read{first}")
+    return replace(found, images=pixels[: len(found)], masks=None if coverage is None else coverage[: len(found)])
+
+
+def _request(image: SourceImage, masks: tuple[MaskSource, ...] | None) -> Request:
+    if masks is None:
+        return Request(image.path)
+    from training.data.masks import MaskRequest
+
+    return Request(image.path, mask=MaskRequest(masks, image.mask))
+
+
+def _add(found: Dataset, image: SourceImage, loaded: Loaded, pixels: NDArray[np.uint8]) -> None:
+    place = len(found)
+    found.images[place] = pixels
+    if found.masks is not None:
+        usable = loaded.mask if loaded.mask is not None and loaded.mask.is_usable else None
+        if usable is not None:
+            found.masks[place] = usable.pixels
+        found.mask_sources.append(usable.source if usable is not None else FAILED)
+    found.attributes.append(image.attributes)
+    found.sha256.append(loaded.sha256)
+    found.item_ids.append(image.item_id)
 
 
 def _place(item_id: str) -> float:

@@ -22,6 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from training.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 EXIF_ORIENTATION = 0x0112
 
 
@@ -72,6 +73,20 @@ def decode_image(data: bytes, *, at_least: int | None = None, limits: ImageLimit
         if decoded is not None:
             return decoded
     return _decode_with_pillow(data, limits)
+
+
+def decode_alpha(data: bytes) -> NDArray[np.uint8] | None:
+    """The alpha channel `(H, W)` uint8 of a file that `decode_image` has accepted, upright; None where it has none."""
+    if data[:3] == b"\xff\xd8\xff":
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.mode not in ALPHA_MODES and "transparency" not in image.info:
+                return None
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            return np.asarray(upright.convert("RGBA").getchannel("A"), dtype=np.uint8)
 
 
 def _decode_jpeg(data: bytes, at_least: int | None, limits: ImageLimits) -> Decoded | None:
@@ -169,7 +184,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         if image.mode == "F" and grey.size and grey.max() <= 1.0:
             grey = grey * 65535.0
         return Image.fromarray(np.clip(grey / 257.0, 0, 255).round().astype(np.uint8), "L").convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if image.mode in ALPHA_MODES or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")

@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
 from stat import S_ISREG
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ from numpy.typing import NDArray
 from training.data.decode import ImageLimits, decode_image
 from training.errors import ImageError, ReadingError
 from training.preprocessing import Preprocessing
+
+if TYPE_CHECKING:  # masks bring OpenCV, which most readers need not load
+    from training.data.masks import Mask, MaskRequest
 
 TASK = 32  # files per task: large enough to hide the pipe, small enough to share out evenly
 INLINE = 48  # fewer files than this are read here: starting processes would take longer
@@ -40,14 +43,18 @@ T = TypeVar("T")
 
 
 class Request(NamedTuple):
-    """A file to read; one whose content is `known_sha256` is not decoded."""
+    """A file to read; one whose content is `known_sha256` is not decoded, one with a `mask` gets that found too."""
 
     path: Path
     known_sha256: str | None = None
+    mask: MaskRequest | None = None
 
 
 class Loaded(NamedTuple):
-    """A file that was read: `pixels` is `(C, S, S)` uint8, or None where the content was known."""
+    """A file that was read: `pixels` is `(C, S, S)` uint8, or None where the content was known.
+
+    `mask` is of the photo's `(S, S)`, where it was asked for.
+    """
 
     sha256: str
     size: int
@@ -55,6 +62,7 @@ class Loaded(NamedTuple):
     width: int
     height: int
     pixels: NDArray[np.uint8] | None
+    mask: Mask | None = None
 
 
 class Failed(NamedTuple):
@@ -121,7 +129,8 @@ def read_file(request: Request, preprocessing: Preprocessing, limits: ImageLimit
     except ImageError as exc:
         return Failed(str(exc), stat.st_size, stat.st_mtime_ns)
     pixels = preprocessing.apply(decoded.pixels)
-    return Loaded(sha256, stat.st_size, stat.st_mtime_ns, decoded.width, decoded.height, pixels)
+    mask = request.mask.find(data, decoded.pixels, preprocessing, limits) if request.mask is not None else None
+    return Loaded(sha256, stat.st_size, stat.st_mtime_ns, decoded.width, decoded.height, pixels, mask)
 
 
 def hold_starts(seconds: float = 1.0) -> None:

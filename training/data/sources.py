@@ -10,16 +10,18 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from training.errors import SourceError
 
 MANIFESTS = (".csv", ".jsonl", ".parquet")
 OWN_COLUMNS = ("item_id", "image", "mask", "title")
 MAX_ITEM_ID = 512
+MaskSource = Literal["column", "alpha", "border", "grabcut"]  # see `training.data.masks`
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,18 @@ def read_images(source: Path) -> tuple[list[SourceImage], list[SourceProblem]]:
         else:
             problems.append(entry)
     return images, problems
+
+
+def read_all(sources: Sequence[Path]) -> tuple[list[SourceImage], list[SourceProblem]]:
+    """Several sources as one; an item_id that stands in more than one of them is led by its source's place and name."""
+    read = [read_images(source) for source in sources]
+    seen = Counter(item_id for images, _ in read for item_id in {image.item_id for image in images})
+    images = []
+    for number, (source, (found, _)) in enumerate(zip(sources, read, strict=True), start=1):
+        for image in found:
+            clashes = seen[image.item_id] > 1
+            images.append(replace(image, item_id=f"{number}-{source.stem}/{image.item_id}") if clashes else image)
+    return images, [problem for _, problems in read for problem in problems]
 
 
 def _read_folder(root: Path) -> Iterator[Entry]:

@@ -10,73 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from training.errors import RecipeError
-from training.preprocessing import Fit, Preprocessing
+from training.recipes.schema import Recipe
+
+__all__ = ["Recipe", "load_recipe", "recipe_names"]
 
 RECIPES = Path(__file__).parent
 FROM_PREPROCESSING = ("size", "channels")  # of a model's config: one place says them
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class PreprocessingSettings(_Section):
-    """See `training.preprocessing.Preprocessing`."""
-
-    size: int = Field(64, ge=8, le=1024)
-    channels: int = Field(3, ge=1, le=3)
-    fit: Fit = "stretch"
-
-    def build(self) -> Preprocessing:
-        return Preprocessing(self.size, self.channels, self.fit)
-
-
-class Optimiser(_Section):
-    """AdamW; the rate rises over `warmup_steps` and falls along a cosine to `final_lr` of itself."""
-
-    lr: float = Field(1e-3, gt=0)
-    final_lr: float = Field(0.01, ge=0, le=1)
-    warmup_steps: int = Field(100, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float | None = Field(200.0, gt=0, description="largest gradient norm; the loss is a sum over pixels")
-
-
-class Augment(_Section):
-    """Changes made to each training image, newly in every epoch."""
-
-    flip: bool = Field(True, description="mirror half of them")
-    crop: float = Field(1.0, ge=0.25, le=1, description="least share of the side that a random crop keeps; 1 is none")
-
-
-class Recipe(_Section):
-    """A model, and how it is trained."""
-
-    name: str
-    description: str
-    family: str
-    preprocessing: PreprocessingSettings = PreprocessingSettings()
-    model: dict[str, Any] = {}
-    epochs: int = Field(100, ge=1)
-    batch_size: int = Field(128, ge=2)
-    validation: float = Field(0.1, gt=0, lt=1, description="share of the items held out")
-    patience: int | None = Field(None, ge=1, description="epochs without a better validation ELBO before stopping")
-    ema: float | None = Field(None, gt=0, lt=1, description="decay of the weights' moving average, which is what ships")
-    seed: int = Field(0, ge=0, lt=2**32)
-    deterministic: bool = Field(False, description="equal weights from equal runs on one machine, at some cost")
-    max_minutes: float | None = Field(None, gt=0, description="stop cleanly after so many minutes of fitting")
-    pictures_every: int = Field(10, ge=1, description="epochs between reconstructions and samples as pictures")
-    optimiser: Optimiser = Optimiser()
-    augment: Augment = Augment()
-
-    def model_config_values(self) -> dict[str, Any]:
-        """The values that the family's config is built from."""
-        return {"size": self.preprocessing.size, "channels": self.preprocessing.channels, **self.model}
+FROM_LABELS = "classes"  # of a conditional model's config: the number of labels in the data
 
 
 def recipe_names() -> dict[str, str]:
@@ -99,7 +45,9 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         recipe = Recipe.model_validate(values)
     except ValidationError as exc:
         raise RecipeError(f"recipe {path.stem}: {_explain(exc, Recipe)}") from exc
-    return recipe.model_copy(update={"model": _check_model(recipe)})
+    recipe = recipe.model_copy(update={"model": _check_model(recipe)})
+    _check_objective(recipe)
+    return recipe
 
 
 def _find(name_or_path: str | Path) -> Path:
@@ -151,16 +99,57 @@ def _check_model(recipe: Recipe) -> dict[str, Any]:
         raise RecipeError(f"recipe {recipe.name}: family {recipe.family!r} is not one of {', '.join(sorted(MODELS))}")
     config = MODELS[recipe.family].config
     known = {field.name: field for field in fields(config) if field.name not in FROM_PREPROCESSING}
+    values = recipe.model_config_values()
+    if FROM_LABELS in known and recipe.objective.condition is not None:
+        values.setdefault(FROM_LABELS, 2)  # the data will say how many there are
     for name in recipe.model:
         if name in FROM_PREPROCESSING:
             raise RecipeError(f"recipe {recipe.name}: model.{name} is set by preprocessing.{name}; leave it out")
         if name not in known:
             raise RecipeError(f"recipe {recipe.name}: model.{name} is unknown; settings are {', '.join(known)}")
     try:
-        checked = TypeAdapter(config).validate_python(recipe.model_config_values())
+        checked = TypeAdapter(config).validate_python(values)
     except ValidationError as exc:
         raise RecipeError(f"recipe {recipe.name}: model.{_explain(exc)}") from exc
     return {name: getattr(checked, name) for name in recipe.model}
+
+
+def _check_objective(recipe: Recipe) -> None:
+    """Refuse what cannot work together, whatever the data."""
+    from training.models import MODELS
+    from training.models.protocols import GradientModel, VariationalModel
+
+    family, objective = MODELS[recipe.family], recipe.objective
+    asked = {
+        "backgrounds": recipe.backgrounds is not None,
+        "objective.clean_target": objective.clean_target,
+        "objective.foreground_weight": objective.foreground_weight < 1,
+        "objective.consistency": objective.consistency > 0,
+        "objective.contrastive": objective.contrastive is not None,
+        "objective.condition": objective.condition is not None,
+    }
+    setting = next((name for name, is_asked in asked.items() if is_asked), None)
+    is_conditional = FROM_LABELS in {field.name for field in fields(family.config)}
+
+    def refuse(name: str, reason: str) -> RecipeError:
+        return RecipeError(f"recipe {recipe.name}: {name} {reason}")
+
+    if setting is not None and not issubclass(family.model, GradientModel):
+        raise refuse(setting, f"needs a family that is trained by gradient, which {recipe.family} is not")
+    if recipe.needs_masks and not recipe.masks:
+        raise refuse(str(setting), "needs masks of the items; name their sources in masks")
+    if objective.consistency > 0 and not issubclass(family.model, VariationalModel):
+        raise refuse("objective.consistency", f"needs a family with a posterior, which {recipe.family} has not")
+    if objective.condition is not None and not is_conditional:
+        raise refuse("objective.condition", f"needs a family with classes, which {recipe.family} has not")
+    if objective.condition is None and is_conditional:
+        raise refuse("objective.condition", f"is what family {recipe.family} needs: category or an attribute")
+    if objective.condition == "background" and recipe.backgrounds is None:
+        raise refuse("objective.condition", "is background, which needs the section backgrounds")
+    if recipe.backgrounds is not None and not any(
+        weight for kind, weight in recipe.backgrounds.kinds if kind != "folder" or recipe.backgrounds.folder
+    ):
+        raise refuse("backgrounds.kinds", "has no kind with a weight above 0")
 
 
 def _explain(exc: ValidationError, schema: type[BaseModel] | None = None) -> str:
@@ -180,6 +169,7 @@ def _explain(exc: ValidationError, schema: type[BaseModel] | None = None) -> str
 def _settings(schema: type[BaseModel], sections: tuple[int | str, ...]) -> list[str]:
     for section in sections:
         annotation = schema.model_fields[str(section)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            schema = annotation
+        for choice in (annotation, *get_args(annotation)):
+            if isinstance(choice, type) and issubclass(choice, BaseModel):
+                schema = choice
     return list(schema.model_fields)

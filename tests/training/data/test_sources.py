@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import write_photos
-from training.data.sources import SourceImage, SourceProblem, read_images, read_source
+from training.data.sources import SourceImage, SourceProblem, read_all, read_images, read_source
 from training.errors import SourceError
 
 
@@ -142,3 +142,17 @@ def test_a_source_that_cannot_be_read_raises_at_once(tmp_path: Path, name: str, 
 def test_a_missing_source_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="nowhere: no such folder or manifest"):
         read_source(tmp_path / "nowhere")
+
+
+def test_several_sources_are_one_and_ids_that_clash_are_told_apart(tmp_path: Path) -> None:
+    for name in ("red", "blue"):
+        (tmp_path / name).mkdir()
+        for file in ("same.jpg", f"{name}.jpg"):
+            (tmp_path / name / file).write_bytes(b"")
+    (tmp_path / "rows.csv").write_text("item_id,image\nblue.jpg,a.jpg\n,b.jpg\n")
+    images, problems = read_all([tmp_path / "red", tmp_path / "blue", tmp_path / "rows.csv"])
+    assert [image.item_id for image in images] == [
+        "red.jpg", "1-red/same.jpg", "2-blue/blue.jpg", "2-blue/same.jpg", "3-rows/blue.jpg",
+    ]  # fmt: skip
+    assert len(problems) == 1
+    assert read_all([tmp_path / "red"]) == read_images(tmp_path / "red")

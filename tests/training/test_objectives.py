@@ -1,0 +1,95 @@
+"""The terms over two views, against hand-worked cases and torch's distributions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Independent, Normal, kl_divergence
+
+from training.models.protocols import Batch, Posterior
+from training.objectives import Objectives, consistency, info_nce, kl_between
+from training.recipes.schema import Contrastive, Objective
+
+
+def gaussians(seed: int) -> Posterior:
+    generator = torch.Generator().manual_seed(seed)
+    mean, log_variance = torch.randn(2, 5, 4, generator=generator, dtype=torch.float64)
+    return Posterior(mean, log_variance)
+
+
+def as_torch(q: Posterior) -> Independent:
+    return Independent(Normal(q.mean, torch.exp(0.5 * q.log_variance)), 1)
+
+
+def test_the_kl_is_that_of_torch() -> None:
+    q, p = gaussians(0), gaussians(1)
+    torch.testing.assert_close(kl_between(q, p), kl_divergence(as_torch(q), as_torch(p)))
+    torch.testing.assert_close(kl_between(q, q), torch.zeros(5, dtype=torch.float64))
+
+
+def test_consistency_is_the_mean_of_both_directions_between_the_halves() -> None:
+    q, p = gaussians(0), gaussians(1)
+    both = Posterior(torch.cat([q.mean, p.mean]), torch.cat([q.log_variance, p.log_variance]))
+    expected = 0.5 * (kl_divergence(as_torch(q), as_torch(p)) + kl_divergence(as_torch(p), as_torch(q))).mean()
+    torch.testing.assert_close(consistency(both), expected)
+
+
+def test_info_nce_equals_a_case_worked_by_hand() -> None:
+    """Items along two axes, both views alike: the partner has cosine 1, the two others 0."""
+    latents = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 5.0]])
+    expected = -math.log(math.exp(2.0) / (math.exp(2.0) + 2.0))
+    assert float(info_nce(latents, torch.tensor([0, 1, 0, 1]), 0.5)) == pytest.approx(expected, rel=1e-6)
+    turned = latents[[0, 1, 3, 2]]  # now the partner is at a right angle, one of the others alike
+    expected = -math.log(1.0 / (math.exp(2.0) + 2.0))
+    assert float(info_nce(turned, torch.tensor([0, 1, 0, 1]), 0.5)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_other_photos_of_an_item_are_no_negatives_of_it() -> None:
+    latents = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    items = torch.tensor([0, 0, 1, 0, 0, 1])
+    unit = nn.functional.normalize(latents, dim=1)
+    scores = torch.exp(unit @ unit.T)
+    terms = []
+    for i in range(6):
+        j = (i + 3) % 6
+        among = [j, *(k for k in range(6) if items[k] != items[i])]
+        terms.append(-torch.log(scores[i, j] / scores[i, among].sum()))
+    torch.testing.assert_close(info_nce(latents, items, 1.0), torch.stack(terms).mean())
+
+
+def test_a_batch_of_one_item_has_nothing_to_tell_apart() -> None:
+    assert float(info_nce(torch.randn(4, 3), torch.zeros(4, dtype=torch.long), 0.1)) == pytest.approx(0.0, abs=1e-6)
+
+
+class Straight(nn.Module):
+    """Posterior and latent are the pixels."""
+
+    def posterior(self, x: torch.Tensor, label: torch.Tensor | None = None) -> Posterior:
+        return Posterior(x.flatten(1), torch.zeros_like(x.flatten(1)))
+
+    def latent(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1)
+
+
+def test_terms_are_weighed_and_told() -> None:
+    x = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    batch, items = Batch(x, x), torch.tensor([0, 1, 2] * 2)
+    nothing, scalars = Objectives(Objective(), 0)(Straight(), batch, items)
+    assert float(nothing) == 0.0 and scalars == {}
+    settings = Objective(consistency=3.0, contrastive=Contrastive(weight=5.0, temperature=0.2))
+    extra, scalars = Objectives(settings, 4)(Straight(), batch, items)
+    torch.testing.assert_close(extra, 3.0 * scalars["consistency"] + 5.0 * scalars["contrastive"])
+    torch.testing.assert_close(scalars["contrastive"], info_nce(x.flatten(1), items, 0.2))
+
+
+def test_the_projection_head_stands_between_latents_and_cosines() -> None:
+    objectives = Objectives(Objective(contrastive=Contrastive(weight=1.0, projection=8)), 4)
+    x = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    items = torch.tensor([0, 1, 2] * 2)
+    extra, _ = objectives(Straight(), Batch(x, x), items)
+    torch.testing.assert_close(extra, info_nce(objectives.head(x.flatten(1)), items, 0.1))
+    extra.backward()
+    assert all(weight.grad is not None for weight in objectives.parameters())

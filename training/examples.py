@@ -1,0 +1,87 @@
+"""Training images as tensors, with what is known of each, and the batches that an epoch takes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images with their masks and labels, row by row; read only.
+
+    Args:
+        images: `(N, C, S, S)` uint8.
+        items: number of the item that each shows, `(N,)` int64.
+        masks: coverage by the item `(N, S, S)` uint8, 255 everywhere where no mask is usable; None where nothing asks.
+        has_mask: whether a usable mask was found, `(N,)` bool.
+        labels: `(N,)` int64, None where nothing conditions the model.
+    """
+
+    images: Tensor
+    items: Tensor
+    masks: Tensor | None = None
+    has_mask: Tensor | None = None
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Examples:
+        return self  # the moving average copies the module that holds these, and they may be gigabytes
+
+    def take(self, positions: Tensor) -> Examples:
+        return self._each(lambda tensor: tensor[positions])
+
+    def to(self, device: torch.device | str) -> Examples:
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Examples:
+        masks, has_mask, labels = (
+            None if tensor is None else change(tensor) for tensor in (self.masks, self.has_mask, self.labels)
+        )
+        return Examples(change(self.images), change(self.items), masks, has_mask, labels)
+
+
+class Batches:
+    """Batches of examples in a given order, each indexed at once.
+
+    Args:
+        order: positions of the first views.
+        others: positions of the second views, beside the first; a batch then has the second in its second half.
+    """
+
+    def __init__(self, examples: Examples, size: int, order: Tensor, others: Tensor | None = None) -> None:
+        self.examples = examples
+        self.size = size
+        self.order = order
+        self.others = others
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.size)
+
+    def __iter__(self) -> Iterator[Examples]:
+        for start in range(0, len(self.order), self.size):
+            positions = self.order[start : start + self.size]
+            if self.others is not None:
+                positions = torch.cat([positions, self.others[start : start + self.size]])
+            yield self.examples.take(positions)
+
+
+def other_photos(items: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """For each example `(N,)` the position of another one of its item, with a probability; else its own."""
+    by_item = torch.argsort(items, stable=True)
+    _, inverse, counts = torch.unique_consecutive(items[by_item], return_inverse=True, return_counts=True)
+    starts = torch.cumsum(counts, 0) - counts
+    start, count = starts[inverse], counts[inverse]
+    rank = torch.arange(len(items)) - start
+    step = 1 + torch.floor(torch.rand(len(items), generator=generator) * (count - 1)).long()
+    other = by_item[start + (rank + step) % count]
+    is_other = (torch.rand(len(items), generator=generator) < probability) & (count > 1)
+    partners = torch.empty_like(by_item)
+    partners[by_item] = torch.where(is_other, other, by_item)
+    return partners

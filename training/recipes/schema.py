@@ -1,0 +1,136 @@
+"""What a recipe may say: its sections, their settings and ranges. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from training.data.sources import MaskSource
+from training.preprocessing import Fit, Preprocessing
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PreprocessingSettings(Section):
+    """See `training.preprocessing.Preprocessing`."""
+
+    size: int = Field(64, ge=8, le=1024)
+    channels: int = Field(3, ge=1, le=3)
+    fit: Fit = "stretch"
+
+    def build(self) -> Preprocessing:
+        return Preprocessing(self.size, self.channels, self.fit)
+
+
+class Optimiser(Section):
+    """AdamW; the rate rises over `warmup_steps` and falls along a cosine to `final_lr` of itself."""
+
+    lr: float = Field(1e-3, gt=0)
+    final_lr: float = Field(0.01, ge=0, le=1)
+    warmup_steps: int = Field(100, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float | None = Field(200.0, gt=0, description="largest gradient norm; the loss is a sum over pixels")
+
+
+class Augment(Section):
+    """Changes made to each training image, newly in every epoch; see `training.augment`."""
+
+    flip: bool = Field(True, description="mirror half of them")
+    crop: float = Field(1.0, ge=0.25, le=1, description="least share of the side that a random crop keeps; 1 is none")
+    aspect: float = Field(1.0, ge=1, le=2, description="most that a crop's sides differ in their shares")
+    rotate: float = Field(0.0, ge=0, le=180, description="most degrees of a turn, either way")
+    scale: float = Field(0.0, ge=0, le=0.75, description="most that an image grows or shrinks; 0.2 is 80 % to 120 %")
+    translate: float = Field(0.0, ge=0, le=0.5, description="most of the side that an image moves, across and down")
+    shear: float = Field(0.0, ge=0, le=45, description="most degrees of a slant, across and down")
+    perspective: float = Field(0.0, ge=0, le=0.5, description="most that one side comes nearer than the other")
+    brightness: float = Field(0.0, ge=0, le=1)
+    contrast: float = Field(0.0, ge=0, le=1)
+    saturation: float = Field(0.0, ge=0, le=1)
+    hue: float = Field(0.0, ge=0, le=0.5, description="most of the colour circle that colours turn by")
+    grey: float = Field(0.0, ge=0, le=1, description="share of images that lose their colour")
+    blur: float = Field(0.0, ge=0, le=8, description="standard deviation in pixels of the strongest blur")
+    erase: float = Field(0.0, ge=0, le=1, description="share of images with a rectangle hidden from the encoder alone")
+
+
+class BackgroundKinds(Section):
+    """How often each kind of background is drawn, to the sum of all; `folder` counts only where there is one."""
+
+    flat: float = Field(1.0, ge=0)
+    gradient: float = Field(1.0, ge=0)
+    texture: float = Field(2.0, ge=0)
+    photos: float = Field(2.0, ge=0, description="what is behind the items of other training photos")
+    studio: float = Field(2.0, ge=0, description="drawn rooms")
+    folder: float = Field(8.0, ge=0)
+
+
+class Backgrounds(Section):
+    """Random backgrounds behind the items of training images; see `training.data.backgrounds`."""
+
+    probability: float = Field(0.9, ge=0, le=1, description="share of the images whose background is replaced")
+    count: int = Field(512, ge=2, le=20_000, description="backgrounds drawn once for the run")
+    kinds: BackgroundKinds = BackgroundKinds()
+    folder: str | None = Field(None, description="folder of background photos or textures")
+    feather: float = Field(0.7, ge=0, le=8, description="pixels that the item's edge is softened by at most")
+    light: float = Field(0.5, ge=0, le=1, description="most that a background's light goes towards the item's")
+    shadow: float = Field(0.3, ge=0, le=1, description="darkest shadow of the item on its background")
+
+
+class Contrastive(Section):
+    """InfoNCE between the latents of two views of each item; see `training.objectives`."""
+
+    weight: float = Field(gt=0, description="nats of the objective per nat of InfoNCE")
+    temperature: float = Field(0.1, gt=0)
+    projection: int | None = Field(None, ge=2, description="width of a head between latents and cosine; it never ships")
+
+
+class Objective(Section):
+    """What is asked of the latents besides the family's own objective; see `training.objectives`."""
+
+    clean_target: bool = Field(False, description="the likelihood is of the item on white, whatever it stood on")
+    foreground_weight: float = Field(1.0, ge=0, le=1, description="weight of background pixels in the likelihood")
+    consistency: float = Field(0.0, ge=0, description="weight of the KL between the posteriors of two views")
+    contrastive: Contrastive | None = None
+    other_photo: float = Field(0.5, ge=0, le=1, description="share of second views from another photo of the item")
+    condition: str | None = Field(None, description="category, item_id, background, or an attribute of the items")
+
+    @property
+    def has_two_views(self) -> bool:
+        return self.consistency > 0 or self.contrastive is not None
+
+
+class Recipe(Section):
+    """A model, and how it is trained."""
+
+    name: str
+    description: str
+    family: str
+    preprocessing: PreprocessingSettings = PreprocessingSettings()
+    model: dict[str, Any] = {}
+    epochs: int = Field(100, ge=1)
+    batch_size: int = Field(128, ge=2)
+    validation: float = Field(0.1, gt=0, lt=1, description="share of the items held out")
+    patience: int | None = Field(None, ge=1, description="epochs without a better held-out objective before stopping")
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of the weights' moving average, which is what ships")
+    seed: int = Field(0, ge=0, lt=2**32)
+    deterministic: bool = Field(False, description="equal weights from equal runs on one machine, at some cost")
+    max_minutes: float | None = Field(None, gt=0, description="stop cleanly after so many minutes of fitting")
+    pictures_every: int = Field(10, ge=1, description="epochs between reconstructions and samples as pictures")
+    optimiser: Optimiser = Optimiser()
+    augment: Augment = Augment()
+    masks: tuple[MaskSource, ...] = Field(
+        ("column", "alpha", "border", "grabcut"), description="where masks of the items may come from, best first"
+    )
+    backgrounds: Backgrounds | None = None
+    objective: Objective = Objective()
+
+    @property
+    def needs_masks(self) -> bool:
+        objective = self.objective
+        return self.backgrounds is not None or objective.clean_target or objective.foreground_weight < 1
+
+    def model_config_values(self) -> dict[str, Any]:
+        """The values that the family's config is built from."""
+        return {"size": self.preprocessing.size, "channels": self.preprocessing.channels, **self.model}

@@ -1,0 +1,83 @@
+"""From examples to what a training step is given: changed pictures, other backgrounds, targets, weights, labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from training.augment import augment_batch, erase
+from training.compositing import composite, place
+from training.examples import Examples
+from training.models.protocols import Batch
+from training.recipes import Recipe
+
+WHITE = 1.0
+
+
+class ViewMaker:
+    """Makes batches by a recipe, with draws from the global generator.
+
+    Args:
+        bank: backgrounds `(N, C, S, S)` uint8; None leaves every image its own.
+    """
+
+    def __init__(self, recipe: Recipe, bank: Tensor | None = None) -> None:
+        self.recipe = recipe
+        self.bank = bank
+
+    def __call__(self, examples: Examples, *, augmented: bool = True) -> Batch:
+        """One view of each example.
+
+        Args:
+            augmented: False leaves out the changes of `recipe.augment`; backgrounds are replaced all the same.
+        """
+        settings = self.recipe.augment
+        x, masks = plain_images(examples)
+        if augmented:
+            x, masks = augment_batch(x, settings, masks)
+        seen, label = x, examples.labels
+        if self.bank is not None and masks is not None:
+            seen, numbers = self._on_other_backgrounds(x, masks, examples)
+            label = numbers if self.recipe.objective.condition == "background" else label
+        target = seen
+        if self.recipe.objective.clean_target and masks is not None:
+            target = composite(x, masks, torch.full_like(x[:1], WHITE))
+        if augmented:
+            seen = erase(seen, settings.erase)
+        return Batch(seen, target, self._weight(masks), label)
+
+    def plain(self, examples: Examples) -> Batch:
+        """The images as they are."""
+        x, _ = plain_images(examples)
+        label = examples.labels
+        if self.recipe.objective.condition == "background" and self.bank is not None:
+            label = torch.full((len(x),), len(self.bank), device=x.device)
+        return Batch(x, x, None, label)
+
+    def _on_other_backgrounds(self, x: Tensor, masks: Tensor, examples: Examples) -> tuple[Tensor, Tensor]:
+        """The pictures, and the number of each one's background; that of its own is the bank's size."""
+        bank, settings = self.bank, self.recipe.backgrounds
+        if bank is None or settings is None or examples.has_mask is None:
+            raise ValueError("backgrounds need a bank, their settings and masks")
+        if bank.device != x.device:
+            bank = self.bank = bank.to(x.device)
+        numbers = torch.randint(len(bank), (len(x),), device=x.device)
+        mirrored = torch.rand(len(x), device=x.device) < 0.5
+        replaced = examples.has_mask & (torch.rand(len(x), device=x.device) < settings.probability)
+        background = bank[numbers].float() / 255.0
+        background = torch.where(mirrored[:, None, None, None], background.flip(3), background)
+        placed = place(x, masks, background, settings)
+        return (
+            torch.where(replaced[:, None, None, None], placed, x),
+            torch.where(replaced, numbers, torch.full_like(numbers, len(bank))),
+        )
+
+    def _weight(self, masks: Tensor | None) -> Tensor | None:
+        least = self.recipe.objective.foreground_weight
+        return None if masks is None or least == 1 else masks + least * (1.0 - masks)
+
+
+def plain_images(examples: Examples) -> tuple[Tensor, Tensor | None]:
+    """Images `(B, C, S, S)` and masks `(B, 1, S, S)`, both in [0, 1]."""
+    masks = examples.masks
+    return examples.images.float() / 255.0, None if masks is None else masks[:, None].float() / 255.0
