@@ -2,7 +2,7 @@
 
 torchvision's v2 transforms draw once for a whole batch, and one image at a time is too slow on a CPU: here the whole
 geometry is one projective map per image and one `grid_sample`, which the mask goes through as one more channel, and
-colour is tensor arithmetic with a factor per image. What v2 does batch (blur, grey values) is used as it is.
+colour is tensor arithmetic with a factor per image. What v2 does batch well (grey values) is used as it is.
 """
 
 from __future__ import annotations
@@ -138,9 +138,7 @@ def _recolour(x: Tensor, settings: Augment) -> Tensor:
     if x.shape[1] == 3:
         x = _recolour_hues(x, settings)
     if settings.blur:
-        radius = max(1, math.ceil(2.0 * settings.blur))
-        soft = v2.gaussian_blur(x, [2 * radius + 1] * 2, [settings.blur] * 2)
-        x = torch.lerp(x, soft, _uniform(x, 1)[0][:, None, None, None])
+        x = torch.lerp(x, blur(x, settings.blur), _uniform(x, 1)[0][:, None, None, None])
     return x
 
 
@@ -159,6 +157,17 @@ def _recolour_hues(x: Tensor, settings: Augment) -> Tensor:
         loses = torch.rand(len(x), device=x.device) < settings.grey
         x = torch.where(loses[:, None, None, None], luminance(x), x)
     return x
+
+
+def blur(x: Tensor, sigma: float) -> Tensor:
+    """A Gaussian blur of `(B, C, H, W)` as two products of matrices: on a CPU many times faster than a convolution."""
+    down, across = (_blurring(side, sigma, x) for side in x.shape[2:])
+    return down @ x @ across.T
+
+
+def _blurring(side: int, sigma: float, x: Tensor) -> Tensor:
+    places = torch.arange(side, device=x.device, dtype=x.dtype)
+    return torch.softmax(-0.5 * torch.square((places[:, None] - places[None, :]) / sigma), dim=1)
 
 
 def luminance(x: Tensor) -> Tensor:

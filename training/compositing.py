@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as v2
 
-from training.augment import luminance, to_8_bit
+from training.augment import blur, luminance, to_8_bit
 from training.recipes.schema import Backgrounds
 
 SHADOW_BLUR, SHADOW_DROP = 0.05, 0.04  # of a shadow, in shares of the side
@@ -35,7 +32,7 @@ def place(item: Tensor, mask: Tensor, background: Tensor, settings: Backgrounds)
 
 def feather(mask: Tensor, sigma: float) -> Tensor:
     """Soften edges inwards, by up to a blur of `sigma` pixels: what was outside the mask stays outside."""
-    return mask * (1.0 - _random(mask) * (1.0 - _blur(mask, sigma)))
+    return mask * (1.0 - _random(mask) * (1.0 - blur(mask, sigma)))
 
 
 def match_light(background: Tensor, item: Tensor, mask: Tensor, most: float) -> Tensor:
@@ -55,14 +52,8 @@ def match_light(background: Tensor, item: Tensor, mask: Tensor, most: float) -> 
 def cast_shadow(mask: Tensor, darkest: float) -> Tensor:
     """What an item takes from the light of its background `(B, 1, H, W)`: a soft shape of itself, a little below it."""
     side = mask.shape[-1]
-    soft = _blur(mask, SHADOW_BLUR * side)
+    soft = blur(mask, SHADOW_BLUR * side)
     return darkest * _random(mask) * soft.roll(max(1, round(SHADOW_DROP * side)), dims=2)
-
-
-def _blur(mask: Tensor, sigma: float) -> Tensor:
-    radius = min(max(1, math.ceil(2.0 * sigma)), min(mask.shape[2:]) - 1)
-    blurred: Tensor = v2.gaussian_blur(mask, [2 * radius + 1] * 2, [sigma, sigma])
-    return blurred
 
 
 def _random(mask: Tensor) -> Tensor:

@@ -25,12 +25,17 @@ class ViewMaker:
         self.recipe = recipe
         self.bank = bank
 
+    @torch.no_grad()
     def __call__(self, examples: Examples, *, augmented: bool = True) -> Batch:
         """One view of each example.
 
         Args:
             augmented: False leaves out the changes of `recipe.augment`; backgrounds are replaced all the same.
         """
+        with torch.autocast(examples.images.device.type, enabled=False):  # places and pixels need more than halves
+            return self._make(examples, augmented)
+
+    def _make(self, examples: Examples, augmented: bool) -> Batch:
         settings = self.recipe.augment
         x, masks = plain_images(examples)
         if augmented:

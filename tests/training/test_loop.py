@@ -17,9 +17,12 @@ from PIL import Image
 
 from tests.conftest import write_photos
 from training.data.sources import SourceImage, read_images
+from training.data.studio.catalogue import write_catalogue
 from training.encoder import load_encoder
 from training.errors import EncoderError, RecipeError, SourceError
+from training.fitting import Fitting
 from training.loop import train
+from training.models.protocols import Batch
 from training.recipes import Recipe, load_recipe
 
 TINY = [
@@ -92,8 +95,8 @@ def test_the_bound_on_the_card_is_that_of_the_shipped_weights(trained: Path, ima
 
     encoder = load_encoder(trained)
     dataset = load_dataset(images, encoder.preprocessing)
-    sides = [torch.from_numpy(dataset.images[side]) for side in dataset.split(0.1)]
-    again = final_figures(encoder.model, *(lambda x=x: iter([x.float() / 255.0]) for x in sides))
+    sides = [torch.from_numpy(dataset.images[side]).float() / 255.0 for side in dataset.split(0.1)]
+    again = final_figures(encoder.model, *(lambda x=x: iter([Batch(x, x)]) for x in sides))
     assert again["validation"]["elbo"] == pytest.approx(card(trained)["figures"]["validation"]["elbo"], rel=1e-2)
 
 
@@ -247,3 +250,98 @@ def test_too_few_images_are_refused(images: list[SourceImage], tmp_path: Path) -
         run(tiny(), images[:2], tmp_path / "out")
     with pytest.raises(RecipeError, match=r"recipe pca: model.components must be below .* \(\d+\), not 64"):
         run(load_recipe("pca", ["preprocessing.size=16"]), images[:30], tmp_path / "other")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> list[SourceImage]:
+    """A tiny studio: 24 items, two photos of each, with exact masks and categories."""
+    folder = tmp_path_factory.mktemp("shop") / "studio"
+    return read_images(write_catalogue(folder, items=24, photos_per_item=2, size=48, processes=0))[0]
+
+
+def scalars(out: Path, name: str) -> list[float]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return [event.value for event in EventAccumulator(str(out / "tensorboard")).Reload().Scalars(name)]
+
+
+ROBUST = {
+    "backgrounds": (["backgrounds.count=8"], "val/objective"),
+    "clean target": (["backgrounds.count=8", "objective.clean_target=true"], "val/objective"),
+    "foreground": (["objective.foreground_weight=0"], "val/objective"),
+    "consistency": (["backgrounds.count=8", "objective.consistency=100"], "val/consistency"),
+    "contrastive": (
+        ["backgrounds.count=8", "objective.contrastive={weight: 1000, temperature: 0.2, projection: 16}"],
+        "val/contrastive",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(ROBUST))
+def test_each_objective_lowers_its_own_term(name: str, shop: list[SourceImage], tmp_path: Path) -> None:
+    settings, term = ROBUST[name]
+    steps = ["epochs=8", "ema=null", "pictures_every=100", "validation=0.3", "optimiser.lr=0.01"]
+    out = run(tiny(*steps, *settings), shop, tmp_path / "out")
+    values = scalars(out, term)
+    if name == "consistency":  # while nothing is encoded the views agree: what counts is that asking for it lowers it
+        free = run(tiny(*steps, "backgrounds.count=8", "objective.consistency=1e-6"), shop, tmp_path / "free")
+        assert values[-1] < 0.5 * scalars(free, term)[-1]
+    else:
+        assert values[-1] < values[0]
+    assert load_encoder(out).dim == 4
+    if name == "foreground" or "backgrounds.count=8" in settings:
+        masks = card(out)["data"]["masks"]
+        assert masks["column"] + masks["grabcut"] + masks["border"] + masks["failed"] == 48 and masks["column"] > 40
+
+
+def test_nothing_of_the_objectives_ships(shop: list[SourceImage], tmp_path: Path) -> None:
+    head = "objective.contrastive={weight: 10, projection: 16}"
+    plain, robust = (run(tiny("epochs=1", *more), shop, tmp_path / f"{len(more)}") for more in ([], [head]))
+    assert load_encoder(plain).model.state_dict().keys() == load_encoder(robust).model.state_dict().keys()
+
+
+def test_what_selects_an_epoch_is_the_bound_where_nothing_else_is_asked(trained: Path) -> None:
+    for objective, bound in zip(scalars(trained, "val/objective"), scalars(trained, "val/elbo"), strict=True):
+        assert objective == pytest.approx(-bound, rel=0.01)
+
+
+def test_a_robust_run_resumed_ends_as_if_nothing_had_happened(
+    shop: list[SourceImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny(
+        "epochs=4", "ema=0.9", "deterministic=true", "backgrounds.count=8", "objective.clean_target=true",
+        "objective.consistency=10", "objective.contrastive={weight: 10, projection: 8}", "augment.rotate=10",
+        "augment.erase=0.3",
+    )  # fmt: skip
+    untouched = load_encoder(run(recipe, shop, tmp_path / "untouched"))
+
+    starting = Fitting.on_train_epoch_start
+
+    def killed(self: Fitting) -> None:
+        starting(self)
+        if self.current_epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Fitting, "on_train_epoch_start", killed)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            run(recipe, shop, tmp_path / "killed")
+    resumed = load_encoder(run(recipe, shop, tmp_path / "killed", resume=True))
+    assert resumed.card["run"]["resumed_from_epoch"] == 2
+    assert resumed.encoder_id == untouched.encoder_id
+
+
+def test_objectives_without_any_mask_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    with pytest.raises(RecipeError, match="none of 6 images has a usable one"):
+        run(tiny("backgrounds.count=8"), read_images(tmp_path)[0], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_card_names_no_folder_of_this_machine(shop: list[SourceImage], tmp_path: Path) -> None:
+    write_photos(tmp_path / "walls", 3)
+    out = run(tiny("epochs=1", f"backgrounds.folder={tmp_path}/walls", "backgrounds.count=8"), shop, tmp_path / "out")
+    assert card(out)["recipe"]["backgrounds"]["folder"] == "walls"
+    assert str(tmp_path) not in (out / "card.json").read_text()

@@ -78,7 +78,7 @@ def test_a_file_of_ones_own_is_a_recipe_too(tmp_path: Path) -> None:
         ("masks=[guess]", "recipe vae: masks.0: input should be 'column', 'alpha', 'border' or 'grabcut', not 'guess'"),
         ("backgrounds.folders=x", "recipe vae: backgrounds.folders is unknown; settings are probability, count"),
         ("backgrounds.kinds.sea=1", "recipe vae: backgrounds.kinds.sea is unknown; settings are flat, gradient"),
-        ("objective.contrastive={weight: 1, heat: 1}", "recipe vae: objective.contrastive.heat is unknown; settings are weight"),
+        ("objective.contrastive={weight: 1, heat: 1}", "recipe vae: objective.contrastive.heat is unknown; settings"),
         ("objective.contrastive={}", "recipe vae: objective.contrastive.weight is missing; add it"),
         (
             "objective.foreground_weight=2",

@@ -112,3 +112,13 @@ def test_two_views_of_one_photo_differ() -> None:
     twice = examples().take(torch.arange(8).repeat(2))
     x = ViewMaker(recipe(backgrounds={}, augment={"crop": 0.7}), bank())(twice).x
     assert bool((x[:8] != x[8:]).flatten(1).any(dim=1).all())
+
+
+def test_mixed_precision_changes_no_pixel() -> None:
+    maker = ViewMaker(recipe(backgrounds={"shadow": 0.3}, augment={"rotate": 20, "blur": 1, "hue": 0.1}), bank())
+    made = []
+    for mixed in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            made.append(maker(examples()).x)
+    assert torch.equal(*made)
