@@ -108,7 +108,7 @@ class Fitting(LightningModule):
 
     def _objective(self, batch: Batch, examples: Examples, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         loss: Loss = self.model.loss(batch, step)
-        extra, scalars = self.objectives(self.model, batch, examples.items)
+        extra, scalars = self.objectives(loss, examples.items)
         return loss.objective + extra, {**loss.scalars, **scalars}
 
     def _batches(self, examples: Examples, size: int, order: Tensor, generator: torch.Generator) -> Batches:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from training.examples import Examples
-from training.models.protocols import Batch, Posterior
+from training.models.protocols import Loss, Posterior
 from training.recipes.schema import Objective
 
 
@@ -41,23 +41,24 @@ class Objectives(nn.Module):
         if width is not None:
             self.head = nn.Sequential(nn.Linear(latent_dim, width), nn.SiLU(), nn.Linear(width, width))
 
-    def forward(self, model: Any, batch: Batch, items: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, loss: Loss, items: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What is added to the objective, in nats per image, and each term before its weight.
 
         Args:
-            model: a `GradientModel`; consistency asks for a `VariationalModel`.
-            batch: first views in its first half, second views in its second.
+            loss: of a batch with first views in its first half and second views in its second; consistency asks for
+                posteriors.
             items: number of the item in each row `(2B,)`.
         """
-        extra = torch.zeros((), device=batch.x.device)
+        extra = torch.zeros_like(loss.objective)
         scalars: dict[str, Tensor] = {}
         if self.settings.consistency > 0:
-            divergence = consistency(model.posterior(batch.x, batch.label))
+            if loss.posterior is None:
+                raise ValueError("consistency needs a model with a posterior")
+            divergence = consistency(loss.posterior)
             extra = extra + self.settings.consistency * divergence
             scalars["consistency"] = divergence.detach()
         if self.settings.contrastive is not None:
-            latents = self.head(model.latent(batch.x))
-            nats = info_nce(latents, items, self.settings.contrastive.temperature)
+            nats = info_nce(self.head(loss.latent), items, self.settings.contrastive.temperature)
             extra = extra + self.settings.contrastive.weight * nats
             scalars["contrastive"] = nats.detach()
         return extra, scalars

@@ -270,10 +270,7 @@ ROBUST = {
     "clean target": (["backgrounds.count=8", "objective.clean_target=true"], "val/objective"),
     "foreground": (["objective.foreground_weight=0"], "val/objective"),
     "consistency": (["backgrounds.count=8", "objective.consistency=100"], "val/consistency"),
-    "contrastive": (
-        ["backgrounds.count=8", "objective.contrastive={weight: 1000, temperature: 0.2, projection: 16}"],
-        "val/contrastive",
-    ),
+    "contrastive": (["objective.contrastive={weight: 1000, temperature: 0.2, projection: 16}"], "val/contrastive"),
 }
 
 
@@ -345,3 +342,42 @@ def test_the_card_names_no_folder_of_this_machine(shop: list[SourceImage], tmp_p
     out = run(tiny("epochs=1", f"backgrounds.folder={tmp_path}/walls", "backgrounds.count=8"), shop, tmp_path / "out")
     assert card(out)["recipe"]["backgrounds"]["folder"] == "walls"
     assert str(tmp_path) not in (out / "card.json").read_text()
+
+
+def family_file(folder: Path, family: str) -> Path:
+    path = folder / f"{family}.yaml"
+    path.write_text(f"family: {family}\ndescription: {family}\n")
+    return path
+
+
+SMALL_CVAE = [*TINY, "epochs=1", "backgrounds.count=8"]
+
+
+def test_a_conditional_family_learns_its_labels_from_the_data(shop: list[SourceImage], tmp_path: Path) -> None:
+    path = family_file(tmp_path, "cvae")
+    out = run(load_recipe(path, [*SMALL_CVAE, "objective.condition=category"]), shop, tmp_path / "out")
+    names = sorted({str(image.category) for image in shop})
+    assert card(out)["labels"] == {"condition": "category", "names": names}
+    assert json.loads((out / "encoder.json").read_text())["config"]["classes"] == len(names)
+    nuisance = run(load_recipe(path, [*SMALL_CVAE, "objective.condition=background"]), shop, tmp_path / "nuisance")
+    assert json.loads((nuisance / "encoder.json").read_text())["config"]["classes"] == 9
+
+
+def test_conditions_that_the_data_cannot_meet_are_refused(shop: list[SourceImage], tmp_path: Path) -> None:
+    path = family_file(tmp_path, "cvae")
+    with pytest.raises(RecipeError, match="objective.condition is 'season', which 48 of 48 images have no value of"):
+        run(load_recipe(path, [*SMALL_CVAE, "objective.condition=season"]), shop, tmp_path / "out")
+    wrong = [*SMALL_CVAE, "objective.condition=item_id", "model.classes=3"]
+    with pytest.raises(RecipeError, match="model.classes is 3, the data has 24 values of item_id"):
+        run(load_recipe(path, wrong), shop, tmp_path / "out")
+
+
+@pytest.mark.parametrize("family", ["ae", "vq-vae"])
+def test_families_without_a_posterior_can_be_contrasted(family: str, shop: list[SourceImage], tmp_path: Path) -> None:
+    path = family_file(tmp_path, family)
+    settings = [
+        "preprocessing.size=32", "epochs=2", "batch_size=16", "backgrounds.count=8", "validation=0.3",
+        "objective.contrastive={weight: 10, projection: 8}", "objective.clean_target=true",
+    ]  # fmt: skip
+    out = run(load_recipe(path, settings), shop, tmp_path / "out")
+    assert all(np.isfinite(scalars(out, "val/contrastive"))) and len(scalars(out, "val/objective")) == 2

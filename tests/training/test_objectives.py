@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
-from training.models.protocols import Batch, Posterior
+from training.models.protocols import Loss, Posterior
 from training.objectives import Objectives, consistency, info_nce, kl_between
 from training.recipes.schema import Contrastive, Objective
 
@@ -64,32 +64,30 @@ def test_a_batch_of_one_item_has_nothing_to_tell_apart() -> None:
     assert float(info_nce(torch.randn(4, 3), torch.zeros(4, dtype=torch.long), 0.1)) == pytest.approx(0.0, abs=1e-6)
 
 
-class Straight(nn.Module):
-    """Posterior and latent are the pixels."""
+def straight(latents: torch.Tensor) -> Loss:
+    return Loss(torch.tensor(7.0), {}, latents, Posterior(latents, torch.zeros_like(latents)))
 
-    def posterior(self, x: torch.Tensor, label: torch.Tensor | None = None) -> Posterior:
-        return Posterior(x.flatten(1), torch.zeros_like(x.flatten(1)))
 
-    def latent(self, x: torch.Tensor) -> torch.Tensor:
-        return x.flatten(1)
+def views() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.rand(6, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2] * 2)
 
 
 def test_terms_are_weighed_and_told() -> None:
-    x = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    batch, items = Batch(x, x), torch.tensor([0, 1, 2] * 2)
-    nothing, scalars = Objectives(Objective(), 0)(Straight(), batch, items)
+    latents, items = views()
+    nothing, scalars = Objectives(Objective(), 0)(straight(latents), items)
     assert float(nothing) == 0.0 and scalars == {}
     settings = Objective(consistency=3.0, contrastive=Contrastive(weight=5.0, temperature=0.2))
-    extra, scalars = Objectives(settings, 4)(Straight(), batch, items)
+    extra, scalars = Objectives(settings, 4)(straight(latents), items)
     torch.testing.assert_close(extra, 3.0 * scalars["consistency"] + 5.0 * scalars["contrastive"])
-    torch.testing.assert_close(scalars["contrastive"], info_nce(x.flatten(1), items, 0.2))
+    torch.testing.assert_close(scalars["contrastive"], info_nce(latents, items, 0.2))
+    expected = 0.5 * torch.square(latents[:3] - latents[3:]).sum(dim=1).mean()
+    torch.testing.assert_close(scalars["consistency"], expected)
 
 
 def test_the_projection_head_stands_between_latents_and_cosines() -> None:
     objectives = Objectives(Objective(contrastive=Contrastive(weight=1.0, projection=8)), 4)
-    x = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    items = torch.tensor([0, 1, 2] * 2)
-    extra, _ = objectives(Straight(), Batch(x, x), items)
-    torch.testing.assert_close(extra, info_nce(objectives.head(x.flatten(1)), items, 0.1))
+    latents, items = views()
+    extra, _ = objectives(straight(latents), items)
+    torch.testing.assert_close(extra, info_nce(objectives.head(latents), items, 0.1))
     extra.backward()
     assert all(weight.grad is not None for weight in objectives.parameters())

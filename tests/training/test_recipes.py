@@ -64,11 +64,11 @@ def test_a_file_of_ones_own_is_a_recipe_too(tmp_path: Path) -> None:
         ("ema=.nan", "recipe vae: ema: input should be a finite number, not nan"),
         ("preprocessing.fit=squash", "recipe vae: preprocessing.fit: input should be 'stretch', 'pad' or 'crop'"),
         ("family=gan", "recipe vae: family 'gan' is not one of .*hog, .*pca, .*pixels, .*vae"),
-        ("model.latents=3", "recipe vae: model.latents is unknown; settings are widths"),
+        ("model.latents=3", "recipe vae: model.latents is unknown; settings are .*widths"),
         ("model.size=32", "recipe vae: model.size is set by preprocessing.size; leave it out"),
         ("model.latent_dim=many", "recipe vae: model.latent_dim: input should be a valid integer.*, not 'many'"),
         ("model.latent_dim=0", "recipe vae: model.latent_dim must be at least 1, not 0"),
-        ("model.likelihood=poisson", "recipe vae: model.likelihood: input should be 'gaussian' or 'logistic'"),
+        ("model.likelihood=poisson", "recipe vae: model.likelihood: input should be 'gaussian'.*, not 'poisson'"),
         ("preprocessing.size=40", "recipe vae: model.size must be a multiple of 16 for 4 stages, not 40"),
         ("epochs", "--set 'epochs': expected key=value"),
         ("=3", "--set '=3': expected key=value"),
@@ -156,3 +156,19 @@ def test_every_setting_is_in_the_reference() -> None:
     sections += [schema.BackgroundKinds, schema.Objective, schema.Contrastive]
     missing = [name for part in sections for name in part.model_fields if f"`{name}`" not in section]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("family", "override", "message"),
+    [
+        ("ae", "objective.consistency=1", "objective.consistency needs a family with a posterior, which ae has not"),
+        ("cvae", "epochs=1", "objective.condition is what family cvae needs: category or an attribute"),
+        ("cvae", "objective.condition=background", "is background, which needs the section backgrounds"),
+        ("vae", "objective.condition=category", "objective.condition needs a family with classes, which vae has not"),
+    ],
+)
+def test_families_are_asked_only_for_what_they_can(family: str, override: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"family: {family}\ndescription: mine\n")
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path, [override])
