@@ -57,7 +57,7 @@ class GenerativeModel(Protocol):
     """What families with a decoder offer besides."""
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Mean images `(B, C, H, W)` in [0, 1] of latents `(B, latent_dim)`."""
+        """Mean images `(B, C, H, W)` in [0, 1] of latents: `(B, latent_dim)`, or codes as the family says."""
         ...
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -67,6 +67,11 @@ class GenerativeModel(Protocol):
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """`(count, C, H, W)` mean images in [0, 1] of latents drawn from the prior."""
         ...
+
+
+@runtime_checkable
+class LikelihoodModel(GenerativeModel, Protocol):
+    """What generative families that can say how likely an image is offer besides."""
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
         """Log-likelihood in nats per image of 8-bit images given as `(B, C, H, W)` in [0, 1]."""
@@ -132,7 +137,7 @@ class Encoder:
 
     @torch.inference_mode()
     def decode(self, latent: Tensor) -> Tensor:
-        """Mean images `(B, C, S, S)` in [0, 1] of latents `(B, latent_dim)`."""
+        """Mean images `(B, C, S, S)` in [0, 1] of latents `(B, latent_dim)`, or of codes where the family has those."""
         return self._generative().decode(latent.to(self.device)).float().cpu()
 
     @torch.inference_mode()
@@ -143,7 +148,10 @@ class Encoder:
     @torch.inference_mode()
     def log_likelihood(self, batch: Tensor) -> Likelihood:
         """Nats per image of a batch as `encode` takes it, and whether exact or a lower bound."""
-        likelihood = self._generative().log_likelihood(self._to_float(batch))
+        model = self._generative()
+        if not isinstance(model, LikelihoodModel):
+            raise EncoderError(f"family {self.family!r} gives images no likelihood; use one that does, such as 'vae'")
+        likelihood = model.log_likelihood(self._to_float(batch))
         return Likelihood(likelihood.nats.cpu(), likelihood.exact)
 
     def files(self) -> dict[str, bytes]:

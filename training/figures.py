@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from training.encoder import GenerativeModel
-from training.models.protocols import GradientModel
+from training.encoder import GenerativeModel, LikelihoodModel
+from training.models.protocols import Batch, VariationalModel
 
-Batches = Callable[[], Iterable[Tensor]]  # gives the batches anew at each call
+Batches = Callable[[], Iterable[Batch]]  # gives the batches anew at each call
 ACTIVE = 0.01  # variance of a unit's posterior mean above which it counts as active, Burda et al. 2016, section 4
 
 
@@ -23,6 +23,13 @@ class LatentUse(NamedTuple):
     kl_per_unit: list[float]
 
 
+class CodeUse(NamedTuple):
+    """How much of a codebook is used: codes that occur, and exp of the entropy of their frequencies."""
+
+    used_codes: int
+    perplexity: float
+
+
 @torch.no_grad()
 def latent_use(means: Tensor, kl: Tensor) -> LatentUse:
     """From the posterior means and the KL terms of many images, both `(N, latent_dim)`."""
@@ -30,40 +37,59 @@ def latent_use(means: Tensor, kl: Tensor) -> LatentUse:
 
 
 @torch.no_grad()
+def code_use(codes: Tensor) -> CodeUse:
+    """From the codes of many images, of any shape."""
+    counts = torch.bincount(codes.flatten()).double()
+    share = counts[counts > 0] / counts.sum()
+    return CodeUse(len(share), float(torch.exp(-(share * share.log()).sum())))
+
+
+@torch.no_grad()
 def final_figures(model: Any, train: Batches, validation: Batches) -> dict[str, Any]:
-    """Bounds on both sides of the split, and the use of the latents on the training side.
+    """Likelihoods or errors on both sides of the split, and the use of the latents on the training side.
 
     Args:
         model: in eval mode.
-        train: gives the training images in batches `(B, C, H, W)` in [0, 1].
+        train: gives the training images in batches.
         validation: the same for the images held out.
     """
-    if isinstance(model, GradientModel):
+    if isinstance(model, VariationalModel):
         return _variational_figures(model, train, validation)
-    if isinstance(model, GenerativeModel):
-        return {
-            "train": _bound_figures([model.log_likelihood(x).nats for x in train()], train),
-            "validation": _bound_figures([model.log_likelihood(x).nats for x in validation()], validation),
-        }
-    return {}
+    if not isinstance(model, GenerativeModel):
+        return {}
+    figures: dict[str, Any] = {}
+    for side, batches in (("train", train), ("validation", validation)):
+        figures[side] = {"squared_error": round(_squared_error(model, batches), 6)}
+        if isinstance(model, LikelihoodModel):
+            nats = [model.log_likelihood(batch.x).nats for batch in batches()]
+            figures[side] |= _bound_figures(nats, batches)
+    if hasattr(model, "codes"):
+        figures |= code_use(torch.cat([model.codes(batch.x).flatten().cpu() for batch in train()]))._asdict()
+    return figures
 
 
-def _variational_figures(model: GradientModel, train: Batches, validation: Batches) -> dict[str, Any]:
+def _variational_figures(model: VariationalModel, train: Batches, validation: Batches) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for side, batches in (("train", train), ("validation", validation)):
         noise = torch.Generator().manual_seed(0)
-        bounds = [model.elbo(x, generator=noise) for x in batches()]
+        bounds = [model.elbo(batch, generator=noise) for batch in batches()]
         kl = torch.cat([bound.kl for bound in bounds])
         figures[side] = _bound_figures([bound.elbo for bound in bounds], batches)
         figures[side]["kl"] = round(float(kl.sum(1).mean()), 3)
         if side == "train":
-            use = latent_use(torch.cat([model.posterior(x).mean for x in batches()]), kl)
+            use = latent_use(torch.cat([model.posterior(batch.x, batch.label).mean for batch in batches()]), kl)
             figures["active_units"] = use.active_units
             figures["kl_per_unit"] = [round(value, 4) for value in use.kl_per_unit]
     return figures
 
 
+def _squared_error(model: GenerativeModel, batches: Batches) -> float:
+    """Mean over values, where a channel spans [0, 1]."""
+    errors = [torch.square(model.reconstruct(batch.x) - batch.target).mean(dim=(1, 2, 3)) for batch in batches()]
+    return float(torch.cat(errors).double().mean())
+
+
 def _bound_figures(nats: list[Tensor], batches: Batches) -> dict[str, float]:
     mean = float(torch.cat(nats).double().mean())
-    values = next(iter(batches()))[0].numel()
+    values = next(iter(batches())).x[0].numel()
     return {"elbo": round(mean, 2), "bits_per_dim": round(-mean / (values * math.log(2.0)), 4)}

@@ -94,7 +94,7 @@ class Fitting(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.recipe.optimiser
-        optimiser = torch.optim.AdamW(self.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        optimiser = torch.optim.AdamW(self.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         total = int(self.trainer.estimated_stepping_batches)
 
         def share(step: int) -> float:

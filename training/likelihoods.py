@@ -1,6 +1,6 @@
-"""Likelihoods of 8-bit images, in nats per image, for decoders that give a mean.
+"""Likelihoods of images, in nats per image, for decoders that give one number per value.
 
-Every one of them is a probability of the 256 values that a channel can take, so that their figures compare:
+The first two are probabilities of the 256 values that a channel can take, so that their figures compare:
 
 * `gaussian`: the mass that N(mean, sigma^2) has on the value's bin of width w = 1/255, bounded below by Jensen with
   uniform noise u over the bin (Theis, van den Oord, Bethge: A note on the evaluation of generative models, 2016,
@@ -8,6 +8,8 @@ Every one of them is a probability of the 256 values that a channel can take, so
   log P(x) >= E_u log N(x + u; mean, sigma^2) + log w = log N(x; mean, sigma^2) - w^2 / (24 sigma^2) + log w.
 * `logistic`: discretised logistic (Salimans, Karpathy, Chen, Kingma: PixelCNN++, 2017,
   https://arxiv.org/abs/1701.05517, equation 2 with one component), the values 0 and 255 taking the tails. Exact.
+* `bernoulli`: x log p + (1 - x) log(1 - p), with p given by its logit. Exact for binarised images, in {0, 1}; for grey
+  values in between it is no probability of them, only a loss, and its figures compare with nothing else.
 
 Differs from the paper: the logistic is written with log-sigmoids alone, which needs no special case for tiny masses.
 """
@@ -19,9 +21,9 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-LikelihoodKind = Literal["gaussian", "logistic"]
+LikelihoodKind = Literal["gaussian", "logistic", "bernoulli"]
 BIN = 1.0 / 255.0
 MIN_LOG_SCALE = -7.0  # a scale far below one bin only costs numerical range
 
@@ -49,13 +51,18 @@ def logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     return upper + lower + torch.where(below_top & above_bottom, width, 0.0)
 
 
+def bernoulli_log_prob(x: Tensor, logit: Tensor) -> Tensor:
+    """Nats of each value of `x` in [0, 1] under a Bernoulli distribution given by its logit."""
+    return -binary_cross_entropy_with_logits(logit, x, reduction="none")
+
+
 class PixelLikelihood(nn.Module):
-    """p(image | mean) with one scale per channel, learnt or fixed.
+    """p(image | parameter), the parameter being a mean with one scale per channel, or the logit of `bernoulli`.
 
     Args:
-        kind: `gaussian` or `logistic`.
+        kind: `gaussian`, `logistic` or `bernoulli`.
         channels: C.
-        scale: the fixed scale in units where a channel spans [0, 1]; None learns one per channel.
+        scale: the fixed scale in units where a channel spans [0, 1]; None learns one per channel. `bernoulli` has none.
     """
 
     log_scale: Tensor
@@ -67,13 +74,33 @@ class PixelLikelihood(nn.Module):
         if scale is not None and not scale > 0:
             raise ValueError(f"scale must be above 0, not {scale}")
         self.kind = kind
+        if kind == "bernoulli":
+            return
         start = torch.full((channels, 1, 1), math.log(0.1 if scale is None else scale))
         if scale is None:
             self.log_scale = nn.Parameter(start)
         else:
             self.register_buffer("log_scale", start)
 
-    def forward(self, x: Tensor, mean: Tensor) -> Tensor:
-        """Nats per image `(...)` of images `(..., C, H, W)` in [0, 1], given their means of the same shape."""
+    def forward(self, x: Tensor, parameter: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Nats per image `(...)`.
+
+        Args:
+            x: images `(..., C, H, W)` in [0, 1].
+            parameter: of the same shape, or with more leading dimensions, over which `x` broadcasts.
+            weight: of each pixel `(..., 1, H, W)`; None weighs all by 1.
+        """
+        nats = self._log_prob(x, parameter)
+        if weight is not None:
+            nats = nats * weight
+        return nats.sum(dim=(-3, -2, -1))
+
+    def mean(self, parameter: Tensor) -> Tensor:
+        """The mean image, in [0, 1]."""
+        return torch.sigmoid(parameter) if self.kind == "bernoulli" else parameter.clamp(0.0, 1.0)
+
+    def _log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
+        if self.kind == "bernoulli":
+            return bernoulli_log_prob(x.expand_as(parameter), parameter)
         log_prob = gaussian_log_prob if self.kind == "gaussian" else logistic_log_prob
-        return log_prob(x, mean, self.log_scale.clamp(min=MIN_LOG_SCALE)).sum(dim=(-3, -2, -1))
+        return log_prob(x, parameter, self.log_scale.clamp(min=MIN_LOG_SCALE))

@@ -192,7 +192,7 @@ class _Reader(threading.Thread):
         while (task := self._tasks.get()) is not None and not self._closed:
             try:
                 task.outcomes.set_result(self._read(task.requests))
-            except (_Ended, ReadingError) as exc:
+            except BaseException as exc:  # noqa: BLE001 - whoever waits for the outcome is to hear of it
                 task.outcomes.set_exception(exc)
 
     def close(self) -> None:

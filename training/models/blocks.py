@@ -26,6 +26,18 @@ class Block(nn.Module):
         return nn.functional.silu(h)
 
 
+class Residual(nn.Module):
+    """h + Block(h), at the same side and width."""
+
+    def __init__(self, channels: int, normalise: bool) -> None:
+        super().__init__()
+        self.block = Block(nn.Conv2d(channels, channels, 3, padding=1, bias=not normalise), normalise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = x + self.block(x)
+        return h
+
+
 @torch.no_grad()
 def fold_blocks(source: nn.Module, target: nn.Module) -> None:
     """Copy the weights of `source` into `target`, the same model but for normalisation, which is folded away."""

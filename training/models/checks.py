@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def check_image(size: int, channels: int) -> None:
     if not 8 <= size <= 1024:
@@ -13,3 +15,18 @@ def check_image(size: int, channels: int) -> None:
 def check_at_least(name: str, value: float, least: float) -> None:
     if not value >= least:
         raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be {' or '.join(choices)}, not {value!r}")
+
+
+def check_search(search_dim: int | None, latent_dim: int) -> None:
+    if search_dim is not None and not 1 <= search_dim <= latent_dim:
+        raise ValueError(f"search_dim must be between 1 and the latent's size ({latent_dim}), not {search_dim}")
+
+
+def check_share(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must be between 0 and 1, not {value}")

@@ -9,11 +9,21 @@ import torch
 from torch import Tensor
 
 
-class Loss(NamedTuple):
-    """What is minimised, a scalar in nats per image, and scalars worth plotting."""
+class Batch(NamedTuple):
+    """What one training step is given.
 
-    objective: Tensor
-    scalars: dict[str, Tensor]
+    Args:
+        x: what the encoder sees, `(B, C, S, S)` in [0, 1].
+        target: what the likelihood is of, `(B, C, S, S)`, multiples of 1/255 in [0, 1]; `x` itself unless the
+            objective asks for another (the item on a plain background, the picture without noise).
+        weight: of each pixel in the likelihood, `(B, 1, S, S)`; None weighs all by 1.
+        label: index of the class that conditions the model, `(B,)` int64; None where nothing does.
+    """
+
+    x: Tensor
+    target: Tensor
+    weight: Tensor | None = None
+    label: Tensor | None = None
 
 
 class Posterior(NamedTuple):
@@ -21,6 +31,22 @@ class Posterior(NamedTuple):
 
     mean: Tensor
     log_variance: Tensor
+
+
+class Loss(NamedTuple):
+    """What is minimised, and what objectives over two views need besides, computed once.
+
+    Args:
+        objective: a scalar in nats per image.
+        scalars: worth plotting.
+        latent: the code of `batch.x` as `GradientModel.latent` gives it, with its gradient.
+        posterior: where the model has one.
+    """
+
+    objective: Tensor
+    scalars: dict[str, Tensor]
+    latent: Tensor
+    posterior: Posterior | None = None
 
 
 class Elbo(NamedTuple):
@@ -33,16 +59,29 @@ class Elbo(NamedTuple):
 
 @runtime_checkable
 class GradientModel(Protocol):
-    """A model that Lightning trains by gradient, on an evidence lower bound."""
+    """A model that Lightning trains by gradient."""
 
-    def loss(self, x: Tensor, step: int) -> Loss: ...
+    def loss(self, batch: Batch, step: int) -> Loss:
+        """The objective at a training step (0 is the first)."""
+        ...
 
-    def posterior(self, x: Tensor) -> Posterior: ...
+    def latent(self, x: Tensor) -> Tensor:
+        """The code `(B, latent_dim)` of images `(B, C, S, S)` in [0, 1], without noise and with a gradient."""
+        ...
 
-    def elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> Elbo: ...
+    def finish(self, batches: Iterable[Batch]) -> tuple[GradientModel, Any]:
+        """The model to ship with its config, after a last pass over the training images."""
+        ...
 
-    def finish(self, batches: Iterable[Tensor]) -> tuple[GradientModel, Any]:
-        """The model to ship with its config, after a last pass over the training images `(B, C, H, W)` in [0, 1]."""
+
+@runtime_checkable
+class VariationalModel(GradientModel, Protocol):
+    """A gradient model with a Gaussian posterior and an evidence lower bound."""
+
+    def posterior(self, x: Tensor, label: Tensor | None = None) -> Posterior: ...
+
+    def elbo(self, batch: Batch, *, samples: int | None = None, generator: torch.Generator | None = None) -> Elbo:
+        """The bound of `batch.target` (beta 1, no free bits, weights applied) in nats per image."""
         ...
 
 

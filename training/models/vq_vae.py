@@ -1,0 +1,199 @@
+"""VQ-VAE: an autoencoder whose latent is a map of codes from a learnt codebook.
+
+van den Oord, Vinyals, Kavukcuoglu: Neural Discrete Representation Learning, 2017, https://arxiv.org/abs/1711.00937,
+equation 3: L = -log p(x | z_q(x)) + |sg[z_e(x)] - e|^2 + beta |z_e(x) - sg[e]|^2; the quantiser is
+`training.models.quantise`. Under a prior p over maps, log p(x | z_q(x)) + log p(z_q(x)) bounds log p(x) (section 3.2).
+
+Differs from the paper: the last two terms, means over the map's numbers, are multiplied by half the number of values in
+an image, which weighs them against the nats of a likelihood as against a squared error of unit variance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from training.encoder import Likelihood
+from training.likelihoods import PixelLikelihood
+from training.models.blocks import fold_blocks
+from training.models.checks import check_at_least, check_choice, check_search, check_share
+from training.models.codes import CodeDescriptor, CodePrior, fit_codes
+from training.models.networks import NetworkConfig, decoder_stages, encoder_stages
+from training.models.protocols import Batch, Loss
+from training.models.quantise import Quantised, Update, VectorQuantiser
+from training.models.search import SearchSpace, Turn
+from training.reference import Metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class VqVaeConfig(NetworkConfig):
+    """Configuration of `VqVae`; see also `NetworkConfig`, of which it has the `conv` network alone.
+
+    Args:
+        codes: K, size of the codebook.
+        code_dim: D, numbers in a code's vector.
+        update: how the codebook learns: `ema`, moving averages, or `loss`, by gradient.
+        decay: of the moving averages.
+        commitment: beta.
+        restart: see `VectorQuantiser`.
+        pool: cells along each side of the grid in which codes are pooled for the search vector.
+        histogram_weight: of the code histogram in the search vector, where the pooled part has 1.
+        search_dim: principal axes in the search vector; None keeps all.
+        whitening, turn: see `training.models.search`.
+    """
+
+    widths: tuple[int, ...] = (64, 128, 128)
+    decoder_widths: tuple[int, ...] = (128, 128, 64)
+    codes: int = 256
+    code_dim: int = 32
+    update: Update = "ema"
+    decay: float = 0.99
+    commitment: float = 0.25
+    restart: float = 0.1
+    pool: int = 4
+    histogram_weight: float = 0.5
+    search_dim: int | None = None
+    whitening: float = 0.5
+    turn: Turn = "pca"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.network != "conv":
+            raise ValueError(f"network must be conv, whose maps have places for codes, not {self.network!r}")
+        check_at_least("codes", self.codes, 2)
+        check_at_least("code_dim", self.code_dim, 1)
+        check_choice("update", self.update, get_args(Update))
+        if not 0.0 < self.decay < 1.0:
+            raise ValueError(f"decay must lie between 0 and 1, not {self.decay}")
+        check_at_least("commitment", self.commitment, 0)
+        check_at_least("restart", self.restart, 0)
+        check_at_least("pool", self.pool, 1)
+        check_at_least("histogram_weight", self.histogram_weight, 0)
+        check_share("whitening", self.whitening)
+        self._check_maps()
+
+    def _check_maps(self) -> None:
+        if self.side % self.pool:
+            raise ValueError(f"pool must divide the side of the code map ({self.side}), not be {self.pool}")
+        check_search(self.search_dim, self.code_dim * self.pool**2 + self.codes)
+
+
+class VqVae(nn.Module):
+    """A VQ-VAE; its latents are codes `(B, h, w)` int64.
+
+    Example:
+        >>> vq = VqVae(VqVaeConfig(size=16, widths=(8, 8), decoder_widths=(8, 8), codes=16, code_dim=4, pool=2))
+        >>> vq.codes(torch.rand(2, 3, 16, 16)).shape
+        torch.Size([2, 4, 4])
+    """
+
+    metric: Metric = "cosine"
+    is_exportable = True  # to ONNX
+
+    def __init__(self, config: VqVaeConfig) -> None:
+        super().__init__()
+        self.config = config
+        normalise = config.normalisation == "batch"
+        last, first = config.widths[-1], config.decoder_widths[0]
+        self.encoder = encoder_stages(config.channels, config.widths, config.depth, normalise)
+        self.to_code = nn.Conv2d(last, config.code_dim, 1)
+        self.quantiser = build_quantiser(config)
+        self.from_code = nn.Conv2d(config.code_dim, first, 3, padding=1)
+        self.decoder = decoder_stages(first, config.decoder_widths[1:], config.decoder_depth, normalise)
+        self.out = nn.ConvTranspose2d(config.decoder_widths[-1], config.channels, 4, stride=2, padding=1)
+        self.likelihood = PixelLikelihood(config.likelihood, config.channels, config.scale)
+        self.descriptor = CodeDescriptor(
+            config.codes, config.code_dim, config.side, config.pool, config.histogram_weight
+        )
+        self.prior = CodePrior(config.codes, config.side)
+        search_dim = config.search_dim or self.descriptor.dim
+        self.search = SearchSpace(self.descriptor.dim, search_dim, config.whitening, config.turn)
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def dim(self) -> int:
+        return self.search.dim
+
+    def quantise(self, x: Tensor) -> Quantised:
+        """The quantised map of images `(B, C, S, S)` in [0, 1]."""
+        h = self.encoder((2.0 * x - 1.0).contiguous(memory_format=torch.channels_last))
+        quantised: Quantised = self.quantiser(self.to_code(h).to(x.dtype))
+        return quantised
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Codes `(B, h, w)` of images `(B, C, S, S)` in [0, 1]."""
+        return self.quantise(x).codes
+
+    def latent(self, x: Tensor) -> Tensor:
+        """The pooled code vectors `(B, D pool^2)`, with the straight-through gradient."""
+        return self._pooled(self.quantise(x))
+
+    def embed(self, x: Tensor) -> Tensor:
+        vectors: Tensor = self.search(self.describe(x))
+        return vectors
+
+    def describe(self, x: Tensor) -> Tensor:
+        """What the search vector is made of: see `CodeDescriptor`."""
+        quantised = self.quantise(x)
+        described: Tensor = self.descriptor(quantised.z, quantised.codes)
+        return described
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Mean images `(B, C, S, S)` in [0, 1] of codes `(B, h, w)`."""
+        return self.likelihood.mean(self.parameters_of(self.quantiser.vectors_of(latent)))
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        return self.likelihood.mean(self.parameters_of(self.quantise(x).z))
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Mean images `(count, C, S, S)` in [0, 1] of codes drawn place by place; see `CodePrior`."""
+        return self.decode(self.prior.sample(count, generator))
+
+    def log_likelihood(self, x: Tensor) -> Likelihood:
+        """log p(x | z_q(x)) + log p(z_q(x)), a lower bound, with the `CodePrior`."""
+        quantised = self.quantise(x)
+        nats = self.likelihood(x, self.parameters_of(quantised.z)) + self.prior.log_prob(quantised.codes)
+        return Likelihood(nats, exact=False)
+
+    def loss(self, batch: Batch, step: int) -> Loss:
+        """The paper's objective in nats per image."""
+        quantised = self.quantise(batch.x)
+        nats = self.likelihood(batch.target, self.parameters_of(quantised.z), batch.weight).mean()
+        scalars = {"log_likelihood": nats.detach(), "perplexity": quantised.perplexity}
+        objective = 0.5 * batch.x[0].numel() * quantised.loss - nats
+        return Loss(objective, scalars, self._pooled(quantised))
+
+    @torch.no_grad()
+    def finish(self, batches: Iterable[Batch]) -> tuple[VqVae, Any]:
+        """This model without batch normalisation; its histogram weights, prior and search space fitted."""
+        config = replace(self.config, normalisation="none")
+        model = VqVae(config).to(self.to_code.weight).eval()
+        fold_blocks(self.eval(), model)
+        maps = [model.quantise(batch.x) for batch in batches]
+        fit_codes(model.descriptor, model.prior, [found.codes for found in maps])
+        model.search.fit(torch.cat([model.descriptor(found.z, found.codes).cpu() for found in maps]))
+        return model, config
+
+    def parameters_of(self, z: Tensor) -> Tensor:
+        """The likelihood's parameter `(B, C, S, S)` of quantised maps `(B, D, h, w)`."""
+        h = nn.functional.silu(self.from_code(z.contiguous(memory_format=torch.channels_last)))
+        out: Tensor = self.out(self.decoder(h)).to(z.dtype)
+        return out if self.config.likelihood == "bernoulli" else 0.5 + 0.5 * out
+
+    def _pooled(self, quantised: Quantised) -> Tensor:
+        return nn.functional.avg_pool2d(quantised.z, self.descriptor.cell).flatten(1)
+
+
+def build_quantiser(config: VqVaeConfig) -> VectorQuantiser:
+    return VectorQuantiser(
+        config.codes,
+        config.code_dim,
+        update=config.update,
+        decay=config.decay,
+        commitment=config.commitment,
+        restart=config.restart,
+    )

@@ -1,0 +1,193 @@
+"""VQ-VAE-2: two maps of codes, a coarse one on top for what is global and a fine one below it for the details.
+
+Razavi, van den Oord, Vinyals: Generating Diverse High-Fidelity Images with VQ-VAE-2, 2019,
+https://arxiv.org/abs/1906.00446, algorithm 1: the top map is quantised first; the bottom map is quantised from the
+encoder's features joined with the decoded top map, so that it is conditioned on it; the decoder sees both.
+Both codebooks learn by moving averages or by gradient, as in `training.models.quantise`.
+
+Differs from the paper: as `training.models.vq_vae` does; one top stage, whose side is half that of the bottom map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate, silu
+
+from training.encoder import Likelihood
+from training.likelihoods import PixelLikelihood
+from training.models.blocks import Block, fold_blocks
+from training.models.checks import check_at_least, check_search
+from training.models.codes import CodeDescriptor, CodePrior, fit_codes
+from training.models.networks import decoder_stages, encoder_stages
+from training.models.protocols import Batch, Loss
+from training.models.quantise import Quantised
+from training.models.search import SearchSpace
+from training.models.vq_vae import VqVaeConfig, build_quantiser
+from training.reference import Metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class VqVae2Config(VqVaeConfig):
+    """Configuration of `VqVae2`; see `VqVaeConfig`, whose `widths` lead to the bottom map.
+
+    Args:
+        top_width: channels of the stage between the bottom and the top map.
+        pool: cells along each side of both grids in which codes are pooled.
+    """
+
+    widths: tuple[int, ...] = (64, 128)
+    decoder_widths: tuple[int, ...] = (128, 64)
+    top_width: int = 128
+
+    def _check_maps(self) -> None:
+        check_at_least("top_width", self.top_width, 1)
+        if self.side % 2:
+            raise ValueError(f"size must give a bottom map of an even side, not of {self.side}")
+        if self.side // 2 % self.pool:
+            raise ValueError(f"pool must divide the side of the top map ({self.side // 2}), not be {self.pool}")
+        check_search(self.search_dim, 2 * (self.code_dim * self.pool**2 + self.codes))
+
+
+class Levels(NamedTuple):
+    """What one image is at both levels."""
+
+    top: Quantised
+    bottom: Quantised
+
+
+class VqVae2(nn.Module):
+    """A VQ-VAE-2; its latents are the codes of both levels, top first, flattened: `(B, h w / 4 + h w)` int64.
+
+    Example:
+        >>> config = VqVae2Config(size=16, widths=(8,), decoder_widths=(8,), codes=16, code_dim=4, pool=2, top_width=8)
+        >>> VqVae2(config).codes(torch.rand(2, 3, 16, 16)).shape
+        torch.Size([2, 80])
+    """
+
+    metric: Metric = "cosine"
+    is_exportable = True  # to ONNX
+
+    def __init__(self, config: VqVae2Config) -> None:
+        super().__init__()
+        self.config = config
+        normalise = config.normalisation == "batch"
+        last, first, code_dim = config.widths[-1], config.decoder_widths[0], config.code_dim
+        self.encoder = encoder_stages(config.channels, config.widths, config.depth, normalise)
+        self.encoder_top = Block(
+            nn.Conv2d(last, config.top_width, 4, stride=2, padding=1, bias=not normalise), normalise
+        )
+        self.to_top = nn.Conv2d(config.top_width, code_dim, 1)
+        self.top = build_quantiser(config)
+        self.decoder_top = nn.ConvTranspose2d(code_dim, code_dim, 4, stride=2, padding=1)
+        self.to_bottom = nn.Conv2d(last + code_dim, code_dim, 1)
+        self.bottom = build_quantiser(config)
+        self.from_codes = nn.Conv2d(2 * code_dim, first, 3, padding=1)
+        self.decoder = decoder_stages(first, config.decoder_widths[1:], config.decoder_depth, normalise)
+        self.out = nn.ConvTranspose2d(config.decoder_widths[-1], config.channels, 4, stride=2, padding=1)
+        self.likelihood = PixelLikelihood(config.likelihood, config.channels, config.scale)
+        sides = (config.side // 2, config.side)
+        self.descriptor_top, self.descriptor = (
+            CodeDescriptor(config.codes, code_dim, side, config.pool, config.histogram_weight) for side in sides
+        )
+        self.prior_top, self.prior = (CodePrior(config.codes, side) for side in sides)
+        latent_dim = 2 * (code_dim * config.pool**2 + config.codes)
+        self.search = SearchSpace(latent_dim, config.search_dim or latent_dim, config.whitening, config.turn)
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def dim(self) -> int:
+        return self.search.dim
+
+    def quantise(self, x: Tensor) -> Levels:
+        """Both quantised maps of images `(B, C, S, S)` in [0, 1]."""
+        h = self.encoder((2.0 * x - 1.0).contiguous(memory_format=torch.channels_last))
+        top = self.top(self.to_top(self.encoder_top(h)).to(x.dtype))
+        conditioned = torch.cat([h, self.decoder_top(top.z).to(h.dtype)], dim=1)
+        return Levels(top, self.bottom(self.to_bottom(conditioned).to(x.dtype)))
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Codes of images `(B, C, S, S)` in [0, 1], as `decode` takes them."""
+        levels = self.quantise(x)
+        return torch.cat([level.codes.flatten(1) for level in levels], dim=1)
+
+    def latent(self, x: Tensor) -> Tensor:
+        """The pooled code vectors of both levels `(B, 2 D pool^2)`, with the straight-through gradient."""
+        return self._pooled(self.quantise(x))
+
+    def embed(self, x: Tensor) -> Tensor:
+        vectors: Tensor = self.search(self.describe(self.quantise(x)))
+        return vectors
+
+    def describe(self, levels: Levels) -> Tensor:
+        """What the search vector is made of: a `CodeDescriptor` for each level."""
+        top, bottom = levels
+        return torch.cat([self.descriptor_top(top.z, top.codes), self.descriptor(bottom.z, bottom.codes)], dim=1)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Mean images `(B, C, S, S)` in [0, 1] of codes as `codes` gives them."""
+        top, bottom = self.split(latent)
+        return self.likelihood.mean(self.parameters_of(self.top.vectors_of(top), self.bottom.vectors_of(bottom)))
+
+    def split(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """The top codes `(B, h / 2, w / 2)` and the bottom codes `(B, h, w)`."""
+        side = self.config.side
+        top, bottom = latent[:, : side**2 // 4], latent[:, side**2 // 4 :]
+        return top.reshape(-1, side // 2, side // 2), bottom.reshape(-1, side, side)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        levels = self.quantise(x)
+        return self.likelihood.mean(self.parameters_of(levels.top.z, levels.bottom.z))
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Mean images `(count, C, S, S)` in [0, 1] of codes drawn place by place; see `CodePrior`."""
+        drawn = [prior.sample(count, generator).flatten(1) for prior in (self.prior_top, self.prior)]
+        return self.decode(torch.cat(drawn, dim=1))
+
+    def log_likelihood(self, x: Tensor) -> Likelihood:
+        """log p(x | codes) + log p(codes), a lower bound, with a `CodePrior` for each level."""
+        levels = self.quantise(x)
+        nats = self.likelihood(x, self.parameters_of(levels.top.z, levels.bottom.z))
+        nats = nats + self.prior_top.log_prob(levels.top.codes) + self.prior.log_prob(levels.bottom.codes)
+        return Likelihood(nats, exact=False)
+
+    def loss(self, batch: Batch, step: int) -> Loss:
+        """The objective of `VqVae`, with the quantisers' terms of both levels."""
+        levels = self.quantise(batch.x)
+        parameter = self.parameters_of(levels.top.z, levels.bottom.z)
+        nats = self.likelihood(batch.target, parameter, batch.weight).mean()
+        scalars = {
+            "log_likelihood": nats.detach(),
+            "perplexity_top": levels.top.perplexity,
+            "perplexity": levels.bottom.perplexity,
+        }
+        objective = 0.5 * batch.x[0].numel() * (levels.top.loss + levels.bottom.loss) - nats
+        return Loss(objective, scalars, self._pooled(levels))
+
+    @torch.no_grad()
+    def finish(self, batches: Iterable[Batch]) -> tuple[VqVae2, Any]:
+        """This model without batch normalisation; histogram weights, priors and search space fitted."""
+        config = replace(self.config, normalisation="none")
+        model = VqVae2(config).to(self.to_top.weight).eval()
+        fold_blocks(self.eval(), model)
+        found = [model.quantise(batch.x) for batch in batches]
+        fit_codes(model.descriptor_top, model.prior_top, [levels.top.codes for levels in found])
+        fit_codes(model.descriptor, model.prior, [levels.bottom.codes for levels in found])
+        model.search.fit(torch.cat([model.describe(levels).cpu() for levels in found]))
+        return model, config
+
+    def parameters_of(self, top: Tensor, bottom: Tensor) -> Tensor:
+        """The likelihood's parameter `(B, C, S, S)` of both quantised maps."""
+        both = torch.cat([bottom, interpolate(top, scale_factor=2.0, mode="nearest")], dim=1)
+        h = silu(self.from_codes(both.contiguous(memory_format=torch.channels_last)))
+        out: Tensor = self.out(self.decoder(h)).to(top.dtype)
+        return out if self.config.likelihood == "bernoulli" else 0.5 + 0.5 * out
+
+    def _pooled(self, levels: Levels) -> Tensor:
+        top = avg_pool2d(levels.top.z, self.descriptor_top.cell)
+        bottom = avg_pool2d(levels.bottom.z, self.descriptor.cell)
+        return torch.cat([top.flatten(1), bottom.flatten(1)], dim=1)
