@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from training.figures import latent_use
+from training.figures import code_use, latent_use
 from training.pictures import GAP, tile
 
 
@@ -14,6 +15,11 @@ def test_units_whose_mean_moves_are_active() -> None:
     use = latent_use(means, kl)
     assert use.active_units == 1
     assert use.kl_per_unit == [2.0, 0.0, 3.0]
+
+
+def test_codes_in_use_are_counted_and_their_entropy_taken() -> None:
+    assert code_use(torch.tensor([[5, 5], [0, 7]])) == (3, pytest.approx(2 ** (0.5 * 1 + 2 * 0.25 * 2)))
+    assert code_use(torch.zeros(4, 3, dtype=torch.long)) == (1, 1.0)
 
 
 def test_a_grid_has_its_images_row_by_row_on_white() -> None:

@@ -117,7 +117,7 @@ class Cvae(Vae):
         if not self.config.label_in_encoder:
             return None
         if label is None:
-            return x.new_zeros(len(x), self.config.classes)
+            return x.new_zeros(x.shape[0], self.config.classes)  # `len` would fix the batch size of an exported graph
         given = one_hot(label, self.config.classes).to(x)
         if self.training and self.config.label_dropout > 0:
             given = given * (torch.rand(len(x), 1, device=x.device) >= self.config.label_dropout)

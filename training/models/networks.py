@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -94,7 +95,7 @@ class NetworkConfig:
 def encoder_stages(channels: int, widths: tuple[int, ...], depth: int, normalise: bool) -> nn.Sequential:
     """Stages of `widths`, each of which halves the side; 3 x 3 convolutions of stride 2, which are cheap on a CPU."""
     stages = nn.Sequential()
-    for place, (before, after) in enumerate(zip((channels, *widths[:-1]), widths, strict=True)):
+    for place, (before, after) in enumerate(pairwise((channels, *widths))):
         stages.append(Block(nn.Conv2d(before, after, 3, stride=2, padding=1, bias=not normalise), normalise))
         for _ in range(depth if place else 0):
             stages.append(Residual(after, normalise))
@@ -104,7 +105,7 @@ def encoder_stages(channels: int, widths: tuple[int, ...], depth: int, normalise
 def decoder_stages(channels: int, widths: tuple[int, ...], depth: int, normalise: bool) -> nn.Sequential:
     """From `channels` through stages of `widths`, each of which doubles the side."""
     stages = nn.Sequential()
-    for before, after in zip((channels, *widths[:-1]), widths, strict=True):
+    for before, after in pairwise((channels, *widths)):
         for _ in range(depth):
             stages.append(Residual(before, normalise))
         convolution = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=not normalise)
@@ -115,7 +116,7 @@ def decoder_stages(channels: int, widths: tuple[int, ...], depth: int, normalise
 def layers(units: tuple[int, ...], activation: Activation) -> nn.Sequential:
     """Fully connected layers from `units[0]` inputs on, each with its activation."""
     stages = nn.Sequential()
-    for before, after in zip(units, units[1:], strict=False):
+    for before, after in pairwise(units):
         stages.append(nn.Linear(before, after))
         stages.append(ACTIVATIONS[activation]())
     return stages

@@ -10,42 +10,81 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.encoder import Encoder, GenerativeModel, load_encoder
+from training.encoder import Encoder, GenerativeModel, LikelihoodModel, load_encoder
+from training.export import check_agreement, to_onnx
 from training.models import MODELS
-from training.models.protocols import GradientModel, IncrementalModel
+from training.models.protocols import Batch, GradientModel, IncrementalModel, VariationalModel
 from training.preprocessing import Preprocessing
 
 SIZE = 16
+CONV: dict[str, Any] = {"widths": (6, 8), "decoder_widths": (8, 6), "normalisation": "none"}
+CODES: dict[str, Any] = {"codes": 8, "code_dim": 3, "pool": 2, "restart": 0.0}
 TINY: dict[str, dict[str, Any]] = {
+    "ae": {**CONV, "latent_dim": 5},
+    "beta-vae": {**CONV, "latent_dim": 5},
+    "cvae": {**CONV, "latent_dim": 5, "classes": 3},
     "hog": {},
     "pca": {"components": 6, "oversample": 2},
     "pixels": {},
-    "vae": {"widths": (6, 8), "decoder_widths": (8, 6), "latent_dim": 5, "normalisation": "none"},
+    "vae": {**CONV, "latent_dim": 5},
+    "vq-vae": {**CONV, **CODES},
+    "vq-vae-2": {**CONV, **CODES, "top_width": 6},
 }
-# For every setting of every config, another value than the tiny one: something must come out differently.
+# For every setting of every config, another value than the tiny one: something must come out differently. Settings of
+# a network that the tiny one is not are changed together with the network itself.
+OTHER_NETWORK: dict[str, Any] = {
+    "size": 8,
+    "channels": 1,
+    "network": "mlp",
+    "widths": (4, 8),
+    "decoder_widths": (8, 4),
+    "depth": 1,
+    "decoder_depth": 1,
+    "hidden": ((7, 9), {"network": "mlp"}),
+    "activation": ("relu", {"network": "mlp"}),
+    "normalisation": "batch",
+    "likelihood": "logistic",
+    "scale": 0.5,
+}
+OTHER_SEARCH: dict[str, Any] = {"search_dim": 3, "whitening": 1.0, "turn": "zca"}
+OTHER_VAE: dict[str, Any] = {
+    **OTHER_NETWORK,
+    **OTHER_SEARCH,
+    "latent_dim": 4,
+    "beta": 3.0,
+    "free_bits": 2.0,
+    "warmup_steps": 10,
+    "samples": 2,
+}
+OTHER_CODES: dict[str, Any] = {
+    **{name: value for name, value in OTHER_NETWORK.items() if name not in ("network", "hidden", "activation")},
+    **OTHER_SEARCH,
+    "size": 32,
+    "codes": 9,
+    "code_dim": 4,
+    "update": "loss",
+    "decay": 0.5,
+    "commitment": 1.0,
+    "restart": 30.0,
+    "pool": 1,
+    "histogram_weight": 2.0,
+}
 OTHER: dict[str, dict[str, Any]] = {
+    "ae": {**OTHER_NETWORK, **OTHER_SEARCH, "latent_dim": 4, "noise": 0.3},
+    "beta-vae": OTHER_VAE,
+    "cvae": {**OTHER_VAE, "classes": 4, "label_in_encoder": False, "label_dropout": 1.0},
     "hog": {"size": 24, "channels": 1, "orientations": 5, "cell": 4, "block": 1},
     "pca": {"size": 8, "channels": 1, "components": 4, "oversample": 1, "whitening": 1.0},
     "pixels": {"size": 8, "channels": 1},
-    "vae": {
-        "size": 8,
-        "channels": 1,
-        "widths": (4, 8),
-        "decoder_widths": (8, 4),
-        "latent_dim": 4,
-        "likelihood": "logistic",
-        "scale": 0.5,
-        "beta": 3.0,
-        "free_bits": 2.0,
-        "warmup_steps": 10,
-        "samples": 2,
-        "normalisation": "batch",
-        "search_dim": 3,
-        "whitening": 1.0,
-    },
+    "vae": OTHER_VAE,
+    "vq-vae": OTHER_CODES,
+    "vq-vae-2": {**OTHER_CODES, "top_width": 4},
 }
+MLP_ONLY = ("network", "hidden", "activation")  # families of code maps have `conv` alone
 ALL = sorted(MODELS)
 GENERATIVE = [name for name in ALL if issubclass(MODELS[name].model, GenerativeModel)]
+JUDGING = [name for name in ALL if issubclass(MODELS[name].model, LikelihoodModel)]
+VARIATIONAL = [name for name in ALL if issubclass(MODELS[name].model, VariationalModel)]
 GRADIENT = [name for name in ALL if issubclass(MODELS[name].model, GradientModel)]
 
 
@@ -55,6 +94,12 @@ def make_images(count: int, *, size: int = SIZE, channels: int = 3, seed: int = 
     coarse = torch.rand(count, channels, 4, 4, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear")
     return torch.round(smooth * 255.0) / 255.0
+
+
+def batch_of(model: Any, x: Tensor) -> Batch:
+    """Images as targets of themselves, with labels by turns where a model is conditioned on them."""
+    classes = getattr(model.config, "classes", None)
+    return Batch(x, x, None, None if classes is None else torch.arange(len(x)) % classes)
 
 
 def build(family: str, **changes: Any) -> Any:
@@ -75,9 +120,9 @@ def fitted(family: str, **changes: Any) -> Any:
         model.train()
         for step in range(2):
             optimiser.zero_grad()
-            model.loss(x, step).objective.backward()
+            model.loss(batch_of(model, x), step).objective.backward()
             optimiser.step()
-        model, _ = model.finish([x])
+        model, _ = model.eval().finish([batch_of(model, x)])
     return model.eval()
 
 
@@ -121,13 +166,19 @@ def test_an_encoder_comes_back_from_disk_with_its_id_and_its_vectors(family: str
 
 
 @pytest.mark.parametrize("family", GENERATIVE)
-def test_a_generative_model_decodes_samples_and_judges_images(family: str) -> None:
+def test_a_generative_model_reconstructs_and_samples(family: str) -> None:
     encoder = as_encoder(fitted(family), family)
     x = make_images(4)
     for images in (encoder.reconstruct(x), encoder.model.sample(4, torch.Generator().manual_seed(1)).detach()):
         assert images.shape == x.shape
         assert 0.0 <= float(images.min()) and float(images.max()) <= 1.0
     assert not torch.equal(encoder.model.sample(2), encoder.model.sample(2))
+
+
+@pytest.mark.parametrize("family", JUDGING)
+def test_a_likelihood_is_finite_repeatable_and_lower_for_noise(family: str) -> None:
+    encoder = as_encoder(fitted(family), family)
+    x = make_images(4)
     likelihood = encoder.log_likelihood(x)
     assert likelihood.nats.shape == (4,) and bool(torch.isfinite(likelihood.nats).all())
     assert torch.equal(likelihood.nats, encoder.log_likelihood(x).nats)
@@ -139,39 +190,110 @@ def test_a_generative_model_decodes_samples_and_judges_images(family: str) -> No
 @pytest.mark.parametrize("normalisation", ["batch", "none"])
 def test_the_gradient_reaches_every_parameter(family: str, normalisation: str) -> None:
     model = build(family, normalisation=normalisation).train()
-    model.loss(make_images(8), step=0).objective.backward()
+    if hasattr(model, "quantise"):  # with an empty codebook start, all vectors would be codes themselves: no error
+        model.loss(batch_of(model, make_images(8, seed=5)), step=0)
+    model.loss(batch_of(model, make_images(8)), step=0).objective.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and bool((parameter.grad != 0).any()), name
 
 
 @pytest.mark.parametrize("family", GRADIENT)
 def test_a_model_learns_one_batch_by_heart(family: str) -> None:
-    model = build(family, warmup_steps=0, widths=(16, 32), decoder_widths=(32, 16), latent_dim=16).train()
+    wide: dict[str, Any] = {"widths": (16, 32), "decoder_widths": (32, 16)}
+    changes: dict[str, Any] = {**wide, "latent_dim": 16}
+    if "codes" in TINY[family]:
+        changes = {**wide, "codes": 64, "code_dim": 8}
+    model = build(family, **changes).train()
     x = make_images(8)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for step in range(120):
+    for step in range(150):
         optimiser.zero_grad()
-        model.loss(x, step).objective.backward()
+        model.loss(batch_of(model, x), step).objective.backward()
         optimiser.step()
     error = torch.square(model.eval().reconstruct(x) - x).mean().detach()
     assert float(error) < 0.1 * float(x.var())
 
 
-@pytest.mark.parametrize(("family", "setting"), [(f, field.name) for f in ALL for field in fields(MODELS[f].config)])
+@pytest.mark.parametrize("family", GRADIENT)
+def test_a_pixel_without_weight_has_no_influence(family: str) -> None:
+    model = build(family).eval()
+    x = make_images(4)
+    weight = torch.ones(4, 1, SIZE, SIZE)
+    weight[:, :, :8] = 0.0
+    changed = x.clone()
+    changed[:, :, :8] = 1.0 - changed[:, :, :8]
+    outcomes = []
+    for target in (x, changed):
+        torch.manual_seed(0)
+        outcomes.append(model.loss(batch_of(model, x)._replace(target=target, weight=weight), step=0).objective)
+    assert torch.equal(*outcomes)
+
+
+@pytest.mark.parametrize("family", GRADIENT)
+def test_the_loss_comes_with_the_latent_that_the_model_gives(family: str) -> None:
+    model = build(family).eval()
+    batch = batch_of(model, make_images(4))._replace(label=None)
+    if family == "cvae":
+        model = build(family, label_in_encoder=False).eval()
+        batch = batch_of(model, make_images(4))
+    loss = model.loss(batch, step=0)
+    torch.testing.assert_close(loss.latent, model.latent(batch.x))
+    assert loss.latent.requires_grad
+    assert (loss.posterior is not None) == (family in VARIATIONAL)
+
+
+@pytest.mark.parametrize("family", [name for name in ALL if getattr(MODELS[name].model, "is_exportable", False)])
+def test_the_onnx_graph_gives_the_vectors_of_torch(family: str) -> None:
+    encoder = as_encoder(fitted(family), family)
+    check_agreement(encoder, to_onnx(encoder))
+
+
+@pytest.mark.parametrize("family", GRADIENT)
+@pytest.mark.parametrize(("size", "widths"), [(28, (4, 6)), (32, (4, 6)), (64, (4, 6, 6)), (128, (4, 4, 6, 6))])
+def test_the_image_size_and_grey_are_settings(family: str, size: int, widths: tuple[int, ...]) -> None:
+    changes = {"size": size, "channels": 1, "widths": widths, "decoder_widths": widths[::-1], "depth": 1}
+    if size == 28 and family == "vq-vae":
+        changes["pool"] = 7
+    if family == "vq-vae-2":
+        changes |= {"widths": widths[1:], "decoder_widths": widths[1:][::-1]}
+        changes["pool"] = 7 if size == 28 else 2
+    model = build(family, **changes).eval()
+    x = make_images(2, size=size, channels=1)
+    assert model.reconstruct(x).shape == x.shape
+    assert model.embed(x).shape == (2, model.dim)
+
+
+SETTINGS = [
+    (family, field.name)
+    for family in ALL
+    for field in fields(MODELS[family].config)
+    if not (family.startswith("vq") and field.name in MLP_ONLY)
+]
+
+
+@pytest.mark.parametrize(("family", "setting"), SETTINGS)
 def test_every_setting_has_an_effect(family: str, setting: str) -> None:
-    outcomes = [_outcome(family, {}), _outcome(family, {setting: OTHER[family][setting]})]
-    assert not torch.equal(*outcomes)
+    other = OTHER[family][setting]
+    value, base = other if isinstance(other, tuple) and isinstance(other[-1], dict) else (other, {})
+    assert not torch.equal(_outcome(family, base), _outcome(family, {**base, setting: value}))
+
+
+@pytest.mark.parametrize("family", ["vq-vae", "vq-vae-2"])
+def test_code_maps_need_convolutions(family: str) -> None:
+    with pytest.raises(ValueError, match="network must be conv, whose maps have places for codes, not 'mlp'"):
+        build(family, network="mlp")
 
 
 def _outcome(family: str, changes: dict[str, Any]) -> Tensor:
-    """Search vectors after a fit, and for models with a gradient the objective at step 0."""
+    """Search vectors after a fit, and for models with a gradient the objective and what two steps made of it."""
     model = fitted(family, **changes)
     x = make_images(6, size=model.config.size, channels=model.config.channels, seed=3)
     parts = [model.embed(x).detach().flatten()]
     if family in GRADIENT:
-        torch.manual_seed(1)
         trained = build(family, **changes).train()
-        parts.append(trained.loss(x, step=0).objective.detach()[None])
+        for step in range(2):
+            torch.manual_seed(1)
+            parts.append(trained.loss(batch_of(trained, x), step).objective.detach()[None])
     return torch.cat(parts)
 
 

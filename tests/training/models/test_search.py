@@ -52,3 +52,21 @@ def test_a_dead_latent_is_not_blown_up() -> None:
 def test_sizes_and_exponents_out_of_range_are_refused(dim: int, whitening: float) -> None:
     with pytest.raises(ValueError, match="must be between"):
         SearchSpace(6, dim, whitening)
+
+
+def test_zca_keeps_the_distances_of_pca_and_stays_near_the_latents(latents: torch.Tensor) -> None:
+    pca, zca = SearchSpace(6, 6, 1.0), SearchSpace(6, 6, 1.0, "zca")
+    pca.fit(latents)
+    zca.fit(latents)
+    torch.testing.assert_close(torch.pdist(zca(latents)), torch.pdist(pca(latents)), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(zca.projection, zca.projection.T, atol=1e-5, rtol=0)
+    centred = latents - latents.mean(dim=0)
+    aligned = [(centred * made(latents)).sum() for made in (zca, pca)]
+    assert aligned[0] > aligned[1]
+
+
+def test_zca_of_a_few_axes_has_the_size_of_the_latents(latents: torch.Tensor) -> None:
+    made = SearchSpace(6, 2, 0.5, "zca")
+    made.fit(latents)
+    assert made.dim == 6 and made(latents).shape == latents.shape
+    assert int(torch.linalg.matrix_rank(made.projection)) == 2
