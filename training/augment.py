@@ -25,14 +25,14 @@ def augment_batch(x: Tensor, settings: Augment, masks: Tensor | None = None) -> 
     """Change each image of a batch `(B, C, H, W)` in [0, 1] by draws from the global generator, all but erasing.
 
     Args:
-        masks: `(B, 1, H, W)` in [0, 1], which go through the very geometry of their images.
+        masks: `(B, 1, H, W)` in [0, 1], which go through the very geometry of their images; 0 beyond their edges.
 
     Returns:
         Images of the same shape whose values are multiples of 1/255, as 8-bit likelihoods need, and their masks.
     """
     both = x if masks is None else torch.cat([x, masks], dim=1)
-    moved = _move(both, settings)
-    images, moved_masks = (moved, None) if masks is None else (moved[:, :-1], moved[:, -1:])
+    moved, inside = _move(both, settings)
+    images, moved_masks = (moved, None) if masks is None else (moved[:, :-1], moved[:, -1:] * inside)
     coloured = _recolour(images, settings)
     if coloured is not x:
         coloured = to_8_bit(coloured)
@@ -61,11 +61,12 @@ def to_8_bit(x: Tensor) -> Tensor:
     return torch.round(x.clamp(0.0, 1.0) * 255.0) / 255.0
 
 
-def _move(x: Tensor, settings: Augment) -> Tensor:
+def _move(x: Tensor, settings: Augment) -> tuple[Tensor, Tensor | float]:
+    """The pictures, continued at their edges by their mirror images, and what of them is no such continuation."""
     mirrored = torch.rand(len(x), device=x.device) < 0.5 if settings.flip else None
     is_still = settings.crop == 1 and settings.aspect == 1 and not _turns(settings)
     if is_still:
-        return x if mirrored is None else torch.where(mirrored[:, None, None, None], x.flip(3), x)
+        return (x if mirrored is None else torch.where(mirrored[:, None, None, None], x.flip(3), x)), 1.0
     maps = _crops(x, settings, mirrored)
     if _turns(settings):
         maps = maps @ _turnings(x, settings)
@@ -73,7 +74,8 @@ def _move(x: Tensor, settings: Augment) -> Tensor:
         grid = affine_grid(maps[:, :2], list(x.shape), align_corners=False)
     else:
         grid = _projective_grid(maps @ _tilts(x, settings.perspective), x)
-    return grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    inside = (grid.abs() <= 1.0).all(dim=3)[:, None].to(x.dtype)
+    return grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False), inside
 
 
 def _turns(settings: Augment) -> bool:

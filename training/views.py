@@ -40,6 +40,8 @@ class ViewMaker:
         x, masks = plain_images(examples)
         if augmented:
             x, masks = augment_batch(x, settings, masks)
+            if masks is not None and examples.has_mask is not None:  # all of a picture without a mask is its item
+                masks = torch.where(examples.has_mask[:, None, None, None], masks, 1.0)
         seen, label = x, examples.labels
         if self.bank is not None and masks is not None:
             seen, numbers = self._on_other_backgrounds(x, masks, examples)

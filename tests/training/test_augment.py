@@ -91,11 +91,23 @@ def test_aspect_makes_a_crop_keep_other_shares_of_its_sides() -> None:
 
 
 def test_masks_go_through_the_same_geometry_as_their_images() -> None:
-    shapes = (batch(32) > 0.5).float()[:, :1]
+    shapes = torch.zeros(32, 1, 48, 48)
+    shapes[:, :, 20:28, 20:28] = (torch.rand(32, 1, 8, 8) > 0.5).float()  # far enough in to stay in the picture
     settings = Augment(crop=0.6, aspect=1.3, rotate=40, scale=0.2, translate=0.1, shear=15, perspective=0.3)
     images, masks = augment_batch(shapes.expand(-1, 3, -1, -1), settings, shapes)
     assert masks is not None
     torch.testing.assert_close(images, masks.expand(-1, 3, -1, -1), atol=0.5 / 255 + 1e-6, rtol=0)
+    assert float(masks.mean()) > 0.01
+
+
+def test_what_lies_beyond_an_images_edge_is_no_item() -> None:
+    """The picture goes on as its mirror image, which would show the item twice."""
+    x, masks = torch.ones(50, 3, 32, 32), torch.ones(50, 1, 32, 32)
+    images, moved = augment_batch(x, Augment(flip=False, scale=0.5), masks)
+    assert moved is not None
+    assert float(images.min()) == 1.0
+    shares = moved.mean(dim=(1, 2, 3))
+    assert float(shares.min()) < 0.4 and float(shares.max()) == 1.0
 
 
 def test_colours_leave_masks_alone() -> None:
