@@ -93,12 +93,14 @@ def embed(
     """Write the vectors of a source's images to a file: ids, vectors, encoder_id."""
     from indexer.embed import embed_source
     from training.data.sources import read_source
+    from training.files import check_output_file
     from training.reference import describe_encoder
 
-    described = describe_encoder(encoder)
-    entries = list(read_source(source))
     if out.suffix != ".npz":
         raise InvalidRequestError("out", f"{out}: name a file that ends in .npz")
+    check_output_file(out)
+    described = describe_encoder(encoder)
+    entries = list(read_source(source))
     with progress_bar("embedding", "img") as progress:
         progress.started(len(entries))
         report = embed_source(entries, described, out, advance=progress.advance, processes=processes, device=device)
@@ -122,13 +124,16 @@ def evaluate(
     more: Annotated[list[str] | None, typer.Argument(metavar="[REF...]", help="More encoders.")] = None,
     report: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
     baselines: Annotated[bool, typer.Option(help="Set pixels, pca and hog beside them.")] = True,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of the order of ties.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap and of the order of ties.")] = 0,
     json_output: JsonOption = False,
 ) -> None:
     """Measure retrieval quality offline, with 95 % intervals, beside simple baselines."""
     from indexer.evaluate import evaluate_retrieval
     from training.data.sources import read_images
+    from training.files import check_output_file
 
+    if report is not None:
+        check_output_file(report)
     refs = [*(encoder or []), *(more or [])] or ["default"]
     gallery_images, gallery_problems = read_images(gallery)
     query_images, query_problems = read_images(queries)
@@ -139,6 +144,8 @@ def evaluate(
             gallery_images, query_images, relevance, refs, baselines=baselines, seed=seed,
             started=progress.started, advance=progress.advance,
         )  # fmt: skip
+    for remark in evaluation.notes:
+        note(remark)
     if report is not None:
         from indexer.evaluate.report import write_report
 

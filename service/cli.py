@@ -108,6 +108,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as exc:  # a full or failing disk, a folder that may not be written
+        fail(f"{exc.filename or 'input or output'}: {exc.strerror or exc}")
 
 
 if __name__ == "__main__":

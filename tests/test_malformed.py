@@ -144,6 +144,25 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
         lambda: ["evaluate", "--gallery", PHOTO_FOLDER, "--queries", PHOTO_FOLDER, "--relevance", "nope.qrels"],
         "nope.qrels",
     ),
+    "evaluate-report-is-a-directory": (
+        lambda: ["evaluate", "--gallery", "no", "--queries", "no", "--report", empty_folder()],
+        "empty: is a directory; name a file",
+    ),
+    "evaluate-report-below-a-file": (
+        lambda: ["evaluate", "--gallery", "no", "--queries", "no", "--report", write("file", "x") + "/a/r.html"],
+        "file/a: cannot be written to",
+    ),
+    "evaluate-report-nowhere": (
+        lambda: ["evaluate", "--gallery", "no", "--queries", "no", "--report", "/proc/nothing/r.html"],
+        "/proc/nothing: cannot be written to",
+    ),
+    "embed-out-below-a-file": (
+        lambda: ["embed", ".", "--encoder", "hog", "--out", write("file", "x") + "/v.npz"],
+        "file: cannot be written to .it is a file",
+    ),
+    "embed-out-nowhere": (lambda: ["embed", ".", "--encoder", "hog", "--out", "/proc/v.npz"], "cannot be written to"),
+    "index-home-nowhere": (lambda: ["index", ".", "--home", "/proc/nothing/home"], "cannot be made"),
+    "index-locks-are-a-file": (lambda: ["index", ".", "--home", home_with("locks")], "locks: File exists"),
     "evaluate-gallery": (lambda: ["evaluate", "--gallery", "no", "--queries", "no"], "no such folder"),
     "generations-activate": (lambda: ["generations", "activate", "9"], "no generation 9; there is 1"),
     "generations-rollback": (lambda: ["generations", "rollback"], "no earlier generation"),
@@ -164,6 +183,12 @@ def broken_encoder() -> str:
 def empty_folder() -> str:
     Path("empty").mkdir()
     return "empty"
+
+
+def home_with(file: str) -> str:
+    Path("home").mkdir()
+    write(f"home/{file}", "x")
+    return "home"
 
 
 def full_folder() -> str:
@@ -210,6 +235,7 @@ def test_searching_by_a_bad_file_names_it_and_the_reason(
         ["nonsense"],
         ["index"],
         ["serve", "--port", "99999"],
+        ["evaluate", "--gallery", ".", "--queries", ".", "--seed", "-1"],
         ["train"],
         ["embed", "x"],
     ],
@@ -218,6 +244,28 @@ def test_wrong_usage_exits_2(arguments: list[str], run: Callable[..., tuple[int,
     status, error = run(*arguments)
     assert status == 2
     assert "Usage: nitamono" in error and "Traceback" not in error
+
+
+def test_evaluating_against_one_photo_leaves_pca_out_and_gives_null_where_there_is_no_figure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = write_photos(tmp_path / "shop", 1)
+    report = tmp_path / "new" / "r.html"
+    sources = ["--gallery", str(shop), "--queries", str(shop), "--report", str(report)]
+    monkeypatch.setattr(sys, "argv", ["nitamono", "evaluate", *sources, "--encoder", "pixels", "--json"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    printed = capsys.readouterr()
+    assert stop.value.code == 0, printed.err
+    assert "pca is left out: it is fitted on the gallery, which needs 2 images" in printed.err
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    document = json.loads(printed.out, parse_constant=refuse)
+    assert set(document["encoders"]) == {"pixels", "hog"}
+    assert document["encoders"]["pixels"]["map"] == {"value": None, "ci": [None, None]}
+    assert report.stat().st_size > 0
 
 
 def test_every_bad_file_of_a_batch_is_listed_and_every_odd_one_is_indexed(

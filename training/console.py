@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, NamedTuple, NoReturn
 
@@ -15,9 +16,24 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 
 def say(document: Any, as_json: bool, text: str) -> None:
     """Print a command's result: the document as JSON, or its text."""
-    line = json.dumps(document, ensure_ascii=False, indent=2, default=str) if as_json else text
+    line = to_json(document) if as_json else text
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+def to_json(document: Any) -> str:
+    """JSON that every parser takes: a number without a value (NaN, infinity) is null."""
+    return json.dumps(_finite(document), ensure_ascii=False, indent=2, default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
 
 
 def note(line: str) -> None:

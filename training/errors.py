@@ -3,6 +3,7 @@
 NitamonoError (ValueError)      what the CLI prints in one line; exit status 1
 ├── ImageError                  bytes that are no image we can use
 ├── SourceError                 a folder or manifest that cannot be read at all
+├── OutputError                 a file or folder that cannot be written
 ├── ReadingError                reading processes that cannot be started
 ├── RecipeError                 a recipe or ``--set`` value that is not valid
 └── EncoderError                an encoder directory or reference that is not valid
@@ -19,6 +20,10 @@ class ImageError(NitamonoError):
 
 class SourceError(NitamonoError):
     """A folder or manifest that cannot be read at all (single bad rows are `SourceProblem`s, not errors)."""
+
+
+class OutputError(NitamonoError):
+    """A file or folder that was asked for cannot be written."""
 
 
 class ReadingError(NitamonoError):

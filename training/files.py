@@ -8,6 +8,8 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from training.errors import OutputError
+
 
 def fsync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
@@ -35,6 +37,30 @@ def publish_file(path: Path, data: bytes) -> Path:
         aside.unlink(missing_ok=True)
     fsync_directory(path.parent)
     return path
+
+
+def check_output_file(path: Path) -> None:
+    """Find out before the work whether a file can be written; folders above it are made.
+
+    Raises:
+        OutputError: it is a directory, or its folder cannot be made or written to.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path}: is a directory; name a file")
+    check_output_folder(path.parent)
+
+
+def check_output_folder(folder: Path) -> None:
+    """Make a folder, and find out whether files can be written there; OutputError where they cannot."""
+    probe = folder / f".nitamono-{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except FileExistsError as exc:
+        raise OutputError(f"{folder}: cannot be written to (it is a file, not a folder)") from exc
+    except OSError as exc:
+        raise OutputError(f"{folder}: cannot be written to ({exc.strerror})") from exc
 
 
 def publish_directory(directory: Path, files: Mapping[str, bytes]) -> Path:

@@ -71,6 +71,7 @@ class Evaluation:
     identical: int
     rejected: list[SourceProblem]
     encoders: dict[str, EncoderResult] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # what was left out, and why
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -81,6 +82,7 @@ class Evaluation:
             "queries_without_relevant": self.without_relevant,
             "identical_pairs_left_out": self.identical,
             "rejected": [{"where": p.where, "image": p.image, "reason": p.reason} for p in self.rejected],
+            "notes": self.notes,
             "encoders": {name: result.to_json() for name, result in self.encoders.items()},
         }
 
@@ -153,6 +155,9 @@ def evaluate_retrieval(
     for name, described in loaded:
         began = perf_counter()
         pair = sets.of(described.preprocessing)
+        if described.ref is None and len(pair.gallery.images) < 2:
+            evaluation.notes.append(f"{name} is left out: it is fitted on the gallery, which needs 2 images and has 1")
+            continue
         encoder = described.load(pair.gallery)
         measured = _measure(encoder, pair, judge, same, order, ks)
         base = next(iter(evaluation.encoders.values()), None)
