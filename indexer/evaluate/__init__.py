@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.errors import InvalidRequestError
-from indexer.evaluate.metrics import Bootstrap, Interval, PerQuery, metrics_of, rank, score_blocks
-from indexer.evaluate.relevance import Relevance, make_relevance
+from indexer.evaluate.metrics import Bootstrap, Interval, PerQuery, in_order, knn_correct, metrics_of, rank
+from indexer.evaluate.relevance import Relevance, SameLabel, make_relevance
 from training.data.sources import SourceImage, SourceProblem
 from training.reference import describe_encoder
 
@@ -25,6 +25,8 @@ KS = (1, 5, 10)
 CURVE = 50  # ranks of the precision curve in the report
 SHOWN = 8  # results kept of each query, for the report's pictures
 BASELINES = ("pixels", "pca", "hog")
+NEIGHBOURS = 5  # that vote on a query's label
+KNN = f"knn@{NEIGHBOURS}"  # only where relevance is by label
 HEADLINE = ("precision@1", "precision@10", "recall@10", "map", "map@r", "ndcg@10", "mrr")
 
 
@@ -73,6 +75,11 @@ class Evaluation:
     encoders: dict[str, EncoderResult] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # what was left out, and why
 
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """The metrics of tables and plots."""
+        return next((headline(result.intervals) for result in self.encoders.values()), HEADLINE)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "relevance": self.relevance,
@@ -88,18 +95,21 @@ class Evaluation:
 
     def to_text(self) -> str:
         """A table of the headline metrics with their intervals."""
-        width = max(len(name) for name in self.encoders)
+        width = max((len(name) for name in self.encoders), default=0)
         lines = [
             f"{len(self.queries)} queries, gallery of {len(self.gallery)}, relevance {self.relevance}; "
             f"{self.without_relevant} queries without anything relevant, {self.identical} identical pairs left out, "
             f"{len(self.rejected)} files rejected",
-            " ".join(["encoder".ljust(width), *(f"{name:>20s}" for name in HEADLINE)]),
+            " ".join(["encoder".ljust(width), *(f"{name:>20s}" for name in self.headline)]),
         ]
         for name, result in self.encoders.items():
-            cells = (result.intervals[metric] for metric in HEADLINE)
-            row = (f"{cell.value:.3f} [{cell.low:.3f} {cell.high:.3f}]" for cell in cells)
+            row = (result.intervals[metric].to_text() for metric in self.headline)
             lines.append(" ".join([name.ljust(width), *(f"{text:>20s}" for text in row)]))
         return "\n".join(lines)
+
+
+def headline(known: Collection[str]) -> tuple[str, ...]:
+    return tuple(name for name in (*HEADLINE, KNN) if name in known)
 
 
 def evaluate_retrieval(
@@ -266,19 +276,24 @@ def _measure(
     order: NDArray[np.intp],
     ks: Sequence[int],
 ) -> _Measured:
-    from indexer.evaluate.images import embed_pixels
+    from indexer.evaluate.images import GalleryVectors, embed_pixels
 
-    gallery = embed_pixels(encoder, pair.gallery.pixels)
+    gallery = GalleryVectors(encoder, pair.gallery.pixels)
     queries = embed_pixels(encoder, pair.queries.pixels)
     blocks: list[tuple[PerQuery, NDArray[np.float64], NDArray[np.intp], NDArray[np.bool_]]] = []
-    for block, scores in score_blocks(queries, gallery, encoder.metric):
+    for block, scores in gallery.scored(queries):
         gains = _gains(judge, same, block)
         for row in range(block.start, block.stop):
             scores[row - block.start, same.get(row, [])] = -np.inf
         ranking = rank(scores, order)
-        ranked = np.take_along_axis(gains, ranking, axis=1)
+        ranked = in_order(gains, ranking)
+        figures = metrics_of(ranked, ks)
+        if isinstance(judge, SameLabel) and judge.is_class:
+            nearest = ranking[:, :NEIGHBOURS]
+            correct = knn_correct(np.take_along_axis(scores, nearest, axis=1), *judge.labels(block, nearest))
+            figures[KNN] = np.where(np.isnan(figures["map"]), np.nan, correct)
         curve = np.cumsum(ranked[:, :CURVE] > 0, axis=1) / np.arange(1, min(CURVE, ranked.shape[1]) + 1)
-        blocks.append((metrics_of(ranked, ks), curve, ranking[:, :SHOWN], ranked[:, :SHOWN] > 0))
+        blocks.append((figures, curve, ranking[:, :SHOWN].copy(), ranked[:, :SHOWN] > 0))  # a view would keep all of it
     per_query = {name: np.concatenate([values[name] for values, *_ in blocks]) for name in blocks[0][0]}
     known = ~np.isnan(per_query["map"])
     curves = np.concatenate([curve for _, curve, _, _ in blocks])
@@ -301,10 +316,8 @@ def _result(
 ) -> EncoderResult:
     difference = {}
     if base is not None:
-        for metric in HEADLINE:
-            if metric in measured.per_query:
-                gained = measured.per_query[metric] - base.per_query[metric]
-                difference[metric] = bootstrap.interval(gained)
+        for metric in headline(measured.per_query):
+            difference[metric] = bootstrap.interval(measured.per_query[metric] - base.per_query[metric])
     return EncoderResult(
         name=name,
         encoder_id=encoder.encoder_id,
@@ -329,6 +342,6 @@ def _by_category(per_query: PerQuery, queries: Sequence[SourceImage]) -> dict[st
     table: dict[str, dict[str, float]] = {}
     for label in sorted(set(labels[known].tolist()) - {""}):
         members = known & (labels == label)
-        figures = {metric: float(per_query[metric][members].mean()) for metric in HEADLINE if metric in per_query}
+        figures = {metric: float(per_query[metric][members].mean()) for metric in headline(per_query)}
         table[label] = {"queries": float(members.sum()), **figures}
     return table

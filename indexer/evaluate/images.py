@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.evaluate.metrics import score_blocks, score_chunks
 from indexer.vectors import Floats
 from training.data.reader import Loaded, Request, read_files
 from training.data.sources import SourceImage, SourceProblem
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from training.encoder import Encoder
 
 BATCH = 128
+CHUNK = 4096  # images whose vectors are held at a time where the gallery's are not kept
+KEPT_NUMBERS = 150_000_000  # of a gallery's vectors: 600 MB
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,27 @@ def embed_pixels(encoder: Encoder, pixels: NDArray[np.uint8]) -> Floats:
 
     vectors = [encoder.encode(torch.from_numpy(batch)).numpy() for batch in batches(pixels)]
     return np.concatenate(vectors) if vectors else np.empty((0, encoder.dim), np.float32)
+
+
+class GalleryVectors:
+    """The vectors of a gallery's pixels in chunks: kept where they are small, encoded anew for each pass where not."""
+
+    def __init__(self, encoder: Encoder, pixels: NDArray[np.uint8]) -> None:
+        self._encoder = encoder
+        self._pixels = pixels
+        numbers = len(pixels) * encoder.dim
+        self.kept = embed_pixels(encoder, pixels) if numbers <= KEPT_NUMBERS else None
+
+    def __call__(self) -> Iterator[Floats]:
+        for start in range(0, len(self._pixels), CHUNK):
+            yield embed_pixels(self._encoder, self._pixels[start : start + CHUNK])
+
+    def scored(self, queries: Floats) -> Iterator[tuple[slice, Floats]]:
+        """Scores of the queries against the whole gallery, block by block."""
+        metric = self._encoder.metric
+        if self.kept is not None:
+            return score_blocks(queries, self.kept, metric)
+        return score_chunks(queries, self, len(self._pixels), metric)
 
 
 def fit_pca(pixels: NDArray[np.uint8], preprocessing: Preprocessing, components: int = 64) -> Encoder:

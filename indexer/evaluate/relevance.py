@@ -25,9 +25,14 @@ class Relevance(Protocol):
 
 
 class SameLabel:
-    """Relevant is what has the query's label; a missing label is like no other."""
+    """Relevant is what has the query's label; a missing label is like no other.
 
-    def __init__(self, queries: Sequence[str | None], gallery: Sequence[str | None]) -> None:
+    Args:
+        is_class: whether labels are of many items, so that neighbours can vote on a query's.
+    """
+
+    def __init__(self, queries: Sequence[str | None], gallery: Sequence[str | None], *, is_class: bool = False) -> None:
+        self.is_class = is_class
         codes = {label: code for code, label in enumerate(sorted({*queries, *gallery} - {None}, key=str))}
         self._queries = np.array([codes.get(label, -1) for label in queries], dtype=np.int64)
         self._gallery = np.array([codes.get(label, -2) for label in gallery], dtype=np.int64)
@@ -35,6 +40,10 @@ class SameLabel:
     def gains(self, queries: slice) -> NDArray[np.float32]:
         same: NDArray[np.bool_] = self._queries[queries, None] == self._gallery[None]
         return same.astype(np.float32)
+
+    def labels(self, queries: slice, places: NDArray[np.intp]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The labels of gallery positions `(Q, k)`, below 0 where missing, and those of a block of queries `(Q,)`."""
+        return self._gallery[places], self._queries[queries]
 
 
 class Judged:
@@ -76,7 +85,7 @@ def make_relevance(kind: str, queries: Sequence[SourceImage], gallery: Sequence[
                 raise InvalidRequestError(
                     "relevance", f"relevance {kind!r}: no image of the {where} has {name!r}; attributes are {there}"
                 )
-        return SameLabel(*labels)
+        return SameLabel(*labels, is_class=True)
     if kind.endswith(".qrels") or Path(kind).is_file():
         qrels = read_qrels(Path(kind))
         return Judged(qrels, [image.item_id for image in queries], [image.item_id for image in gallery])

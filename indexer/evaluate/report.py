@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from indexer.evaluate import HEADLINE, EncoderResult, Evaluation
+from indexer.evaluate import EncoderResult, Evaluation
 from training.data.decode import decode_image
 from training.data.sources import SourceImage
 from training.errors import ImageError
@@ -58,7 +58,7 @@ def write_report(evaluation: Evaluation, path: Path) -> Path:
     thumbnails = _Thumbnails()
     html = environment.get_template("report.html.jinja").render(
         evaluation=evaluation,
-        headline=HEADLINE,
+        headline=evaluation.headline,
         plotlyjs=get_plotlyjs(),
         bars=_bars(evaluation),
         curves=_curves(evaluation),
@@ -74,10 +74,10 @@ def _bars(evaluation: Evaluation) -> str:
 
     figure = go.Figure()
     for colour, result in zip(_colours(evaluation), evaluation.encoders.values(), strict=True):
-        cells = [result.intervals[name] for name in HEADLINE]
+        cells = [result.intervals[name] for name in evaluation.headline]
         figure.add_bar(
             name=result.name,
-            x=list(HEADLINE),
+            x=list(evaluation.headline),
             y=[cell.value for cell in cells],
             marker_color=colour,
             error_y={

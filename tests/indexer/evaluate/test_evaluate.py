@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from indexer.errors import InvalidRequestError
-from indexer.evaluate import BASELINES, HEADLINE, Evaluation, evaluate_retrieval
+from indexer.evaluate import BASELINES, HEADLINE, KNN, Evaluation, evaluate_retrieval
 from indexer.evaluate.relevance import Judged, make_relevance, read_qrels
 from indexer.evaluate.report import write_report
 from tests.conftest import draw_photo, write_photos
@@ -57,14 +57,14 @@ def test_the_json_has_every_figure_with_its_interval_and_the_baselines(
     document = json.loads(json.dumps(evaluation.to_json()))
     assert list(document["encoders"]) == [str(encoder_dir), *BASELINES]
     for figures in document["encoders"].values():
-        for name in HEADLINE:
+        for name in (*HEADLINE, KNN):
             low, high = figures[name]["ci"]
             assert 0 <= low <= figures[name]["value"] <= high <= 1
         assert set(figures["per_category"]) == {"bag", "hat", "mug"}
         assert len(figures["encoder_id"]) == 64
     assert (document["queries"], document["gallery"], document["queries_without_relevant"]) == (9, 24, 0)
     assert set(HEADLINE) <= set(document["encoders"]["hog"]["difference_to_first"])
-    assert all(name in evaluation.to_text() for name in (*BASELINES, *HEADLINE))
+    assert all(name in evaluation.to_text() for name in (*BASELINES, *HEADLINE, KNN))
 
 
 def test_figures_equal_a_plain_computation_for_one_encoder(
@@ -107,6 +107,19 @@ def test_by_item_id_a_query_needs_another_photo_of_its_item(tmp_path: Path, enco
     )
     assert (found.without_relevant, found.identical) == (2, 2)
     assert found.encoders[str(encoder_dir)].intervals["hit@1"].value == 1
+    assert KNN not in found.encoders[str(encoder_dir)].intervals
+
+
+def test_a_gallery_whose_vectors_are_not_kept_gives_the_same_figures(
+    evaluation: Evaluation,
+    sets: tuple[list[SourceImage], list[SourceImage]],
+    encoder_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("indexer.evaluate.images.KEPT_NUMBERS", 0)
+    monkeypatch.setattr("indexer.evaluate.images.CHUNK", 7)
+    found = evaluate_retrieval(*sets, "category", [str(encoder_dir)], replicates=200, baselines=False)
+    assert found.encoders[str(encoder_dir)].intervals == evaluation.encoders[str(encoder_dir)].intervals
 
 
 def test_an_encoder_that_sees_nothing_scores_chance_whatever_the_file_order(tmp_path: Path) -> None:

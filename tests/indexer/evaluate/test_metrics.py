@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from indexer.evaluate.metrics import Bootstrap, metrics_of, rank, score_blocks
+from indexer.evaluate.metrics import Bootstrap, in_order, knn_correct, metrics_of, rank, score_blocks, score_chunks
 
 KS = (1, 3, 5, 10)
 
@@ -106,6 +106,87 @@ def test_a_ranking_holds_every_position_once_from_best_to_worst(scores: np.ndarr
     ranked = rank(scores, order)
     assert (np.sort(ranked, axis=1) == np.arange(scores.shape[1])).all()
     assert (np.diff(np.take_along_axis(scores, ranked, axis=1)) <= 0).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 4), st.integers(1, 40)),
+        elements=st.sampled_from([-np.inf, -1.5, -1e-30, -0.0, 0.0, 1e-30, 2.0]),
+    ),
+    st.integers(0, 100),
+)
+def test_a_ranking_is_the_stable_sort_of_the_shuffled_gallery(scores: np.ndarray, seed: int) -> None:
+    order = np.random.default_rng(seed).permutation(scores.shape[1])
+    stable = order[np.argsort(-scores[:, order], axis=1, kind="stable")]
+    np.testing.assert_array_equal(rank(scores, order), stable)
+    np.testing.assert_array_equal(in_order(scores, stable), np.take_along_axis(scores, stable, axis=1))
+
+
+def test_a_score_that_is_no_number_ranks_last() -> None:
+    scores = np.array([[np.nan, 1.0, -np.inf, -np.nan, 2.0]], np.float32)
+    assert rank(scores, np.arange(5))[0, :2].tolist() == [4, 1]
+
+
+@pytest.mark.parametrize(("metric", "classes"), [("cosine", 2), ("l2", 2), ("l2", 7)])
+def test_knn_equals_the_classifier_of_scikit_learn_where_no_vote_is_drawn(metric: str, classes: int) -> None:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    rng = np.random.default_rng(classes)
+    gallery = rng.normal(size=(400, 5)).astype(np.float32)
+    queries = rng.normal(size=(150, 5)).astype(np.float32)
+    labels = (rng.integers(0, classes, 400) + 2 * (gallery[:, 0] > 0)) % classes
+    truth = rng.integers(0, classes, 150)
+    if metric == "cosine":
+        gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+        queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    scores = np.concatenate([block for _, block in score_blocks(queries, gallery, metric)])
+    nearest = rank(scores, np.arange(400))[:, :5]
+    own = knn_correct(np.take_along_axis(scores, nearest, axis=1), labels[nearest], truth)
+    theirs = KNeighborsClassifier(5, algorithm="brute").fit(gallery, labels).predict(queries) == truth
+    counts = np.sort([np.bincount(row, minlength=classes) for row in labels[nearest]], axis=1)
+    undrawn = counts[:, -1] > counts[:, -2]
+    assert undrawn.sum() > 60
+    np.testing.assert_array_equal(own[undrawn], theirs[undrawn])
+
+
+def test_votes_worked_by_hand() -> None:
+    scores = np.array([[0.875, 0.75, 0.625, 0.5, 0.125]] * 6, np.float32)
+    labels = np.array(
+        [
+            [0, 1, 1, 0, 2],  # drawn, and both have 1.375: the nearer
+            [1, 0, 0, 2, 1],  # drawn: 1 has 1.0, 0 has 1.375
+            [0, 1, 2, 3, 4],  # all drawn: the nearest
+            [-2, -2, -2, 1, -2],  # those without a label have no vote
+            [-2, -2, -2, -2, -2],
+            [0, 0, 1, 1, 1],
+        ]
+    )
+    won = [
+        [label for label in range(5) if knn_correct(scores[[n]], labels[[n]], np.array([label]))[0]] for n in range(6)
+    ]
+    assert won == [[0], [0], [0], [1], [], [1]]
+    assert knn_correct(np.array([[0.9, -np.inf, -np.inf]]), np.array([[0, 1, 1]]), np.array([0])) == [1]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_scores_of_a_gallery_in_chunks_equal_those_of_the_whole(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    queries, gallery = (rng.normal(size=(n, 6)).astype(np.float32) for n in (23, 40))
+    monkeypatch.setattr("indexer.evaluate.metrics.PASS_NUMBERS", 400)
+    monkeypatch.setattr("indexer.evaluate.metrics.BLOCK_NUMBERS", 120)
+    passes = []
+
+    def chunks() -> list[np.ndarray]:
+        passes.append(1)
+        return [gallery[:17], gallery[17:34], gallery[34:]]
+
+    blocks = list(score_chunks(queries, chunks, 40, metric))
+    assert len(passes) == 3
+    assert [row for block, _ in blocks for row in range(block.start, block.stop)] == list(range(23))
+    whole = np.concatenate([scores for _, scores in score_blocks(queries, gallery, metric)])
+    np.testing.assert_allclose(np.concatenate([scores for _, scores in blocks]), whole, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
