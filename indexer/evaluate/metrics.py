@@ -200,3 +200,18 @@ class Bootstrap:
         means = (self._weights @ sums)[drawn > 0] / drawn[drawn > 0]
         low, high = np.percentile(means, [2.5, 97.5])
         return Interval(float(values[known].mean()), float(low), float(high))
+
+    def ratio(self, values: NDArray[np.float64], base: NDArray[np.float64]) -> Interval:
+        """Sum of the values over the sum of the base's, and its interval; without a value where the base is 0.
+
+        Both are of the same queries; those that have not both take no part. So do resamples whose base is 0.
+        """
+        known = ~(np.isnan(values) | np.isnan(base))
+        items = self._weights.shape[1]
+        above, below = (np.bincount(self._item[known], weights=x[known], minlength=items) for x in (values, base))
+        if not below.sum() > 0:
+            return Interval(float("nan"), float("nan"), float("nan"))
+        drawn = self._weights @ below
+        ratios = (self._weights @ above)[drawn > 0] / drawn[drawn > 0]
+        low, high = np.percentile(ratios, [2.5, 97.5])
+        return Interval(float(above.sum() / below.sum()), float(low), float(high))
