@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from indexer.encoder_commands import encoders
 from indexer.errors import CorruptError, InvalidRequestError
+from indexer.options import DEFAULT_HOME, CollectionOption, DeviceOption, HomeOption, ProcessesOption
 from training.console import JsonOption, note, progress_bar, say
 from training.errors import ImageError, NitamonoError
-
-DEFAULT_HOME = Path("nitamono-home")
-HomeOption = Annotated[Path, typer.Option("--home", envvar="NITAMONO_HOME", help="Home directory.")]
-CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Collection name.")]
-DeviceOption = Annotated[str, typer.Option(help="Where to encode: cpu, cuda or cuda:N.")]
-ProcessesOption = Annotated[int | None, typer.Option(min=0, help="Reading processes; one per core by default.")]
 
 generations = typer.Typer(no_args_is_help=True, help="Index generations: list, verify, activate, roll back.")
 rejects = typer.Typer(no_args_is_help=True, help="Images and rows that were set aside.")
 
 
 def register(app: typer.Typer) -> None:
-    for command in (index, search, embed, evaluate, collections, encoders):
+    for command in (index, search, embed, evaluate, collections):
         app.command()(command)
+    app.add_typer(encoders, name="encoders")
     app.add_typer(generations, name="generations")
     app.add_typer(rejects, name="rejects")
 
@@ -165,39 +162,6 @@ def collections(home: HomeOption = DEFAULT_HOME, json_output: JsonOption = False
         for r in records
     ]
     say({"collections": [asdict(r) for r in records]}, json_output, "\n".join(lines) or "no collections")
-
-
-def encoders(
-    home: HomeOption = DEFAULT_HOME,
-    json_output: JsonOption = False,
-) -> None:
-    """List the shipped encoders and those that this home uses."""
-    from indexer.home import Home
-    from training.reference import describe_encoder, pretrained_names, resolve_encoder
-
-    default = resolve_encoder("default").name
-    listed: list[dict[str, Any]] = []
-    for name in pretrained_names():
-        d = describe_encoder(name)
-        listed.append(
-            {"name": name, "encoder_id": d.encoder_id, "family": d.family, "dim": d.dim, "metric": d.metric,
-             "default": name == default}
-        )  # fmt: skip
-    shipped = {entry["encoder_id"] for entry in listed}
-    if home.is_dir():
-        with Home.open(home) as opened:
-            for r in opened.catalogue.encoders():
-                if r.encoder_id not in shipped:
-                    listed.append(
-                        {"name": str(opened.encoder_directory(r.encoder_id)), "encoder_id": r.encoder_id,
-                         "family": r.family, "dim": r.dim, "metric": r.metric, "default": False}
-                    )  # fmt: skip
-    lines = [
-        f"{e['name']}{' (default)' if e['default'] else ''}\t{e['family']}\t{e['dim']}\t{e['metric']}\t"
-        f"{e['encoder_id'][:12]}"
-        for e in listed
-    ]
-    say({"encoders": listed}, json_output, "\n".join(lines))
 
 
 @generations.command("list")

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from indexer import cli as indexer_cli
-from indexer.cli import HomeOption
+from indexer.options import DEFAULT_HOME, HomeOption
 from training import cli as training_cli
 from training.console import JsonOption, fail, say
 from training.errors import NitamonoError
@@ -33,7 +33,7 @@ app.add_typer(keys, name="keys")
 
 @app.command()
 def serve(
-    home: HomeOption = indexer_cli.DEFAULT_HOME,
+    home: HomeOption = DEFAULT_HOME,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Server processes.")] = 1,
@@ -50,7 +50,7 @@ def serve(
 def keys_create(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     scope: Annotated[str, typer.Option(help="read, write or admin; each includes the ones before it.")] = "read",
-    home: HomeOption = indexer_cli.DEFAULT_HOME,
+    home: HomeOption = DEFAULT_HOME,
     json_output: JsonOption = False,
 ) -> None:
     """Make a key; it is shown once and stored only as a hash."""
@@ -63,7 +63,7 @@ def keys_create(
 
 
 @keys.command("list")
-def keys_list(home: HomeOption = indexer_cli.DEFAULT_HOME, json_output: JsonOption = False) -> None:
+def keys_list(home: HomeOption = DEFAULT_HOME, json_output: JsonOption = False) -> None:
     """List keys, with their scopes."""
     from indexer.home import Home
 
@@ -79,7 +79,7 @@ def keys_list(home: HomeOption = indexer_cli.DEFAULT_HOME, json_output: JsonOpti
 @keys.command("revoke")
 def keys_revoke(
     name: Annotated[str, typer.Argument(help="The key's name.")],
-    home: HomeOption = indexer_cli.DEFAULT_HOME,
+    home: HomeOption = DEFAULT_HOME,
     json_output: JsonOption = False,
 ) -> None:
     """Revoke a key at once."""

@@ -164,6 +164,10 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
     "index-home-nowhere": (lambda: ["index", ".", "--home", "/proc/nothing/home"], "cannot be made"),
     "index-locks-are-a-file": (lambda: ["index", ".", "--home", home_with("locks")], "locks: File exists"),
     "evaluate-gallery": (lambda: ["evaluate", "--gallery", "no", "--queries", "no"], "no such folder"),
+    "encoders-show-unknown": (lambda: ["encoders", "show", "resnet"], "no such encoder directory or name"),
+    "encoders-show-id": (lambda: ["encoders", "show", "abcdef123"], "no such encoder directory or name"),
+    "encoders-show-broken": (lambda: ["encoders", "show", broken_encoder()], "cannot be read"),
+    "encoders-compare-unknown": (lambda: ["encoders", "compare", "hog", "nope"], "'nope': no such encoder"),
     "generations-activate": (lambda: ["generations", "activate", "9"], "no generation 9; there is 1"),
     "generations-rollback": (lambda: ["generations", "rollback"], "no earlier generation"),
     "keys-scope": (lambda: ["keys", "create", "k", "--scope", "root"], "scope 'root'"),
@@ -238,6 +242,8 @@ def test_searching_by_a_bad_file_names_it_and_the_reason(
         ["evaluate", "--gallery", ".", "--queries", ".", "--seed", "-1"],
         ["train"],
         ["embed", "x"],
+        ["encoders", "compare", "hog"],
+        ["encoders", "compare", "hog", "hog"],
     ],
 )
 def test_wrong_usage_exits_2(arguments: list[str], run: Callable[..., tuple[int, str]]) -> None:
