@@ -1,4 +1,5 @@
-"""Commands over a home: `index`, `search`, `embed`, `evaluate`, `generations`, `rejects`, `collections`, `encoders`."""
+"""Commands over a home (`index`, `search`, `generations`, `rejects`, `collections`) and over encoders and sources alone
+(`embed`, `evaluate`, `pictures`); `encoders` is in `indexer.encoder_commands`."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ rejects = typer.Typer(no_args_is_help=True, help="Images and rows that were set 
 
 
 def register(app: typer.Typer) -> None:
-    for command in (index, search, embed, evaluate, collections):
+    for command in (index, search, embed, evaluate, pictures, collections):
         app.command()(command)
     app.add_typer(encoders, name="encoders")
     app.add_typer(generations, name="generations")
@@ -149,6 +150,45 @@ def evaluate(
         write_report(evaluation, report)
         note(f"report: {report}")
     say(evaluation.to_json(), json_output, evaluation.to_text())
+
+
+def pictures(
+    encoder: Annotated[str, typer.Option(help="Encoder directory or name.")],
+    out: Annotated[Path, typer.Option(help="Folder for the PNG files.")],
+    data: Annotated[Path | None, typer.Option(help="SOURCE of photos; drawn ones by default.")] = None,
+    images: Annotated[int, typer.Option(min=2, max=10_000, help="How many photos to take, by chance.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of that choice and of the samples.")] = 0,
+    device: DeviceOption = "cpu",
+    json_output: JsonOption = False,
+) -> None:
+    """Draw what an encoder has learnt: reconstructions, samples, latents, codes and neighbours."""
+    from indexer.evaluate.images import choose_images
+    from training.files import check_output_folder
+    from training.reference import describe_encoder
+
+    check_output_folder(out)
+    described = describe_encoder(encoder)
+    with progress_bar("reading", "img") as progress:
+        chosen = choose_images(data, described.preprocessing, images, seed, progress)
+    for problem in chosen.rejected[:20]:
+        note(f"{problem.where}: {problem.reason}")
+    if len(chosen.pixels) < 2:
+        raise InvalidRequestError("data", f"{data}: has {len(chosen.pixels)} photos that can be read; give 2 or more")
+    import torch
+
+    from training.encoder import load_encoder
+    from training.gallery import write_gallery
+
+    gallery = write_gallery(load_encoder(encoder, device), torch.from_numpy(chosen.pixels), out, seed=seed)
+    for name, reason in gallery.skipped.items():
+        note(f"no {name}: {reason}")
+    document = {
+        "encoder_id": described.encoder_id,
+        "images": len(chosen.pixels),
+        "written": {name: str(path) for name, path in gallery.written.items()},
+        "skipped": gallery.skipped,
+    }
+    say(document, json_output, "\n".join(str(path) for path in gallery.written.values()))
 
 
 def collections(home: HomeOption = DEFAULT_HOME, json_output: JsonOption = False) -> None:

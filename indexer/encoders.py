@@ -166,4 +166,6 @@ def _column(d: EncoderDescription, speed: float) -> Iterator[tuple[str, Any]]:
     yield "bytes", sum(size for name, size in found.items() if name != "parameters")
     yield "images_per_second", round(speed, 1)
     yield from flat({"config": d.config, "preprocessing": asdict(d.preprocessing)})
-    yield from flat({"figures": d.card.get("figures", {})}, depth=3)
+    for name, value in flat({"figures": d.card.get("figures", {})}, depth=3):
+        if isinstance(value, int | float):
+            yield name, value

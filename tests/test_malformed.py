@@ -168,6 +168,16 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
     "encoders-show-id": (lambda: ["encoders", "show", "abcdef123"], "no such encoder directory or name"),
     "encoders-show-broken": (lambda: ["encoders", "show", broken_encoder()], "cannot be read"),
     "encoders-compare-unknown": (lambda: ["encoders", "compare", "hog", "nope"], "'nope': no such encoder"),
+    "pictures-out-is-a-file": (
+        lambda: ["pictures", "--encoder", "hog", "--out", write("file", "x")],
+        "file: cannot be written to",
+    ),
+    "pictures-encoder": (lambda: ["pictures", "--encoder", "nope", "--out", "o"], "'nope': no such encoder"),
+    "pictures-data": (lambda: ["pictures", "--encoder", "hog", "--out", "o", "--data", "no"], "no such folder"),
+    "pictures-empty": (
+        lambda: ["pictures", "--encoder", "hog", "--out", "o", "--data", empty_folder()],
+        "empty: has 0 photos that can be read; give 2 or more",
+    ),
     "generations-activate": (lambda: ["generations", "activate", "9"], "no generation 9; there is 1"),
     "generations-rollback": (lambda: ["generations", "rollback"], "no earlier generation"),
     "keys-scope": (lambda: ["keys", "create", "k", "--scope", "root"], "scope 'root'"),
@@ -243,6 +253,8 @@ def test_searching_by_a_bad_file_names_it_and_the_reason(
         ["train"],
         ["embed", "x"],
         ["encoders", "compare", "hog"],
+        ["pictures", "--encoder", "hog", "--out", "o", "--images", "1"],
+        ["pictures", "--encoder", "hog", "--out", "o", "--seed", "-1"],
         ["encoders", "compare", "hog", "hog"],
     ],
 )

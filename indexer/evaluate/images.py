@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from indexer.evaluate.metrics import score_blocks, score_chunks
 from indexer.vectors import Floats
+from training.console import Progress
 from training.data.reader import Loaded, Request, read_files
-from training.data.sources import SourceImage, SourceProblem
+from training.data.sources import SourceImage, SourceProblem, read_images
 from training.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 BATCH = 128
 CHUNK = 4096  # images whose vectors are held at a time where the gallery's are not kept
+DRAWN = 96  # images where no source is given
 KEPT_NUMBERS = 150_000_000  # of a gallery's vectors: 600 MB
 
 
@@ -56,6 +59,34 @@ def read_image_set(
         elif not isinstance(outcome, Loaded):
             rejected.append(SourceProblem(image.where, outcome.reason, image.item_id, str(image.path)))
     return ImageSet(kept, pixels[: len(kept)], contents, rejected)
+
+
+def choose_images(
+    source: Path | None, preprocessing: Preprocessing, count: int, seed: int, progress: Progress
+) -> ImageSet:
+    """Images of a source in a random order, at most `count` of them; without a source, photos of the sample shop."""
+    if source is None:
+        return _drawn_images(preprocessing, min(count, DRAWN), seed, progress)
+    images, problems = read_images(source)
+    rng = np.random.default_rng(seed)
+    chosen = [images[place] for place in rng.permutation(len(images))[:count]]
+    progress.started(len(chosen))
+    found = read_image_set(chosen, preprocessing, progress.advance)
+    return replace(found, rejected=[*problems, *found.rejected])
+
+
+def _drawn_images(preprocessing: Preprocessing, count: int, seed: int, progress: Progress) -> ImageSet:
+    """Photos of the sample shop, two of each item."""
+    from training.data.studio import make_item, random_scene, render
+
+    progress.started(count)
+    pixels = []
+    for number in range(count):
+        item = make_item(seed, number // 2)
+        photo = render(item, random_scene(item, number % 2), max(128, preprocessing.size))
+        pixels.append(preprocessing.apply(photo.image))
+        progress.advance(1)
+    return ImageSet([], np.stack(pixels), [], [])
 
 
 def batches(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:

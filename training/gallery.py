@@ -1,0 +1,251 @@
+"""What an encoder has learnt, as pictures: reconstructions, samples, its latents one by one, and its neighbours.
+
+    reconstructions   images over what the latent keeps of them
+    samples           images of latents drawn from the prior
+    traversals        one latent at a time moved by up to 3 standard deviations (Higgins et al.: beta-VAE, 2017,
+                      https://openreview.net/forum?id=Sy2fzU9gl, figure 1); those with most KL, or the widest
+    interpolations    images of the latents on the line between those of two images
+    codes             maps of codes, a colour for each code
+    neighbours        images with those most like them, best first, and their scores
+
+A family that has no decoder has neighbours alone; one whose latents are codes has no traversals and interpolations.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from training.encoder import Encoder
+from training.files import publish_file
+from training.models.gaussian import kl_to_standard_normal
+from training.models.protocols import VariationalModel
+
+NAMES = ("reconstructions", "samples", "traversals", "interpolations", "codes", "neighbours")
+SHOWN, ACROSS = 16, 8  # images of a sheet, and in a row of it
+UNITS, STEPS, DEVIATIONS = 10, 7, 3.0  # latents of the traversals, pictures of each, and how far they go
+PAIRS, BETWEEN = 6, 8  # interpolations, and pictures of each with both ends
+SAMPLES = 64
+QUERIES, FOUND = 10, 8
+CELL, GAP, TEXT = 64, 4, 12  # pixels: least side of a picture, between pictures, height of letters
+MARGIN = 3.0 * GAP
+Pixels = NDArray[np.uint8]
+
+
+class Row(NamedTuple):
+    """Pictures `(N, C, H, W)` in [0, 1] beside a label, with a caption below each where there are any."""
+
+    label: str
+    pictures: Tensor
+    captions: Sequence[str] = ()
+
+
+@dataclass
+class Gallery:
+    """The files that were written, and what was left out and why."""
+
+    written: dict[str, Path] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+@torch.inference_mode()
+def write_gallery(encoder: Encoder, images: Tensor, out: Path, *, seed: int = 0) -> Gallery:
+    """Write a PNG of each kind that the encoder's family has into a folder.
+
+    Args:
+        images: `(N, C, S, S)` uint8 as from `Encoder.prepare`, 2 or more.
+        seed: of the samples from the prior.
+    """
+    if len(images) < 2:
+        raise ValueError(f"pictures need 2 images or more, not {len(images)}")
+    draw: dict[str, Callable[[], Pixels]] = {
+        "reconstructions": lambda: draw_reconstructions(encoder, images),
+        "samples": lambda: draw_samples(encoder, seed),
+        "traversals": lambda: draw_traversals(encoder, images),
+        "interpolations": lambda: draw_interpolations(encoder, images),
+        "codes": lambda: draw_codes(encoder, images),
+        "neighbours": lambda: draw_neighbours(encoder, images),
+    }
+    gallery = Gallery()
+    for name in NAMES:
+        reason = why_not(encoder, name)
+        if reason is None:
+            gallery.written[name] = publish_file(out / f"{name}.png", _png(draw[name]()))
+        else:
+            gallery.skipped[name] = reason
+    return gallery
+
+
+def why_not(encoder: Encoder, name: str) -> str | None:
+    """Why an encoder has no picture of a kind; None where it has."""
+    has_codes, has_latent = hasattr(encoder.model, "codes"), hasattr(encoder.model, "latent")
+    if name == "neighbours" or (name == "codes" and has_codes):
+        return None
+    if name == "codes":
+        return f"family {encoder.family!r} has no codes"
+    if not encoder.is_generative:
+        return f"family {encoder.family!r} has no decoder"
+    if name in ("traversals", "interpolations"):
+        if has_codes:
+            return f"the latents of family {encoder.family!r} are codes, which nothing lies between"
+        return None if has_latent else f"family {encoder.family!r} has no latent vector"
+    return None
+
+
+def draw_reconstructions(encoder: Encoder, images: Tensor) -> Pixels:
+    """Up to 16 images, what is reconstructed of them below, with the mean squared error over a channel in [0, 1]."""
+    originals = _float(images[:SHOWN])
+    again = encoder.reconstruct(images[:SHOWN])
+    errors = torch.square(again - originals).mean(dim=(1, 2, 3))
+    rows = []
+    for first in range(0, len(originals), ACROSS):
+        part = slice(first, first + ACROSS)
+        rows += [
+            Row("original", originals[part]),
+            Row("reconstruction", again[part], [f"mse {error:.4f}" for error in errors[part]]),
+        ]
+    return draw_sheet(rows)
+
+
+def draw_samples(encoder: Encoder, seed: int) -> Pixels:
+    samples = encoder.model.sample(SAMPLES, torch.Generator().manual_seed(seed)).float().cpu()
+    return draw_sheet([Row("", row) for row in _parts(samples, ACROSS)])
+
+
+def draw_traversals(encoder: Encoder, images: Tensor) -> Pixels:
+    """The first image's latent, one unit at a time moved about its mean over the images."""
+    latents = _latents(encoder, images)
+    mean, deviation = latents.mean(dim=0), latents.std(dim=0)
+    use, what = unit_use(encoder, images, deviation)
+    steps = torch.linspace(-DEVIATIONS, DEVIATIONS, STEPS)
+    captions = [f"{step:+.0f} sd" if step else "mean" for step in steps]
+    start = latents[:1]
+    rows = [Row("image", torch.cat([_float(images[:1]), encoder.decode(start)]), ["original", "reconstruction"])]
+    for unit in use.argsort(descending=True)[:UNITS].tolist():
+        moved = start.repeat(STEPS, 1)
+        moved[:, unit] = mean[unit] + steps * deviation[unit]
+        rows.append(Row(f"unit {unit}\n{what} {use[unit]:.2f}", encoder.decode(moved), captions))
+    return draw_sheet(rows)
+
+
+def unit_use(encoder: Encoder, images: Tensor, deviation: Tensor) -> tuple[Tensor, str]:
+    """How much each latent holds `(latent_dim,)`, and in what: nats of KL where there is a posterior, or deviation."""
+    if not isinstance(encoder.model, VariationalModel):
+        return deviation, "sd"
+    model = encoder.model
+    kl = [kl_to_standard_normal(model.posterior(_float(part).to(encoder.device))).cpu() for part in _parts(images)]
+    return torch.cat(kl).mean(dim=0), "KL"
+
+
+def draw_interpolations(encoder: Encoder, images: Tensor) -> Pixels:
+    """Pairs of images, in the order given, and the images of latents on the line between theirs."""
+    pairs = images[: min(2 * PAIRS, len(images) // 2 * 2)]
+    latents = _latents(encoder, pairs)
+    shares = torch.linspace(0.0, 1.0, BETWEEN)[:, None]
+    captions = ["original", *(f"{share:.2f}" for share in shares[:, 0]), "original"]
+    rows = []
+    for first in range(0, len(pairs), 2):
+        line = encoder.decode(torch.lerp(latents[first].expand(BETWEEN, -1), latents[first + 1], shares))
+        ends = _float(pairs[first : first + 2])
+        rows.append(Row("", torch.cat([ends[:1], line, ends[1:]]), captions))
+    return draw_sheet(rows)
+
+
+def draw_codes(encoder: Encoder, images: Tensor) -> Pixels:
+    """Images over the maps of their codes, coarsest first; a code has one colour on the whole sheet."""
+    shown = images[:ACROSS]
+    codes: Tensor = encoder.model.codes(_float(shown).to(encoder.device)).cpu()
+    maps = [codes] if codes.ndim == 3 else [level.cpu() for level in encoder.model.split(codes)]
+    rows = [Row("image", _float(shown))]
+    for level in maps:
+        distinct = [f"{len(one.unique())} codes" for one in level]
+        colours = torch.tensor([_colour(code) for code in range(int(level.max()) + 1)])
+        picture = colours[level].permute(0, 3, 1, 2)
+        side = images.shape[-1]
+        enlarged = torch.nn.functional.interpolate(picture, size=(side, side), mode="nearest")
+        rows.append(Row(f"codes\n{level.shape[1]} x {level.shape[2]}", enlarged, distinct))
+    return draw_sheet([*rows, Row("reconstruction", encoder.reconstruct(shown))] if encoder.is_generative else rows)
+
+
+def draw_neighbours(encoder: Encoder, images: Tensor) -> Pixels:
+    """Images spread over those given, and the most similar of the others, with their scores."""
+    vectors = torch.cat([encoder.encode(part) for part in _parts(images)])
+    queries = torch.linspace(0, len(images) - 1, min(QUERIES, len(images))).round().long()
+    scores = vectors[queries] @ vectors.T
+    if encoder.metric == "l2":
+        scores = -torch.cdist(vectors[queries], vectors)
+    scores[torch.arange(len(queries)), queries] = -torch.inf
+    top = scores.topk(min(FOUND, len(images) - 1), dim=1)
+    rows = []
+    for query, values, places in zip(queries.tolist(), top.values, top.indices, strict=True):
+        pictures = torch.cat([images[query : query + 1], images[places]])
+        rows.append(Row("", _float(pictures), ["query", *(f"{value:.3f}" for value in values)]))
+    return draw_sheet(rows)
+
+
+def draw_sheet(rows: Sequence[Row]) -> Pixels:
+    """Rows of pictures of one size `(H, W, 3)` on white, with labels and captions; small pictures are enlarged."""
+    font = ImageFont.load_default(TEXT)
+    side = max(rows[0].pictures.shape[-2:])
+    zoom = max(1, -(-CELL // side))
+    height, width = (zoom * n for n in rows[0].pictures.shape[-2:])
+    labels = max(_width(font, row.label) for row in rows)
+    left = GAP if labels == 0 else int(labels + MARGIN)
+    across = left + max(len(row.pictures) for row in rows) * (width + GAP)
+    heights = [height + GAP + (TEXT + GAP if row.captions else 0) for row in rows]
+    sheet = Image.new("RGB", (across, GAP + sum(heights)), "white")
+    draw = ImageDraw.Draw(sheet)
+    top = GAP
+    for row, down in zip(rows, heights, strict=True):
+        draw.multiline_text((GAP, top + height // 2 - TEXT), row.label, fill="black", font=font)
+        for place, pixels in enumerate(_pixels(row.pictures)):
+            x = left + place * (width + GAP)
+            sheet.paste(Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST), (x, top))
+            if place < len(row.captions):
+                draw.text((x, top + height), row.captions[place], fill="#555", font=font)
+        top += down
+    return np.asarray(sheet)
+
+
+def _latents(encoder: Encoder, images: Tensor) -> Tensor:
+    model: Any = encoder.model
+    return torch.cat([model.latent(_float(part).to(encoder.device)).float().cpu() for part in _parts(images)])
+
+
+def _parts(images: Tensor, count: int = 64) -> list[Tensor]:
+    return [images[first : first + count] for first in range(0, len(images), count)]
+
+
+def _float(images: Tensor) -> Tensor:
+    return images.float() / 255.0
+
+
+def _pixels(pictures: Tensor) -> Pixels:
+    three = pictures.float().cpu().clamp(0.0, 1.0).expand(-1, 3, -1, -1)
+    pixels: Pixels = (three * 255.0).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    return pixels
+
+
+def _width(font: Any, text: str) -> float:
+    return max(float(font.getlength(line)) for line in text.split("\n"))
+
+
+def _colour(code: int) -> tuple[float, float, float]:
+    """Colours of neighbouring codes are far apart: steps of the golden ratio around the circle."""
+    return colorsys.hsv_to_rgb(code * 0.618034 % 1.0, 0.45 + 0.15 * (code % 4), 0.95 - 0.2 * (code // 4 % 3))
+
+
+def _png(pixels: Pixels) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
