@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 
 from indexer.evaluate.robustness import Photos, SwapFigure, swap_test
+from training.console import to_json
 from training.data.backgrounds import Folder
 from training.data.decode import ImageLimits, decode_image
 from training.data.masks import SOURCES, MaskRequest
@@ -246,7 +246,7 @@ def main() -> None:
             }
         )  # fmt: skip
     if asked.json:
-        asked.json.write_text(json.dumps(documents, indent=1) + "\n")
+        asked.json.write_text(to_json(documents) + "\n")
 
 
 if __name__ == "__main__":

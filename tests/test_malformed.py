@@ -178,6 +178,19 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
         lambda: ["pictures", "--encoder", "hog", "--out", "o", "--data", empty_folder()],
         "empty: has 0 photos that can be read; give 2 or more",
     ),
+    "pictures-device": (
+        lambda: ["pictures", "--encoder", "hog", "--out", "o", "--data", PHOTO_FOLDER, "--device", "meta"],
+        "device 'meta' cannot be used here",
+    ),
+    "embed-device": (
+        lambda: ["embed", PHOTO_FOLDER, "--encoder", "hog", "--out", "v.npz", "--device", "cuda:99"],
+        "device 'cuda:99' cannot be used here",
+    ),
+    "encoders-compare-device": (
+        lambda: ["encoders", "compare", "hog", "pixels", "--device", "gpu"],
+        "device 'gpu' cannot be used here",
+    ),
+    "index-device": (lambda: ["index", PHOTO_FOLDER, "-c", "other", "--device", "gpu"], "device 'gpu' cannot be used"),
     "generations-activate": (lambda: ["generations", "activate", "9"], "no generation 9; there is 1"),
     "generations-rollback": (lambda: ["generations", "rollback"], "no earlier generation"),
     "keys-scope": (lambda: ["keys", "create", "k", "--scope", "root"], "scope 'root'"),

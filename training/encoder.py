@@ -201,11 +201,13 @@ def load_encoder(ref: str | Path, device: str | torch.device = "cpu") -> Encoder
     """Load an encoder by directory or by pretrained name (`default` is the best shipped one).
 
     Raises:
-        EncoderError: nothing has that name, or the directory's files are missing, damaged or of another format.
+        EncoderError: nothing has that name, the directory's files are missing, damaged or of another format, or there
+            is no such device.
     """
     from training.models import MODELS
 
     described = describe_encoder(ref)
+    _check_device(device)
     directory = described.directory
     if described.family not in MODELS:
         raise EncoderError(f"{directory}: family {described.family!r} is not one of {', '.join(sorted(MODELS))}")
@@ -226,3 +228,10 @@ def load_encoder(ref: str | Path, device: str | torch.device = "cpu") -> Encoder
         device=device,
         stored=stored,
     )
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (AssertionError, RuntimeError) as exc:  # how a torch without CUDA says so, and all others
+        raise EncoderError(f"device {str(device)!r} cannot be used here ({first_line(exc)}); use cpu") from exc
