@@ -7,6 +7,12 @@
   of Visual Representations, 2020, https://arxiv.org/abs/2002.05709, equation 1: with s = cosine / temperature,
   -log exp(s_ij) / sum_{k != i} exp(s_ik), j being the other view of i, averaged over all views of the batch.
 
+With `shape_share` s, a share s of the pairs is shown in strange colours, and only the last share s of the latent is
+contrasted over them; the rest is contrasted over the other pairs. Which colours an item has tells it from the others,
+and an InfoNCE that may use them hardly needs its shape; one that may not cannot tell two colours of a thing apart. So
+each part of the latent learns what the other need not (as Xiao, Wang, Efros, Darrell: What Should Not Be Contrastive in
+Contrastive Learning, 2021, https://arxiv.org/abs/2008.05659, keep an embedding for each kind of change).
+
 The other two ways to be robust to backgrounds are made in the batch (`training.views`): `clean_target` gives the item
 on white as the target, `foreground_weight` weighs what is behind it in the likelihood.
 
@@ -23,7 +29,8 @@ from torch import Tensor, nn
 
 from training.examples import Examples
 from training.models.protocols import Loss, Posterior
-from training.recipes.schema import Objective
+from training.recipes.schema import Contrastive, Objective
+from training.views import shape_rows
 
 
 class Objectives(nn.Module):
@@ -58,10 +65,19 @@ class Objectives(nn.Module):
             extra = extra + self.settings.consistency * divergence
             scalars["consistency"] = divergence.detach()
         if self.settings.contrastive is not None:
-            nats = info_nce(self.head(loss.latent), items, self.settings.contrastive.temperature)
+            nats = self._contrast(loss.latent, items, self.settings.contrastive)
             extra = extra + self.settings.contrastive.weight * nats
             scalars["contrastive"] = nats.detach()
         return extra, scalars
+
+    def _contrast(self, latent: Tensor, items: Tensor, settings: Contrastive) -> Tensor:
+        if settings.shape_share == 0:
+            return info_nce(self.head(latent), items, settings.temperature)
+        in_strange_colours = shape_rows(len(latent), settings.shape_share).to(latent.device)
+        looks = round(latent.shape[1] * (1.0 - settings.shape_share))
+        parts = ((~in_strange_colours, latent[:, :looks]), (in_strange_colours, latent[:, looks:]))
+        nats = [info_nce(part[rows], items[rows], settings.temperature) for rows, part in parts if bool(rows.any())]
+        return torch.stack(nats).mean()
 
 
 def build_objectives(settings: Objective, model: Any, examples: Examples) -> Objectives:

@@ -10,8 +10,10 @@ from training.compositing import composite, place
 from training.examples import Examples
 from training.models.protocols import Batch
 from training.recipes import Recipe
+from training.recipes.schema import Augment
 
 WHITE = 1.0
+STRANGE = Augment(flip=False, brightness=0.6, contrast=0.6, saturation=0.6, hue=0.15, grey=0.25)
 
 
 class ViewMaker:
@@ -40,6 +42,7 @@ class ViewMaker:
         x, masks = plain_images(examples)
         if augmented:
             x, masks = augment_batch(x, settings, masks)
+            x = self._in_strange_colours(x)
             if masks is not None and examples.has_mask is not None:  # all of a picture without a mask is its item
                 masks = torch.where(examples.has_mask[:, None, None, None], masks, 1.0)
         seen, label = x, examples.labels
@@ -79,9 +82,25 @@ class ViewMaker:
             torch.where(replaced, numbers, torch.full_like(numbers, len(bank))),
         )
 
+    def _in_strange_colours(self, x: Tensor) -> Tensor:
+        """The pairs that teach shapes, recoloured beyond recognition; see `training.objectives`."""
+        contrastive = self.recipe.objective.contrastive
+        if contrastive is None or contrastive.shape_share == 0:
+            return x
+        rows = shape_rows(len(x), contrastive.shape_share).to(x.device)
+        strange, _ = augment_batch(x[rows], STRANGE)
+        return x.masked_scatter(rows[:, None, None, None], strange)
+
     def _weight(self, masks: Tensor | None) -> Tensor | None:
         least = self.recipe.objective.foreground_weight
         return None if masks is None or least == 1 else masks + least * (1.0 - masks)
+
+
+def shape_rows(rows: int, share: float) -> Tensor:
+    """Which of the `2B` rows of a batch of pairs are shown in strange colours: the last pairs, both views of each."""
+    pairs = rows // 2
+    place = torch.arange(rows) % max(1, pairs)
+    return place >= pairs - round(share * pairs)
 
 
 def plain_images(examples: Examples) -> tuple[Tensor, Tensor | None]:

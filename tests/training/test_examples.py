@@ -7,6 +7,8 @@ import copy
 import torch
 
 from training.examples import Batches, Examples, other_photos
+from training.recipes import load_recipe
+from training.views import ViewMaker
 
 
 def made_up(count: int = 7) -> Examples:
@@ -46,3 +48,16 @@ def test_second_views_are_of_the_same_photo_as_often_as_asked() -> None:
     share = float((drawn != torch.arange(4000)).float().mean())
     assert 0.22 < share < 0.28
     assert torch.equal(other_photos(items, 0.0, torch.Generator().manual_seed(0)), torch.arange(4000))
+
+
+def test_pairs_that_teach_shapes_are_recoloured_and_the_others_are_not() -> None:
+    recipe = load_recipe("vae", ["augment.flip=false", "augment.crop=1", "objective.contrastive.weight=1",
+                                 "objective.contrastive.shape_share=0.5"])  # fmt: skip
+    images = torch.full((8, 3, 16, 16), 60, dtype=torch.uint8)
+    images[:, 0] = 200
+    batch = ViewMaker(recipe)(Examples(images, torch.arange(4).repeat(2)))
+    changed = (batch.x != images.float() / 255.0).flatten(1).any(dim=1)
+    assert changed.tolist() == [False, False, True, True] * 2
+    assert torch.equal(batch.x, batch.target)
+    plain = ViewMaker(recipe)(Examples(images, torch.arange(4).repeat(2)), augmented=False)
+    assert torch.equal(plain.x, images.float() / 255.0)

@@ -12,6 +12,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 from training.models.protocols import Loss, Posterior
 from training.objectives import Objectives, consistency, info_nce, kl_between
 from training.recipes.schema import Contrastive, Objective
+from training.views import shape_rows
 
 
 def gaussians(seed: int) -> Posterior:
@@ -91,3 +92,24 @@ def test_the_projection_head_stands_between_latents_and_cosines() -> None:
     torch.testing.assert_close(extra, info_nce(objectives.head(latents), items, 0.1))
     extra.backward()
     assert all(weight.grad is not None for weight in objectives.parameters())
+
+
+def test_each_part_of_the_latent_is_contrasted_over_its_own_pairs() -> None:
+    """The last of 4 pairs is shown in strange colours, and has the last quarter of the latent."""
+    settings = Objective(contrastive=Contrastive(weight=3.0, temperature=0.2, shape_share=0.25))
+    assert shape_rows(8, 0.25).tolist() == [False, False, False, True] * 2
+    latent = torch.randn(8, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    items = torch.arange(4).repeat(2)
+    looks, shapes = [0, 1, 2, 4, 5, 6], [3, 7]
+    extra, scalars = Objectives(settings, 8)(straight(latent), items)
+    parts = [info_nce(latent[looks, :6], items[looks], 0.2), info_nce(latent[shapes, 6:], items[shapes], 0.2)]
+    torch.testing.assert_close(extra, 3.0 * 0.5 * (parts[0] + parts[1]))
+    assert float(scalars["contrastive"]) == pytest.approx(float(extra.detach()) / 3.0)
+    (gradient,) = torch.autograd.grad(extra, latent)
+    assert float(gradient[looks, 6:].abs().max()) == 0.0 and float(gradient[shapes, :6].abs().max()) == 0.0
+    assert float(gradient[looks, :6].abs().min()) > 0.0
+
+
+def test_a_head_over_both_parts_is_refused() -> None:
+    with pytest.raises(ValueError, match="projection must be null beside a shape_share"):
+        Contrastive(weight=1.0, shape_share=0.5, projection=8)

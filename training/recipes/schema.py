@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from training.data.sources import MaskSource
 from training.preprocessing import Fit, Preprocessing
@@ -83,7 +83,21 @@ class Contrastive(Section):
 
     weight: float = Field(gt=0, description="nats of the objective per nat of InfoNCE")
     temperature: float = Field(0.1, gt=0)
+    shape_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the latent, and of the pairs, that is contrasted in strange colours and so holds shapes",
+    )
     projection: int | None = Field(None, ge=2, description="width of a head between latents and cosine; it never ships")
+
+    @model_validator(mode="after")
+    def _one_head(self) -> Self:
+        if self.shape_share > 0 and self.projection is not None:
+            raise ValueError(
+                "projection must be null beside a shape_share: the parts of the latent have no common head"
+            )
+        return self
 
 
 class Objective(Section):
