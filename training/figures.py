@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from training.encoder import GenerativeModel, LikelihoodModel
-from training.models.protocols import Batch, VariationalModel
+from training.models.protocols import Batch, CodeModel, VariationalModel
 
 Batches = Callable[[], Iterable[Batch]]  # gives the batches anew at each call
 ACTIVE = 0.01  # variance of a unit's posterior mean above which it counts as active, Burda et al. 2016, section 4
@@ -63,9 +63,7 @@ def final_figures(model: Any, train: Batches, validation: Batches) -> dict[str, 
         if isinstance(model, LikelihoodModel):
             nats = [model.log_likelihood(batch.x).nats for batch in batches()]
             figures[side] |= _bound_figures(nats, batches)
-    if hasattr(model, "codes"):
-        figures |= code_use(torch.cat([model.codes(batch.x).flatten().cpu() for batch in train()]))._asdict()
-    return figures
+    return figures | _code_figures(model, train) if isinstance(model, CodeModel) else figures
 
 
 def _variational_figures(model: VariationalModel, train: Batches, validation: Batches) -> dict[str, Any]:
@@ -81,6 +79,15 @@ def _variational_figures(model: VariationalModel, train: Batches, validation: Ba
             figures["active_units"] = use.active_units
             figures["kl_per_unit"] = [round(value, 4) for value in use.kl_per_unit]
     return figures
+
+
+def _code_figures(model: CodeModel, batches: Batches) -> dict[str, Any]:
+    maps: dict[str, list[Tensor]] = {}
+    for batch in batches():
+        for ending, codes in model.code_maps(batch.x).items():
+            maps.setdefault(ending, []).append(codes.to("cpu", torch.int32).flatten())
+    use = {ending: code_use(torch.cat(parts)) for ending, parts in maps.items()}
+    return {f"{name}{ending}": value for ending, each in use.items() for name, value in each._asdict().items()}
 
 
 def _squared_error(model: GenerativeModel, batches: Batches) -> float:

@@ -1,12 +1,62 @@
-"""Active units, and pictures' grids."""
+"""The figures of each family, active units, and pictures' grids."""
 
 from __future__ import annotations
+
+import json
+import math
+from typing import Any
 
 import pytest
 import torch
 
-from training.figures import code_use, latent_use
+from training.figures import code_use, final_figures, latent_use
+from training.models.protocols import Batch
 from training.pictures import GAP, tile
+
+from .models.test_contract import GRADIENT, VARIATIONAL, batch_of, fitted, make_images
+
+
+def figures_of(family: str) -> tuple[Any, Batch, dict[str, Any]]:
+    model = fitted(family)
+    batch = batch_of(model, make_images(12))
+    parts = [Batch(*(None if part is None else part[rows] for part in batch)) for rows in torch.arange(12).split(5)]
+    return model, batch, final_figures(model, lambda: iter(parts), lambda: iter(parts[:1]))
+
+
+@pytest.mark.parametrize("family", GRADIENT)
+def test_every_family_has_figures_on_both_sides_that_fit_on_a_card(family: str) -> None:
+    model, batch, figures = figures_of(family)
+    assert json.loads(json.dumps(figures)) == figures
+    for side in ("train", "validation"):
+        assert all(math.isfinite(value) for value in figures[side].values())
+    if family != "ae":
+        nats = figures["train"]["elbo"]
+        assert figures["train"]["bits_per_dim"] == pytest.approx(-nats / (3 * 16 * 16 * math.log(2)), abs=1e-4)
+    if family not in VARIATIONAL:
+        error = torch.square(model.reconstruct(batch.x) - batch.x).mean()
+        assert figures["train"]["squared_error"] == pytest.approx(float(error), abs=1e-6)
+
+
+@pytest.mark.parametrize("family", VARIATIONAL)
+def test_families_with_a_posterior_tell_its_use(family: str) -> None:
+    model, batch, figures = figures_of(family)
+    kl = model.elbo(batch).kl
+    assert figures["train"]["kl"] == pytest.approx(float(kl.sum(dim=1).mean()), abs=1e-3)
+    assert figures["kl_per_unit"] == pytest.approx(kl.mean(dim=0).tolist(), abs=1e-4)
+    assert 0 <= figures["active_units"] <= model.config.latent_dim
+
+
+def test_codebooks_are_counted_each_on_its_own() -> None:
+    model, batch, figures = figures_of("vq-vae-2")
+    for ending, codes in model.code_maps(batch.x).items():
+        use = code_use(codes)
+        assert figures[f"used_codes{ending}"] == use.used_codes <= 8
+        assert figures[f"perplexity{ending}"] == pytest.approx(use.perplexity)
+    assert {"used_codes", "perplexity"} <= set(figures_of("vq-vae")[2])
+
+
+def test_families_without_a_decoder_have_no_figures() -> None:
+    assert figures_of("hog")[2] == {}
 
 
 def test_units_whose_mean_moves_are_active() -> None:

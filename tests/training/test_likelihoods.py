@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.likelihoods import BIN, PixelLikelihood, gaussian_log_prob, logistic_log_prob
+from training.likelihoods import (
+    BIN,
+    LikelihoodKind,
+    PixelLikelihood,
+    bernoulli_log_prob,
+    gaussian_log_prob,
+    logistic_log_prob,
+)
 
 VALUES = torch.arange(256, dtype=torch.float64) / 255.0
 MEANS = [-0.3, 0.0, 0.001, 0.37, 0.5, 1.0, 1.4]
@@ -73,6 +80,49 @@ def test_the_gaussian_bound_is_the_mean_log_density_over_the_bin() -> None:
 def test_the_gaussian_never_gives_more_than_one_in_all(mean: float) -> None:
     for scale in SCALES:
         assert float(torch.logsumexp(gaussian_log_prob(VALUES, at(mean), at(scale).log()), dim=0)) <= 0.0
+
+
+def test_bernoulli_nats_are_those_of_torch_and_of_the_formula() -> None:
+    logit = torch.linspace(-8.0, 8.0, 33, dtype=torch.float64)
+    for value in (0.0, 1.0):
+        expected = torch.distributions.Bernoulli(logits=logit).log_prob(at(value))
+        torch.testing.assert_close(bernoulli_log_prob(at(value).expand_as(logit), logit), expected)
+    p = torch.sigmoid(logit)
+    formula = 0.3 * p.log() + 0.7 * (1.0 - p).log()
+    torch.testing.assert_close(bernoulli_log_prob(at(0.3).expand_as(logit), logit), formula)
+
+
+def test_binarised_images_have_probabilities_that_sum_to_one() -> None:
+    likelihood = PixelLikelihood("bernoulli", 1)
+    images = torch.tensor([[(i >> bit) & 1 for bit in range(4)] for i in range(16)]).double().reshape(16, 1, 2, 2)
+    logit = torch.randn(1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert float(likelihood(images, logit.expand(16, 1, 2, 2)).exp().sum()) == pytest.approx(1.0, abs=1e-12)
+    assert torch.equal(likelihood.mean(logit), torch.sigmoid(logit))
+
+
+def test_saturated_logits_keep_finite_nats_and_gradients() -> None:
+    logit = torch.tensor([-200.0, 200.0], requires_grad=True)
+    nats = bernoulli_log_prob(torch.tensor([1.0, 0.0]), logit)
+    nats.sum().backward()
+    assert nats.tolist() == [-200.0, -200.0]
+    assert logit.grad is not None and bool(torch.isfinite(logit.grad).all())
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "logistic", "bernoulli"])
+def test_each_pixel_counts_by_its_weight(kind: LikelihoodKind) -> None:
+    likelihood = PixelLikelihood(kind, 3)
+    x, parameter = torch.rand(2, 3, 4, 5), torch.rand(7, 2, 3, 4, 5)
+    weight = torch.rand(2, 1, 4, 5)
+    alone = torch.stack(
+        [
+            likelihood(x[..., i : i + 1, j : j + 1], parameter[..., i : i + 1, j : j + 1])
+            for i in range(4)
+            for j in range(5)
+        ]
+    )
+    expected = (alone * weight.reshape(2, 20).T[:, None]).sum(dim=0)
+    torch.testing.assert_close(likelihood(x, parameter, weight), expected)
+    torch.testing.assert_close(likelihood(x, parameter, torch.ones(2, 1, 4, 5)), likelihood(x, parameter))
 
 
 def test_nats_are_summed_over_channels_and_pixels() -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from training.likelihoods import PixelLikelihood
 from training.models.blocks import fold_blocks
-from training.models.checks import check_at_least, check_search, check_share
+from training.models.checks import check_at_least, check_search
 from training.models.networks import ImageDecoder, ImageEncoder, NetworkConfig
 from training.models.protocols import Batch, Loss
 from training.models.search import SearchSpace, Turn
@@ -50,8 +50,7 @@ class AeConfig(NetworkConfig):
         super().__post_init__()
         check_at_least("latent_dim", self.latent_dim, 1)
         check_at_least("noise", self.noise, 0)
-        check_search(self.search_dim, self.latent_dim)
-        check_share("whitening", self.whitening)
+        check_search(self.search_dim, self.latent_dim, self.whitening, self.turn)
 
 
 class CodeEncoder(ImageEncoder):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
+
+from training.models.search import Turn
 
 
 def check_image(size: int, channels: int) -> None:
@@ -22,9 +25,11 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} must be {' or '.join(choices)}, not {value!r}")
 
 
-def check_search(search_dim: int | None, latent_dim: int) -> None:
+def check_search(search_dim: int | None, latent_dim: int, whitening: float, turn: str) -> None:
     if search_dim is not None and not 1 <= search_dim <= latent_dim:
         raise ValueError(f"search_dim must be between 1 and the latent's size ({latent_dim}), not {search_dim}")
+    check_share("whitening", whitening)
+    check_choice("turn", turn, get_args(Turn))
 
 
 def check_share(name: str, value: float) -> None:

@@ -50,7 +50,9 @@ class CodeDescriptor(nn.Module):
 
     def frequencies(self, codes: Tensor) -> Tensor:
         """Share of each code `(B, K)` in maps `(B, h, w)`."""
-        return one_hot(codes.flatten(1), self.codes).float().mean(dim=1)
+        places = codes.flatten(1)
+        ones = torch.ones_like(places, dtype=self.idf.dtype)
+        return ones.new_zeros(places.shape[0], self.codes).scatter_add(1, places, ones) / places.shape[1]
 
     def fit(self, images: int, images_with: Tensor) -> None:
         """Set the weights from the number of training images and how many have each code `(K,)`."""

@@ -86,6 +86,15 @@ class VariationalModel(GradientModel, Protocol):
 
 
 @runtime_checkable
+class CodeModel(GradientModel, Protocol):
+    """A gradient model whose latents are codes of one codebook or several."""
+
+    def code_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """Codes `(B, h, w)` of images, by what the names of their codebook's figures end in."""
+        ...
+
+
+@runtime_checkable
 class IncrementalModel(Protocol):
     """A model that is fitted batch by batch in one pass, without gradients."""
 

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, one_hot
+from torch.nn.functional import embedding
 
 Update = Literal["ema", "loss"]
 EPSILON = 1e-5
@@ -85,7 +85,7 @@ class VectorQuantiser(nn.Module):
         loss = self.commitment * torch.square(vectors - chosen.detach()).mean()
         if self.update == "loss":
             loss = loss + torch.square(vectors.detach() - chosen).mean()
-        used = one_hot(codes, len(self.codebook)).to(vectors).sum(dim=0)
+        used = torch.zeros_like(self.counts).index_add(0, codes, torch.ones_like(vectors[:, 0]))
         share = used / used.sum()
         perplexity = torch.exp(-(share * torch.log(share + 1e-10)).sum())
         if self.training:
@@ -97,8 +97,10 @@ class VectorQuantiser(nn.Module):
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """Numbers `(N,)` of the nearest codes of vectors `(N, D)`."""
-        # |v|^2 is the same for all codes of a vector, and is left out.
-        distances = torch.square(self.codebook).sum(dim=1) - 2.0 * vectors @ self.codebook.T
+        # Mixed precision would take the product in halves, which cannot tell near codes apart.
+        with torch.autocast(vectors.device.type, enabled=False):
+            # |v|^2 is the same for all codes of a vector, and is left out.
+            distances = torch.square(self.codebook).sum(dim=1) - 2.0 * vectors @ self.codebook.T
         return distances.argmin(dim=1)
 
     def vectors_of(self, codes: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from training.encoder import Likelihood
 from training.likelihoods import PixelLikelihood
 from training.models.blocks import fold_blocks
-from training.models.checks import check_at_least, check_search, check_share
+from training.models.checks import check_at_least, check_search
 from training.models.gaussian import draw, kl_to_standard_normal, log_density, log_standard_normal
 from training.models.networks import ImageDecoder, ImageEncoder, NetworkConfig
 from training.models.protocols import Batch, Elbo, Loss, Posterior
@@ -35,7 +35,7 @@ from training.reference import Metric
 
 MAX_LOG_VARIANCE = 10.0
 BOUND_SAMPLES = 16  # importance samples of `log_likelihood`
-DECODED_AT_ONCE = 4096  # images in the decoder while bounds of many samples are computed
+VALUES_AT_ONCE = 2**23  # in images that are decoded together for bounds of many samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +67,7 @@ class VaeConfig(NetworkConfig):
         check_at_least("samples", self.samples, 1)
         for name in ("beta", "free_bits", "warmup_steps"):
             check_at_least(name, getattr(self, name), 0)
-        check_search(self.search_dim, self.latent_dim)
-        check_share("whitening", self.whitening)
+        check_search(self.search_dim, self.latent_dim, self.whitening, self.turn)
 
 
 class GaussianEncoder(ImageEncoder):
@@ -154,10 +153,10 @@ class Vae(nn.Module):
         """The bound of Burda 2016 with K samples, nats per image `(B,)`; K = 1 is a one-sample ELBO.
 
         Args:
-            samples: K, any number; the decoder sees a bounded number of them at once.
+            samples: K, any number; a bounded number of values is decoded at once.
         """
         q = self.posterior(batch.x, batch.label)
-        at_once = max(1, DECODED_AT_ONCE // len(batch.x))
+        at_once = max(1, VALUES_AT_ONCE // batch.x.numel())
         weights = []
         for first in range(0, samples, at_once):
             z = draw(q, min(at_once, samples - first), generator)

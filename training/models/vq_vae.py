@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from training.encoder import Likelihood
 from training.likelihoods import PixelLikelihood
 from training.models.blocks import fold_blocks
-from training.models.checks import check_at_least, check_choice, check_search, check_share
+from training.models.checks import check_at_least, check_choice, check_search
 from training.models.codes import CodeDescriptor, CodePrior, fit_codes
 from training.models.networks import NetworkConfig, decoder_stages, encoder_stages
 from training.models.protocols import Batch, Loss
@@ -73,13 +73,12 @@ class VqVaeConfig(NetworkConfig):
         check_at_least("restart", self.restart, 0)
         check_at_least("pool", self.pool, 1)
         check_at_least("histogram_weight", self.histogram_weight, 0)
-        check_share("whitening", self.whitening)
         self._check_maps()
 
     def _check_maps(self) -> None:
         if self.side % self.pool:
             raise ValueError(f"pool must divide the side of the code map ({self.side}), not be {self.pool}")
-        check_search(self.search_dim, self.code_dim * self.pool**2 + self.codes)
+        check_search(self.search_dim, self.code_dim * self.pool**2 + self.codes, self.whitening, self.turn)
 
 
 class VqVae(nn.Module):
@@ -128,18 +127,21 @@ class VqVae(nn.Module):
         """Codes `(B, h, w)` of images `(B, C, S, S)` in [0, 1]."""
         return self.quantise(x).codes
 
+    def code_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """The codes by the ending of their figures' names: there is but one codebook."""
+        return {"": self.codes(x)}
+
     def latent(self, x: Tensor) -> Tensor:
         """The pooled code vectors `(B, D pool^2)`, with the straight-through gradient."""
         return self._pooled(self.quantise(x))
 
     def embed(self, x: Tensor) -> Tensor:
-        vectors: Tensor = self.search(self.describe(x))
+        vectors: Tensor = self.search(self.describe(self.codes(x)))
         return vectors
 
-    def describe(self, x: Tensor) -> Tensor:
-        """What the search vector is made of: see `CodeDescriptor`."""
-        quantised = self.quantise(x)
-        described: Tensor = self.descriptor(quantised.z, quantised.codes)
+    def describe(self, codes: Tensor) -> Tensor:
+        """What the search vector is made of, from codes `(B, h, w)`: see `CodeDescriptor`."""
+        described: Tensor = self.descriptor(self.quantiser.vectors_of(codes), codes)
         return described
 
     def decode(self, latent: Tensor) -> Tensor:
@@ -173,9 +175,9 @@ class VqVae(nn.Module):
         config = replace(self.config, normalisation="none")
         model = VqVae(config).to(self.to_code.weight).eval()
         fold_blocks(self.eval(), model)
-        maps = [model.quantise(batch.x) for batch in batches]
-        fit_codes(model.descriptor, model.prior, [found.codes for found in maps])
-        model.search.fit(torch.cat([model.descriptor(found.z, found.codes).cpu() for found in maps]))
+        maps = [model.codes(batch.x) for batch in batches]
+        fit_codes(model.descriptor, model.prior, maps)
+        model.search.fit(torch.cat([model.describe(codes).cpu() for codes in maps]))
         return model, config
 
     def parameters_of(self, z: Tensor) -> Tensor:

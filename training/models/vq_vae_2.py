@@ -50,7 +50,7 @@ class VqVae2Config(VqVaeConfig):
             raise ValueError(f"size must give a bottom map of an even side, not of {self.side}")
         if self.side // 2 % self.pool:
             raise ValueError(f"pool must divide the side of the top map ({self.side // 2}), not be {self.pool}")
-        check_search(self.search_dim, 2 * (self.code_dim * self.pool**2 + self.codes))
+        check_search(self.search_dim, 2 * (self.code_dim * self.pool**2 + self.codes), self.whitening, self.turn)
 
 
 class Levels(NamedTuple):
@@ -115,18 +115,27 @@ class VqVae2(nn.Module):
         levels = self.quantise(x)
         return torch.cat([level.codes.flatten(1) for level in levels], dim=1)
 
+    def code_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """The codes of both levels by the ending of their figures' names."""
+        levels = self.quantise(x)
+        return {"_top": levels.top.codes, "": levels.bottom.codes}
+
     def latent(self, x: Tensor) -> Tensor:
         """The pooled code vectors of both levels `(B, 2 D pool^2)`, with the straight-through gradient."""
         return self._pooled(self.quantise(x))
 
     def embed(self, x: Tensor) -> Tensor:
-        vectors: Tensor = self.search(self.describe(self.quantise(x)))
+        vectors: Tensor = self.search(self.describe(self.codes(x)))
         return vectors
 
-    def describe(self, levels: Levels) -> Tensor:
-        """What the search vector is made of: a `CodeDescriptor` for each level."""
-        top, bottom = levels
-        return torch.cat([self.descriptor_top(top.z, top.codes), self.descriptor(bottom.z, bottom.codes)], dim=1)
+    def describe(self, codes: Tensor) -> Tensor:
+        """What the search vector is made of, from codes as `codes` gives them: a `CodeDescriptor` for each level."""
+        top, bottom = self.split(codes)
+        described = (
+            self.descriptor_top(self.top.vectors_of(top), top),
+            self.descriptor(self.bottom.vectors_of(bottom), bottom),
+        )
+        return torch.cat(described, dim=1)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Mean images `(B, C, S, S)` in [0, 1] of codes as `codes` gives them."""
@@ -174,10 +183,10 @@ class VqVae2(nn.Module):
         config = replace(self.config, normalisation="none")
         model = VqVae2(config).to(self.to_top.weight).eval()
         fold_blocks(self.eval(), model)
-        found = [model.quantise(batch.x) for batch in batches]
-        fit_codes(model.descriptor_top, model.prior_top, [levels.top.codes for levels in found])
-        fit_codes(model.descriptor, model.prior, [levels.bottom.codes for levels in found])
-        model.search.fit(torch.cat([model.describe(levels).cpu() for levels in found]))
+        found = [model.codes(batch.x) for batch in batches]
+        fit_codes(model.descriptor_top, model.prior_top, [model.split(codes)[0] for codes in found])
+        fit_codes(model.descriptor, model.prior, [model.split(codes)[1] for codes in found])
+        model.search.fit(torch.cat([model.describe(codes).cpu() for codes in found]))
         return model, config
 
     def parameters_of(self, top: Tensor, bottom: Tensor) -> Tensor:

@@ -122,3 +122,12 @@ def test_perplexity_is_the_number_of_equally_used_codes() -> None:
 def test_a_decay_out_of_its_range_is_refused(decay: float) -> None:
     with pytest.raises(ValueError, match=f"decay must lie between 0 and 1, not {decay}"):
         quantiser(decay=decay)
+
+
+def test_mixed_precision_does_not_confuse_near_codes() -> None:
+    made = quantiser(codes=64, code_dim=8).eval()
+    with torch.no_grad():
+        made.codebook.copy_(10.0 + 0.05 * torch.randn(64, 8, generator=torch.Generator().manual_seed(1)))
+    z = made.codebook[torch.arange(64)] + 1e-3
+    with torch.autocast("cpu", torch.bfloat16):
+        assert made.nearest(z).tolist() == list(range(64))

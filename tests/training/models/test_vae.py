@@ -126,7 +126,7 @@ def test_many_samples_come_in_parts_that_fit_memory(monkeypatch: pytest.MonkeyPa
     x = make_images(3, size=8).double()
     whole = vae.importance_weighted(Batch(x, x), 50, torch.Generator().manual_seed(0))
     seen: list[int] = []
-    monkeypatch.setattr("training.models.vae.DECODED_AT_ONCE", 30)
+    monkeypatch.setattr("training.models.vae.VALUES_AT_ONCE", 30 * x[0].numel())
     vae.decoder.register_forward_hook(lambda module, given, out: seen.append(len(out)))
     parts = vae.importance_weighted(Batch(x, x), 50, torch.Generator().manual_seed(0))
     assert max(seen) <= 30 and sum(seen) == 150
@@ -206,6 +206,7 @@ def test_folding_the_normalisation_changes_nothing_but_the_config() -> None:
         ({"depth": -1}, "depth must be at least 0, not -1"),
         ({"likelihood": "bernoulli", "scale": 0.1}, "scale must be null for a bernoulli likelihood"),
         ({"whitening": 2.0}, "whitening must be between 0 and 1, not 2.0"),
+        ({"turn": "qr"}, "turn must be pca or zca, not 'qr'"),
     ],
 )
 def test_a_bad_setting_is_named_with_its_value_and_what_would_do(settings: dict[str, Any], message: str) -> None:
