@@ -157,7 +157,7 @@ def pictures(
     out: Annotated[Path, typer.Option(help="Folder for the PNG files.")],
     data: Annotated[Path | None, typer.Option(help="SOURCE of photos; drawn ones by default.")] = None,
     images: Annotated[int, typer.Option(min=2, max=10_000, help="How many photos to take, by chance.")] = 500,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of that choice and of the samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of that choice and of the samples.")] = 0,
     device: DeviceOption = "cpu",
     json_output: JsonOption = False,
 ) -> None:

@@ -155,7 +155,7 @@ def comparison(described: Mapping[str, EncoderDescription], speeds: Mapping[str,
     for column in columns.values():
         for name in column:
             rows.setdefault(name, {ref: columns[ref].get(name) for ref in columns})
-    order = ("", "config.", "preprocessing.", "figures.")  # rows of a kind stay together, whoever has them
+    order = ("", "config.", "preprocessing.", "data.", "figures.")  # rows of a kind stay together, whoever has them
     return dict(sorted(rows.items(), key=lambda row: max(n for n, kind in enumerate(order) if row[0].startswith(kind))))
 
 
@@ -163,9 +163,12 @@ def _column(d: EncoderDescription, speed: float) -> Iterator[tuple[str, Any]]:
     yield from (("family", d.family), ("encoder_id", d.encoder_id[:12]), ("dim", d.dim), ("metric", d.metric))
     found = sizes(d)
     yield "parameters", found["parameters"]
-    yield "bytes", sum(size for name, size in found.items() if name != "parameters")
+    yield "megabytes", round(sum(size for name, size in found.items() if name != "parameters") / 1e6, 3)
     yield "images_per_second", round(speed, 1)
     yield from flat({"config": d.config, "preprocessing": asdict(d.preprocessing)})
+    for name, value in flat({"data": d.card.get("data", {})}):
+        if isinstance(value, str | int | float):
+            yield name, value[:12] if isinstance(value, str) and name == "data.fingerprint" else value
     for name, value in flat({"figures": d.card.get("figures", {})}, depth=3):
         if isinstance(value, int | float):
             yield name, value

@@ -268,6 +268,7 @@ def test_searching_by_a_bad_file_names_it_and_the_reason(
         ["encoders", "compare", "hog"],
         ["pictures", "--encoder", "hog", "--out", "o", "--images", "1"],
         ["pictures", "--encoder", "hog", "--out", "o", "--seed", "-1"],
+        ["pictures", "--encoder", "hog", "--out", "o", "--seed", str(2**64)],
         ["encoders", "compare", "hog", "hog"],
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from indexer.encoders import count_numbers, find_encoder, flat
+from indexer.encoders import count_numbers, find_encoder, flat, sizes
 from indexer.home import Home
 from service.cli import main
 from training.encoder import load_encoder
@@ -82,9 +82,12 @@ def test_comparing_sets_settings_figures_sizes_and_speed_side_by_side(
     assert rows["dim"] == {"default": 128, "hog": 1764, refs[2]: 768}
     assert rows["config.latent_dim"] == {"default": 128, "hog": None, refs[2]: None}
     assert rows["figures.validation.elbo"]["default"] < 0
+    described = describe_encoder("default")
+    assert rows["data.images"] == {"default": described.card["data"]["images"], "hog": None, refs[2]: None}
+    assert rows["megabytes"]["default"] == round(sum(n for name, n in sizes(described).items() if "." in name) / 1e6, 3)
     assert all(speed > 10 for speed in rows["images_per_second"].values())
     kinds = [name.split(".")[0] for name in rows if "." in name]
-    assert kinds == sorted(kinds, key=["config", "preprocessing", "figures"].index)
+    assert kinds == sorted(kinds, key=["config", "preprocessing", "data", "figures"].index)
     table = call("compare", *refs).splitlines()
     assert len(table) == len(rows) + 1
 
