@@ -215,6 +215,23 @@ def test_a_model_learns_one_batch_by_heart(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", GRADIENT)
+def test_mixed_precision_keeps_the_objective_in_single_precision(family: str) -> None:
+    model = build(family, normalisation="batch").train()
+    if hasattr(model, "quantise"):
+        model.loss(batch_of(model, make_images(8, seed=5)), step=0)
+    objectives = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = model.eval().loss(batch_of(model, make_images(8)), step=0)
+        assert loss.objective.dtype == loss.latent.dtype == torch.float32
+        objectives.append(loss.objective)
+    torch.testing.assert_close(*objectives, rtol=0.02, atol=0)
+    objectives[1].backward()
+    assert all(bool(torch.isfinite(parameter.grad).all()) for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("family", GRADIENT)
 def test_a_pixel_without_weight_has_no_influence(family: str) -> None:
     model = build(family).eval()
     x = make_images(4)
