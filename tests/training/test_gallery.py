@@ -27,10 +27,13 @@ CODES = {**SMALL, "codes": 16, "code_dim": 4, "pool": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "ae": {**SMALL, "latent_dim": 12},
     "vae": {**SMALL, "latent_dim": 12},
+    "beta-vae": {**SMALL, "latent_dim": 12},
+    "cvae": {**SMALL, "latent_dim": 12, "classes": 3},
     "pca": {"components": 6},
     "vq-vae": CODES,
     "vq-vae-2": {**CODES, "top_width": 8},
     "pixels": {},
+    "hog": {},
 }
 IMAGES = torch.stack([torch.from_numpy(Preprocessing(16).apply(np.asarray(draw_photo(n)))) for n in range(24)])
 
@@ -41,15 +44,16 @@ def trained(family: str) -> Encoder:
     config: Any = MODELS[family].config(size=16, **SETTINGS[family])
     model: Any = MODELS[family].model(config)
     x = IMAGES.float() / 255.0
+    batch = Batch(x, x, None, torch.arange(len(x)) % 3 if family == "cvae" else None)
     if family == "pca":
         model.partial_fit(x)
-    elif family != "pixels":
+    elif family not in ("pixels", "hog"):
         optimiser = torch.optim.Adam(model.parameters(), 1e-2)
         for step in range(15):
             optimiser.zero_grad()
-            model.loss(Batch(x, x), step).objective.backward()
+            model.loss(batch, step).objective.backward()
             optimiser.step()
-        model, config = model.eval().finish([Batch(x, x)])
+        model, config = model.eval().finish([batch])
     return Encoder(model, family=family, config=asdict(config), preprocessing=Preprocessing(16))
 
 
@@ -58,15 +62,22 @@ def encoders() -> dict[str, Encoder]:
     return {family: trained(family) for family in SETTINGS}
 
 
+def test_every_family_is_tried() -> None:
+    assert set(SETTINGS) == set(MODELS)
+
+
 @pytest.mark.parametrize(
     ("family", "missing"),
     [
         ("vae", {"codes": "has no codes"}),
         ("ae", {"codes": "has no codes"}),
+        ("beta-vae", {"codes": "has no codes"}),
+        ("cvae", {"codes": "has no codes"}),
         ("pca", {"codes": "has no codes"}),
         ("vq-vae", {"traversals": "are codes", "interpolations": "are codes"}),
         ("vq-vae-2", {"traversals": "are codes", "interpolations": "are codes"}),
         ("pixels", dict.fromkeys(NAMES[:4], "has no decoder") | {"codes": "has no codes"}),
+        ("hog", dict.fromkeys(NAMES[:4], "has no decoder") | {"codes": "has no codes"}),
     ],
 )
 def test_each_family_has_the_pictures_that_it_can_have(
