@@ -70,7 +70,7 @@ def sample_catalogue(
     out: Annotated[Path, typer.Option(help="New folder for the photos, masks and manifests.")],
     items: Annotated[int, typer.Option(help="How many products.")] = 300,
     photos_per_item: Annotated[int, typer.Option(help="Photos of each.")] = 2,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same shop.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same shop.")] = 0,
     size: Annotated[int, typer.Option(help="Side of the photos in pixels.")] = 256,
     json_output: JsonOption = False,
 ) -> None:
