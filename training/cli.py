@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -72,15 +72,23 @@ def sample_catalogue(
     photos_per_item: Annotated[int, typer.Option(help="Photos of each.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same shop.")] = 0,
     size: Annotated[int, typer.Option(help="Side of the photos in pixels.")] = 256,
+    stock: Annotated[str, typer.Option(help="shop (drawn flat) or solids (seen from several sides).")] = "shop",
     json_output: JsonOption = False,
 ) -> None:
     """Draw a synthetic shop: products in varied pose, light and background, with exact masks."""
+    from training.data.studio import Stock
     from training.data.studio.catalogue import write_catalogue
 
     with progress_bar("drawing", "photo") as progress:
         progress.started(max(items, 0) * max(photos_per_item, 0))
         manifest = write_catalogue(
-            out, items=items, photos_per_item=photos_per_item, seed=seed, size=size, progress=progress.advance
+            out,
+            items=items,
+            photos_per_item=photos_per_item,
+            seed=seed,
+            size=size,
+            stock=cast(Stock, stock),
+            progress=progress.advance,
         )
     document = {"manifest": str(manifest), "items": items, "photos": items * photos_per_item}
     say(document, json_output, f"{manifest}: {items} items, {items * photos_per_item} photos")

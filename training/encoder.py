@@ -98,6 +98,7 @@ class Encoder:
         card: Mapping[str, Any] | None = None,
         device: str | torch.device = "cpu",
         stored: tuple[bytes, bytes] | None = None,
+        stored_as: torch.dtype = torch.float32,
     ) -> None:
         self.family = family
         self.preprocessing = preprocessing
@@ -108,7 +109,7 @@ class Encoder:
         self.metric: Metric = self.model.metric
         self.config = dict(config)
         # An encoder that was loaded keeps the bytes of its files: writing it again must not give it another id.
-        self._weights, self._description = stored or (self._serialise(model), self._describe())
+        self._weights, self._description = stored or (_serialise(model, stored_as), self._describe())
         self.encoder_id = hashlib.sha256(self._weights + self._description).hexdigest()
 
     @property
@@ -167,10 +168,6 @@ class Encoder:
         """Write the encoder directory, whole or not at all; a directory that was there is replaced."""
         return publish_directory(Path(directory), self.files())
 
-    @staticmethod
-    def _serialise(model: torch.nn.Module) -> bytes:
-        return save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
-
     def _describe(self) -> bytes:
         description = {
             "format": FORMAT,
@@ -228,6 +225,25 @@ def load_encoder(ref: str | Path, device: str | torch.device = "cpu") -> Encoder
         device=device,
         stored=stored,
     )
+
+
+def _serialise(model: torch.nn.Module, stored_as: torch.dtype) -> bytes:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return save_tensors({name: t.to(stored_as) if t.is_floating_point() else t for name, t in tensors.items()})
+
+
+@torch.no_grad()
+def round_weights(model: torch.nn.Module, stored_as: torch.dtype) -> None:
+    """Make of a model what loading it again will give.
+
+    Raises:
+        EncoderError: a number of the model is beyond the range of that type.
+    """
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.to(stored_as))
+            if not bool(tensor.isfinite().all()):
+                raise EncoderError(f"{name} has numbers too large for {stored_as}; set weights=float32 in the recipe")
 
 
 def _check_device(device: str | torch.device) -> None:

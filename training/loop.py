@@ -30,7 +30,7 @@ from training.card import build_card
 from training.data.dataset import Dataset, load_dataset
 from training.data.decode import ImageLimits
 from training.data.sources import SourceImage
-from training.encoder import Encoder, GenerativeModel
+from training.encoder import Encoder, GenerativeModel, round_weights
 from training.errors import EncoderError, RecipeError, SourceError
 from training.examples import Batches, Examples
 from training.figures import final_figures
@@ -115,6 +115,7 @@ def train(
         finished = _fit_by_gradient(model, recipe, prepared, _Place(out, device, precision, progress))
     else:
         finished = _fit_in_one_pass(model, recipe, prepared)
+    round_weights(finished.model, getattr(torch, recipe.weights))
     sides = prepared.training, prepared.held_out
     figures = final_figures(finished.model, *(_in_order(side, prepared.views) for side in sides))
     if isinstance(finished.model, GenerativeModel):
@@ -286,6 +287,7 @@ def _publish(out: Path, recipe: Recipe, finished: Finished, card: dict[str, Any]
         config=json.loads(json.dumps(asdict(finished.config))),
         preprocessing=recipe.preprocessing.build(),
         card=card,
+        stored_as=getattr(torch, recipe.weights),
     )
     files = encoder.files()
     # `out` holds the run too, so the files go in one by one; encoder.json, which makes it an encoder, comes last.

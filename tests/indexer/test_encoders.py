@@ -79,8 +79,12 @@ def test_comparing_sets_settings_figures_sizes_and_speed_side_by_side(
     found = call("compare", *refs, "--json")
     rows = found["rows"]
     assert found["encoders"] == refs
-    assert rows["dim"] == {"default": 128, "hog": 1764, refs[2]: 768}
-    assert rows["config.latent_dim"] == {"default": 128, "hog": None, refs[2]: None}
+    assert rows["dim"] == {"default": describe_encoder("default").dim, "hog": 1764, refs[2]: 768}
+    assert rows["config.latent_dim"] == {
+        "default": describe_encoder("default").config["latent_dim"],
+        "hog": None,
+        refs[2]: None,
+    }
     assert rows["figures.validation.elbo"]["default"] < 0
     described = describe_encoder("default")
     assert rows["data.images"] == {"default": described.card["data"]["images"], "hog": None, refs[2]: None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -129,6 +129,9 @@ class Recipe(Section):
     patience: int | None = Field(None, ge=1, description="epochs without a better held-out objective before stopping")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the weights' moving average, which is what ships")
     seed: int = Field(0, ge=0, lt=2**32)
+    weights: Literal["float32", "float16"] = Field(
+        "float32", description="how weights are stored; float16 halves the file and rounds them to three digits"
+    )
     deterministic: bool = Field(False, description="equal weights from equal runs on one machine, at some cost")
     max_minutes: float | None = Field(None, gt=0, description="stop cleanly after so many minutes of fitting")
     pictures_every: int = Field(10, ge=1, description="epochs between reconstructions and samples as pictures")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from training.data.studio.canvas import Board
 from training.data.studio.catalogue import write_catalogue
 from training.data.studio.products import KINDS, WEARABLE
 from training.data.studio.scenes import BACKGROUNDS, background_kind, draw_background
+from training.data.studio.solids import SOLIDS, Solid, rotation
+from training.data.studio.solids import photograph as photograph_solid
 from training.errors import NitamonoError
 
 
@@ -152,16 +155,69 @@ def test_the_manifests_read_back_without_a_problem(shop: Path) -> None:
         assert mask.pixels.max() == 255 and mask.pixels.min() == 0
 
 
+@pytest.mark.parametrize("kind", sorted(SOLIDS))
+def test_solids_of_every_kind_are_whole_and_stay_inside(kind: str) -> None:
+    for number in [number for number in range(44) if category_of(3, number, "solids") == kind]:
+        item = make_item(3, number, "solids")
+        for shot in range(2):
+            photo = render(item, random_scene(item, shot), 96)
+            mask = photo.mask / 255.0
+            assert 0.02 <= mask.mean() <= 0.75
+            frame = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+            assert (frame > 0.5).mean() < 0.1
+            weight = photo.mask[..., None] / 255.0
+            expected = np.round(weight * photo.product + (1 - weight) * photo.background).astype(np.uint8)
+            np.testing.assert_array_equal(photo.image, expected)
+            if kind in ("ball", "box", "can"):  # no holes: every row of a convex thing is covered from end to end
+                for row in mask[mask.max(axis=1) > 0.99]:
+                    covered = np.flatnonzero(row > 0.99)
+                    assert (row[covered[0] : covered[-1] + 1] > 0.7).all()
+
+
+def test_a_cube_shows_the_side_that_is_turned_to_the_camera_and_the_lamp_lights_it() -> None:
+    colours = iter([(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200), (200, 0, 200)])
+    cube = Solid()
+    cube.box(np.ones(3), np.zeros(3), lambda: np.full((320, 320, 3), next(colours), np.float32))
+    front = np.array([0.0, -1.0, 0.0])
+    shown = []
+    for yaw in (0, 90, 180, 270):  # -y, then what stood at -x, +y, +x turns to the camera
+        taken = photograph_solid(cube, rotation(yaw), front, 0.5, (0.5, 0.5), 64)
+        assert taken[32, 32, 3] == 1
+        shown.append(taken[32, 32, :3])
+        assert abs(taken[..., 3].mean() - 0.25) < 0.02  # half of the photo's side, both ways
+    sides = [(0, 0, 200), (200, 0, 0), (200, 200, 0), (0, 200, 0)]
+    np.testing.assert_allclose(shown, np.multiply(sides, 1.05), atol=0.5)
+    unlit = photograph_solid(cube, rotation(0), -front, 0.5, (0.5, 0.5), 64)
+    np.testing.assert_allclose(unlit[32, 32, :3], np.multiply(sides[0], 0.55), atol=0.5)
+
+
+def test_solids_are_seen_from_several_sides_and_the_shop_from_one() -> None:
+    solid, flat = make_item(0, 0, "solids"), make_item(0, 0)
+    assert len({random_scene(solid, shot).pose.yaw for shot in range(5)}) == 5
+    assert {random_scene(flat, shot).pose.yaw for shot in range(5)} == {0.0}
+    front = random_scene(solid, 0).pose.yaw
+    assert all(abs(random_scene(solid, shot).pose.yaw - front) <= 120 for shot in range(30))
+
+
+def test_a_stock_of_solids_is_written_as_the_shop_is(tmp_path: Path) -> None:
+    out = write_catalogue(tmp_path / "solids", items=11, photos_per_item=2, size=64, stock="solids").parent
+    images, problems = read_images(out / "catalogue.csv")
+    assert problems == [] and len(images) == 22
+    assert {image.category for image in images} == set(SOLIDS)
+    assert all(image.title and image.mask is not None for image in images)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"stock": "cars"}, "stock must be one of shop, solids, not 'cars'"),
         ({"items": 0}, "items must be at least 1"),
         ({"photos_per_item": 0}, "photos-per-item must be at least 1"),
         ({"size": 16}, "size must be between 32 and 1024"),
         ({"size": 2000}, "size must be between 32 and 1024"),
     ],
 )
-def test_numbers_out_of_range_are_refused(options: dict[str, int], message: str, tmp_path: Path) -> None:
+def test_settings_out_of_range_are_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(NitamonoError, match=message):
         write_catalogue(tmp_path / "new", **{"items": 1, "photos_per_item": 1, **options})
     assert not (tmp_path / "new").exists()

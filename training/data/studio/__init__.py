@@ -1,5 +1,7 @@
 """A synthetic shop: products in varied pose, light and background, with exact masks; deterministic by seed.
 
+It has two stocks: the `shop`, drawn flat, and `solids`, things with a body that are seen from several sides.
+
 An item is drawn from (seed, item number) and a photo from (seed, item number, photo number), so neither depends on how
 many others there are. Backgrounds come from a numbered bank that all items share and that is independent of what they
 show, so nothing about an item can be told from its background.
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +24,17 @@ from scipy.ndimage import gaussian_filter
 from training.data.studio.canvas import BOARD, Board, Colour, Floats, print_pattern
 from training.data.studio.products import KINDS, WEARABLE, Look
 from training.data.studio.scenes import BACKGROUNDS, draw_background, draw_figure
+from training.data.studio.solids import SOLIDS, Solid, make_solid, photograph, rotation
+from training.errors import NitamonoError
 
-__all__ = ["Item", "Light", "Photo", "Pose", "Scene", "draw_background", "make_item", "random_scene", "render"]
+__all__ = [
+    "STOCKS", "Item", "Light", "Photo", "Pose", "Scene", "Stock", "draw_background", "make_item", "random_scene",
+    "render",
+]  # fmt: skip
 
-_ITEM, _PHOTO, _KINDS = 1, 2, 4  # the streams of a seed; scenes have 3
+Stock = Literal["shop", "solids"]
+STOCKS: tuple[str, ...] = get_args(Stock)
+_ITEM, _PHOTO, _KINDS, _SOLID, _VIEW, _SOLID_KINDS = 1, 2, 4, 5, 6, 7  # the streams of a seed; scenes have 3
 COLOURS: dict[str, Colour] = {
     "red": (184, 44, 50), "navy": (36, 52, 104), "mustard": (220, 174, 66), "green": (50, 116, 84),
     "white": (238, 236, 230), "black": (46, 46, 50), "pink": (222, 134, 164), "sky blue": (128, 172, 210),
@@ -51,11 +60,16 @@ class Item:
     colour: str
     second_colour: str
     print: str
+    stock: Stock = "shop"
 
 
 @dataclass(frozen=True)
 class Pose:
-    """How a product lies in the photo: degrees, size of its board to the photo's, centre, and shear."""
+    """How a product lies in the photo: degrees, size of its board to the photo's, centre, and shear.
+
+    A solid is turned by `yaw` about its height and seen from `pitch` degrees above besides; it has neither shear nor
+    mirror image.
+    """
 
     rotation: float
     scale: float
@@ -63,6 +77,8 @@ class Pose:
     y: float
     shear: float
     mirror: bool
+    yaw: float = 0.0
+    pitch: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -94,21 +110,29 @@ class Photo(NamedTuple):
     background: NDArray[np.uint8]
 
 
-def category_of(seed: int, number: int) -> str:
+def category_of(seed: int, number: int, stock: Stock = "shop") -> str:
     """The kind of item `number`: every run of as many items as there are kinds holds each once, in its own order."""
-    kinds = sorted(KINDS)
+    kinds, stream = (sorted(KINDS), _KINDS) if stock == "shop" else (sorted(SOLIDS), _SOLID_KINDS)
     turn, place = divmod(number, len(kinds))
-    return kinds[int(np.random.default_rng([seed, _KINDS, turn]).permutation(len(kinds))[place])]
+    return kinds[int(np.random.default_rng([seed, stream, turn]).permutation(len(kinds))[place])]
 
 
-def make_item(seed: int, number: int) -> Item:
-    """Item `number` of the shop of a seed."""
-    item, _ = _paint(seed, number)
+def make_item(seed: int, number: int, stock: Stock = "shop") -> Item:
+    """Item `number` of a stock of a seed.
+
+    Raises:
+        NitamonoError: there is no such stock.
+    """
+    if stock not in STOCKS:
+        raise NitamonoError(f"stock must be one of {', '.join(STOCKS)}, not {stock!r}")
+    item, _ = _paint(seed, number) if stock == "shop" else _build(seed, number)
     return item
 
 
 def random_scene(item: Item, photo: int) -> Scene:
     """The scene of an item's photo `photo`."""
+    if item.stock == "solids":
+        return _scene_of_solid(item, photo)
     rng = np.random.default_rng([item.seed, _PHOTO, item.number, photo])
     background_id = int(rng.integers(BACKGROUNDS))
     worn = bool(rng.random() < 0.3) and item.category in WEARABLE
@@ -120,19 +144,42 @@ def random_scene(item: Item, photo: int) -> Scene:
         shear=float(rng.normal(0, 0.04)),
         mirror=bool(rng.random() < 0.5),
     )
-    light = Light(
+    light = _random_light(rng)
+    return Scene(pose, light, background_id, int(rng.integers(10**6)) if worn else None)
+
+
+def _scene_of_solid(item: Item, photo: int) -> Scene:
+    """Seen from within 60 degrees of the side that all photos of the item are about."""
+    front = float(np.random.default_rng([item.seed, _SOLID, item.number, 1]).uniform(0, 360))
+    rng = np.random.default_rng([item.seed, _VIEW, item.number, photo])
+    pose = Pose(
+        rotation=float(rng.normal(0, 8)),
+        scale=float(rng.uniform(0.7, 0.95)),
+        x=float(0.5 + rng.normal(0, 0.02)),
+        y=float(0.5 + rng.normal(0, 0.02)),
+        shear=0.0,
+        mirror=False,
+        yaw=front + float(rng.uniform(-60, 60)),
+        pitch=float(rng.uniform(5, 45)),
+    )
+    return Scene(pose, _random_light(rng), int(rng.integers(BACKGROUNDS)), None)
+
+
+def _random_light(rng: np.random.Generator) -> Light:
+    return Light(
         exposure=float(rng.uniform(0.72, 1.14)),
         warmth=float(rng.normal(0, 0.4)),
         direction=float(rng.uniform(0, 360)),
         strength=float(rng.uniform(0, 0.25)),
     )
-    return Scene(pose, light, background_id, int(rng.integers(10**6)) if worn else None)
 
 
 def render(item: Item, scene: Scene, size: int = 256) -> Photo:
     """Photograph an item. One item, pose and light give one product layer and mask on every background."""
-    _, board = _paint(item.seed, item.number)
-    product, alpha = _place(board, scene.pose, size)
+    if item.stock == "shop":
+        product, alpha = _place(_paint(item.seed, item.number)[1], scene.pose, size)
+    else:
+        product, alpha = _photograph(_build(item.seed, item.number)[1], scene, size)
     shine = _illumination(scene.light, size)
     mask = np.round(alpha * 255).astype(np.uint8)
     below = draw_background(item.seed, scene.background_id, size)
@@ -161,6 +208,42 @@ def _paint(seed: int, number: int) -> tuple[Item, Board]:
     title = words[0].upper() + words[1:]
     item = Item(seed, number, f"{category}-{number:05d}", category, title, first, second, print_kind)
     return item, board
+
+
+@lru_cache(maxsize=8)
+def _build(seed: int, number: int) -> tuple[Item, Solid]:
+    rng = np.random.default_rng([seed, _SOLID, number])
+    category = category_of(seed, number, "solids")
+    named = bool(rng.random() < 0.5)
+    colours = [_named_colour(rng) if named else _any_colour(rng) for _ in range(int(rng.integers(2, 5)))]
+    print_kind = PRINTS[int(rng.choice(len(PRINTS), p=[0.51, *[0.07] * 7]))]
+    solid, what = make_solid(rng, category, colours, print_kind)
+    first, second = (_nearest_name(colour) for colour in colours[:2])
+    words = f"{PRINT_WORDS[print_kind]}{first} {what}"
+    title = words[0].upper() + words[1:]
+    return Item(seed, number, f"{category}-{number:05d}", category, title, first, second, print_kind, "solids"), solid
+
+
+def _photograph(solid: Solid, scene: Scene, size: int) -> tuple[Floats, Floats]:
+    """Colours `(size, size, 3)` in 0..255 and coverage `(size, size)` in 0..1; the lamp stands where the light says."""
+    pose, angle = scene.pose, np.radians(scene.light.direction)
+    lamp = np.array([np.cos(angle), -0.8, 0.6 - 0.4 * np.sin(angle)])
+    turn = rotation(pose.yaw, pose.pitch, pose.rotation)
+    taken = photograph(solid, turn, lamp / np.linalg.norm(lamp), pose.scale, (pose.x, pose.y), size)
+    return taken[..., :3], taken[..., 3]
+
+
+def _any_colour(rng: np.random.Generator) -> Colour:
+    red, green, blue = (int(value) for value in rng.integers(10, 246, 3))
+    return (red, green, blue)
+
+
+def _named_colour(rng: np.random.Generator) -> Colour:
+    return _tint(rng, list(COLOURS.values())[int(rng.integers(len(COLOURS)))])
+
+
+def _nearest_name(colour: Colour) -> str:
+    return min(COLOURS, key=lambda name: float(np.square(np.subtract(COLOURS[name], colour)).sum()))
 
 
 def _tint(rng: np.random.Generator, colour: Colour) -> Colour:

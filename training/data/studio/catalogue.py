@@ -12,13 +12,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.data.studio import Item, Scene, make_item, random_scene, render
+from training.data.studio import STOCKS, Item, Scene, Stock, make_item, random_scene, render
 from training.data.studio.scenes import background_kind
 from training.errors import NitamonoError
 from training.files import publish_file
 
 OF_ITEM = ("item_id", "image", "mask", "title", "category", "colour", "second_colour", "print")
-OF_SCENE = ("background", "background_kind", "figure", "rotation", "scale", "exposure", "warmth")
+OF_SCENE = ("background", "background_kind", "figure", "rotation", "yaw", "pitch", "scale", "exposure", "warmth")
 COLUMNS = (*OF_ITEM, *OF_SCENE)
 QUALITY = 90
 Row = dict[str, str]
@@ -31,6 +31,7 @@ def write_catalogue(
     photos_per_item: int,
     seed: int = 0,
     size: int = 256,
+    stock: Stock = "shop",
     processes: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
@@ -42,17 +43,18 @@ def write_catalogue(
 
     Args:
         size: side of the photos in pixels, 32 to 1024.
+        stock: `shop`, products drawn flat, or `solids`, things seen from several sides.
         processes: how many draw; None is one per core, 0 draws in this process.
         progress: told of photos done, as they are.
 
     Raises:
         NitamonoError: a number out of range, or a folder that is not empty.
     """
-    _check(out, items, photos_per_item, size)
+    _check(out, items, photos_per_item, size, stock)
     for name in ("images", "masks"):
         (out / name).mkdir(parents=True, exist_ok=True)
     rows: dict[int, list[Row]] = {}
-    for number, written in _draw_all(out, items, photos_per_item, seed, size, processes):
+    for number, written in _draw_all(out, items, photos_per_item, seed, size, stock, processes):
         rows[number] = written
         if progress is not None:
             progress(len(written))
@@ -65,7 +67,9 @@ def write_catalogue(
     return _write_manifest(out / "catalogue.csv", OF_ITEM, everything)
 
 
-def _check(out: Path, items: int, photos_per_item: int, size: int) -> None:
+def _check(out: Path, items: int, photos_per_item: int, size: int, stock: str) -> None:
+    if stock not in STOCKS:
+        raise NitamonoError(f"stock must be one of {', '.join(STOCKS)}, not {stock!r}")
     if items < 1:
         raise NitamonoError(f"items must be at least 1, not {items}")
     if photos_per_item < 1:
@@ -77,23 +81,23 @@ def _check(out: Path, items: int, photos_per_item: int, size: int) -> None:
 
 
 def _draw_all(
-    out: Path, items: int, photos: int, seed: int, size: int, processes: int | None
+    out: Path, items: int, photos: int, seed: int, size: int, stock: Stock, processes: int | None
 ) -> Iterable[tuple[int, list[Row]]]:
     processes = os.cpu_count() or 1 if processes is None else processes
     if processes == 0 or items * photos < 32:
         for number in range(items):
-            yield number, _draw_item(out, seed, number, photos, size)
+            yield number, _draw_item(out, seed, number, photos, size, stock)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        drawn = {pool.submit(_draw_item, out, seed, number, photos, size): number for number in range(items)}
+        drawn = {pool.submit(_draw_item, out, seed, number, photos, size, stock): number for number in range(items)}
         for future in as_completed(drawn):
             yield drawn[future], future.result()
 
 
-def _draw_item(out: Path, seed: int, number: int, photos: int, size: int) -> list[Row]:
+def _draw_item(out: Path, seed: int, number: int, photos: int, size: int, stock: Stock) -> list[Row]:
     """All photos of one item, which is painted once."""
-    item = make_item(seed, number)
+    item = make_item(seed, number, stock)
     rows = []
     for photo in range(photos):
         scene = random_scene(item, photo)
@@ -109,7 +113,8 @@ def _row(item: Item, scene: Scene, name: str) -> Row:
     values = (
         item.item_id, f"images/{name}.jpg", f"masks/{name}.png", item.title, item.category, item.colour,
         item.second_colour, item.print, f"{scene.background_id:03d}", background_kind(item.seed, scene.background_id),
-        "yes" if scene.figure is not None else "no", f"{scene.pose.rotation:.1f}", f"{scene.pose.scale:.3f}",
+        "yes" if scene.figure is not None else "no", f"{scene.pose.rotation:.1f}", f"{scene.pose.yaw % 360:.1f}",
+        f"{scene.pose.pitch:.1f}", f"{scene.pose.scale:.3f}",
         f"{scene.light.exposure:.3f}", f"{scene.light.warmth:.2f}",
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
