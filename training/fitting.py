@@ -77,7 +77,9 @@ class Fitting(LightningModule):
         two_views = self.recipe.objective.has_two_views
         objective, scalars = self._objective(self._views(examples, augmented=two_views), examples, LAST_STEP)
         figures = {"val/objective": objective}
-        figures |= {f"val/{name}": scalars[name] for name in ("consistency", "contrastive") if name in scalars}
+        figures |= {
+            f"val/{name}": scalars[name] for name in ("consistency", "contrastive", "foreground") if name in scalars
+        }
         count = len(examples) // 2 if two_views else len(examples)
         if isinstance(self.model, VariationalModel):
             plain = self._views.plain(examples.take(torch.arange(count, device=examples.items.device)))
@@ -108,7 +110,7 @@ class Fitting(LightningModule):
 
     def _objective(self, batch: Batch, examples: Examples, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         loss: Loss = self.model.loss(batch, step)
-        extra, scalars = self.objectives(loss, examples.items)
+        extra, scalars = self.objectives(loss, examples.items, batch.mask)
         return loss.objective + extra, {**loss.scalars, **scalars}
 
     def _batches(self, examples: Examples, size: int, order: Tensor, generator: torch.Generator) -> Batches:

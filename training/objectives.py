@@ -13,6 +13,9 @@ and an InfoNCE that may use them hardly needs its shape; one that may not cannot
 each part of the latent learns what the other need not (as Xiao, Wang, Efros, Darrell: What Should Not Be Contrastive in
 Contrastive Learning, 2021, https://arxiv.org/abs/2008.05659, keep an embedding for each kind of change).
 
+* `foreground`: of models that guess which pixels are the item's (`training.models.foreground`), the cross-entropy of
+  the masks under the guess, summed over its cells.
+
 The other two ways to be robust to backgrounds are made in the batch (`training.views`): `clean_target` gives the item
 on white as the target, `foreground_weight` weighs what is behind it in the likelihood.
 
@@ -27,6 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.errors import RecipeError
 from training.examples import Examples
 from training.models.protocols import Loss, Posterior
 from training.recipes.schema import Contrastive, Objective
@@ -48,13 +52,14 @@ class Objectives(nn.Module):
         if width is not None:
             self.head = nn.Sequential(nn.Linear(latent_dim, width), nn.SiLU(), nn.Linear(width, width))
 
-    def forward(self, loss: Loss, items: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, loss: Loss, items: Tensor, mask: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """What is added to the objective, in nats per image, and each term before its weight.
 
         Args:
             loss: of a batch with first views in its first half and second views in its second; consistency asks for
                 posteriors.
             items: number of the item in each row `(2B,)`.
+            mask: of the batch, see `Batch`.
         """
         extra = torch.zeros_like(loss.objective)
         scalars: dict[str, Tensor] = {}
@@ -68,6 +73,12 @@ class Objectives(nn.Module):
             nats = self._contrast(loss.latent, items, self.settings.contrastive)
             extra = extra + self.settings.contrastive.weight * nats
             scalars["contrastive"] = nats.detach()
+        if self.settings.foreground > 0 and mask is not None:
+            if loss.foreground is None:
+                raise RecipeError("objective.foreground needs an encoder that guesses it: set model.foreground=true")
+            nats = foreground_nats(loss.foreground, mask)
+            extra = extra + self.settings.foreground * nats
+            scalars["foreground"] = nats.detach()
         return extra, scalars
 
     def _contrast(self, latent: Tensor, items: Tensor, settings: Contrastive) -> Tensor:
@@ -89,6 +100,19 @@ def build_objectives(settings: Objective, model: Any, examples: Examples) -> Obj
         latent_dim = model.eval().latent(examples.images[:1].float() / 255.0).shape[1]
     model.train(was_training)
     return Objectives(settings, latent_dim)
+
+
+def foreground_nats(logits: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy of masks under a guess, in nats per image of those with a mask; 0 where none has one.
+
+    Args:
+        logits: `(B, 1, h, w)`.
+        mask: `(B, 1, S, S)` in [0, 1], S a multiple of h; NaN in images without one.
+    """
+    known = ~mask.isnan().flatten(1).any(dim=1)
+    cells = nn.functional.adaptive_avg_pool2d(mask[known], (logits.shape[2], logits.shape[3]))
+    nats = nn.functional.binary_cross_entropy_with_logits(logits[known].float(), cells, reduction="sum")
+    return nats / known.sum().clamp(min=1)
 
 
 def consistency(q: Posterior) -> Tensor:

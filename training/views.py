@@ -54,7 +54,10 @@ class ViewMaker:
             target = composite(x, masks, torch.full_like(x[:1], WHITE))
         if augmented:
             seen = erase(seen, settings.erase)
-        return Batch(seen, target, self._weight(masks), label)
+        known = None
+        if self.recipe.objective.foreground > 0 and masks is not None and examples.has_mask is not None:
+            known = torch.where(examples.has_mask[:, None, None, None], masks, torch.nan)
+        return Batch(seen, target, self._weight(masks), label, known)
 
     def plain(self, examples: Examples) -> Batch:
         """The images as they are."""

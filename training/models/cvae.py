@@ -23,7 +23,8 @@ from torch.nn.functional import one_hot
 
 from training.encoder import Likelihood
 from training.models.checks import check_at_least, check_share
-from training.models.protocols import Batch, Loss, Posterior
+from training.models.foreground import Seen
+from training.models.protocols import Batch, Loss
 from training.models.vae import BOUND_SAMPLES, Vae, VaeConfig
 
 SUMMED = 32  # labels that `log_likelihood` sums over at most
@@ -58,14 +59,9 @@ class Cvae(Vae):
         super().__init__(config, config.classes if config.label_in_encoder else 0, config.classes)
         self.register_buffer("label_share", torch.full((config.classes,), 1.0 / config.classes))
 
-    def posterior(self, x: Tensor, label: Tensor | None = None) -> Posterior:
-        """q(z | x, y) of images `(B, C, S, S)` in [0, 1] and labels `(B,)`; None is an unknown label."""
-        q: Posterior = self.encoder(x, self._encoder_condition(x, label))
-        return q
-
-    def latent(self, x: Tensor) -> Tensor:
-        mean: Tensor = self.encoder.mean(self.encoder.features(x, self._encoder_condition(x, None)))
-        return mean.to(x.dtype)
+    def see(self, x: Tensor, label: Tensor | None = None) -> Seen:
+        """What q(z | x, y) goes by, of images `(B, C, S, S)` in [0, 1] and labels `(B,)`; None is an unknown label."""
+        return self.encoder.see(x, self._encoder_condition(x, label))
 
     def generate(self, label: Tensor, z: Tensor) -> Tensor:
         """Mean images `(B, C, S, S)` in [0, 1] of latents `(B, latent_dim)` and labels `(B,)`: one style."""

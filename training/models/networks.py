@@ -143,16 +143,32 @@ class ImageEncoder(nn.Module):
 
     def features(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """`(B, feature_dim)` of images `(B, C, S, S)` in [0, 1] and what they are conditioned on `(B, condition)`."""
-        h = 2.0 * x - 1.0
         if self.network == "mlp":
-            h = h.flatten(1)
+            h = (2.0 * x - 1.0).flatten(1)
             out: Tensor = self.stages(h if condition is None else torch.cat([h, condition], dim=1))
             return out
+        out = self.stages(self._planes(x, condition))
+        return out.flatten(1)
+
+    def maps(self, x: Tensor, condition: Tensor | None = None) -> list[Tensor]:
+        """The output of each stage of `conv`, from fine to coarse, `(B, widths[k], S / 2^(k + 1), S / 2^(k + 1))`."""
+        h = self._planes(x, condition)
+        outputs: list[Tensor] = []
+        for module in self.stages:
+            h = module(h)
+            if isinstance(module, Block):  # the first of its stage; residual blocks go on from it
+                outputs.append(h)
+            else:
+                outputs[-1] = h
+        return outputs
+
+    @staticmethod
+    def _planes(x: Tensor, condition: Tensor | None) -> Tensor:
+        h = 2.0 * x - 1.0
         if condition is not None:
             planes = condition[:, :, None, None].expand(-1, -1, *x.shape[2:])
             h = torch.cat([h, planes], dim=1)
-        out = self.stages(h.contiguous(memory_format=torch.channels_last))
-        return out.flatten(1)
+        return h.contiguous(memory_format=torch.channels_last)
 
 
 class ImageDecoder(nn.Module):

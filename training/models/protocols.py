@@ -18,12 +18,15 @@ class Batch(NamedTuple):
             objective asks for another (the item on a plain background, the picture without noise).
         weight: of each pixel in the likelihood, `(B, 1, S, S)`; None weighs all by 1.
         label: index of the class that conditions the model, `(B,)` int64; None where nothing does.
+        mask: share of each pixel of `x` that is the item's, `(B, 1, S, S)`, NaN in images where that is not known; None
+            where it is known of none.
     """
 
     x: Tensor
     target: Tensor
     weight: Tensor | None = None
     label: Tensor | None = None
+    mask: Tensor | None = None
 
 
 class Posterior(NamedTuple):
@@ -41,12 +44,14 @@ class Loss(NamedTuple):
         scalars: worth plotting.
         latent: the code of `batch.x` as `GradientModel.latent` gives it, with its gradient.
         posterior: where the model has one.
+        foreground: logit of each cell of `batch.x` being the item, `(B, 1, h, w)`, where the model guesses that.
     """
 
     objective: Tensor
     scalars: dict[str, Tensor]
     latent: Tensor
     posterior: Posterior | None = None
+    foreground: Tensor | None = None
 
 
 class Elbo(NamedTuple):

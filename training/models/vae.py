@@ -27,6 +27,7 @@ from training.encoder import Likelihood
 from training.likelihoods import PixelLikelihood
 from training.models.blocks import fold_blocks
 from training.models.checks import check_at_least, check_search
+from training.models.foreground import ForegroundPool, Seen
 from training.models.gaussian import draw, kl_to_standard_normal, log_density, log_standard_normal
 from training.models.networks import ImageDecoder, ImageEncoder, NetworkConfig
 from training.models.protocols import Batch, Elbo, Loss, Posterior
@@ -48,6 +49,7 @@ class VaeConfig(NetworkConfig):
         free_bits: nats per latent below which the KL is not reduced further.
         warmup_steps: steps over which beta rises from 0.
         samples: Monte-Carlo samples of z per image in training.
+        foreground: pool features over the item as well, see `training.models.foreground` (`conv`).
         search_dim: principal axes of the posterior mean in the search vector; None keeps all.
         whitening, turn: see `training.models.search`.
     """
@@ -57,6 +59,7 @@ class VaeConfig(NetworkConfig):
     free_bits: float = 0.0
     warmup_steps: int = 0
     samples: int = 1
+    foreground: bool = False
     search_dim: int | None = None
     whitening: float = 0.5
     turn: Turn = "pca"
@@ -68,6 +71,8 @@ class VaeConfig(NetworkConfig):
         for name in ("beta", "free_bits", "warmup_steps"):
             check_at_least(name, getattr(self, name), 0)
         check_search(self.search_dim, self.latent_dim, self.whitening, self.turn)
+        if self.foreground and (self.network != "conv" or len(self.widths) < 2):
+            raise ValueError("foreground needs a conv network of at least 2 stages")
 
 
 class GaussianEncoder(ImageEncoder):
@@ -75,14 +80,23 @@ class GaussianEncoder(ImageEncoder):
 
     def __init__(self, config: VaeConfig, condition: int = 0) -> None:
         super().__init__(config, condition)
-        self.mean = nn.Linear(self.feature_dim, config.latent_dim)
-        self.log_variance = nn.Linear(self.feature_dim, config.latent_dim)
+        self.pool = ForegroundPool(config.channels, config.widths) if config.foreground else None
+        features = self.feature_dim + (self.pool.dim if self.pool is not None else 0)
+        self.mean = nn.Linear(features, config.latent_dim)
+        self.log_variance = nn.Linear(features, config.latent_dim)
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Posterior:
-        h = self.features(x, condition)
+    def see(self, x: Tensor, condition: Tensor | None = None) -> Seen:
+        """What the heads go by, of images `(B, C, S, S)` in [0, 1]."""
+        if self.pool is None:
+            return Seen(self.features(x, condition), None)
+        maps = self.maps(x, condition)
+        pooled, foreground = self.pool(2.0 * x - 1.0, maps)
+        return Seen(torch.cat([maps[-1].flatten(1), pooled.to(maps[-1].dtype)], dim=1), foreground)
+
+    def posterior(self, seen: Seen) -> Posterior:
         # Mixed precision gives halves here, in which the KL would lose its digits.
-        log_variance = self.log_variance(h).to(x.dtype).clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
-        return Posterior(self.mean(h).to(x.dtype), log_variance)
+        log_variance = self.log_variance(seen.features).float().clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
+        return Posterior(self.mean(seen.features).float(), log_variance)
 
 
 class Vae(nn.Module):
@@ -115,12 +129,15 @@ class Vae(nn.Module):
 
     def posterior(self, x: Tensor, label: Tensor | None = None) -> Posterior:
         """q(z | x) of images `(B, C, S, S)` in [0, 1]; a plain VAE takes no notice of labels."""
-        q: Posterior = self.encoder(x)
-        return q
+        return self.encoder.posterior(self.see(x, label))
+
+    def see(self, x: Tensor, label: Tensor | None = None) -> Seen:
+        """What the posterior goes by."""
+        return self.encoder.see(x)
 
     def latent(self, x: Tensor) -> Tensor:
         """The posterior mean `(B, latent_dim)` of images `(B, C, S, S)` in [0, 1]."""
-        mean: Tensor = self.encoder.mean(self.encoder.features(x))
+        mean: Tensor = self.encoder.mean(self.see(x).features)
         return mean.to(x.dtype)
 
     def embed(self, x: Tensor) -> Tensor:
@@ -171,7 +188,8 @@ class Vae(nn.Module):
     def loss(self, batch: Batch, step: int) -> Loss:
         """The objective at a training step (0 is the first), and its parts, all in nats per image."""
         config = self.config
-        q = self.posterior(batch.x, batch.label)
+        seen = self.see(batch.x, batch.label)
+        q = self.encoder.posterior(seen)
         bound = self._bound(batch, q, draw(q, config.samples))
         kl = bound.kl.mean(dim=0).clamp(min=config.free_bits).sum()
         beta = config.beta * min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else config.beta
@@ -181,7 +199,7 @@ class Vae(nn.Module):
             "log_likelihood": bound.log_likelihood.mean().detach(),
             "beta": torch.tensor(beta),
         }
-        return Loss(beta * kl - bound.log_likelihood.mean(), scalars, q.mean, q)
+        return Loss(beta * kl - bound.log_likelihood.mean(), scalars, q.mean, q, seen.foreground)
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> tuple[Self, Any]:

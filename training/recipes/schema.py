@@ -107,6 +107,9 @@ class Objective(Section):
     foreground_weight: float = Field(1.0, ge=0, le=1, description="weight of background pixels in the likelihood")
     consistency: float = Field(0.0, ge=0, description="weight of the KL between the posteriors of two views")
     contrastive: Contrastive | None = None
+    foreground: float = Field(
+        0.0, ge=0, description="weight of the nats by which the encoder's guess of the item's pixels misses the masks"
+    )
     other_photo: float = Field(0.5, ge=0, le=1, description="share of second views from another photo of the item")
     condition: str | None = Field(None, description="category, item_id, background, or an attribute of the items")
 
@@ -146,7 +149,8 @@ class Recipe(Section):
     @property
     def needs_masks(self) -> bool:
         objective = self.objective
-        return self.backgrounds is not None or objective.clean_target or objective.foreground_weight < 1
+        needed = objective.clean_target or objective.foreground_weight < 1 or objective.foreground > 0
+        return self.backgrounds is not None or needed
 
     def model_config_values(self) -> dict[str, Any]:
         """The values that the family's config is built from."""

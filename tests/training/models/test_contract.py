@@ -55,6 +55,7 @@ OTHER_VAE: dict[str, Any] = {
     "free_bits": 2.0,
     "warmup_steps": 10,
     "samples": 2,
+    "foreground": True,
 }
 OTHER_CODES: dict[str, Any] = {
     **{name: value for name, value in OTHER_NETWORK.items() if name not in ("network", "hidden", "activation")},

@@ -1,0 +1,75 @@
+"""Pooling over the item alone: the encoder guesses which pixels are the item's, and pools its maps there.
+
+A vector of flattened features must learn to leave the background out for every place and kind of item. Averages over
+the item's pixels leave it out by construction wherever the guess is right, and such a guess carries over to kinds of
+items that were never seen. What is pooled: the maps of all stages but the last, and soft bins of the colours.
+
+The guess is made from coarse to fine as in Lin et al.: Feature Pyramid Networks for Object Detection, 2017,
+https://arxiv.org/abs/1612.03144, section 3; maps are masked as in Dai, He, Sun: Convolutional Feature Masking for Joint
+Object and Stuff Segmentation, 2015, https://arxiv.org/abs/1412.1283. It learns from masks of the training photos
+(`objective.foreground` of a recipe), and from whatever is asked of the latent.
+
+Differs from the papers: one head and one class; averages over the whole item, not over regions of it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+WIDTH = 64  # channels in which the guess is made
+BINS = 64  # of colour
+BIN_SCALE = 8.0  # their shares are about 1 / BINS, and features are about 1
+LEAST = 1e-3  # weight of a pixel that is surely not the item's, so that there is always something to pool
+
+
+class Seen(NamedTuple):
+    """Features of images `(B, F)`, and where one is guessed, the logit of each cell being the item `(B, 1, h, w)`."""
+
+    features: Tensor
+    foreground: Tensor | None
+
+
+class ForegroundPool(nn.Module):
+    """Maps of an encoder's stages to features of the item, `(B, dim)`, and the guess of where it is.
+
+    Args:
+        channels: of the images.
+        widths: of the stages, each of which halves the side; at least two. The guess has the second's side.
+    """
+
+    def __init__(self, channels: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(nn.Conv2d(width, WIDTH, 1) for width in widths[1:])
+        self.guess = nn.Conv2d(WIDTH, 1, 1)
+        self.colours = nn.Sequential(nn.Conv2d(channels, WIDTH // 2, 1), nn.SiLU(), nn.Conv2d(WIDTH // 2, BINS, 1))
+        self.dim = sum(widths[:-1]) + BINS
+
+    def forward(self, x: Tensor, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Pooled features `(B, dim)` float32 and logits `(B, 1, S / 4, S / 4)`.
+
+        Args:
+            x: images `(B, C, S, S)` as the stages see them.
+            maps: output of each stage, from fine to coarse.
+        """
+        *finer, coarsest = zip(self.laterals, maps[1:], strict=True)
+        h = coarsest[0](coarsest[1])
+        for lateral, stage in reversed(finer):
+            h = nn.functional.interpolate(nn.functional.silu(h), scale_factor=2.0) + lateral(stage)
+        logits: Tensor = self.guess(nn.functional.silu(h)).float()
+        weight = torch.sigmoid(logits) + LEAST
+        half = nn.functional.avg_pool2d(x, 2)
+        bins = BIN_SCALE * torch.softmax(self.colours(half).float(), dim=1)
+        pooled = [_average(bins, nn.functional.interpolate(weight, scale_factor=2.0))]
+        pooled.append(_average(nn.functional.avg_pool2d(maps[0], 2), weight))
+        for stage in maps[1:-1]:
+            pooled.append(_average(stage, weight))
+            weight = nn.functional.avg_pool2d(weight, 2)
+        return torch.cat(pooled, dim=1), logits
+
+
+def _average(features: Tensor, weight: Tensor) -> Tensor:
+    """`(B, C)` of maps `(B, C, h, w)` by weights `(B, 1, h, w)`."""
+    return (features.float() * weight).sum((2, 3)) / weight.sum((2, 3))
