@@ -30,7 +30,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.errors import RecipeError
 from training.examples import Examples
 from training.models.protocols import Loss, Posterior
 from training.recipes.schema import Contrastive, Objective
@@ -75,7 +74,7 @@ class Objectives(nn.Module):
             scalars["contrastive"] = nats.detach()
         if self.settings.foreground > 0 and mask is not None:
             if loss.foreground is None:
-                raise RecipeError("objective.foreground needs an encoder that guesses it: set model.foreground=true")
+                raise ValueError("foreground needs a model that guesses it")
             nats = foreground_nats(loss.foreground, mask)
             extra = extra + self.settings.foreground * nats
             scalars["foreground"] = nats.detach()

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.conftest import write_photos
 from training.data.sources import SourceImage, read_images
 from training.data.studio.catalogue import write_catalogue
-from training.encoder import load_encoder
+from training.encoder import load_encoder, round_weights
 from training.errors import EncoderError, RecipeError, SourceError
 from training.fitting import Fitting
 from training.loop import train
@@ -230,6 +230,31 @@ def test_bfloat16_trains_too(images: list[SourceImage], tmp_path: Path) -> None:
     assert np.isfinite(card(out)["figures"]["validation"]["elbo"])
 
 
+def test_weights_stored_as_halves_take_half_the_place_and_stay_the_same(
+    trained: Path, images: list[SourceImage], tmp_path: Path
+) -> None:
+    out = run(tiny("weights=float16"), images, tmp_path / "out")
+    half, whole = (path / "weights.safetensors" for path in (out, trained))
+    assert half.stat().st_size < 0.7 * whole.stat().st_size
+    one, other = load_encoder(out), load_encoder(trained)
+    for name, tensor in one.model.state_dict().items():
+        assert tensor.dtype == other.model.state_dict()[name].dtype
+        torch.testing.assert_close(tensor, other.model.state_dict()[name], rtol=1e-3, atol=1e-4)
+    copy = load_encoder(one.save(tmp_path / "copy"))
+    assert copy.encoder_id == one.encoder_id != other.encoder_id
+    x = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    assert torch.equal(copy.encode(x), one.encode(x))
+    torch.testing.assert_close(one.encode(x), other.encode(x), atol=5e-3, rtol=0)
+
+
+def test_numbers_too_large_for_halves_are_named() -> None:
+    model = torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        model.weight.fill_(1e6)
+    with pytest.raises(EncoderError, match=r"^weight has numbers too large for torch.float16; set weights=float32"):
+        round_weights(model, torch.float16)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the GPU that the test wants missing")
 def test_a_missing_gpu_is_one_line(images: list[SourceImage], tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=r"device 'gpu' cannot be used here \(.*\); choose cpu or auto"):
@@ -268,7 +293,8 @@ def scalars(out: Path, name: str) -> list[float]:
 ROBUST = {
     "backgrounds": (["backgrounds.count=8"], "val/objective"),
     "clean target": (["backgrounds.count=8", "objective.clean_target=true"], "val/objective"),
-    "foreground": (["objective.foreground_weight=0"], "val/objective"),
+    "foreground weight": (["objective.foreground_weight=0"], "val/objective"),
+    "foreground": (["model.foreground=true", "objective.foreground=100"], "val/foreground"),
     "consistency": (["backgrounds.count=8", "objective.consistency=100"], "val/consistency"),
     "contrastive": (["objective.contrastive={weight: 1000, temperature: 0.2, projection: 16}"], "val/contrastive"),
 }
@@ -286,7 +312,7 @@ def test_each_objective_lowers_its_own_term(name: str, shop: list[SourceImage], 
     else:
         assert values[-1] < values[0]
     assert load_encoder(out).dim == 4
-    if name == "foreground" or "backgrounds.count=8" in settings:
+    if name.startswith("foreground") or "backgrounds.count=8" in settings:
         masks = card(out)["data"]["masks"]
         assert masks["column"] + masks["grabcut"] + masks["border"] + masks["failed"] == 48 and masks["column"] > 40
 

@@ -147,6 +147,7 @@ def test_masks_are_needed_by_what_uses_them_alone() -> None:
     assert not load_recipe("vae", ["objective.consistency=1"]).needs_masks
     for override in ("backgrounds={}", "objective.clean_target=true", "objective.foreground_weight=0.5"):
         assert load_recipe("vae", [override]).needs_masks
+    assert load_recipe("vae", ["objective.foreground=1", "model.foreground=true"]).needs_masks
 
 
 def test_every_setting_is_in_the_reference() -> None:
@@ -162,6 +163,7 @@ def test_every_setting_is_in_the_reference() -> None:
     ("family", "override", "message"),
     [
         ("ae", "objective.consistency=1", "objective.consistency needs a family with a posterior, which ae has not"),
+        ("vae", "objective.foreground=1", "objective.foreground needs a model that guesses it; set model.foreground"),
         ("cvae", "epochs=1", "objective.condition is what family cvae needs: category or an attribute"),
         ("cvae", "objective.condition=background", "is background, which needs the section backgrounds"),
         ("vae", "objective.condition=category", "objective.condition needs a family with classes, which vae has not"),

@@ -60,6 +60,14 @@ def test_items_stay_and_backgrounds_come_from_the_bank_where_there_is_a_mask() -
     assert torch.equal(batch.target, batch.x)
 
 
+def test_masks_are_told_where_they_are_asked_for_and_known() -> None:
+    found, batch = on_bank(objective={"foreground": 1.0}, model={"foreground": True})
+    assert found.has_mask is not None and batch.mask is not None
+    assert batch.mask[~found.has_mask].isnan().all()
+    torch.testing.assert_close(batch.mask[found.has_mask][:, 0], found.masks[found.has_mask].float() / 255.0)
+    assert on_bank()[1].mask is None
+
+
 def test_a_share_keeps_its_own_background() -> None:
     torch.manual_seed(0)
     batch = ViewMaker(recipe(backgrounds={"probability": 0.5}), bank())(examples(400))

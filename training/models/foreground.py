@@ -2,7 +2,8 @@
 
 A vector of flattened features must learn to leave the background out for every place and kind of item. Averages over
 the item's pixels leave it out by construction wherever the guess is right, and such a guess carries over to kinds of
-items that were never seen. What is pooled: the maps of all stages but the last, and soft bins of the colours.
+items that were never seen. What is pooled: the maps of the stages between the first and
+the last, and soft bins of the colours.
 
 The guess is made from coarse to fine as in Lin et al.: Feature Pyramid Networks for Object Detection, 2017,
 https://arxiv.org/abs/1612.03144, section 3; maps are masked as in Dai, He, Sun: Convolutional Feature Masking for Joint
@@ -19,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-WIDTH = 64  # channels in which the guess is made
+WIDTH = 32  # channels in which the guess is made
 BINS = 64  # of colour
 BIN_SCALE = 8.0  # their shares are about 1 / BINS, and features are about 1
 LEAST = 1e-3  # weight of a pixel that is surely not the item's, so that there is always something to pool
@@ -44,8 +45,8 @@ class ForegroundPool(nn.Module):
         super().__init__()
         self.laterals = nn.ModuleList(nn.Conv2d(width, WIDTH, 1) for width in widths[1:])
         self.guess = nn.Conv2d(WIDTH, 1, 1)
-        self.colours = nn.Sequential(nn.Conv2d(channels, WIDTH // 2, 1), nn.SiLU(), nn.Conv2d(WIDTH // 2, BINS, 1))
-        self.dim = sum(widths[:-1]) + BINS
+        self.colours = nn.Sequential(nn.Conv2d(channels, WIDTH, 1), nn.SiLU(), nn.Conv2d(WIDTH, BINS, 1))
+        self.dim = sum(widths[1:-1]) + BINS
 
     def forward(self, x: Tensor, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Pooled features `(B, dim)` float32 and logits `(B, 1, S / 4, S / 4)`.
@@ -60,10 +61,8 @@ class ForegroundPool(nn.Module):
             h = nn.functional.interpolate(nn.functional.silu(h), scale_factor=2.0) + lateral(stage)
         logits: Tensor = self.guess(nn.functional.silu(h)).float()
         weight = torch.sigmoid(logits) + LEAST
-        half = nn.functional.avg_pool2d(x, 2)
-        bins = BIN_SCALE * torch.softmax(self.colours(half).float(), dim=1)
-        pooled = [_average(bins, nn.functional.interpolate(weight, scale_factor=2.0))]
-        pooled.append(_average(nn.functional.avg_pool2d(maps[0], 2), weight))
+        bins = BIN_SCALE * torch.softmax(self.colours(nn.functional.avg_pool2d(x, 4)).float(), dim=1)
+        pooled = [_average(bins, weight)]
         for stage in maps[1:-1]:
             pooled.append(_average(stage, weight))
             weight = nn.functional.avg_pool2d(weight, 2)
@@ -72,4 +71,6 @@ class ForegroundPool(nn.Module):
 
 def _average(features: Tensor, weight: Tensor) -> Tensor:
     """`(B, C)` of maps `(B, C, h, w)` by weights `(B, 1, h, w)`."""
-    return (features.float() * weight).sum((2, 3)) / weight.sum((2, 3))
+    share = weight / weight.sum((2, 3), keepdim=True)
+    places = features.permute(0, 2, 3, 1).flatten(1, 2)  # no copy in channels_last
+    return torch.bmm(share.flatten(2).to(places.dtype), places).squeeze(1).float()

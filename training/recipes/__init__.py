@@ -124,6 +124,7 @@ def _check_objective(recipe: Recipe) -> None:
         "backgrounds": recipe.backgrounds is not None,
         "objective.clean_target": objective.clean_target,
         "objective.foreground_weight": objective.foreground_weight < 1,
+        "objective.foreground": objective.foreground > 0,
         "objective.consistency": objective.consistency > 0,
         "objective.contrastive": objective.contrastive is not None,
         "objective.condition": objective.condition is not None,
@@ -140,6 +141,8 @@ def _check_objective(recipe: Recipe) -> None:
         raise refuse(str(setting), "needs masks of the items; name their sources in masks")
     if objective.consistency > 0 and not issubclass(family.model, VariationalModel):
         raise refuse("objective.consistency", f"needs a family with a posterior, which {recipe.family} has not")
+    if objective.foreground > 0 and not recipe.model.get("foreground"):
+        raise refuse("objective.foreground", "needs a model that guesses it; set model.foreground to true")
     if objective.condition is not None and not is_conditional:
         raise refuse("objective.condition", f"needs a family with classes, which {recipe.family} has not")
     if objective.condition is None and is_conditional:

@@ -47,11 +47,11 @@ def test_features_are_averages_over_the_guess() -> None:
     sides = (8, 4, 2)
     maps = [torch.rand(2, w, s, s, generator=generator) for w, s in zip((4, 6, 8), sides, strict=True)]
     features, logits = pool(x, maps)
-    assert features.shape == (2, pool.dim) == (2, BINS + 4 + 6)
+    assert features.shape == (2, pool.dim) == (2, BINS + 6)
     assert logits.shape == (2, 1, SIDE // 4, SIDE // 4)
     weight = torch.sigmoid(logits) + LEAST
     middle = (maps[1] * weight).sum((2, 3)) / weight.sum((2, 3))
-    torch.testing.assert_close(features[:, BINS + 4 :], middle)
+    torch.testing.assert_close(features[:, BINS:], middle)
     torch.testing.assert_close(features[:, :BINS].sum(dim=1), torch.full((2,), BIN_SCALE))
 
 

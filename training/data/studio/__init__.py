@@ -221,7 +221,8 @@ def _build(seed: int, number: int) -> tuple[Item, Solid]:
     first, second = (_nearest_name(colour) for colour in colours[:2])
     words = f"{PRINT_WORDS[print_kind]}{first} {what}"
     title = words[0].upper() + words[1:]
-    return Item(seed, number, f"{category}-{number:05d}", category, title, first, second, print_kind, "solids"), solid
+    item_id = f"solid-{category}-{number:05d}"  # the shop has bottles, too
+    return Item(seed, number, item_id, category, title, first, second, print_kind, "solids"), solid
 
 
 def _photograph(solid: Solid, scene: Scene, size: int) -> tuple[Floats, Floats]:
