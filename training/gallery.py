@@ -5,6 +5,9 @@
     traversals        one latent at a time moved by up to 3 standard deviations (Higgins et al.: beta-VAE, 2017,
                       https://openreview.net/forum?id=Sy2fzU9gl, figure 1); those with most KL, or the widest
     interpolations    images of the latents on the line between those of two images
+    labels            of families with labels: images' latents decoded with one label after another (Kingma et al.:
+                      Semi-Supervised Learning with Deep Generative Models, 2014, https://arxiv.org/abs/1406.5298,
+                      figure 1: the style stays, what is shown changes); the most frequent labels
     codes             maps of codes, a colour for each code
     neighbours        images with those most like them, best first, and their scores
 
@@ -31,9 +34,10 @@ from training.files import publish_file
 from training.models.gaussian import kl_to_standard_normal
 from training.models.protocols import VariationalModel
 
-NAMES = ("reconstructions", "samples", "traversals", "interpolations", "codes", "neighbours")
+NAMES = ("reconstructions", "samples", "traversals", "interpolations", "labels", "codes", "neighbours")
 SHOWN, ACROSS = 16, 8  # images of a sheet, and in a row of it
 UNITS, STEPS, DEVIATIONS = 10, 7, 3.0  # latents of the traversals, pictures of each, and how far they go
+STYLES, LABELS = 6, 10  # images that are decoded with other labels, and how many of those
 PAIRS, BETWEEN = 6, 8  # interpolations, and pictures of each with both ends
 SAMPLES = 64
 QUERIES, FOUND = 10, 8
@@ -73,6 +77,7 @@ def write_gallery(encoder: Encoder, images: Tensor, out: Path, *, seed: int = 0)
         "samples": lambda: draw_samples(encoder, seed),
         "traversals": lambda: draw_traversals(encoder, images),
         "interpolations": lambda: draw_interpolations(encoder, images),
+        "labels": lambda: draw_labels(encoder, images),
         "codes": lambda: draw_codes(encoder, images),
         "neighbours": lambda: draw_neighbours(encoder, images),
     }
@@ -95,6 +100,8 @@ def why_not(encoder: Encoder, name: str) -> str | None:
         return f"family {encoder.family!r} has no codes"
     if not encoder.is_generative:
         return f"family {encoder.family!r} has no decoder"
+    if name == "labels":
+        return None if hasattr(encoder.model, "label_share") else f"family {encoder.family!r} has no labels"
     if name in ("traversals", "interpolations"):
         if has_codes:
             return f"the latents of family {encoder.family!r} are codes, which nothing lies between"
@@ -159,6 +166,19 @@ def draw_interpolations(encoder: Encoder, images: Tensor) -> Pixels:
         ends = _float(pairs[first : first + 2])
         rows.append(Row("", torch.cat([ends[:1], line, ends[1:]]), captions))
     return draw_sheet(rows)
+
+
+def draw_labels(encoder: Encoder, images: Tensor) -> Pixels:
+    """Images, and each one's latent, found without a label, decoded with the most frequent labels in turn."""
+    shares = encoder.model.label_share.cpu()
+    labels = shares.topk(min(LABELS, len(shares))).indices.sort().values
+    names = encoder.card.get("labels", {}).get("names") or []
+    captions = ["original", *(names[label] if label < len(names) else str(label) for label in labels.tolist())]
+    rows = []
+    for image, latent in zip(images[:STYLES], _latents(encoder, images[:STYLES]), strict=True):
+        z = latent.expand(len(labels), -1).to(encoder.device)
+        rows.append(torch.cat([_float(image)[None], encoder.model.generate(labels.to(encoder.device), z).cpu()]))
+    return draw_sheet([Row("", pictures, captions) for pictures in rows])
 
 
 def draw_codes(encoder: Encoder, images: Tensor) -> Pixels:

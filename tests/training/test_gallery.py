@@ -17,7 +17,16 @@ from torch import Tensor
 from service.cli import main
 from tests.conftest import draw_photo
 from training.encoder import Encoder
-from training.gallery import NAMES, Row, draw_neighbours, draw_sheet, draw_traversals, unit_use, write_gallery
+from training.gallery import (
+    NAMES,
+    Row,
+    draw_labels,
+    draw_neighbours,
+    draw_sheet,
+    draw_traversals,
+    unit_use,
+    write_gallery,
+)
 from training.models import MODELS
 from training.models.protocols import Batch
 from training.preprocessing import Preprocessing
@@ -69,15 +78,15 @@ def test_every_family_is_tried() -> None:
 @pytest.mark.parametrize(
     ("family", "missing"),
     [
-        ("vae", {"codes": "has no codes"}),
-        ("ae", {"codes": "has no codes"}),
-        ("beta-vae", {"codes": "has no codes"}),
+        ("vae", {"labels": "has no labels", "codes": "has no codes"}),
+        ("ae", {"labels": "has no labels", "codes": "has no codes"}),
+        ("beta-vae", {"labels": "has no labels", "codes": "has no codes"}),
         ("cvae", {"codes": "has no codes"}),
-        ("pca", {"codes": "has no codes"}),
-        ("vq-vae", {"traversals": "are codes", "interpolations": "are codes"}),
-        ("vq-vae-2", {"traversals": "are codes", "interpolations": "are codes"}),
-        ("pixels", dict.fromkeys(NAMES[:4], "has no decoder") | {"codes": "has no codes"}),
-        ("hog", dict.fromkeys(NAMES[:4], "has no decoder") | {"codes": "has no codes"}),
+        ("pca", {"labels": "has no labels", "codes": "has no codes"}),
+        ("vq-vae", {"labels": "has no labels", "traversals": "are codes", "interpolations": "are codes"}),
+        ("vq-vae-2", {"labels": "has no labels", "traversals": "are codes", "interpolations": "are codes"}),
+        ("pixels", dict.fromkeys(NAMES[:5], "has no decoder") | {"codes": "has no codes"}),
+        ("hog", dict.fromkeys(NAMES[:5], "has no decoder") | {"codes": "has no codes"}),
     ],
 )
 def test_each_family_has_the_pictures_that_it_can_have(
@@ -105,6 +114,22 @@ def test_the_same_seed_draws_the_same_files_and_another_one_other_samples(
     assert all(first[name].read_bytes() == again[name].read_bytes() for name in first)
     assert first["samples"].read_bytes() != other["samples"].read_bytes()
     assert first["traversals"].read_bytes() == other["traversals"].read_bytes()
+
+
+def test_a_row_of_labels_is_one_latent_under_each_label(
+    encoders: dict[str, Encoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[Any] = []
+    monkeypatch.setattr("training.gallery.draw_sheet", lambda found: rows.extend(found) or np.zeros((1, 1, 3)))
+    encoder = encoders["cvae"]
+    with torch.inference_mode():
+        draw_labels(encoder, IMAGES)
+        z = encoder.model.latent(IMAGES[1:2].float() / 255.0)
+        expected = encoder.model.generate(torch.arange(3), z.expand(3, -1))
+    assert len(rows) == 6 and list(rows[0].captions) == ["original", "0", "1", "2"]
+    torch.testing.assert_close(rows[1].pictures[0], IMAGES[1].float() / 255.0)
+    torch.testing.assert_close(rows[1].pictures[1:], expected)
+    assert not torch.equal(expected[0], expected[1])
 
 
 def test_traversals_show_the_units_with_most_kl(encoders: dict[str, Encoder], monkeypatch: pytest.MonkeyPatch) -> None:
