@@ -24,8 +24,8 @@ from training.recipes import load_recipe
 
 GREY = ["preprocessing.size=28", "preprocessing.channels=1"]
 SHALLOW = [*GREY, "model.widths=[32, 64]", "model.decoder_widths=[64, 32]"]
-SMALL = [*SHALLOW, "model.latent_dim=64", "batch_size=128", "epochs=12", "patience=null", "augment.crop=0.9"]
-CODES = [*SHALLOW, "model.pool=7", "batch_size=128", "epochs=12", "patience=null", "augment.crop=0.9"]
+SMALL = [*SHALLOW, "model.latent_dim=64", "batch_size=128", "epochs=8", "patience=null", "augment.crop=0.9"]
+CODES = [*SHALLOW, "model.pool=7", "batch_size=128", "epochs=8", "patience=null", "augment.crop=0.9"]
 FASHION: dict[str, tuple[str, list[str]]] = {
     "ae": ("ae", SMALL),
     "vae": ("vae", SMALL),
@@ -36,7 +36,7 @@ FASHION: dict[str, tuple[str, list[str]]] = {
     "vae-contrastive": (
         "vae",
         [
-            *SMALL, "epochs=25", "model.depth=1", "model.widths=[48, 96]", "model.scale=0.25", "batch_size=256",
+            *SMALL, "epochs=10", "model.depth=1", "model.widths=[48, 96]", "model.scale=0.25", "batch_size=256",
             "objective.contrastive.weight=1000", "objective.contrastive.temperature=0.1", "optimiser.clip=5000",
             "augment.rotate=8", "augment.scale=0.15", "augment.translate=0.05", "augment.brightness=0.4",
             "augment.contrast=0.4", "augment.crop=0.6", "augment.erase=0.3", "model.likelihood=gaussian",
@@ -47,7 +47,11 @@ CLOTHING: dict[str, tuple[str, list[str]]] = {
     name: (name, []) for name in ("ae", "vae", "beta-vae", "cvae", "vq-vae", "vq-vae-2")
 }
 CLOTHING["ae-denoising"] = ("ae", ["model.noise=0.1"])
-MNIST: dict[str, tuple[str, list[str]]] = {"vae-mnist": ("vae-mnist", [])}
+CONVOLUTIONS = [
+    "model.network=conv", "model.widths=[32, 64]", "model.decoder_widths=[64, 32]", "model.depth=1",
+    "model.decoder_depth=1", "model.warmup_steps=4000", "epochs=30",
+]  # fmt: skip
+MNIST: dict[str, tuple[str, list[str]]] = {"vae-mnist": ("vae-mnist", []), "vae-conv": ("vae-mnist", CONVOLUTIONS)}
 SETS = {"clothing": CLOTHING, "fashion": FASHION, "mnist": MNIST}
 SPLITS = {"clothing": ("train", "validation"), "fashion": ("train", "test"), "mnist": ("train", "test")}
 SHOWN = ("knn@5", "precision@1", "precision@10", "map")
