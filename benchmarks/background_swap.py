@@ -1,6 +1,7 @@
 """What is left of retrieval on other backgrounds: `python benchmarks/background_swap.py [--encoder REF]...`.
 
-The drawn set: `--studio N` items of the sample shop. The gallery has a photo of each on white; the clean query is
+The drawn sets: `--studio N` items of the sample shop, and `--solids N` of its solids, whose two photos are taken up to
+120 degrees apart. The gallery has a photo of each on white; the clean query is
 another photo of it (another pose, another light) on white; the swapped queries are that photo, pose and light kept, on
 `--per-item` others: textures and rooms of the shop's bank, and parts of photos where `--backgrounds DIR` is given.
 
@@ -35,7 +36,7 @@ from training.data.backgrounds import Folder
 from training.data.decode import ImageLimits, decode_image
 from training.data.masks import SOURCES, MaskRequest
 from training.data.sources import read_images
-from training.data.studio import draw_background, make_item, random_scene, render
+from training.data.studio import Stock, draw_background, make_item, random_scene, render
 from training.data.studio.scenes import BACKGROUNDS, background_kind
 from training.encoder import load_encoder
 from training.errors import ImageError
@@ -73,14 +74,14 @@ class SwapSet:
         return found
 
 
-def studio_set(items: int, per_item: int, seed: int, folder: Folder | None) -> SwapSet:
-    made = SwapSet(f"studio, {items} items, seed {seed}")
+def drawn_set(stock: Stock, items: int, per_item: int, seed: int, folder: Folder | None) -> SwapSet:
+    made = SwapSet(f"drawn {stock}, {items} items, seed {seed}")
     bank = {
         kind: [number for number in range(BACKGROUNDS) if background_kind(seed, number) == kind]
         for kind in ("texture", "room")
     }
     for number in range(items):
-        item = make_item(seed, number)
+        item = make_item(seed, number, stock)
         rng = np.random.default_rng([seed, 7, number])
         for photo, pictures in enumerate((made.gallery, made.clean)):
             scene = random_scene(item, photo)
@@ -217,6 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", action="append", default=[])
     parser.add_argument("--studio", type=int, default=300, metavar="N", help="items of the drawn set; 0 leaves it out")
+    parser.add_argument("--solids", type=int, default=300, metavar="N", help="items of the solids; 0 leaves them out")
     parser.add_argument("--items", type=Path, help="SOURCE of the real set")
     parser.add_argument("--limit", type=int, default=500, help="items of the real set")
     parser.add_argument("--backgrounds", type=Path, help="folder of photos")
@@ -227,7 +229,8 @@ def main() -> None:
     if asked.items and not asked.backgrounds:
         parser.error("--items needs --backgrounds DIR")
     folder = Folder(asked.backgrounds) if asked.backgrounds else None
-    sets = [studio_set(asked.studio, asked.per_item, asked.seed, folder)] if asked.studio else []
+    stocks: dict[Stock, int] = {"shop": asked.studio, "solids": asked.solids}
+    sets = [drawn_set(stock, items, asked.per_item, asked.seed, folder) for stock, items in stocks.items() if items]
     if asked.items and folder:
         sets.append(real_set(asked.items, asked.per_item, asked.seed, folder, asked.limit))
     documents = []
