@@ -1,0 +1,43 @@
+"""Draws `docs/images/gallery/`: `python docs/gallery.py ENCODERS PHOTOS`.
+
+ENCODERS holds a directory for each family, as `benchmarks/latents.py clothing DATA OUT` leaves them in OUT/clothing;
+PHOTOS is a SOURCE that none of them was trained on.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from training.data.decode import decode_image
+from training.data.sources import read_images
+from training.encoder import load_encoder
+from training.gallery import write_gallery
+
+PICTURES = {"samples", "reconstructions", "traversals", "interpolations", "labels", "codes"}
+COUNT, QUALITY = 96, 82
+
+
+def main(encoders: Path, photos: Path) -> None:
+    images, _ = read_images(photos)
+    chosen = np.random.default_rng(0).permutation(len(images))[:COUNT]
+    pixels = [decode_image(images[int(place)].path.read_bytes(), at_least=64).pixels for place in chosen]
+    out = Path(__file__).parent / "images/gallery"
+    out.mkdir(parents=True, exist_ok=True)
+    for directory in sorted(path.parent for path in encoders.glob("*/encoder.json")):
+        encoder = load_encoder(directory)
+        prepared = torch.stack([encoder.prepare(picture) for picture in pixels])
+        written = write_gallery(encoder, prepared, directory / "gallery").written
+        for name in PICTURES & written.keys():
+            with Image.open(written[name]) as picture:
+                picture.convert("RGB").save(out / f"{directory.name}-{name}.jpg", quality=QUALITY, optimize=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
