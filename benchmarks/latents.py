@@ -24,8 +24,11 @@ from training.recipes import load_recipe
 
 GREY = ["preprocessing.size=28", "preprocessing.channels=1"]
 SHALLOW = [*GREY, "model.widths=[32, 64]", "model.decoder_widths=[64, 32]"]
-SMALL = [*SHALLOW, "model.latent_dim=64", "batch_size=128", "epochs=8", "patience=null", "augment.crop=0.9"]
-CODES = [*SHALLOW, "model.pool=7", "batch_size=128", "epochs=8", "patience=null", "augment.crop=0.9"]
+SMALL = [
+    *SHALLOW, "model.latent_dim=64", "batch_size=128", "epochs=4", "patience=null", "augment.crop=0.9",
+    "model.whitening=0",
+]  # fmt: skip
+CODES = [*SHALLOW, "model.pool=7", "batch_size=128", "epochs=4", "patience=null", "augment.crop=0.9"]
 FASHION: dict[str, tuple[str, list[str]]] = {
     "ae": ("ae", SMALL),
     "vae": ("vae", SMALL),
@@ -33,6 +36,14 @@ FASHION: dict[str, tuple[str, list[str]]] = {
     "cvae": ("cvae", [*SMALL, "objective.condition=category", "backgrounds=null", "model.label_in_encoder=true"]),
     "vq-vae": ("vq-vae", CODES),
     "vq-vae-2": ("vq-vae-2", [*CODES, "model.widths=[48]", "model.decoder_widths=[48]", "model.top_width=64"]),
+    "vae-consistency": (
+        "vae",
+        [
+            *SMALL, "epochs=6", "model.widths=[48, 96]", "objective.consistency=2", "augment.crop=1.0",
+            "augment.rotate=8", "augment.scale=0.12", "augment.translate=0.05", "augment.brightness=0.4",
+            "augment.contrast=0.4",
+        ],
+    ),
     "vae-contrastive": (
         "vae",
         [
