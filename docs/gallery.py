@@ -18,7 +18,7 @@ from training.data.sources import read_images
 from training.encoder import load_encoder
 from training.gallery import write_gallery
 
-PICTURES = {"samples", "reconstructions", "traversals", "interpolations", "labels", "codes"}
+PICTURES = {"samples", "reconstructions", "traversals", "interpolations", "labels", "codes"}  # those in use are kept
 COUNT, QUALITY = 96, 82
 
 

@@ -100,7 +100,7 @@ def test_the_shipped_default_embeds_without_importing_torch() -> None:
     assert done.stdout.split() == [str(describe_encoder("default").dim), "False"]
 
 
-@pytest.mark.parametrize("name", ["default", "pixels", "hog"])
+@pytest.mark.parametrize("name", ["default", "robust-vae-small-64", "vae-clothing-64", "pixels", "hog"])
 def test_shipped_encoders_are_whole_and_small_and_agree(name: str) -> None:
     described = describe_encoder(name)
     assert sum(path.stat().st_size for path in described.directory.iterdir()) <= 16 * 2**20
