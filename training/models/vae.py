@@ -95,8 +95,9 @@ class GaussianEncoder(ImageEncoder):
 
     def posterior(self, seen: Seen) -> Posterior:
         # Mixed precision gives halves here, in which the KL would lose its digits.
-        log_variance = self.log_variance(seen.features).float().clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
-        return Posterior(self.mean(seen.features).float(), log_variance)
+        dtype = self.mean.weight.dtype
+        log_variance = self.log_variance(seen.features).to(dtype).clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
+        return Posterior(self.mean(seen.features).to(dtype), log_variance)
 
 
 class Vae(nn.Module):

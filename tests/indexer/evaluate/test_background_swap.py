@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def test_a_swapped_query_is_the_clean_one_on_another_background(benchmark: ModuleType, folder: Folder) -> None:
-    made = benchmark.studio_set(3, 6, 5, folder)
+    made = benchmark.drawn_set("shop", 3, 6, 5, folder)
     assert [len(pictures) for pictures in (made.gallery, made.clean, made.swapped)] == [3, 3, 18]
     assert made.kinds == ["texture", "room", "photo"] * 6
     for number, (item_id, clean) in enumerate(made.clean):
@@ -73,7 +73,7 @@ def test_real_items_are_cut_out_and_photos_without_a_mask_are_counted(
 
 
 def test_a_query_that_is_in_the_gallery_stops_the_program(benchmark: ModuleType, folder: Folder) -> None:
-    made = benchmark.studio_set(2, 1, 5, folder)
+    made = benchmark.drawn_set("shop", 2, 1, 5, folder)
     made.swapped.append(made.gallery[0])
     with pytest.raises(SystemExit, match="'swapped_queries_in_gallery': 1"):
         made.check_leaks()
