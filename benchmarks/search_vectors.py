@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import yaml
+from latents import table
 
 from indexer.evaluate import evaluate_retrieval
 from training.data.dataset import load_dataset
@@ -49,11 +50,7 @@ def main(ref: str, gallery: Path, queries: Path, choices: list[str]) -> None:
             changes = {key: yaml.safe_load(value) for key, value in (pair.split("=") for pair in choice.split(","))}
             places[str(refit(encoder, changes, images).save(Path(folder) / str(number)))] = choice.replace(",", ", ")
         found = evaluate_retrieval(*sides, "category", list(places), baselines=False).encoders
-    print(f"| {encoder.family}: search vector | {' | '.join(SHOWN)} |\n|---|---|---|---|")
-    for place, choice in places.items():
-        figures = found[place].to_json()
-        cells = [f"{figures[m]['value']:.3f} [{figures[m]['ci'][0]:.3f} {figures[m]['ci'][1]:.3f}]" for m in SHOWN]
-        print(f"| {choice} | {' | '.join(cells)} |")
+    print(table({choice: found[place].to_json() for place, choice in places.items()}, SHOWN))
 
 
 if __name__ == "__main__":

@@ -28,12 +28,11 @@ from training.data.studio.solids import SOLIDS, Solid, make_solid, photograph, r
 from training.errors import NitamonoError
 
 __all__ = [
-    "STOCKS", "Item", "Light", "Photo", "Pose", "Scene", "Stock", "draw_background", "make_item", "random_scene",
+    "Item", "Light", "Photo", "Pose", "Scene", "Stock", "check_stock", "draw_background", "make_item", "random_scene",
     "render",
 ]  # fmt: skip
 
 Stock = Literal["shop", "solids"]
-STOCKS: tuple[str, ...] = get_args(Stock)
 _ITEM, _PHOTO, _KINDS, _SOLID, _VIEW, _SOLID_KINDS = 1, 2, 4, 5, 6, 7  # the streams of a seed; scenes have 3
 COLOURS: dict[str, Colour] = {
     "red": (184, 44, 50), "navy": (36, 52, 104), "mustard": (220, 174, 66), "green": (50, 116, 84),
@@ -117,14 +116,19 @@ def category_of(seed: int, number: int, stock: Stock = "shop") -> str:
     return kinds[int(np.random.default_rng([seed, stream, turn]).permutation(len(kinds))[place])]
 
 
+def check_stock(stock: str) -> None:
+    """Raise NitamonoError unless there is such a stock."""
+    if stock not in get_args(Stock):
+        raise NitamonoError(f"stock must be one of {', '.join(get_args(Stock))}, not {stock!r}")
+
+
 def make_item(seed: int, number: int, stock: Stock = "shop") -> Item:
     """Item `number` of a stock of a seed.
 
     Raises:
         NitamonoError: there is no such stock.
     """
-    if stock not in STOCKS:
-        raise NitamonoError(f"stock must be one of {', '.join(STOCKS)}, not {stock!r}")
+    check_stock(stock)
     item, _ = _paint(seed, number) if stock == "shop" else _build(seed, number)
     return item
 

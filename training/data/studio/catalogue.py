@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.data.studio import STOCKS, Item, Scene, Stock, make_item, random_scene, render
+from training.data.studio import Item, Scene, Stock, check_stock, make_item, random_scene, render
 from training.data.studio.scenes import background_kind
 from training.errors import NitamonoError
 from training.files import publish_file
@@ -68,8 +68,7 @@ def write_catalogue(
 
 
 def _check(out: Path, items: int, photos_per_item: int, size: int, stock: str) -> None:
-    if stock not in STOCKS:
-        raise NitamonoError(f"stock must be one of {', '.join(STOCKS)}, not {stock!r}")
+    check_stock(stock)
     if items < 1:
         raise NitamonoError(f"items must be at least 1, not {items}")
     if photos_per_item < 1:
