@@ -1,6 +1,7 @@
 """The table of families: `python benchmarks/latents.py SET DATA OUT [FAMILY...]` trains each recipe and evaluates all.
 
-SET is `clothing` (gallery: train, queries: validation), `fashion` (60,000 against 10,000) or `mnist` (bounds alone).
+SET is `clothing` (gallery: train, queries: validation), `fashion` (60,000 against 10,000), `mnist` (bounds alone) or
+`beta` (the beta-VAE at several weights of the KL on `clothing`, with what its latent holds).
 DATA is what `benchmarks/prepare_data.py` wrote. Encoders stay in OUT/SET/FAMILY, and those that are there are not
 trained again. Without FAMILY all are trained. Prints a Markdown table; the figures are in OUT/SET.json.
 """
@@ -63,14 +64,19 @@ CONVOLUTIONS = [
     "model.decoder_depth=1", "model.warmup_steps=4000", "epochs=30",
 ]  # fmt: skip
 MNIST: dict[str, tuple[str, list[str]]] = {"vae-mnist": ("vae-mnist", []), "vae-conv": ("vae-mnist", CONVOLUTIONS)}
-SETS = {"clothing": CLOTHING, "fashion": FASHION, "mnist": MNIST}
+BETA: dict[str, tuple[str, list[str]]] = {
+    f"beta-{beta}": ("beta-vae", [f"model.beta={beta}", "epochs=20"]) for beta in (0.25, 1, 4, 16)
+}
+SETS = {"clothing": CLOTHING, "fashion": FASHION, "mnist": MNIST, "beta": BETA}
+FOLDERS = {"clothing": "clothing", "fashion": "fashion", "mnist": "mnist", "beta": "clothing"}
 SPLITS = {"clothing": ("train", "validation"), "fashion": ("train", "test"), "mnist": ("train", "test")}
 SHOWN = ("knn@5", "precision@1", "precision@10", "map")
+HELD = ("log_likelihood", "kl", "active_units", "precision@10", "map")
 SAMPLES = 500  # importance samples of the bound on digits
 
 
 def train_all(name: str, data: Path, out: Path, families: list[str]) -> dict[str, Path]:
-    images, _ = read_images(data / name / SPLITS[name][0])
+    images, _ = read_images(data / FOLDERS[name] / SPLITS[FOLDERS[name]][0])
     trained = {}
     for family in families:
         recipe, overrides = SETS[name][family]
@@ -80,10 +86,22 @@ def train_all(name: str, data: Path, out: Path, families: list[str]) -> dict[str
 
 def retrieval(name: str, data: Path, encoders: dict[str, Path]) -> dict[str, Any]:
     """Figures with intervals of each family and of the baselines."""
-    gallery, queries = (read_images(data / name / split)[0] for split in SPLITS[name])
+    folder = FOLDERS[name]
+    gallery, queries = (read_images(data / folder / split)[0] for split in SPLITS[folder])
     names = {str(path): family for family, path in encoders.items()}
     evaluation = evaluate_retrieval(gallery, queries, "category", list(names))
     return {names.get(ref, ref): result.to_json() for ref, result in evaluation.encoders.items()}
+
+
+def held(encoders: dict[str, Path]) -> dict[str, dict[str, float]]:
+    """Reconstruction and what the latent holds in nats per image, on the photos held out from training."""
+    found = {}
+    for family, path in encoders.items():
+        figures = load_encoder(path).card["figures"]
+        kl = figures["validation"]["kl"]
+        reconstruction = figures["validation"]["elbo"] + kl
+        found[family] = {"log_likelihood": reconstruction, "kl": kl, "active_units": figures["active_units"]}
+    return found
 
 
 @torch.no_grad()
@@ -119,9 +137,12 @@ def _cell(value: Any) -> str:
 
 def main(name: str, data: Path, out: Path, families: list[str]) -> None:
     encoders = train_all(name, data, out, families or list(SETS[name]))
-    figures = bounds(data, encoders) if name == "mnist" else retrieval(name, data, encoders)
+    figures: dict[str, Any] = bounds(data, encoders) if name == "mnist" else retrieval(name, data, encoders)
+    shown = {"mnist": ("elbo", f"iw{SAMPLES}"), "beta": HELD}.get(name, SHOWN)
+    if name == "beta":
+        figures = {family: {**figures[family], **values} for family, values in held(encoders).items()}
     (out / f"{name}.json").write_text(json.dumps(figures, indent=1))
-    print(table(figures, ("elbo", f"iw{SAMPLES}") if name == "mnist" else SHOWN))
+    print(table(figures, shown))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Commands that need neither catalogue nor index: `train` and `sample-catalogue`."""
+"""Commands that need neither catalogue nor index: `train` and `sample-catalogue`; those that ask a model for images are in
+`training.density_commands`."""
 
 from __future__ import annotations
 
@@ -8,12 +9,14 @@ from typing import Annotated, cast
 
 import typer
 
+from training import density_commands
 from training.console import JsonOption, note, progress_bar, say
 
 
 def register(app: typer.Typer) -> None:
     app.command()(train)
     app.command("sample-catalogue")(sample_catalogue)
+    density_commands.register(app)
 
 
 def train(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -53,7 +54,30 @@ class EncoderModel(Protocol):
 
 
 @runtime_checkable
-class GenerativeModel(Protocol):
+class SamplingModel(Protocol):
+    """What families that can make images offer besides."""
+
+    def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
+        """Images `(count, C, H, W)` in [0, 1] drawn from the model.
+
+        Families with a decoder give mean images of latents drawn from the prior.
+        """
+        ...
+
+
+@runtime_checkable
+class CompletingModel(SamplingModel, Protocol):
+    """What families that draw images value by value offer besides."""
+
+    def complete(
+        self, x: Tensor, known: Tensor, generator: torch.Generator | None = None, *, temperature: float = 1.0
+    ) -> Tensor:
+        """Images `(B, C, S, S)` in [0, 1] with the pixels that are not `known` `(S, S)` drawn."""
+        ...
+
+
+@runtime_checkable
+class GenerativeModel(SamplingModel, Protocol):
     """What families with a decoder offer besides."""
 
     def decode(self, latent: Tensor) -> Tensor:
@@ -64,14 +88,10 @@ class GenerativeModel(Protocol):
         """Mean images in [0, 1] of images `(B, C, H, W)` in [0, 1], through the latent without noise."""
         ...
 
-    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """`(count, C, H, W)` mean images in [0, 1] of latents drawn from the prior."""
-        ...
-
 
 @runtime_checkable
-class LikelihoodModel(GenerativeModel, Protocol):
-    """What generative families that can say how likely an image is offer besides."""
+class LikelihoodModel(SamplingModel, Protocol):
+    """What families that can say how likely an image is offer besides."""
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
         """Log-likelihood in nats per image of 8-bit images given as `(B, C, H, W)` in [0, 1]."""
@@ -149,11 +169,58 @@ class Encoder:
     @torch.inference_mode()
     def log_likelihood(self, batch: Tensor) -> Likelihood:
         """Nats per image of a batch as `encode` takes it, and whether exact or a lower bound."""
-        model = self._generative()
-        if not isinstance(model, LikelihoodModel):
+        if not isinstance(self.model, LikelihoodModel):
             raise EncoderError(f"family {self.family!r} gives images no likelihood; use one that does, such as 'vae'")
-        likelihood = model.log_likelihood(self._to_float(batch))
+        likelihood = self.model.log_likelihood(self._to_float(batch))
         return Likelihood(likelihood.nats.cpu(), likelihood.exact)
+
+    @torch.inference_mode()
+    def sample(self, count: int, *, seed: int = 0, temperature: float = 1.0, label: int | None = None) -> Tensor:
+        """Images `(count, C, S, S)` in [0, 1] drawn from the model.
+
+        Args:
+            seed: equal seeds draw equal images.
+            temperature: below 1 for likelier images.
+            label: number of the label that all are of, in families that take one; None draws labels too.
+
+        Raises:
+            EncoderError: the family draws no images, or takes no such label.
+        """
+        if not isinstance(self.model, SamplingModel):
+            raise EncoderError(f"family {self.family!r} draws no images; use one that does, such as 'pixel-cnn'")
+        if not temperature >= 0:
+            raise EncoderError(f"temperature must be at least 0, not {temperature}")
+        given: dict[str, Any] = {}
+        if label is not None:
+            classes = self.config.get("classes") if "label" in signature(self.model.sample).parameters else None
+            if classes is None:
+                raise EncoderError(
+                    f"this encoder (family {self.family!r}) draws images of no label; leave the label out"
+                )
+            if not 0 <= label < classes:
+                raise EncoderError(f"label must be between 0 and {classes - 1}, not {label}")
+            given["label"] = torch.full((count,), label)
+        drawn = self.model.sample(count, torch.Generator().manual_seed(seed), temperature=temperature, **given)
+        return drawn.float().cpu()
+
+    @torch.inference_mode()
+    def complete(self, batch: Tensor, known: Tensor, *, seed: int = 0, temperature: float = 1.0) -> Tensor:
+        """Images `(B, C, S, S)` in [0, 1] of a batch as `encode` takes it, with what is not known drawn.
+
+        Args:
+            known: the pixels to keep, `(S, S)` bool.
+
+        Raises:
+            EncoderError: the family does not draw pixel by pixel.
+        """
+        if not isinstance(self.model, CompletingModel):
+            raise EncoderError(
+                f"family {self.family!r} does not draw pixel by pixel; use one that does, such as 'pixel-cnn'"
+            )
+        if not temperature >= 0:
+            raise EncoderError(f"temperature must be at least 0, not {temperature}")
+        x, noise = self._to_float(batch), torch.Generator().manual_seed(seed)
+        return self.model.complete(x, known, noise, temperature=temperature).float().cpu()
 
     def files(self) -> dict[str, bytes]:
         """The contents of the encoder directory by name."""

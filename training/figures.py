@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from training.encoder import GenerativeModel, LikelihoodModel
+from training.encoder import GenerativeModel, LikelihoodModel, SamplingModel
 from training.models.protocols import Batch, CodeModel, VariationalModel
 
 Batches = Callable[[], Iterable[Batch]]  # gives the batches anew at each call
@@ -55,11 +55,13 @@ def final_figures(model: Any, train: Batches, validation: Batches) -> dict[str, 
     """
     if isinstance(model, VariationalModel):
         return _variational_figures(model, train, validation)
-    if not isinstance(model, GenerativeModel):
+    if not isinstance(model, SamplingModel):
         return {}
     figures: dict[str, Any] = {}
     for side, batches in (("train", train), ("validation", validation)):
-        figures[side] = {"squared_error": round(_squared_error(model, batches), 6)}
+        figures[side] = {}
+        if isinstance(model, GenerativeModel):
+            figures[side]["squared_error"] = round(_squared_error(model, batches), 6)
         if isinstance(model, LikelihoodModel):
             nats = [model.log_likelihood(batch.x).nats for batch in batches()]
             figures[side] |= _bound_figures(nats, batches)

@@ -1,7 +1,8 @@
 """What an encoder has learnt, as pictures: reconstructions, samples, its latents one by one, and its neighbours.
 
     reconstructions   images over what the latent keeps of them
-    samples           images of latents drawn from the prior
+    samples           images drawn from the model; of a family with a decoder, of latents drawn from the prior
+    completions       images whose lower half is hidden, and what a model that draws pixel by pixel makes of it
     traversals        one latent at a time moved by up to 3 standard deviations (Higgins et al.: beta-VAE, 2017,
                       https://openreview.net/forum?id=Sy2fzU9gl, figure 1); those with most KL, or the widest
     interpolations    images of the latents on the line between those of two images
@@ -11,7 +12,7 @@
     codes             maps of codes, a colour for each code
     neighbours        images with those most like them, best first, and their scores
 
-A family that has no decoder has neighbours alone; one whose latents are codes has no traversals and interpolations.
+A family that draws no images has neighbours alone; one whose latents are codes has no traversals and interpolations.
 """
 
 from __future__ import annotations
@@ -29,17 +30,20 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from training.encoder import Encoder
+from training.encoder import CompletingModel, Encoder, SamplingModel
 from training.files import publish_file
 from training.models.gaussian import kl_to_standard_normal
 from training.models.protocols import VariationalModel
 
-NAMES = ("reconstructions", "samples", "traversals", "interpolations", "labels", "codes", "neighbours")
+NAMES = (
+    "reconstructions", "samples", "completions", "traversals", "interpolations", "labels", "codes", "neighbours"
+)  # fmt: skip
 SHOWN, ACROSS = 16, 8  # images of a sheet, and in a row of it
 UNITS, STEPS, DEVIATIONS = 10, 7, 3.0  # latents of the traversals, pictures of each, and how far they go
 STYLES, LABELS = 6, 10  # images that are decoded with other labels, and how many of those
 PAIRS, BETWEEN = 6, 8  # interpolations, and pictures of each with both ends
 SAMPLES = 64
+COMPLETED, VARIANTS = 6, 4  # images that are completed, and how often
 QUERIES, FOUND = 10, 8
 CELL, GAP, TEXT = 64, 4, 12  # pixels: least side of a picture, between pictures, height of letters
 MARGIN = 3.0 * GAP
@@ -75,6 +79,7 @@ def write_gallery(encoder: Encoder, images: Tensor, out: Path, *, seed: int = 0)
     draw: dict[str, Callable[[], Pixels]] = {
         "reconstructions": lambda: draw_reconstructions(encoder, images),
         "samples": lambda: draw_samples(encoder, seed),
+        "completions": lambda: draw_sheet(completion_rows(encoder, images[:COMPLETED], variants=VARIANTS, seed=seed)),
         "traversals": lambda: draw_traversals(encoder, images),
         "interpolations": lambda: draw_interpolations(encoder, images),
         "labels": lambda: draw_labels(encoder, images),
@@ -98,6 +103,11 @@ def why_not(encoder: Encoder, name: str) -> str | None:
         return None
     if name == "codes":
         return f"family {encoder.family!r} has no codes"
+    if name == "samples":
+        return None if isinstance(encoder.model, SamplingModel) else f"family {encoder.family!r} draws no images"
+    if name == "completions":
+        is_able = isinstance(encoder.model, CompletingModel)
+        return None if is_able else f"family {encoder.family!r} does not draw pixel by pixel"
     if not encoder.is_generative:
         return f"family {encoder.family!r} has no decoder"
     if name == "labels":
@@ -125,8 +135,29 @@ def draw_reconstructions(encoder: Encoder, images: Tensor) -> Pixels:
 
 
 def draw_samples(encoder: Encoder, seed: int) -> Pixels:
-    samples = encoder.model.sample(SAMPLES, torch.Generator().manual_seed(seed)).float().cpu()
-    return draw_sheet([Row("", row) for row in _parts(samples, ACROSS)])
+    return draw_sheet([Row("", row) for row in _parts(encoder.sample(SAMPLES, seed=seed), ACROSS)])
+
+
+def completion_rows(
+    encoder: Encoder, images: Tensor, *, variants: int, seed: int, keep: float = 0.5, temperature: float = 1.0
+) -> list[Row]:
+    """Each image, what was kept of it, and completions.
+
+    Args:
+        images: `(N, C, S, S)` uint8.
+        keep: share of the rows that is kept, from the top.
+    """
+    size = images.shape[-1]
+    known = torch.zeros(size, size, dtype=torch.bool)
+    known[: round(keep * size)] = True
+    kept = torch.where(known, _float(images), torch.ones(()))
+    repeated = images.repeat_interleave(variants, dim=0)
+    drawn = _parts(encoder.complete(repeated, known, seed=seed, temperature=temperature), variants)
+    captions = ["original", "kept", *(f"drawn {number + 1}" for number in range(variants))]
+    return [
+        Row("", torch.cat([_float(image)[None], left[None], each]), captions)
+        for image, left, each in zip(images, kept, drawn, strict=True)
+    ]
 
 
 def draw_traversals(encoder: Encoder, images: Tensor) -> Pixels:

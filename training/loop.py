@@ -30,13 +30,14 @@ from training.card import build_card
 from training.data.dataset import Dataset, load_dataset
 from training.data.decode import ImageLimits
 from training.data.sources import SourceImage
-from training.encoder import Encoder, GenerativeModel, round_weights
+from training.encoder import Encoder, SamplingModel, round_weights
 from training.errors import EncoderError, RecipeError, SourceError
 from training.examples import Batches, Examples
 from training.figures import final_figures
 from training.files import publish_file
 from training.fitting import Fitting
 from training.models import MODELS
+from training.models.code_prior import CodeMaps
 from training.models.protocols import Batch, GradientModel, IncrementalModel
 from training.pictures import Pictures, draw_pictures, encode_png
 from training.prepare import Prepared, prepare
@@ -118,7 +119,7 @@ def train(
     round_weights(finished.model, getattr(torch, recipe.weights))
     sides = prepared.training, prepared.held_out
     figures = final_figures(finished.model, *(_in_order(side, prepared.views) for side in sides))
-    if isinstance(finished.model, GenerativeModel):
+    if isinstance(finished.model, SamplingModel):
         for name, picture in draw_pictures(finished.model, prepared.held_out.images).items():
             publish_file(out / "pictures" / f"{name}.png", encode_png(picture))
     counts = {
@@ -173,18 +174,33 @@ def _fit_in_one_pass(model: torch.nn.Module, recipe: Recipe, prepared: Prepared)
 
 
 def _fit_by_gradient(model: torch.nn.Module, recipe: Recipe, prepared: Prepared, place: _Place) -> Finished:
-    """Lightning's part: fit, go back to the best epoch, and let the model finish itself."""
+    """Fit, let the model finish itself, and fit the prior over its codes where it has one to fit."""
+    run = _run_lightning(model, recipe, prepared, place, "")
+    shipped, config = model.eval().finish(_in_order(prepared.training, prepared.views)())  # type: ignore[operator]
+    if getattr(config, "prior", None) == "pixel-cnn":
+        run["prior"] = _run_lightning(CodeMaps(shipped), recipe.for_prior(), prepared, place, "prior")
+    return Finished(shipped.eval(), config, run)
+
+
+def _run_lightning(
+    model: torch.nn.Module, recipe: Recipe, prepared: Prepared, place: _Place, part: str
+) -> dict[str, Any]:
+    """Lightning's part: fit, and go back to the best epoch. What the run was is returned.
+
+    Args:
+        part: names the folders of a fit that is one of several.
+    """
     module = Fitting(model, recipe, prepared.training, prepared.held_out, prepared.views)
-    last = place.out / "checkpoints" / "last.ckpt"
+    checkpoints = place.out / "checkpoints" / part
+    last = checkpoints / "last.ckpt"
     with _quiet_lightning():
-        trainer = _trainer(recipe, prepared.held_out.images, place)
+        trainer = _trainer(recipe, prepared.held_out.images, place, checkpoints, f"tensorboard{part and '-'}{part}")
         started = time.monotonic()
         trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
         seconds = time.monotonic() - started
-    best = torch.load(place.out / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
+    best = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
     model.cpu().load_state_dict(_weights_of_model(best["state_dict"]))
-    shipped, config = module.model.eval().finish(_in_order(prepared.training, prepared.views)())
-    run = {
+    return {
         "resumed_from_epoch": module.first_epoch,
         "fit_seconds": round(seconds, 1),
         "images_per_second": round(module.images_seen / seconds, 1),
@@ -194,7 +210,6 @@ def _fit_by_gradient(model: torch.nn.Module, recipe: Recipe, prepared: Prepared,
         "device": str(trainer.strategy.root_device.type),
         "precision": place.precision,
     }
-    return Finished(shipped, config, run)
 
 
 def _weights_of_model(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -202,9 +217,9 @@ def _weights_of_model(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
 
 
-def _trainer(recipe: Recipe, held_out: Tensor, place: _Place) -> Trainer:
+def _trainer(recipe: Recipe, held_out: Tensor, place: _Place, folder: Path, board: str) -> Trainer:
     checkpoints = ModelCheckpoint(
-        dirpath=place.out / "checkpoints",
+        dirpath=folder,
         filename="best",
         monitor="val/objective",
         mode="min",
@@ -228,7 +243,7 @@ def _trainer(recipe: Recipe, held_out: Tensor, place: _Place) -> Trainer:
             precision=place.precision,
             max_epochs=recipe.epochs,
             callbacks=callbacks,
-            logger=TensorBoardLogger(place.out, name="", version="tensorboard"),
+            logger=TensorBoardLogger(place.out, name="", version=board),
             gradient_clip_val=recipe.optimiser.clip,
             deterministic=recipe.deterministic,
             reload_dataloaders_every_n_epochs=1,

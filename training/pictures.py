@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from training.encoder import GenerativeModel
 from training.files import publish_file
 
 SHOWN = 16
@@ -20,7 +21,7 @@ GAP = 2
 
 
 class Pictures(Callback):
-    """Every few epochs, 16 validation images over their reconstructions, and 64 samples from the prior.
+    """Every few epochs, 64 samples, and 16 validation images over their reconstructions where the model has those.
 
     Args:
         folder: where the PNG files go, named by epoch.
@@ -43,13 +44,15 @@ class Pictures(Callback):
 
 @torch.no_grad()
 def draw_pictures(model: Any, images: Tensor) -> dict[str, NDArray[np.uint8]]:
-    """Grids `(H, W, 3)`: `reconstructions` of up to 16 uint8 images, originals above them, and 64 `samples`."""
-    images = images[:SHOWN]
+    """Grids `(H, W, 3)`: 64 `samples`, and of models with a decoder `reconstructions` of up to 16 uint8 images, the
+    originals above them."""
+    grids = {"samples": tile(model.sample(4 * SHOWN, torch.Generator().manual_seed(0)), SHOWN)}
     device = next(iter(model.state_dict().values())).device
-    originals = images.to(device).float() / 255.0
-    rows = torch.stack([originals, model.reconstruct(originals)]).flatten(0, 1)
-    samples = model.sample(4 * SHOWN, torch.Generator().manual_seed(0))
-    return {"reconstructions": tile(rows, len(images)), "samples": tile(samples, SHOWN)}
+    if isinstance(model, GenerativeModel):
+        originals = images[:SHOWN].to(device).float() / 255.0
+        rows = torch.stack([originals, model.reconstruct(originals)]).flatten(0, 1)
+        grids["reconstructions"] = tile(rows, len(originals))
+    return grids
 
 
 def tile(images: Tensor, columns: int) -> NDArray[np.uint8]:

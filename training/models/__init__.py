@@ -8,7 +8,12 @@ from training.models.ae import Ae, AeConfig
 from training.models.beta_vae import BetaVae, BetaVaeConfig
 from training.models.cvae import Cvae, CvaeConfig
 from training.models.hog import Hog, HogConfig
+from training.models.made import Made, MadeConfig
 from training.models.pca import Pca, PcaConfig
+from training.models.pixel_cnn import PixelCnn, PixelCnnConfig
+from training.models.pixel_cnn_pp import PixelCnnPp, PixelCnnPpConfig
+from training.models.pixel_rnn import PixelRnn, PixelRnnConfig
+from training.models.pixel_vae import PixelVae, PixelVaeConfig
 from training.models.pixels import Pixels, PixelsConfig
 from training.models.vae import Vae, VaeConfig
 from training.models.vq_vae import VqVae, VqVaeConfig
@@ -27,7 +32,12 @@ MODELS: dict[str, Family] = {
     "beta-vae": Family(BetaVaeConfig, BetaVae),
     "cvae": Family(CvaeConfig, Cvae),
     "hog": Family(HogConfig, Hog),
+    "made": Family(MadeConfig, Made),
     "pca": Family(PcaConfig, Pca),
+    "pixel-cnn": Family(PixelCnnConfig, PixelCnn),
+    "pixel-cnn++": Family(PixelCnnPpConfig, PixelCnnPp),
+    "pixel-rnn": Family(PixelRnnConfig, PixelRnn),
+    "pixel-vae": Family(PixelVaeConfig, PixelVae),
     "pixels": Family(PixelsConfig, Pixels),
     "vae": Family(VaeConfig, Vae),
     "vq-vae": Family(VqVaeConfig, VqVae),

@@ -111,9 +111,9 @@ class Ae(nn.Module):
     def reconstruct(self, x: Tensor) -> Tensor:
         return self.decode(self.latent(x))
 
-    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
         """Mean images `(count, C, S, S)` in [0, 1] of codes drawn from the Gaussian that fits the training codes."""
-        noise = torch.randn(count, self.config.latent_dim, generator=generator).to(self.code_mean)
+        noise = temperature * torch.randn(count, self.config.latent_dim, generator=generator).to(self.code_mean)
         return self.decode(self.code_mean + noise @ self.code_factor.T)
 
     def loss(self, batch: Batch, step: int) -> Loss:

@@ -62,7 +62,7 @@ class CodeDescriptor(nn.Module):
 class CodePrior(nn.Module):
     """How often each code stands at each place of the training maps: independent places, learnt by counting.
 
-    It is what maps are sampled from until an autoregressive prior is trained, and what bounds are taken under.
+    It is what maps are sampled from, and what bounds are taken under, where there is no `PixelPrior`.
     """
 
     shares: Tensor
@@ -77,9 +77,14 @@ class CodePrior(nn.Module):
         smoothed = counts.float() + 1.0
         self.shares.copy_(smoothed / smoothed.sum(dim=1, keepdim=True))
 
-    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Codes `(count, h, w)`."""
-        drawn = torch.multinomial(self.shares.cpu(), count, replacement=True, generator=generator)
+    def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
+        """Codes `(count, h, w)`; a temperature takes the shares to the power of its inverse, 0 the largest share."""
+        logits = self.shares.cpu().double().log()
+        if temperature == 0:
+            drawn = logits.argmax(dim=1, keepdim=True).expand(-1, count)
+        else:
+            shares = torch.softmax(logits / temperature, dim=1)
+            drawn = torch.multinomial(shares, count, replacement=True, generator=generator)
         return drawn.T.reshape(count, self.side, self.side).to(self.shares.device)
 
     def log_prob(self, codes: Tensor) -> Tensor:

@@ -71,11 +71,11 @@ class Cvae(Vae):
         """Without a label: the decoder is told how often each label was in training."""
         return self.decode(self.posterior(x).mean)
 
-    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Mean images `(count, C, S, S)` in [0, 1] of latents drawn from N(0, I) and labels as often as in training."""
-        z = torch.randn(count, self.config.latent_dim, generator=generator)
+    def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
+        """Mean images `(count, C, S, S)` in [0, 1] of the prior's latents and labels as often as in training."""
+        z = self.draw_latents(count, generator, temperature)
         label = torch.multinomial(self.label_share.cpu(), count, replacement=True, generator=generator)
-        return self.generate(label.to(self.label_share.device), z.to(self.encoder.mean.weight))
+        return self.generate(label.to(self.label_share.device), z)
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """As of a VAE, given the labels; ValueError where the batch has none."""

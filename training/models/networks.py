@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,8 @@ class NetworkConfig:
         scale: of the likelihood, where a channel spans [0, 1]; None learns one per channel.
     """
 
+    LIKELIHOODS: ClassVar[tuple[str, ...]] = get_args(LikelihoodKind)
+
     size: int = 64
     channels: int = 3
     network: Network = "conv"
@@ -65,7 +67,7 @@ class NetworkConfig:
         check_choice("network", self.network, get_args(Network))
         check_choice("activation", self.activation, get_args(Activation))
         check_choice("normalisation", self.normalisation, get_args(Normalisation))
-        check_choice("likelihood", self.likelihood, get_args(LikelihoodKind))
+        check_choice("likelihood", self.likelihood, self.LIKELIHOODS)
         check_at_least("depth", self.depth, 0)
         check_at_least("decoder_depth", self.decoder_depth, 0)
         if self.network == "conv":
@@ -176,31 +178,33 @@ class ImageDecoder(nn.Module):
 
     Args:
         latent_dim: size of the input, with what it is conditioned on.
+        planes: numbers at each pixel; None gives the parameter of a likelihood for each channel.
     """
 
-    def __init__(self, config: NetworkConfig, latent_dim: int) -> None:
+    def __init__(self, config: NetworkConfig, latent_dim: int, planes: int | None = None) -> None:
         super().__init__()
-        self.is_logit = config.likelihood == "bernoulli"
+        self.is_mean = planes is None and config.likelihood != "bernoulli"
         self.network = config.network
-        self.shape = (config.channels, config.size, config.size)
+        planes = config.channels if planes is None else planes
+        self.shape = (planes, config.size, config.size)
         if config.network == "conv":
             normalise = config.normalisation == "batch"
             widths = config.decoder_widths
             self.side = config.side
             self.start = nn.Linear(latent_dim, widths[0] * self.side**2)
             self.stages = decoder_stages(widths[0], widths[1:], config.decoder_depth, normalise)
-            self.out: nn.Module = nn.ConvTranspose2d(widths[-1], config.channels, 4, stride=2, padding=1)
+            self.out: nn.Module = nn.ConvTranspose2d(widths[-1], planes, 4, stride=2, padding=1)
         else:
             units = (latent_dim, *reversed(config.hidden))
             self.stages = layers(units, config.activation)
-            self.out = nn.Linear(units[-1], config.channels * config.size**2)
+            self.out = nn.Linear(units[-1], planes * config.size**2)
 
     def forward(self, z: Tensor) -> Tensor:
-        """`(B, C, S, S)` of latents `(B, latent_dim)`; training may take means a little out of [0, 1]."""
+        """`(B, planes, S, S)` of latents `(B, latent_dim)`; training may take means a little out of [0, 1]."""
         if self.network == "conv":
             h = nn.functional.silu(self.start(z)).reshape(len(z), -1, self.side, self.side)
             out: Tensor = self.out(self.stages(h.contiguous(memory_format=torch.channels_last)))
         else:
             out = self.out(self.stages(z)).reshape(len(z), *self.shape)
         out = out.to(z.dtype)
-        return out if self.is_logit else 0.5 + 0.5 * out
+        return 0.5 + 0.5 * out if self.is_mean else out

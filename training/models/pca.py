@@ -119,9 +119,9 @@ class Pca(nn.Module):
     def reconstruct(self, x: Tensor) -> Tensor:
         return self.decode(self.latent(x))
 
-    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
         """Mean images of coordinates drawn from the density's own, N(0, l_i - s2)."""
-        noise = torch.randn(count, self.dim, generator=generator, device=self.mean.device)
+        noise = temperature * torch.randn(count, self.dim, generator=generator).to(self.mean)
         return self.decode(noise * (self.variances - self.noise).clamp(min=0.0).sqrt())
 
     def log_density(self, x: Tensor) -> Tensor:

@@ -118,11 +118,14 @@ class Vae(nn.Module):
         super().__init__()
         self.config: Any = config  # of the subclass that this is
         self.encoder = GaussianEncoder(config, encoder_condition)
-        self.decoder = ImageDecoder(config, config.latent_dim + decoder_condition)
-        self.likelihood = PixelLikelihood(config.likelihood, config.channels, config.scale)
+        self._add_decoder(config, config.latent_dim + decoder_condition)
         search_dim = config.search_dim or config.latent_dim
         self.search = SearchSpace(config.latent_dim, search_dim, config.whitening, config.turn)
         self.to(memory_format=torch.channels_last)
+
+    def _add_decoder(self, config: Any, latent_dim: int) -> None:
+        self.decoder = ImageDecoder(config, latent_dim)
+        self.likelihood = PixelLikelihood(config.likelihood, config.channels, config.scale)
 
     @property
     def dim(self) -> int:
@@ -152,10 +155,14 @@ class Vae(nn.Module):
     def reconstruct(self, x: Tensor) -> Tensor:
         return self.decode(self.posterior(x).mean)
 
-    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Mean images `(count, C, S, S)` in [0, 1] of latents drawn from N(0, I)."""
+    def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
+        """Mean images `(count, C, S, S)` in [0, 1] of latents drawn from N(0, temperature^2 I)."""
+        return self.decode(self.draw_latents(count, generator, temperature))
+
+    def draw_latents(self, count: int, generator: torch.Generator | None, temperature: float) -> Tensor:
+        """Latents `(count, latent_dim)` of the prior, multiplied by the temperature."""
         z = torch.randn(count, self.config.latent_dim, generator=generator)
-        return self.decode(z.to(self.encoder.mean.weight))
+        return temperature * z.to(self.encoder.mean.weight)
 
     def elbo(self, batch: Batch, *, samples: int | None = None, generator: torch.Generator | None = None) -> Elbo:
         """The bound of the targets (beta 1, no free bits) in nats per image, with the analytic KL.

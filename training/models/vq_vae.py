@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,16 @@ from training.encoder import Likelihood
 from training.likelihoods import PixelLikelihood
 from training.models.blocks import fold_blocks
 from training.models.checks import check_at_least, check_choice, check_search
+from training.models.code_prior import PixelPrior
 from training.models.codes import CodeDescriptor, CodePrior, fit_codes
+from training.models.labels import Labels
 from training.models.networks import NetworkConfig, decoder_stages, encoder_stages
 from training.models.protocols import Batch, Loss
 from training.models.quantise import Quantised, Update, VectorQuantiser
 from training.models.search import SearchSpace, Turn
 from training.reference import Metric
+
+PriorKind = Literal["counts", "pixel-cnn"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,10 @@ class VqVaeConfig(NetworkConfig):
         restart: see `VectorQuantiser`.
         pool: cells along each side of the grid in which codes are pooled for the search vector.
         histogram_weight: of the code histogram in the search vector, where the pooled part has 1.
+        prior: over the maps: `counts`, how often each code stands at each place, or a `pixel-cnn`, which is fitted
+            after all else.
+        prior_width, prior_layers: of that network, see `training.models.code_prior`.
+        classes: labels that condition that network; None has no condition.
         search_dim: principal axes in the search vector; None keeps all.
         whitening, turn: see `training.models.search`.
     """
@@ -56,6 +64,10 @@ class VqVaeConfig(NetworkConfig):
     restart: float = 0.1
     pool: int = 4
     histogram_weight: float = 0.5
+    prior: PriorKind = "counts"
+    prior_width: int = 64
+    prior_layers: int = 4
+    classes: int | None = None
     search_dim: int | None = None
     whitening: float = 0.5
     turn: Turn = "pca"
@@ -73,6 +85,13 @@ class VqVaeConfig(NetworkConfig):
         check_at_least("restart", self.restart, 0)
         check_at_least("pool", self.pool, 1)
         check_at_least("histogram_weight", self.histogram_weight, 0)
+        check_choice("prior", self.prior, get_args(PriorKind))
+        check_at_least("prior_width", self.prior_width, 1)
+        check_at_least("prior_layers", self.prior_layers, 0)
+        if self.classes is not None:
+            check_at_least("classes", self.classes, 2)
+            if self.prior == "counts":
+                raise ValueError("classes must be null for a prior of counts, which knows no labels")
         self._check_maps()
 
     def _check_maps(self) -> None:
@@ -109,6 +128,8 @@ class VqVae(nn.Module):
             config.codes, config.code_dim, config.side, config.pool, config.histogram_weight
         )
         self.prior = CodePrior(config.codes, config.side)
+        self.pixel_prior = build_prior(config, config.side, 0)
+        self.labels = Labels(config.classes)
         search_dim = config.search_dim or self.descriptor.dim
         self.search = SearchSpace(self.descriptor.dim, search_dim, config.whitening, config.turn)
         self.to(memory_format=torch.channels_last)
@@ -151,14 +172,41 @@ class VqVae(nn.Module):
     def reconstruct(self, x: Tensor) -> Tensor:
         return self.likelihood.mean(self.parameters_of(self.quantise(x).z))
 
-    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Mean images `(count, C, S, S)` in [0, 1] of codes drawn place by place; see `CodePrior`."""
-        return self.decode(self.prior.sample(count, generator))
+    def sample(
+        self,
+        count: int,
+        generator: torch.Generator | None = None,
+        *,
+        temperature: float = 1.0,
+        label: Tensor | None = None,
+    ) -> Tensor:
+        """Mean images `(count, C, S, S)` in [0, 1] of codes drawn from the prior, at its temperature.
+
+        Args:
+            label: `(count,)`, where the prior is told one; None draws labels as often as in training.
+        """
+        return self.decode(self.sample_codes(count, generator, temperature, label))
+
+    def sample_codes(
+        self, count: int, generator: torch.Generator | None, temperature: float, label: Tensor | None
+    ) -> Tensor:
+        """Codes as `decode` takes them, drawn from the prior."""
+        if self.pixel_prior is None:
+            return self.prior.sample(count, generator, temperature=temperature)
+        told = self.labels.told(self.labels.draw(count, generator) if label is None else label, count)
+        return self.pixel_prior.sample(count, generator, told, temperature=temperature)
+
+    def log_prior(self, codes: Tensor, label: Tensor | None = None) -> Tensor:
+        """Nats `(B,)` of codes as `codes` gives them under the prior; without a label, of the mixture over labels."""
+        if self.pixel_prior is None:
+            return self.prior.log_prob(codes)
+        prior = self.pixel_prior
+        return self.labels.mixed(lambda told: prior.log_prob(codes, told), label, len(codes))
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
-        """log p(x | z_q(x)) + log p(z_q(x)), a lower bound, with the `CodePrior`."""
+        """log p(x | z_q(x)) + log p(z_q(x)), a lower bound."""
         quantised = self.quantise(x)
-        nats = self.likelihood(x, self.parameters_of(quantised.z)) + self.prior.log_prob(quantised.codes)
+        nats = self.likelihood(x, self.parameters_of(quantised.z)) + self.log_prior(quantised.codes)
         return Likelihood(nats, exact=False)
 
     def loss(self, batch: Batch, step: int) -> Loss:
@@ -175,8 +223,12 @@ class VqVae(nn.Module):
         config = replace(self.config, normalisation="none")
         model = VqVae(config).to(self.to_code.weight).eval()
         fold_blocks(self.eval(), model)
-        maps = [model.codes(batch.x) for batch in batches]
+        maps, labels = [], []
+        for batch in batches:
+            maps.append(model.codes(batch.x))
+            labels.append(batch.label)
         fit_codes(model.descriptor, model.prior, maps)
+        model.labels.count(labels)
         model.search.fit(torch.cat([model.describe(codes).cpu() for codes in maps]))
         return model, config
 
@@ -188,6 +240,14 @@ class VqVae(nn.Module):
 
     def _pooled(self, quantised: Quantised) -> Tensor:
         return nn.functional.avg_pool2d(quantised.z, self.descriptor.cell).flatten(1)
+
+
+def build_prior(config: VqVaeConfig, side: int, condition: int) -> PixelPrior | None:
+    """The network over maps of a side, on a condition of so many features besides labels; None where counts do."""
+    if config.prior == "counts":
+        return None
+    told = condition + (config.classes or 0)
+    return PixelPrior(config.codes, side, width=config.prior_width, layers=config.prior_layers, condition=told)
 
 
 def build_quantiser(config: VqVaeConfig) -> VectorQuantiser:

@@ -23,11 +23,12 @@ from training.likelihoods import PixelLikelihood
 from training.models.blocks import Block, fold_blocks
 from training.models.checks import check_at_least, check_search
 from training.models.codes import CodeDescriptor, CodePrior, fit_codes
+from training.models.labels import Labels
 from training.models.networks import decoder_stages, encoder_stages
 from training.models.protocols import Batch, Loss
 from training.models.quantise import Quantised
 from training.models.search import SearchSpace
-from training.models.vq_vae import VqVaeConfig, build_quantiser
+from training.models.vq_vae import VqVaeConfig, build_prior, build_quantiser
 from training.reference import Metric
 
 
@@ -95,6 +96,9 @@ class VqVae2(nn.Module):
             CodeDescriptor(config.codes, code_dim, side, config.pool, config.histogram_weight) for side in sides
         )
         self.prior_top, self.prior = (CodePrior(config.codes, side) for side in sides)
+        self.pixel_prior_top = build_prior(config, sides[0], 0)
+        self.pixel_prior = build_prior(config, sides[1], code_dim)
+        self.labels = Labels(config.classes)
         latent_dim = 2 * (code_dim * config.pool**2 + config.codes)
         self.search = SearchSpace(latent_dim, config.search_dim or latent_dim, config.whitening, config.turn)
         self.to(memory_format=torch.channels_last)
@@ -152,17 +156,55 @@ class VqVae2(nn.Module):
         levels = self.quantise(x)
         return self.likelihood.mean(self.parameters_of(levels.top.z, levels.bottom.z))
 
-    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Mean images `(count, C, S, S)` in [0, 1] of codes drawn place by place; see `CodePrior`."""
-        drawn = [prior.sample(count, generator).flatten(1) for prior in (self.prior_top, self.prior)]
-        return self.decode(torch.cat(drawn, dim=1))
+    def sample(
+        self,
+        count: int,
+        generator: torch.Generator | None = None,
+        *,
+        temperature: float = 1.0,
+        label: Tensor | None = None,
+    ) -> Tensor:
+        """As of `VqVae`: the top map from its prior, the bottom map given the top one."""
+        return self.decode(self.sample_codes(count, generator, temperature, label))
+
+    def sample_codes(
+        self, count: int, generator: torch.Generator | None, temperature: float, label: Tensor | None
+    ) -> Tensor:
+        """Codes as `decode` takes them, drawn from the priors."""
+        if self.pixel_prior_top is None or self.pixel_prior is None:
+            counts = (self.prior_top, self.prior)
+            drawn = [prior.sample(count, generator, temperature=temperature) for prior in counts]
+            return torch.cat([codes.flatten(1) for codes in drawn], dim=1)
+        told = self.labels.told(self.labels.draw(count, generator) if label is None else label, count)
+        top = self.pixel_prior_top.sample(count, generator, told, temperature=temperature)
+        bottom = self.pixel_prior.sample(count, generator, self._given_top(top, told), temperature=temperature)
+        return torch.cat([top.flatten(1), bottom.flatten(1)], dim=1)
+
+    def log_prior(self, codes: Tensor, label: Tensor | None = None) -> Tensor:
+        """Nats `(B,)` of codes as `codes` gives them under the priors; without a label, of the mixture over labels."""
+        top, bottom = self.split(codes)
+        prior_top, prior = self.pixel_prior_top, self.pixel_prior
+        if prior_top is None or prior is None:
+            return self.prior_top.log_prob(top) + self.prior.log_prob(bottom)
+
+        def nats(told: Tensor | None) -> Tensor:
+            return prior_top.log_prob(top, told) + prior.log_prob(bottom, self._given_top(top, told))
+
+        return self.labels.mixed(nats, label, len(codes))
+
+    def _given_top(self, top: Tensor, told: Tensor | None) -> Tensor:
+        """What the bottom map's prior is told `(B, F, h, w)`: the top codes' vectors, and the label."""
+        vectors = interpolate(self.top.vectors_of(top), scale_factor=2.0, mode="nearest")
+        if told is None:
+            return vectors
+        return torch.cat([vectors, told.expand(-1, -1, *vectors.shape[2:])], dim=1)
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
-        """log p(x | codes) + log p(codes), a lower bound, with a `CodePrior` for each level."""
+        """log p(x | codes) + log p(codes), a lower bound."""
         levels = self.quantise(x)
         nats = self.likelihood(x, self.parameters_of(levels.top.z, levels.bottom.z))
-        nats = nats + self.prior_top.log_prob(levels.top.codes) + self.prior.log_prob(levels.bottom.codes)
-        return Likelihood(nats, exact=False)
+        codes = torch.cat([level.codes.flatten(1) for level in levels], dim=1)
+        return Likelihood(nats + self.log_prior(codes), exact=False)
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """The objective of `VqVae`, with the quantisers' terms of both levels."""
@@ -183,7 +225,11 @@ class VqVae2(nn.Module):
         config = replace(self.config, normalisation="none")
         model = VqVae2(config).to(self.to_top.weight).eval()
         fold_blocks(self.eval(), model)
-        found = [model.codes(batch.x) for batch in batches]
+        found, labels = [], []
+        for batch in batches:
+            found.append(model.codes(batch.x))
+            labels.append(batch.label)
+        model.labels.count(labels)
         fit_codes(model.descriptor_top, model.prior_top, [model.split(codes)[0] for codes in found])
         fit_codes(model.descriptor, model.prior, [model.split(codes)[1] for codes in found])
         model.search.fit(torch.cat([model.describe(codes).cpu() for codes in found]))

@@ -130,7 +130,8 @@ def _check_objective(recipe: Recipe) -> None:
         "objective.condition": objective.condition is not None,
     }
     setting = next((name for name, is_asked in asked.items() if is_asked), None)
-    is_conditional = FROM_LABELS in {field.name for field in fields(family.config)}
+    of_labels = [field for field in fields(family.config) if field.name == FROM_LABELS]
+    is_conditional, needs_labels = bool(of_labels), any(field.default is not None for field in of_labels)
 
     def refuse(name: str, reason: str) -> RecipeError:
         return RecipeError(f"recipe {recipe.name}: {name} {reason}")
@@ -145,8 +146,10 @@ def _check_objective(recipe: Recipe) -> None:
         raise refuse("objective.foreground", "needs a model that guesses it; set model.foreground to true")
     if objective.condition is not None and not is_conditional:
         raise refuse("objective.condition", f"needs a family with classes, which {recipe.family} has not")
-    if objective.condition is None and is_conditional:
+    if objective.condition is None and needs_labels:
         raise refuse("objective.condition", f"is what family {recipe.family} needs: category or an attribute")
+    if objective.condition is None and is_conditional and recipe.model.get(FROM_LABELS) is not None:
+        raise refuse("model.classes", "needs labels; name them in objective.condition")
     if objective.condition == "background" and recipe.backgrounds is None:
         raise refuse("objective.condition", "is background, which needs the section backgrounds")
     if recipe.backgrounds is not None and not any(

@@ -118,6 +118,15 @@ class Objective(Section):
         return self.consistency > 0 or self.contrastive is not None
 
 
+class PriorFit(Section):
+    """How a `pixel-cnn` prior over codes is fitted, after all else of a VQ model."""
+
+    epochs: int = Field(60, ge=1)
+    patience: int | None = Field(10, ge=1, description="epochs without a better held-out objective before stopping")
+    ema: float | None = Field(0.99, gt=0, lt=1, description="decay of the weights' moving average, which is what ships")
+    optimiser: Optimiser = Optimiser(lr=2e-3)
+
+
 class Recipe(Section):
     """A model, and how it is trained."""
 
@@ -145,6 +154,21 @@ class Recipe(Section):
     )
     backgrounds: Backgrounds | None = None
     objective: Objective = Objective()
+    prior: PriorFit = PriorFit()
+
+    def for_prior(self) -> Recipe:
+        """The recipe that the prior over codes is fitted by: on whole photos, with nothing asked of latents."""
+        fit = self.prior
+        return self.model_copy(
+            update={
+                "epochs": fit.epochs,
+                "patience": fit.patience,
+                "ema": fit.ema,
+                "optimiser": fit.optimiser,
+                "objective": Objective(condition=self.objective.condition),
+                "pictures_every": fit.epochs + 1,
+            }
+        )
 
     @property
     def needs_masks(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import FrozenInstanceError, asdict, fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.encoder import Encoder, GenerativeModel, LikelihoodModel, load_encoder
+from training.encoder import (
+    CompletingModel,
+    Encoder,
+    GenerativeModel,
+    LikelihoodModel,
+    SamplingModel,
+    load_encoder,
+)
+from training.errors import EncoderError
 from training.export import check_agreement, to_onnx
 from training.models import MODELS
 from training.models.protocols import Batch, GradientModel, IncrementalModel, VariationalModel
@@ -18,13 +27,28 @@ from training.preprocessing import Preprocessing
 
 SIZE = 16
 CONV: dict[str, Any] = {"widths": (6, 8), "decoder_widths": (8, 6), "normalisation": "none"}
-CODES: dict[str, Any] = {"codes": 8, "code_dim": 3, "pool": 2, "restart": 0.0}
+CODES: dict[str, Any] = {"codes": 8, "code_dim": 3, "pool": 2, "restart": 0.0, "prior_width": 6, "prior_layers": 0}
+MIXTURE: dict[str, Any] = {"likelihood": "logistic-mixture", "mixtures": 2}
+RASTER: dict[str, Any] = {**MIXTURE, "width": 6, "pool": 2}
 TINY: dict[str, dict[str, Any]] = {
     "ae": {**CONV, "latent_dim": 5},
     "beta-vae": {**CONV, "latent_dim": 5},
     "cvae": {**CONV, "latent_dim": 5, "classes": 3},
     "hog": {},
+    "made": {**MIXTURE, "channels": 3, "hidden": (24, 20)},
     "pca": {"components": 6, "oversample": 2},
+    "pixel-cnn": {**RASTER, "kernel": 3, "dilations": (1,), "head": 8},
+    "pixel-cnn++": {**RASTER, "scales": 2, "blocks": 1},
+    "pixel-rnn": {**RASTER, "layers": 1, "kernel": 3, "head": 8},
+    "pixel-vae": {
+        **CONV,
+        "latent_dim": 5,
+        "mixtures": 2,
+        "receptive_field": 3,
+        "map_width": 4,
+        "pixel_width": 6,
+        "head": 8,
+    },
     "pixels": {},
     "vae": {**CONV, "latent_dim": 5},
     "vq-vae": {**CONV, **CODES},
@@ -69,13 +93,32 @@ OTHER_CODES: dict[str, Any] = {
     "restart": 30.0,
     "pool": 1,
     "histogram_weight": 2.0,
+    "prior": "pixel-cnn",
+    "prior_width": (8, {"prior": "pixel-cnn"}),
+    "prior_layers": (1, {"prior": "pixel-cnn"}),
+    "classes": (3, {"prior": "pixel-cnn"}),
 }
+OTHER_DENSITY: dict[str, Any] = {**OTHER_SEARCH, "size": 8, "channels": 1, "likelihood": "bernoulli", "mixtures": 3}
+OTHER_RASTER: dict[str, Any] = {**OTHER_DENSITY, "width": 8, "classes": 3, "pool": 4}
 OTHER: dict[str, dict[str, Any]] = {
     "ae": {**OTHER_NETWORK, **OTHER_SEARCH, "latent_dim": 4, "noise": 0.3},
     "beta-vae": OTHER_VAE,
     "cvae": {**OTHER_VAE, "classes": 4, "label_in_encoder": False, "label_dropout": 1.0},
     "hog": {"size": 24, "channels": 1, "orientations": 5, "cell": 4, "block": 1},
+    "made": {**OTHER_DENSITY, "hidden": (24,), "masks": 2, "random_order": True, "direct": False},
     "pca": {"size": 8, "channels": 1, "components": 4, "oversample": 1, "whitening": 1.0},
+    "pixel-cnn": {**OTHER_RASTER, "architecture": "plain", "kernel": 5, "dilations": (2,), "head": 6},
+    "pixel-cnn++": {**OTHER_RASTER, "scales": 1, "blocks": 2, "dropout": 0.5},
+    "pixel-rnn": {**OTHER_RASTER, "recurrence": "row", "layers": 2, "kernel": 5, "head": 6},
+    "pixel-vae": {
+        **{name: value for name, value in OTHER_VAE.items() if name != "scale"},
+        "likelihood": "categorical",
+        "mixtures": 3,
+        "receptive_field": 1,
+        "map_width": 3,
+        "pixel_width": 4,
+        "head": 6,
+    },
     "pixels": {"size": 8, "channels": 1},
     "vae": OTHER_VAE,
     "vq-vae": OTHER_CODES,
@@ -83,10 +126,15 @@ OTHER: dict[str, dict[str, Any]] = {
 }
 MLP_ONLY = ("network", "hidden", "activation")  # families of code maps have `conv` alone
 ALL = sorted(MODELS)
+SAMPLING = [name for name in ALL if issubclass(MODELS[name].model, SamplingModel)]
+COMPLETING = [name for name in ALL if issubclass(MODELS[name].model, CompletingModel)]
 GENERATIVE = [name for name in ALL if issubclass(MODELS[name].model, GenerativeModel)]
 JUDGING = [name for name in ALL if issubclass(MODELS[name].model, LikelihoodModel)]
 VARIATIONAL = [name for name in ALL if issubclass(MODELS[name].model, VariationalModel)]
 GRADIENT = [name for name in ALL if issubclass(MODELS[name].model, GradientModel)]
+STAGED = [name for name in GRADIENT if "widths" in {field.name for field in fields(MODELS[name].config)}]
+DENSITIES = [name for name in JUDGING if name not in GENERATIVE]  # autoregressive: no latent, no decoder
+PIXELWISE = [*DENSITIES, "pixel-vae"]  # at first they find all images equally strange
 
 
 def make_images(count: int, *, size: int = SIZE, channels: int = 3, seed: int = 0) -> Tensor:
@@ -167,30 +215,75 @@ def test_an_encoder_comes_back_from_disk_with_its_id_and_its_vectors(family: str
 
 
 @pytest.mark.parametrize("family", GENERATIVE)
-def test_a_generative_model_reconstructs_and_samples(family: str) -> None:
+def test_a_generative_model_reconstructs(family: str) -> None:
     encoder = as_encoder(fitted(family), family)
     x = make_images(4)
-    for images in (encoder.reconstruct(x), encoder.model.sample(4, torch.Generator().manual_seed(1)).detach()):
-        assert images.shape == x.shape
-        assert 0.0 <= float(images.min()) and float(images.max()) <= 1.0
-    assert not torch.equal(encoder.model.sample(2), encoder.model.sample(2))
+    images = encoder.reconstruct(x)
+    assert images.shape == x.shape
+    assert 0.0 <= float(images.min()) and float(images.max()) <= 1.0
+
+
+@pytest.mark.parametrize("family", SAMPLING)
+def test_samples_are_images_that_the_seed_decides(family: str) -> None:
+    encoder = as_encoder(fitted(family), family)
+    images = encoder.sample(2, seed=1)
+    assert images.shape == (2, 3, SIZE, SIZE)
+    assert 0.0 <= float(images.min()) and float(images.max()) <= 1.0
+    assert torch.equal(images, encoder.sample(2, seed=1))
+    assert not torch.equal(images, encoder.sample(2, seed=2))
+
+
+@pytest.mark.parametrize("family", SAMPLING)
+def test_a_temperature_of_zero_leaves_nothing_to_chance(family: str) -> None:
+    encoder = as_encoder(fitted(family), family)
+    if family != "cvae":  # which still draws labels
+        torch.testing.assert_close(encoder.sample(2, seed=1, temperature=0.0), encoder.sample(2, temperature=0.0))
+    with pytest.raises(EncoderError, match=r"temperature must be at least 0, not -1"):
+        encoder.sample(1, temperature=-1)
+
+
+@pytest.mark.parametrize("family", COMPLETING)
+def test_a_completion_keeps_what_is_known_and_draws_the_rest(family: str) -> None:
+    encoder = as_encoder(fitted(family), family)
+    x = make_images(2)
+    known = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    known[:10] = True
+    known[12, 3:7] = True
+    drawn = encoder.complete(x, known, seed=3)
+    assert torch.equal(drawn[:, :, known], x[:, :, known])
+    assert not torch.equal(drawn[:, :, ~known], x[:, :, ~known])
+    hidden = torch.where(known, x, torch.rand_like(x))
+    assert torch.equal(encoder.complete(hidden, known, seed=3), drawn), "what is hidden was looked at"
 
 
 @pytest.mark.parametrize("family", JUDGING)
-def test_a_likelihood_is_finite_repeatable_and_lower_for_noise(family: str) -> None:
+def test_a_likelihood_is_finite_and_repeatable(family: str) -> None:
     encoder = as_encoder(fitted(family), family)
     x = make_images(4)
     likelihood = encoder.log_likelihood(x)
     assert likelihood.nats.shape == (4,) and bool(torch.isfinite(likelihood.nats).all())
     assert torch.equal(likelihood.nats, encoder.log_likelihood(x).nats)
+    assert likelihood.exact == (family in DENSITIES or family == "pca")
+
+
+@pytest.mark.parametrize("family", [name for name in JUDGING if name not in PIXELWISE])
+def test_a_likelihood_is_lower_for_noise(family: str) -> None:
+    encoder = as_encoder(fitted(family), family)
+    likelihood = encoder.log_likelihood(make_images(4))
+    x = make_images(4)
     noise = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(2)).float()
     assert bool((encoder.log_likelihood(noise).nats < likelihood.nats.min()).all())
 
 
-@pytest.mark.parametrize("family", GRADIENT)
-@pytest.mark.parametrize("normalisation", ["batch", "none"])
-def test_the_gradient_reaches_every_parameter(family: str, normalisation: str) -> None:
-    model = build(family, normalisation=normalisation).train()
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        *((family, {"normalisation": kind}) for family in STAGED for kind in ("batch", "none")),
+        *((family, {}) for family in GRADIENT if family not in STAGED),
+    ],
+)
+def test_the_gradient_reaches_every_parameter(family: str, changes: dict[str, Any]) -> None:
+    model = build(family, **changes).train()
     if hasattr(model, "quantise"):  # with an empty codebook start, all vectors would be codes themselves: no error
         model.loss(batch_of(model, make_images(8, seed=5)), step=0)
     model.loss(batch_of(model, make_images(8)), step=0).objective.backward()
@@ -198,7 +291,28 @@ def test_the_gradient_reaches_every_parameter(family: str, normalisation: str) -
         assert parameter.grad is not None and bool((parameter.grad != 0).any()), name
 
 
-@pytest.mark.parametrize("family", GRADIENT)
+@pytest.mark.parametrize("family", PIXELWISE)
+def test_a_density_learns_one_batch_by_heart(family: str) -> None:
+    wide = {"made": {"hidden": (200, 200)}, "pixel-vae": {"pixel_width": 16, "latent_dim": 16}}.get(
+        family, {"width": 16}
+    )
+    model = build(family, **wide).train()
+    x = make_images(8)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for step in range(100):
+        optimiser.zero_grad()
+        objective = model.loss(batch_of(model, x), step).objective
+        objective.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 100.0)
+        optimiser.step()
+    noise = torch.randint(0, 256, x.shape, generator=torch.Generator().manual_seed(2)) / 255.0
+    learnt, unknown = (model.eval().log_likelihood(images).nats.detach() for images in (x, noise))
+    bits = -learnt / (x[0].numel() * math.log(2.0))
+    assert float(bits.max()) < 7.0, "8 bits are what knowing nothing takes"
+    assert bool((unknown < learnt.min()).all())
+
+
+@pytest.mark.parametrize("family", [name for name in GRADIENT if name in GENERATIVE and name not in PIXELWISE])
 def test_a_model_learns_one_batch_by_heart(family: str) -> None:
     wide: dict[str, Any] = {"widths": (16, 32), "decoder_widths": (32, 16)}
     changes: dict[str, Any] = {**wide, "latent_dim": 16}
@@ -217,7 +331,7 @@ def test_a_model_learns_one_batch_by_heart(family: str) -> None:
 
 @pytest.mark.parametrize("family", GRADIENT)
 def test_mixed_precision_keeps_the_objective_in_single_precision(family: str) -> None:
-    model = build(family, normalisation="batch").train()
+    model = build(family, **({"normalisation": "batch"} if family in STAGED else {})).train()
     if hasattr(model, "quantise"):
         model.loss(batch_of(model, make_images(8, seed=5)), step=0)
     objectives = []
@@ -266,7 +380,7 @@ def test_the_onnx_graph_gives_the_vectors_of_torch(family: str) -> None:
     check_agreement(encoder, to_onnx(encoder))
 
 
-@pytest.mark.parametrize("family", GRADIENT)
+@pytest.mark.parametrize("family", STAGED)
 @pytest.mark.parametrize(("size", "widths"), [(28, (4, 6)), (32, (4, 6)), (64, (4, 6, 6)), (128, (4, 4, 6, 6))])
 def test_the_image_size_and_grey_are_settings(family: str, size: int, widths: tuple[int, ...]) -> None:
     changes = {"size": size, "channels": 1, "widths": widths, "decoder_widths": widths[::-1], "depth": 1}
@@ -277,7 +391,17 @@ def test_the_image_size_and_grey_are_settings(family: str, size: int, widths: tu
         changes["pool"] = 7 if size == 28 else 2
     model = build(family, **changes).eval()
     x = make_images(2, size=size, channels=1)
-    assert model.reconstruct(x).shape == x.shape
+    if family != "pixel-vae" or size <= 32:  # which draws pixel by pixel
+        assert model.reconstruct(x).shape == x.shape
+    assert model.embed(x).shape == (2, model.dim)
+
+
+@pytest.mark.parametrize("family", DENSITIES)
+@pytest.mark.parametrize("size", [28, 32, 64])
+def test_the_image_size_and_grey_are_settings_of_densities(family: str, size: int) -> None:
+    model = build(family, size=size, channels=1).eval()
+    x = make_images(2, size=size, channels=1)
+    assert model.log_likelihood(x).nats.shape == (2,)
     assert model.embed(x).shape == (2, model.dim)
 
 
@@ -285,7 +409,7 @@ SETTINGS = [
     (family, field.name)
     for family in ALL
     for field in fields(MODELS[family].config)
-    if not (family.startswith("vq") and field.name in MLP_ONLY)
+    if not (family.startswith("vq") and field.name in MLP_ONLY) and (family, field.name) != ("pixel-vae", "scale")
 ]
 
 
@@ -307,6 +431,8 @@ def _outcome(family: str, changes: dict[str, Any]) -> Tensor:
     model = fitted(family, **changes)
     x = make_images(6, size=model.config.size, channels=model.config.channels, seed=3)
     parts = [model.embed(x).detach().flatten()]
+    if family in JUDGING:
+        parts.append(model.log_likelihood(x).nats.detach())
     if family in GRADIENT:
         trained = build(family, **changes).train()
         for step in range(2):

@@ -1,0 +1,143 @@
+"""How likely models find images they have not seen: `python benchmarks/likelihoods.py SET DATA OUT [MODEL...]`.
+
+SET is `mnist` (static binarised digits), `fashion` (28 x 28 grey) or `clothing` (32 x 32 colour, validation photos).
+DATA is what `benchmarks/prepare_data.py` wrote. Models stay in OUT/SET/MODEL, and those that are there are not trained
+again. Prints a Markdown table with each model's budget; the figures and the curves (nats per image of the training
+images as they came, by images seen) are in OUT/SET.json.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from training.data.dataset import load_dataset
+from training.data.sources import read_images
+from training.encoder import Encoder, load_encoder
+from training.loop import train
+from training.models.protocols import Batch, VariationalModel
+from training.recipes import load_recipe
+
+DIGITS = [
+    "preprocessing.size=28", "preprocessing.channels=1", "model.likelihood=bernoulli", "augment.flip=false",
+    "validation=0.02", "batch_size=50", "patience=null", "optimiser.lr=2e-3", "optimiser.final_lr=0.02",
+]  # fmt: skip
+GREY = ["preprocessing.size=28", "preprocessing.channels=1", "validation=0.02", "batch_size=50", "patience=null"]
+MNIST: dict[str, tuple[str, list[str]]] = {
+    "made": ("made-mnist", []),
+    "pixel-cnn-plain": (
+        "pixel-cnn", [*DIGITS, "model.architecture=plain", "model.width=32", "model.dilations=[1,1,1,1,1,1]",
+                      "model.head=32", "epochs=4"],
+    ),
+    "pixel-cnn": (
+        "pixel-cnn", [*DIGITS, "model.width=16", "model.dilations=[1,1,1,1,1,1]", "model.head=32", "epochs=4"],
+    ),
+    "row-lstm": (
+        "pixel-rnn", [*DIGITS, "model.recurrence=row", "model.width=32", "model.layers=3", "model.head=32", "epochs=4"],
+    ),
+    "diagonal-bilstm": (
+        "pixel-rnn", [*DIGITS, "model.width=32", "model.layers=1", "model.head=32", "epochs=4"],
+    ),
+    "pixel-vae": (
+        "pixel-vae", [*DIGITS, "model.widths=[32,64]", "model.decoder_widths=[64,32]", "model.latent_dim=32",
+                      "model.receptive_field=17", "model.map_width=16", "model.pixel_width=16", "model.head=32",
+                      "model.free_bits=0", "augment.crop=1.0", "epochs=4", "model.warmup_steps=1500"],
+    ),
+}  # fmt: skip
+FASHION: dict[str, tuple[str, list[str]]] = {
+    "pixel-cnn": ("pixel-cnn", [*GREY, "model.width=16", "model.dilations=[1,1,1,1]", "model.head=48", "epochs=2"]),
+    "pixel-cnn++": ("pixel-cnn++", [*GREY, "model.width=16", "model.mixtures=5", "epochs=2"]),
+}
+CLOTHING: dict[str, tuple[str, list[str]]] = {
+    "pixel-cnn": ("pixel-cnn", ["model.width=24", "model.dilations=[1,1,1,1]", "model.head=48", "epochs=100",
+                                "max_minutes=9", "batch_size=16"]),
+    "pixel-cnn++": ("pixel-cnn++", ["model.width=24", "epochs=100", "max_minutes=9", "batch_size=16"]),
+}  # fmt: skip
+SETS = {"mnist": MNIST, "fashion": FASHION, "clothing": CLOTHING}
+TEST = {"mnist": "test", "fashion": "test", "clothing": "validation"}
+WEIGHTED, SAMPLES = 1000, 50  # images of the importance-weighted bound, and its samples
+CURVE = 40  # points of a curve
+
+
+def train_all(name: str, data: Path, out: Path, models: list[str]) -> dict[str, Path]:
+    images, _ = read_images(data / name / "train")
+    trained = {}
+    for model in models:
+        recipe, overrides = SETS[name][model]
+        loaded = load_recipe(recipe, overrides)
+        trained[model] = train(loaded, images, out / name / model, resume=True, precision="bf16-mixed")
+    return trained
+
+
+@torch.inference_mode()
+def judge(encoder: Encoder, images: torch.Tensor) -> dict[str, Any]:
+    """Nats per image: exact, or the ELBO of all and an importance-weighted bound of the first ones."""
+    values = images[0].numel()
+    if not isinstance(encoder.model, VariationalModel):
+        nats = torch.cat([encoder.log_likelihood(part).nats for part in images.split(250)]).double()
+        found = {"nats": -float(nats.mean()), "kind": "exact"}
+    else:
+        noise = torch.Generator().manual_seed(0)
+        model: Any = encoder.model
+        parts = [part.float() / 255.0 for part in images.split(250)]
+        bounds = [model.elbo(Batch(x, x), generator=noise) for x in parts]
+        weighted = [
+            model.importance_weighted(Batch(x, x), SAMPLES, noise)
+            for x in (images[:WEIGHTED].float() / 255.0).split(50)
+        ]
+        found = {
+            "nats": -float(torch.cat([bound.elbo for bound in bounds]).double().mean()),
+            "kind": "ELBO",
+            "kl": float(torch.cat([bound.kl.sum(dim=1) for bound in bounds]).double().mean()),
+            f"iw{SAMPLES}": -float(torch.cat(weighted).double().mean()),
+        }
+    return {**found, "bits_per_dim": float(found["nats"]) / (values * math.log(2.0))}
+
+
+def curve(directory: Path, batch_size: int) -> list[tuple[int, float]]:
+    """Images seen, and minus the log-likelihood of those that came since the point before."""
+    events = EventAccumulator(str(directory / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    scalars = events.Scalars("train/objective")
+    each = max(1, len(scalars) // CURVE)
+    parts = [scalars[first : first + each] for first in range(0, len(scalars), each)]
+    return [(part[-1].step * batch_size, sum(point.value for point in part) / len(part)) for part in parts]
+
+
+def main(name: str, data: Path, out: Path, models: list[str]) -> None:
+    figures = {}
+    for model, path in train_all(name, data, out, models or list(SETS[name])).items():
+        encoder = load_encoder(path)
+        images = load_dataset(read_images(data / name / TEST[name])[0], encoder.preprocessing).images
+        run, recipe = encoder.card["run"], encoder.card["recipe"]
+        seen = round(run["images_per_second"] * run["fit_seconds"])
+        figures[model] = {
+            **judge(encoder, torch.from_numpy(images)),
+            "parameters": sum(parameter.numel() for parameter in encoder.model.parameters()),
+            "images_seen": seen,
+            "steps": seen // recipe["batch_size"],
+            "minutes": run["fit_seconds"] / 60.0,
+            "curve": curve(path, recipe["batch_size"]),
+        }
+        report = out / f"{name}.json"
+        known = json.loads(report.read_text()) if report.exists() else {}
+        report.write_text(json.dumps({**known, model: figures[model]}, indent=1))
+    print("| model | parameters | images seen | minutes | nats | bits/dim | |\n|---|---|---|---|---|---|---|")
+    for model, row in figures.items():
+        weighted = f"IW-{SAMPLES} {row[f'iw{SAMPLES}']:.2f}, z {row['kl']:.1f}" if "kl" in row else row["kind"]
+        print(
+            f"| {model} | {row['parameters']:,} | {row['images_seen']:,} | {row['minutes']:.1f} | {row['nats']:.2f} "
+            f"| {row['bits_per_dim']:.3f} | {weighted} |"
+        )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 4 or sys.argv[1] not in SETS:
+        sys.exit(__doc__)
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])

@@ -1,0 +1,216 @@
+"""MADE: a fully connected autoencoder whose masks make it an autoregressive density.
+
+Germain, Gregor, Murray, Larochelle: MADE: Masked Autoencoder for Distribution Estimation, 2015,
+https://arxiv.org/abs/1502.03509. Inputs have places d = 1 .. D in an order, and hidden unit k has a number m(k) from 1
+to D - 1. Weights are there where
+    m(k) >= d          from the input at place d        (equation 8)
+    m(k') >= m(k)      between hidden layers            (equation 12)
+    d > m(k)           to the output at place d         (equation 9; a direct connection from d' has d > d')
+so that output d is given inputs before d alone. With `masks` above 1 the numbers, and with `random_order` the order,
+are drawn anew, going through so many of them (algorithm 1); the model is then the mixture of all (section 4).
+
+Differs from the paper: values need not be binary (one of `training.distributions` for each); hidden units' numbers are
+spread evenly and shuffled, which leaves no number out; the mixture is of the images' probabilities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, relu
+
+from training.distributions import PixelKind, build_distribution
+from training.encoder import Likelihood
+from training.models.autoregressive import Autoregressive, AutoregressiveConfig, Judged
+from training.models.checks import check_at_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeConfig(AutoregressiveConfig):
+    """Configuration of `Made`; see also `AutoregressiveConfig`.
+
+    Args:
+        hidden: units of each hidden layer.
+        masks: how many sets of masks take turns.
+        random_order: each set has an order of its own, in place of raster order with channels side by side.
+        direct: connections from inputs to outputs as well.
+    """
+
+    size: int = 28
+    channels: int = 1
+    likelihood: PixelKind = "bernoulli"
+    hidden: tuple[int, ...] = (500, 500)
+    masks: int = 1
+    random_order: bool = False
+    direct: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))  # JSON and YAML give lists
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"hidden must be positive numbers of units, one per layer, not {self.hidden}")
+        check_at_least("masks", self.masks, 1)
+        super().__post_init__()
+
+    @property
+    def latent_dim(self) -> int:
+        return self.hidden[-1]
+
+
+class MaskedLinear(nn.Linear):
+    """A linear layer whose weights are multiplied by a mask `(outputs, inputs)`."""
+
+    mask: Tensor
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.register_buffer("mask", torch.ones(outputs, inputs), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight * self.mask, self.bias)
+
+
+class Made(Autoregressive):
+    """A MADE; its code is the last hidden layer, under the first set of masks.
+
+    Example:
+        >>> made = Made(MadeConfig(size=8, hidden=(32,)))
+        >>> made.log_likelihood(torch.zeros(2, 1, 8, 8)).nats.shape
+        torch.Size([2])
+    """
+
+    order: Tensor
+
+    def __init__(self, config: MadeConfig) -> None:
+        super().__init__(config)
+        self.values = config.channels * config.size**2
+        self.distribution = build_distribution(config.likelihood, 1, config.mixtures)
+        units = (self.values, *config.hidden)
+        self.layers: Any = nn.ModuleList(MaskedLinear(before, after) for before, after in pairwise(units))
+        outputs = self.values * self.distribution.parameters
+        self.out = MaskedLinear(units[-1], outputs)
+        self.direct = MaskedLinear(self.values, outputs) if config.direct else None
+        if self.direct is not None:
+            nn.init.zeros_(self.direct.weight)
+        self.register_buffer("order", torch.arange(self.values), persistent=False)
+        self._masks_in_use = -1
+        self.use_masks(0)
+
+    @torch.no_grad()
+    def use_masks(self, number: int) -> None:
+        """Put a set of masks in place; equal numbers give equal masks."""
+        if number == self._masks_in_use:
+            return
+        config, generator = self.config, torch.Generator().manual_seed(number)
+        places = torch.arange(1, self.values + 1)
+        order = places[torch.randperm(self.values, generator=generator)] if config.random_order else places
+        self.order.copy_(torch.argsort(order))
+        before = order
+        for layer, units in zip(self.layers, config.hidden, strict=True):
+            numbers = spread_numbers(units, self.values, generator)
+            layer.mask.copy_(numbers[:, None] >= before[None, :])
+            before = numbers
+        # Parameters of a value lie together in the outputs, one value after the other.
+        places_out = order.repeat_interleave(self.distribution.parameters)
+        self.out.mask.copy_(places_out[:, None] > before[None, :])
+        if self.direct is not None:
+            self.direct.mask.copy_(places_out[:, None] > order[None, :])
+        self._masks_in_use = number
+
+    def loss(self, batch: Any, step: int) -> Any:
+        """As of all; in training each step has the next set of masks."""
+        self.use_masks(step % self.config.masks if self.training else 0)
+        return super().loss(batch, step)
+
+    def judge(self, x: Tensor, label: Tensor | None = None) -> Judged:
+        """Nats and code under the masks in use."""
+        flat = to_values(x)
+        hidden = self._hidden(flat)
+        nats = self.distribution.log_prob(flat[:, None, :, None], self._parameters_at(flat, hidden).to(x.dtype))
+        batch, channels, height, width = x.shape
+        per_pixel = nats.reshape(batch, height, width, channels).sum(dim=3)
+        return Judged(per_pixel, hidden.to(x.dtype))
+
+    def latent(self, x: Tensor) -> Tensor:
+        self.use_masks(0)
+        return self._hidden(to_values(x)).to(x.dtype)
+
+    def log_likelihood(self, x: Tensor) -> Likelihood:
+        """Exact nats per image, of the mixture of all sets of masks."""
+        each = []
+        for number in range(self.config.masks):
+            self.use_masks(number)
+            each.append(self.judge(x).nats.sum(dim=(1, 2)))
+        self.use_masks(0)
+        return Likelihood(torch.logsumexp(torch.stack(each), dim=0) - math.log(len(each)), exact=True)
+
+    def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
+        """Images `(count, C, S, S)` in [0, 1], each set of masks drawing an equal share of them."""
+        config = self.config
+        blank = self.search.offset.new_zeros(count, config.channels, config.size, config.size)
+        known = torch.zeros(config.size, config.size, dtype=torch.bool)
+        return self.complete(blank, known, generator, temperature=temperature)
+
+    @torch.no_grad()
+    def complete(
+        self, x: Tensor, known: Tensor, generator: torch.Generator | None = None, *, temperature: float = 1.0
+    ) -> Tensor:
+        """Images `(B, C, S, S)` with the pixels that are not `known` `(S, S)` drawn, each given those before it."""
+        values = to_values(x).clone()
+        is_known = known.cpu()[:, :, None].expand(-1, -1, self.config.channels).flatten()
+        shares = torch.arange(len(x)) * self.config.masks // max(len(x), 1)
+        for number in shares.unique().tolist():
+            self.use_masks(number)
+            values[shares == number] = self._draw(values[shares == number], is_known, generator, temperature)
+        self.use_masks(0)
+        return to_images(values, x.shape)
+
+    def _draw(self, values: Tensor, known: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
+        if not temperature >= 0:
+            raise ValueError(f"temperature must be at least 0, not {temperature}")
+        for place in self.order.tolist():
+            if not bool(known[place]):
+                parameters = self._parameters_at(values, self._hidden(values), only=place)[:, :, 0, 0]
+                drawn = self.distribution.draw(parameters, values[:, place, None], 0, generator, temperature)
+                values[:, place] = drawn[:, 0]
+        return values
+
+    def _hidden(self, flat: Tensor) -> Tensor:
+        h = 2.0 * flat - 1.0
+        for layer in self.layers:
+            h = relu(layer(h))
+        return h
+
+    def _parameters_at(self, flat: Tensor, hidden: Tensor, only: int | None = None) -> Tensor:
+        """`(B, P, D, 1)`, or of one value alone `(B, P, 1, 1)`."""
+        count = self.distribution.parameters
+        rows = slice(None) if only is None else slice(only * count, (only + 1) * count)
+        out = linear(hidden, (self.out.weight * self.out.mask)[rows], self.out.bias[rows])
+        if self.direct is not None:
+            direct = self.direct
+            out = out + linear(2.0 * flat - 1.0, (direct.weight * direct.mask)[rows], direct.bias[rows])
+        return out.reshape(len(flat), -1, count).transpose(1, 2)[:, :, :, None]
+
+
+def spread_numbers(units: int, values: int, generator: torch.Generator) -> Tensor:
+    """m(k) of hidden units `(units,)`, from 1 to D - 1, each as often as any other, in random order."""
+    numbers: Tensor = torch.arange(units) % max(values - 1, 1) + 1
+    if units < values - 1:  # not all can occur: take them at even distances
+        numbers = torch.linspace(1, values - 1, units).round().long()
+    return numbers[torch.randperm(units, generator=generator)]
+
+
+def to_values(x: Tensor) -> Tensor:
+    """Values `(B, D)` of images `(B, C, S, S)` in raster order, the channels of a pixel side by side."""
+    return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def to_images(values: Tensor, shape: Sequence[int]) -> Tensor:
+    """Images of a shape `(B, C, S, S)` whose values are given `(B, D)`; the inverse of `to_values`."""
+    batch, channels, height, width = shape
+    return values.reshape(batch, height, width, channels).permute(0, 3, 1, 2)

@@ -1,0 +1,222 @@
+"""PixelCNN++: pixels as wholes, a mixture of logistics, and a view of the image at several scales.
+
+Salimans, Karpathy, Chen, Kingma: PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and
+Other Modifications, 2017, https://arxiv.org/abs/1701.05517: the likelihood (section 2.1), conditioning on whole pixels
+(2.2), convolutions of stride 2 in place of dilation (2.3), shortcuts from the way down to the way up (2.4), dropout in
+the residual blocks (2.5). Two streams as in the gated PixelCNN; a block is x + a . sigmoid(b) with a, b from two
+convolutions after concatenated ELUs (figure 2 and the authors' code).
+
+Differs from the paper: no weight normalisation; smaller by default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv_transpose2d, dropout, elu
+
+from training.distributions import PixelKind, build_distribution
+from training.models.autoregressive import RasterConfig, RasterModel
+from training.models.causal import CausalConv2d, Place
+from training.models.checks import check_at_least
+from training.models.raster import Seen
+
+START_OF_BLOCKS = 0.1  # scale of a block's last convolution at first, as in the authors' code
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelCnnPpConfig(RasterConfig):
+    """Configuration of `PixelCnnPp`; see also `RasterConfig`.
+
+    Args:
+        scales: sides at which the image is seen, each half of the one before.
+        blocks: residual blocks of each stream at each scale on the way down; one more on the way up.
+        dropout: share of a block's inner features that is dropped in training.
+    """
+
+    likelihood: PixelKind = "logistic-mixture"
+    scales: int = 3
+    blocks: int = 2
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_at_least("scales", self.scales, 1)
+        check_at_least("blocks", self.blocks, 1)
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+        if self.size % 2 ** (self.scales - 1):
+            raise ValueError(
+                f"size must be a multiple of {2 ** (self.scales - 1)} for {self.scales} scales, not {self.size}"
+            )
+        if self.likelihood == "categorical" and self.channels > 1:
+            raise ValueError(
+                "likelihood must be logistic-mixture for colour: categorical takes channels one after the other, "
+                "and this family takes pixels as wholes"
+            )
+        super().__post_init__()
+
+
+class PixelCnnPp(RasterModel):
+    """A PixelCNN++.
+
+    Example:
+        >>> model = PixelCnnPp(PixelCnnPpConfig(size=8, width=6, scales=2, blocks=1, pool=2))
+        >>> model.log_likelihood(torch.rand(2, 3, 8, 8)).nats.shape
+        torch.Size([2])
+    """
+
+    def __init__(self, config: PixelCnnPpConfig) -> None:
+        distribution = build_distribution(config.likelihood, config.channels, config.mixtures)
+        network = ScaledNetwork(
+            config.channels + 1, distribution.parameters, config.width,
+            scales=config.scales, blocks=config.blocks, drop=config.dropout, condition=config.classes or 0,
+        )  # fmt: skip
+        super().__init__(config, network)
+
+
+class GatedBlock(nn.Module):
+    """x + a . sigmoid(b), of one stream.
+
+    Args:
+        beside: features that join from the other stream or the way down.
+        is_vertical: sees pixels on both sides of its column, as only rows above are looked at.
+        condition: features of the condition.
+    """
+
+    def __init__(self, width: int, beside: int, *, is_vertical: bool, drop: float, condition: int) -> None:
+        super().__init__()
+        self.drop = drop
+        self.first = stream_conv(2 * width, width, is_vertical)
+        self.beside = CausalConv2d(2 * beside, width, (1, 1)) if beside else None
+        self.second = stream_conv(2 * width, 2 * width, is_vertical)
+        self.condition = nn.Conv2d(condition, 2 * width, 1, bias=False) if condition else None
+        with torch.no_grad():
+            self.second.weight.mul_(START_OF_BLOCKS)
+
+    def forward(self, at: Place, x: Tensor, beside: Tensor | None, condition: Tensor | None) -> Tensor:
+        h: Tensor = self.first(at, both_signs(x))
+        if self.beside is not None and beside is not None:
+            h = h + self.beside(at, both_signs(beside))
+        h = dropout(both_signs(h), self.drop, self.training)
+        wide = self.second(at, h)
+        if self.condition is not None and condition is not None:
+            wide = wide + self.condition(condition)
+        a, b = wide.chunk(2, dim=1)
+        out: Tensor = x + a * torch.sigmoid(b)
+        return out
+
+
+class Rows(NamedTuple):
+    """The vertical stream at one scale, along the rows of a place: on the way down, inside, and on the way up."""
+
+    down: list[Tensor]
+    inside: Any
+    up: list[Tensor]
+
+
+class Scale(nn.Module):
+    """Both streams at one scale, with the coarser scales inside."""
+
+    def __init__(self, width: int, scales: int, blocks: int, drop: float, condition: int) -> None:
+        super().__init__()
+
+        def stream(count: int, beside: int, is_vertical: bool) -> nn.ModuleList:
+            made = (
+                GatedBlock(width, beside, is_vertical=is_vertical, drop=drop, condition=condition) for _ in range(count)
+            )
+            return nn.ModuleList(made)
+
+        back = blocks + (1 if scales > 1 else 0)
+        self.down_v, self.down_h = stream(blocks, 0, True), stream(blocks, width, False)
+        self.up_v, self.up_h = stream(back, width, True), stream(back, 2 * width, False)
+        self.inside: Any = None
+        if scales > 1:
+            self.shrink_v, self.shrink_h = (stream_conv(width, width, each, stride=2) for each in (True, False))
+            self.grow_v = nn.ConvTranspose2d(width, width, (2, 3), stride=2)
+            self.grow_h = nn.ConvTranspose2d(width, width, (2, 2), stride=2)
+            self.inside = Scale(width, scales - 1, blocks, drop, condition)
+
+    def vertical(self, at: Place, v: Tensor, condition: Tensor | None) -> Rows:
+        down = [v]
+        for block in self.down_v:
+            down.append(block(at, down[-1], None, condition))
+        inside, shortcuts = None, list(down)
+        if self.inside is None:
+            v = shortcuts.pop()
+        else:
+            v, inside = at.halved(self.shrink_v, down[-1], lambda x, place: self._inside_v(x, place, condition))
+        up = []
+        for block in self.up_v:
+            v = block(at, v, shortcuts.pop(), condition)
+            up.append(v)
+        return Rows(down, inside, up)
+
+    def horizontal(self, at: Place, h: Tensor, rows: Rows, condition: Tensor | None) -> Tensor:
+        shortcuts = [h]
+        for block, beside in zip(self.down_h, rows.down[1:], strict=True):
+            shortcuts.append(block(at, shortcuts[-1], at.column(beside), condition))
+        if self.inside is None:
+            h = shortcuts.pop()
+        else:
+            h, _ = at.halved(
+                self.shrink_h, shortcuts[-1], lambda x, place: (self._inside_h(x, place, rows.inside, condition), None)
+            )
+        for block, beside in zip(self.up_h, rows.up, strict=True):
+            h = block(at, h, torch.cat([at.column(beside), shortcuts.pop()], dim=1), condition)
+        return h
+
+    def _inside_v(self, x: Tensor, at: Place, condition: Tensor | None) -> tuple[Tensor, Rows]:
+        rows = self.inside.vertical(at, x, condition)
+        grown = conv_transpose2d(rows.up[-1], self.grow_v.weight, self.grow_v.bias, stride=2)
+        return grown[:, :, :, 1:], rows
+
+    def _inside_h(self, x: Tensor, at: Place, rows: Rows, condition: Tensor | None) -> Tensor:
+        out: Tensor = self.grow_h(self.inside.horizontal(at, x, rows, condition))
+        return out
+
+
+class ScaledNetwork(nn.Module):
+    """The network of PixelCNN++; see `training.models.raster.RasterNetwork`.
+
+    Args:
+        inputs: planes of the image.
+        parameters: numbers at each pixel.
+    """
+
+    follows_cursor = True
+
+    def __init__(
+        self, inputs: int, parameters: int, width: int, *, scales: int, blocks: int, drop: float, condition: int = 0
+    ) -> None:
+        super().__init__()
+        self.above = CausalConv2d(inputs, width, (2, 3), above=2, before=1)
+        self.above_for_row = CausalConv2d(inputs, width, (1, 3), above=1, before=1)
+        self.left = CausalConv2d(inputs, width, (2, 1), above=1, before=1)
+        self.scale = Scale(width, scales, blocks, drop, condition)
+        self.out = CausalConv2d(width, parameters, (1, 1))
+
+    def conditions(self, condition: Tensor | None) -> list[Tensor]:
+        return [] if condition is None else [condition]
+
+    def vertical(self, at: Place, conditions: list[Tensor]) -> tuple[Tensor, Rows]:
+        rows = self.scale.vertical(at, self.above(at), conditions[0] if conditions else None)
+        return self.above_for_row(at), rows
+
+    def horizontal(self, at: Place, vertical: tuple[Tensor, Rows], conditions: list[Tensor]) -> Seen:
+        above, rows = vertical
+        h = at.column(above) + self.left(at)
+        h = self.scale.horizontal(at, h, rows, conditions[0] if conditions else None)
+        return Seen(h, self.out(at, elu(h)))
+
+
+def stream_conv(inputs: int, outputs: int, is_vertical: bool, *, stride: int = 1) -> CausalConv2d:
+    """A convolution of the vertical stream, 2 x 3, or of the horizontal one, 2 x 2."""
+    return CausalConv2d(inputs, outputs, (2, 3 if is_vertical else 2), above=1, before=1, stride=stride)
+
+
+def both_signs(x: Tensor) -> Tensor:
+    """ELU of x and of -x, as features."""
+    return elu(torch.cat([x, -x], dim=1))

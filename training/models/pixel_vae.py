@@ -1,0 +1,150 @@
+"""PixelVAE: a VAE whose decoder draws pixels one after the other, looking as far back as it is allowed to.
+
+Gulrajani et al.: PixelVAE: A Latent Variable Model for Natural Images, 2017, https://arxiv.org/abs/1611.05013:
+    ELBO = E_q sum_i log p(x_i | x_1 .. x_(i-1), z) - KL(q(z | x) || N(0, I))
+with the conditional factors from a gated PixelCNN over features that z is decoded to. What the decoder sees for itself
+z need not tell: the smaller its receptive field, the more z holds. `receptive_field` is the side of the square of
+which a pixel sees the part before itself (Chen et al.: Variational Lossy Autoencoder, 2017,
+https://arxiv.org/abs/1611.02731, section 3.2): 1 sees nothing, which is a plain VAE with this likelihood, and above
+twice the image's side all that comes before is seen. Against a z that is not used at all, `free_bits` and
+`warmup_steps` as in `vae` commit it to a rate (Razavi et al.: Preventing Posterior Collapse with delta-VAEs, 2019,
+https://arxiv.org/abs/1901.03416, compares the ways).
+
+Differs from the paper: one stochastic layer; the field grows by dilation, a layer for each doubling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, get_args
+
+import torch
+from torch import Tensor, nn
+
+from training.distributions import PixelKind, build_distribution
+from training.models.autoregressive import to_input
+from training.models.causal import Place
+from training.models.checks import check_at_least
+from training.models.networks import ImageDecoder
+from training.models.pixel_cnn import GatedNetwork, Head, gate
+from training.models.protocols import Batch
+from training.models.raster import Drawing, Seen, see
+from training.models.vae import Vae, VaeConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelVaeConfig(VaeConfig):
+    """Configuration of `PixelVae`; see also `VaeConfig`, whose `scale` it has no use for.
+
+    Args:
+        likelihood: see `training.distributions`.
+        mixtures: logistics of `logistic-mixture`.
+        receptive_field: 1, or a power of two and one: 3, 5, 9, 17, ...
+        map_width: features at each pixel that z is decoded to.
+        pixel_width: features of the PixelCNN's streams.
+        head: its features before the last layer.
+    """
+
+    LIKELIHOODS: ClassVar[tuple[str, ...]] = get_args(PixelKind)
+
+    size: int = 32
+    widths: tuple[int, ...] = (32, 64, 128)
+    decoder_widths: tuple[int, ...] = (128, 64, 32)
+    likelihood: PixelKind = "logistic-mixture"  # type: ignore[assignment]
+    mixtures: int = 5
+    receptive_field: int = 9
+    map_width: int = 32
+    pixel_width: int = 32
+    head: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scale is not None:
+            raise ValueError("scale must be null: each pixel has its own")
+        field = self.receptive_field
+        if field != 1 and (field < 3 or (field - 1) & (field - 2)):
+            raise ValueError(f"receptive_field must be 1, or a power of two and one (3, 5, 9, 17, ...), not {field}")
+        if field > 4 * self.size:
+            raise ValueError(f"receptive_field must be below 4 times size ({self.size}), not {field}")
+        check_at_least("mixtures", self.mixtures, 1)
+        check_at_least("map_width", self.map_width, 1)
+        check_at_least("pixel_width", self.pixel_width, self.channels)
+        check_at_least("head", self.head, self.channels)
+
+
+class PixelVae(Vae):
+    """A PixelVAE; the search vector is the posterior mean in its `SearchSpace`, as of a VAE.
+
+    Example:
+        >>> vae = PixelVae(PixelVaeConfig(size=16, widths=(8, 16), decoder_widths=(16, 8), latent_dim=4))
+        >>> vae.decode(torch.zeros(2, 4)).shape
+        torch.Size([2, 3, 16, 16])
+    """
+
+    def _add_decoder(self, config: Any, latent_dim: int) -> None:
+        self.decoder = ImageDecoder(config, latent_dim, planes=config.map_width)
+        self.distribution = build_distribution(config.likelihood, config.channels, config.mixtures)
+        self.network: Any = build_network(
+            config.receptive_field, config.channels, self.distribution.parameters, config.pixel_width, config.head,
+            groups=config.channels if self.distribution.grouped else 0, condition=config.map_width,
+        )  # fmt: skip
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Images `(B, C, S, S)` in [0, 1] of latents: each pixel's most probable value, given those before it."""
+        return self._draw(latent, None, 0.0)
+
+    def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
+        """Images `(count, C, S, S)` in [0, 1], latents and pixels both drawn at the temperature."""
+        return self._draw(self.draw_latents(count, generator, temperature), generator, temperature)
+
+    def _draw(self, latent: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
+        config = self.config
+        blank = latent.new_zeros(len(latent), config.channels, config.size, config.size)
+        drawing = Drawing(self.network, self.distribution, to_input, temperature)
+        return drawing.draw(blank, None, self.decoder(latent), generator)
+
+    def _log_p(self, batch: Batch, z: Tensor) -> Tensor:
+        """log p(target | z) `(K, B)` of latents `(K, B, L)`; pixels without weight are hidden from the others."""
+        target = batch.target if batch.weight is None else batch.target * (batch.weight > 0)
+        images = target.repeat(len(z), 1, 1, 1)
+        parameters = see(self.network, to_input(images), self.decoder(z.flatten(0, 1))).parameters
+        nats = self.distribution.log_prob(images, parameters.to(z.dtype)).reshape(*z.shape[:2], *images.shape[2:])
+        if batch.weight is not None:
+            nats = nats * batch.weight[:, 0]
+        return nats.sum(dim=(2, 3))
+
+
+def build_network(
+    receptive_field: int, channels: int, parameters: int, width: int, head: int, *, groups: int, condition: int
+) -> nn.Module:
+    """Layers that see so far: one of kernel 3, and one more for each doubling of what lies before a pixel.
+
+    The first layer sees one pixel back, and dilations of 1, 2, 4 .. add to it so that none is left out in between.
+    """
+    if receptive_field == 1:
+        return PointNetwork(parameters, width, head, condition)
+    dilations = [2**k for k in range((receptive_field - 1).bit_length() - 2)]
+    return GatedNetwork(channels + 1, parameters, width, 3, dilations, head, groups=groups, condition=condition)
+
+
+class PointNetwork(nn.Module):
+    """Sees the condition alone; see `training.models.raster.RasterNetwork`."""
+
+    follows_cursor = True
+
+    def __init__(self, parameters: int, width: int, head: int, condition: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(condition, 2 * width, 1)
+        self.head = Head(width, head, parameters, groups=0)
+
+    def conditions(self, condition: Tensor | None) -> list[Tensor]:
+        if condition is None:
+            raise ValueError("a receptive field of 1 sees its condition alone, and none is given")
+        return [self.project(condition)]
+
+    def vertical(self, at: Place, conditions: list[Tensor]) -> None:
+        return None
+
+    def horizontal(self, at: Place, vertical: None, conditions: list[Tensor]) -> Seen:
+        seen: Seen = self.head(at, gate(at.crop(conditions[0])))
+        return seen
