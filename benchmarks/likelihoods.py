@@ -51,8 +51,8 @@ MNIST: dict[str, tuple[str, list[str]]] = {
     ),
 }  # fmt: skip
 FASHION: dict[str, tuple[str, list[str]]] = {
-    "pixel-cnn": ("pixel-cnn", [*GREY, "model.width=16", "model.dilations=[1,1,1,1]", "model.head=48", "epochs=2"]),
-    "pixel-cnn++": ("pixel-cnn++", [*GREY, "model.width=16", "model.mixtures=5", "epochs=2"]),
+    "pixel-cnn": ("pixel-cnn", [*GREY, "model.width=16", "model.dilations=[1,1,1,1]", "model.head=48", "epochs=1"]),
+    "pixel-cnn++": ("pixel-cnn++", [*GREY, "model.width=16", "model.mixtures=5", "epochs=1"]),
 }
 CLOTHING: dict[str, tuple[str, list[str]]] = {
     "pixel-cnn": ("pixel-cnn", ["model.width=24", "model.dilations=[1,1,1,1]", "model.head=48", "epochs=100",

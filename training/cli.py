@@ -1,5 +1,5 @@
-"""Commands that need neither catalogue nor index: `train` and `sample-catalogue`; those that ask a model for images are in
-`training.density_commands`."""
+"""Commands that need neither catalogue nor index: `train` and `sample-catalogue`; those that ask a model for images are
+in `training.density_commands`."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class Pixels(Categorical):
         return torch.round(values * (LEVELS - 1)).long()
 
     def to_value(self, levels: Tensor) -> Tensor:
-        return levels / (LEVELS - 1)
+        return levels.double() / (LEVELS - 1)
 
 
 class LogisticMixture:
@@ -153,14 +153,14 @@ class LogisticMixture:
         means, log_scales, coefficients = (
             part.gather(2, picked.expand(-1, part.shape[1], -1, -1, -1)) for part in parts[1:]
         )
-        drawn = torch.zeros(len(pixel), self.channels, 1, 1, dtype=torch.float64, device=parameters.device)
+        values = torch.zeros(len(pixel), self.channels, 1, 1, dtype=torch.float64, device=parameters.device)
         for channel in range(self.channels):
             uniform = _uniform(len(pixel), generator, parameters.device).clamp(1e-12, 1.0 - 1e-12)
             spread = torch.exp(log_scales[:, channel, 0, 0, 0]) * torch.logit(uniform)
-            mean = self._mean(channel, means, coefficients, drawn)[:, 0, 0, 0]
+            mean = self._mean(channel, means, coefficients, 2.0 * values - 1.0)[:, 0, 0, 0]
             level = torch.round((0.5 + 0.5 * (mean + temperature * spread)).clamp(0.0, 1.0) * (LEVELS - 1))
-            drawn[:, channel, 0, 0] = 2.0 * level / (LEVELS - 1) - 1.0
-        return (0.5 + 0.5 * drawn[:, :, 0, 0]).to(pixel)
+            values[:, channel, 0, 0] = level / (LEVELS - 1)
+        return values[:, :, 0, 0].to(pixel)
 
     def _parts(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits `(B, K, H, W)`; means, log-scales `(B, C, K, H, W)` and coefficients `(B, pairs, K, H, W)`."""

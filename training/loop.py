@@ -24,6 +24,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
+from pydantic import ValidationError
 from torch import Tensor
 
 from training.card import build_card
@@ -155,9 +156,19 @@ def _claim(out: Path, recipe: Recipe, dataset: Dataset) -> bool:
     except ValueError as exc:
         raise RecipeError(f"{record} is damaged ({exc}); choose another --out") from exc
     for part, remedy in (("recipe", "give the same recipe and --set values"), ("data", "give the same photos")):
-        if other.get(part) != this[part]:
+        if _of_today(part, other.get(part)) != this[part]:
             raise RecipeError(f"{out} holds a run with another {part}; {remedy}, or choose another --out")
     return not (out / "encoder.json").exists()
+
+
+def _of_today(part: str, recorded: Any) -> Any:
+    """What a run recorded; a recipe from before a setting was there has its default."""
+    if part != "recipe":
+        return recorded
+    try:
+        return Recipe.model_validate(recorded).model_dump(mode="json")
+    except ValidationError:
+        return recorded
 
 
 def _fit_in_one_pass(model: torch.nn.Module, recipe: Recipe, prepared: Prepared) -> Finished:

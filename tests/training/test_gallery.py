@@ -33,6 +33,7 @@ from training.preprocessing import Preprocessing
 
 SMALL = {"widths": (8, 16), "decoder_widths": (16, 8)}
 CODES = {**SMALL, "codes": 16, "code_dim": 4, "pool": 2}
+MIXTURE: dict[str, Any] = {"likelihood": "logistic-mixture", "mixtures": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "ae": {**SMALL, "latent_dim": 12},
     "vae": {**SMALL, "latent_dim": 12},
@@ -40,9 +41,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cvae": {**SMALL, "latent_dim": 12, "classes": 3},
     "pca": {"components": 6},
     "vq-vae": CODES,
-    "vq-vae-2": {**CODES, "top_width": 8},
+    "vq-vae-2": {**CODES, "top_width": 8, "prior": "pixel-cnn", "prior_width": 6, "prior_layers": 0},
+    "made": {"channels": 3, **MIXTURE, "hidden": (40,)},
+    "multiscale": {**MIXTURE, "base": 8, "width": 8, "layers": 0, "blocks": 1},
+    "pixel-cnn": {**MIXTURE, "width": 8, "kernel": 3, "dilations": (1,), "head": 8},
+    "pixel-cnn++": {**MIXTURE, "width": 8, "scales": 2, "blocks": 1},
+    "pixel-rnn": {**MIXTURE, "width": 8, "layers": 1, "kernel": 3, "head": 8},
+    "pixel-vae": {**SMALL, **MIXTURE, "latent_dim": 12, "receptive_field": 3, "map_width": 6, "pixel_width": 6},
     "pixels": {},
     "hog": {},
+}
+AT_ONCE = {"completions": "does not draw pixel by pixel"}
+NO_DECODER = {
+    **dict.fromkeys(("reconstructions", "traversals", "interpolations", "labels"), "has no decoder"),
+    "codes": "has no codes",
 }
 IMAGES = torch.stack([torch.from_numpy(Preprocessing(16).apply(np.asarray(draw_photo(n)))) for n in range(24)])
 
@@ -78,15 +90,21 @@ def test_every_family_is_tried() -> None:
 @pytest.mark.parametrize(
     ("family", "missing"),
     [
-        ("vae", {"labels": "has no labels", "codes": "has no codes"}),
-        ("ae", {"labels": "has no labels", "codes": "has no codes"}),
-        ("beta-vae", {"labels": "has no labels", "codes": "has no codes"}),
-        ("cvae", {"codes": "has no codes"}),
-        ("pca", {"labels": "has no labels", "codes": "has no codes"}),
-        ("vq-vae", {"labels": "has no labels", "traversals": "are codes", "interpolations": "are codes"}),
-        ("vq-vae-2", {"labels": "has no labels", "traversals": "are codes", "interpolations": "are codes"}),
-        ("pixels", dict.fromkeys(NAMES[:5], "has no decoder") | {"codes": "has no codes"}),
-        ("hog", dict.fromkeys(NAMES[:5], "has no decoder") | {"codes": "has no codes"}),
+        ("vae", {**AT_ONCE, "labels": "has no labels", "codes": "has no codes"}),
+        ("ae", {**AT_ONCE, "labels": "has no labels", "codes": "has no codes"}),
+        ("beta-vae", {**AT_ONCE, "labels": "has no labels", "codes": "has no codes"}),
+        ("cvae", {**AT_ONCE, "codes": "has no codes"}),
+        ("pca", {**AT_ONCE, "labels": "has no labels", "codes": "has no codes"}),
+        ("vq-vae", {**AT_ONCE, "labels": "has no labels", "traversals": "are codes", "interpolations": "are codes"}),
+        ("vq-vae-2", {**AT_ONCE, "labels": "has no labels", "traversals": "are codes", "interpolations": "are codes"}),
+        ("pixels", {**NO_DECODER, **AT_ONCE, "samples": "draws no images"}),
+        ("hog", {**NO_DECODER, **AT_ONCE, "samples": "draws no images"}),
+        ("made", NO_DECODER),
+        ("multiscale", {**NO_DECODER, **AT_ONCE}),
+        ("pixel-cnn", NO_DECODER),
+        ("pixel-cnn++", NO_DECODER),
+        ("pixel-rnn", NO_DECODER),
+        ("pixel-vae", {**AT_ONCE, "labels": "has no labels", "codes": "has no codes"}),
     ],
 )
 def test_each_family_has_the_pictures_that_it_can_have(

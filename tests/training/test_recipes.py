@@ -154,7 +154,7 @@ def test_every_setting_is_in_the_reference() -> None:
     text = (Path(__file__).parents[2] / "docs/reference.md").read_text(encoding="utf-8")
     section = text.split("## Settings of a recipe", 1)[1].split("\n## ", 1)[0]
     sections = [schema.Recipe, schema.PreprocessingSettings, schema.Optimiser, schema.Augment, schema.Backgrounds]
-    sections += [schema.BackgroundKinds, schema.Objective, schema.Contrastive]
+    sections += [schema.BackgroundKinds, schema.Objective, schema.Contrastive, schema.PriorFit]
     missing = [name for part in sections for name in part.model_fields if f"`{name}`" not in section]
     assert missing == []
 
@@ -167,6 +167,8 @@ def test_every_setting_is_in_the_reference() -> None:
         ("cvae", "epochs=1", "objective.condition is what family cvae needs: category or an attribute"),
         ("cvae", "objective.condition=background", "is background, which needs the section backgrounds"),
         ("vae", "objective.condition=category", "objective.condition needs a family with classes, which vae has not"),
+        ("pixel-cnn", "model.classes=3", "model.classes needs labels; name them in objective.condition"),
+        ("vq-vae", "objective.condition=category", "classes must be null for a prior of counts, which knows no labels"),
     ],
 )
 def test_families_are_asked_only_for_what_they_can(family: str, override: str, message: str, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from training.models.beta_vae import BetaVae, BetaVaeConfig
 from training.models.cvae import Cvae, CvaeConfig
 from training.models.hog import Hog, HogConfig
 from training.models.made import Made, MadeConfig
+from training.models.multiscale import Multiscale, MultiscaleConfig
 from training.models.pca import Pca, PcaConfig
 from training.models.pixel_cnn import PixelCnn, PixelCnnConfig
 from training.models.pixel_cnn_pp import PixelCnnPp, PixelCnnPpConfig
@@ -33,6 +34,7 @@ MODELS: dict[str, Family] = {
     "cvae": Family(CvaeConfig, Cvae),
     "hog": Family(HogConfig, Hog),
     "made": Family(MadeConfig, Made),
+    "multiscale": Family(MultiscaleConfig, Multiscale),
     "pca": Family(PcaConfig, Pca),
     "pixel-cnn": Family(PixelCnnConfig, PixelCnn),
     "pixel-cnn++": Family(PixelCnnPpConfig, PixelCnnPp),

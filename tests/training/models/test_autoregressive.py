@@ -12,6 +12,7 @@ from torch import Tensor
 from training.models.autoregressive import to_input
 from training.models.causal import Cursor, Everywhere
 from training.models.made import Made, MadeConfig, to_images, to_values
+from training.models.multiscale import GROUPS, GroupNetwork, Multiscale, MultiscaleConfig
 from training.models.pixel_cnn import GatedNetwork, PixelCnn, PixelCnnConfig, PlainNetwork
 from training.models.pixel_cnn_pp import PixelCnnPp, PixelCnnPpConfig, ScaledNetwork
 from training.models.pixel_rnn import PixelRnn, PixelRnnConfig, RecurrentNetwork, skew, unskew
@@ -199,20 +200,15 @@ def test_the_probabilities_of_all_binary_images_sum_to_one(name: str) -> None:
 
 @pytest.mark.parametrize(("masks", "random_order"), [(1, False), (1, True), (3, True)])
 def test_the_probabilities_of_a_made_sum_to_one(masks: int, random_order: bool) -> None:
-    """Nine binary values, the other 55 of its 8 x 8 images being fixed: the nine last ones in its order."""
     torch.manual_seed(0)
-    made = Made(MadeConfig(size=8, hidden=(80, 70), masks=masks, random_order=random_order)).double().eval()
+    config = MadeConfig(size=8, hidden=(40, 30), masks=masks, random_order=random_order)
+    object.__setattr__(config, "size", 3)  # below what an encoder may have, but all images can be counted
+    made = Made(config).double().eval()
     with torch.no_grad():
-        made.direct.weight.normal_()  # type: ignore[union-attr]
-    nine = torch.tensor(list(product((0.0, 1.0), repeat=9)), dtype=torch.float64)
-    for number in range(masks):
-        made.use_masks(number)
-        values = torch.zeros(len(nine), 64, dtype=torch.float64)
-        values[:, made.order[:9]] = nine
-        nats = made.judge(to_images(values, (len(nine), 1, 8, 8))).nats.reshape(len(nine), 64)
-        first = nats[:, made.order[:9]].sum(dim=1).exp().detach()
-        assert float(first.sum()) == pytest.approx(1.0, abs=1e-9)
-        assert float(first.max()) < 0.9, "one image takes all: nothing is summed"
+        made.direct.weight.normal_()
+        probabilities = made.log_likelihood(binary_images(3)).nats.exp()
+    assert float(probabilities.sum()) == pytest.approx(1.0, abs=1e-9)
+    assert float(probabilities.max()) > 4 / 512, "no image is likelier than the others: nothing is summed"
 
 
 @pytest.mark.parametrize("random_order", [False, True])
@@ -331,6 +327,51 @@ def test_a_completion_is_the_same_cached_and_naive(case: str) -> None:
     )
     assert torch.equal(fast, slow)
     assert torch.equal(fast[:, :, known], x[:, :, known])
+
+
+def multiscale(**changes: Any) -> Multiscale:
+    torch.manual_seed(0)
+    settings = {"size": 8, "base": 2, "width": 6, "layers": 1, "blocks": 1, "mixtures": 2, "pool": 2}
+    return Multiscale(MultiscaleConfig(**{**settings, **changes})).double().eval()
+
+
+def test_a_group_depends_on_the_groups_before_it_alone() -> None:
+    model = multiscale()
+    x = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    nats = model.judge(x).nats.detach()[0]
+    order = torch.full((8, 8), -1)
+    order[::4, ::4] = torch.arange(4).reshape(2, 2)  # the base, pixel by pixel
+    for scale, step in enumerate((2, 1)):
+        for place, (row, column) in enumerate(GROUPS):
+            order[row * step :: 2 * step, column * step :: 2 * step] = 10 + 3 * scale + place
+    assert int(order.min()) == 0
+    seen = torch.zeros(64, 64, dtype=torch.bool)
+    for place in range(64):
+        changed = x.clone()
+        changed[0, :, place // 8, place % 8] = torch.rand(3, dtype=torch.float64)
+        seen[:, place] = (model.judge(changed).nats.detach()[0] != nats).flatten()
+    flat = order.flatten()
+    itself = torch.eye(64, dtype=torch.bool)
+    before = flat[:, None] > flat[None, :]
+    assert bool(seen[itself].all())
+    assert not bool((seen & ~before & ~itself).any())
+    assert all(bool((seen & before)[flat == number].any()) for number in range(10, 16)), "each group sees something"
+
+
+def test_the_probabilities_of_a_multiscale_model_sum_to_one() -> None:
+    model = multiscale(**{"size": 8, "channels": 1, "likelihood": "bernoulli"})
+    object.__setattr__(model.config, "size", 4)  # below what an encoder may have, but all images can be counted
+    model.scales = model.scales[:1]
+    total = sum(float(model.judge(x).nats.sum(dim=(1, 2)).exp().sum().detach()) for x in binary_images(4).split(8192))
+    assert total == pytest.approx(1.0, abs=1e-9)
+
+
+def test_a_multiscale_image_takes_three_passes_for_each_doubling(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    forward = GroupNetwork.forward
+    monkeypatch.setattr(GroupNetwork, "forward", lambda self, x: calls.append(x.shape[-1]) or forward(self, x))
+    multiscale(size=32, base=4).sample(2)
+    assert calls == [8, 8, 8, 16, 16, 16, 32, 32, 32]
 
 
 def test_labels_are_summed_over_where_they_are_unknown() -> None:

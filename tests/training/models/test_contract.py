@@ -36,6 +36,7 @@ TINY: dict[str, dict[str, Any]] = {
     "cvae": {**CONV, "latent_dim": 5, "classes": 3},
     "hog": {},
     "made": {**MIXTURE, "channels": 3, "hidden": (24, 20)},
+    "multiscale": {**MIXTURE, "base": 4, "width": 6, "layers": 0, "blocks": 1, "pool": 2},
     "pca": {"components": 6, "oversample": 2},
     "pixel-cnn": {**RASTER, "kernel": 3, "dilations": (1,), "head": 8},
     "pixel-cnn++": {**RASTER, "scales": 2, "blocks": 1},
@@ -106,6 +107,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "cvae": {**OTHER_VAE, "classes": 4, "label_in_encoder": False, "label_dropout": 1.0},
     "hog": {"size": 24, "channels": 1, "orientations": 5, "cell": 4, "block": 1},
     "made": {**OTHER_DENSITY, "hidden": (24,), "masks": 2, "random_order": True, "direct": False},
+    "multiscale": {**OTHER_DENSITY, "base": 8, "width": 8, "layers": 1, "blocks": 2, "pool": 4},
     "pca": {"size": 8, "channels": 1, "components": 4, "oversample": 1, "whitening": 1.0},
     "pixel-cnn": {**OTHER_RASTER, "architecture": "plain", "kernel": 5, "dilations": (2,), "head": 6},
     "pixel-cnn++": {**OTHER_RASTER, "scales": 1, "blocks": 2, "dropout": 0.5},
@@ -399,7 +401,7 @@ def test_the_image_size_and_grey_are_settings(family: str, size: int, widths: tu
 @pytest.mark.parametrize("family", DENSITIES)
 @pytest.mark.parametrize("size", [28, 32, 64])
 def test_the_image_size_and_grey_are_settings_of_densities(family: str, size: int) -> None:
-    model = build(family, size=size, channels=1).eval()
+    model = build(family, size=size, channels=1, **({"base": size // 4} if family == "multiscale" else {})).eval()
     x = make_images(2, size=size, channels=1)
     assert model.log_likelihood(x).nats.shape == (2,)
     assert model.embed(x).shape == (2, model.dim)
