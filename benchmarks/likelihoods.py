@@ -2,8 +2,9 @@
 
 SET is `mnist` (static binarised digits), `fashion` (28 x 28 grey) or `clothing` (32 x 32 colour, validation photos).
 DATA is what `benchmarks/prepare_data.py` wrote. Models stay in OUT/SET/MODEL, and those that are there are not trained
-again. Prints a Markdown table with each model's budget; the figures and the curves (nats per image of the training
-images as they came, by images seen) are in OUT/SET.json.
+again. Prints a Markdown table with each model's budget, and where a power law through the second half of its curve
+(nats per image of the training images as they came, by images seen) leads with ten times the images. The figures and
+the curves are in OUT/SET.json.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.optimize import curve_fit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from training.data.dataset import load_dataset
@@ -58,6 +61,7 @@ CLOTHING: dict[str, tuple[str, list[str]]] = {
     "pixel-cnn": ("pixel-cnn", ["model.width=24", "model.dilations=[1,1,1,1]", "model.head=48", "epochs=100",
                                 "max_minutes=9", "batch_size=16"]),
     "pixel-cnn++": ("pixel-cnn++", ["model.width=24", "epochs=100", "max_minutes=9", "batch_size=16"]),
+    "multiscale": ("multiscale", ["epochs=100", "max_minutes=9", "batch_size=16"]),
 }  # fmt: skip
 SETS = {"mnist": MNIST, "fashion": FASHION, "clothing": CLOTHING}
 TEST = {"mnist": "test", "fashion": "test", "clothing": "validation"}
@@ -110,6 +114,16 @@ def curve(directory: Path, batch_size: int) -> list[tuple[int, float]]:
     return [(part[-1].step * batch_size, sum(point.value for point in part) / len(part)) for part in parts]
 
 
+def extrapolate(points: list[tuple[int, float]], factor: float = 10.0) -> float:
+    """Nats after so many times the images, by a + b n^-c through the second half of a curve, a and b at least 0."""
+    late = np.array(points[len(points) // 2 :], dtype=float)
+    seen, nats = late[:, 0] / late[-1, 0], late[:, 1]
+    start = (0.9 * nats[-1], 0.1 * nats[-1], 0.5)
+    bounds = ((0.0, 0.0, 0.05), (nats[-1], np.inf, 2.0))
+    (floor, size, power), _ = curve_fit(lambda n, a, b, c: a + b * n**-c, seen, nats, start, bounds=bounds)
+    return float(floor + size * factor**-power)
+
+
 def main(name: str, data: Path, out: Path, models: list[str]) -> None:
     figures = {}
     for model, path in train_all(name, data, out, models or list(SETS[name])).items():
@@ -123,17 +137,21 @@ def main(name: str, data: Path, out: Path, models: list[str]) -> None:
             "images_seen": seen,
             "steps": seen // recipe["batch_size"],
             "minutes": run["fit_seconds"] / 60.0,
-            "curve": curve(path, recipe["batch_size"]),
+            "curve": (points := curve(path, recipe["batch_size"])),
+            "extrapolated": extrapolate(points),
         }
         report = out / f"{name}.json"
         known = json.loads(report.read_text()) if report.exists() else {}
         report.write_text(json.dumps({**known, model: figures[model]}, indent=1))
-    print("| model | parameters | images seen | minutes | nats | bits/dim | |\n|---|---|---|---|---|---|---|")
+    print(
+        "| model | parameters | images seen | minutes | nats | bits/dim | | training nats, 10 x |\n" + "|---" * 8 + "|"
+    )
     for model, row in figures.items():
         weighted = f"IW-{SAMPLES} {row[f'iw{SAMPLES}']:.2f}, z {row['kl']:.1f}" if "kl" in row else row["kind"]
         print(
             f"| {model} | {row['parameters']:,} | {row['images_seen']:,} | {row['minutes']:.1f} | {row['nats']:.2f} "
-            f"| {row['bits_per_dim']:.3f} | {weighted} |"
+            f"| {row['bits_per_dim']:.3f} | {weighted} "
+            f"| {row['curve'][-1][1]:.1f} -> {row['extrapolated']:.1f} |"
         )
 
 

@@ -1,7 +1,7 @@
 """What the latent keeps when the decoder sees further: `python benchmarks/receptive_field.py DATA OUT [NAME...]`.
 
-Trains recipe `pixel-vae` on the clothing photos at several receptive fields (`rf1` to `rf65`, and `rf17-freebits`, which
-is committed to a rate) and measures each: nats in z and the bound on the validation photos, the squared error of
+Trains recipe `pixel-vae` on the clothing photos at several receptive fields (`rf1` to `rf65`, and `rf17-freebits`,
+which is committed to a rate) and measures each: nats in z and the bound on the validation photos, the squared error of
 reconstructions, retrieval by category, and the swap tests of `benchmarks/background_swap.py`.
 DATA is what `benchmarks/prepare_data.py` wrote. Encoders stay in OUT/NAME, and those that are there are not trained
 again. Prints a Markdown table; the figures are in OUT/figures.json.

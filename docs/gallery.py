@@ -11,14 +11,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from training.data.decode import decode_image
 from training.data.sources import read_images
-from training.encoder import load_encoder
-from training.gallery import write_gallery
+from training.encoder import Encoder, load_encoder
+from training.files import publish_file
+from training.gallery import ACROSS, Row, draw_sheet, write_gallery
+from training.pictures import encode_png
 
-COUNT, QUALITY = 96, 82
+COUNT, QUALITY, SAMPLES = 96, 82, 32
+
+
+def draw_uniform(encoder: Encoder) -> NDArray[np.uint8]:
+    """What codes drawn without any prior decode to, each as likely as any other at every place."""
+    shape = encoder.model.codes(torch.zeros(1, 3, encoder.preprocessing.size, encoder.preprocessing.size)).shape[1:]
+    codes = torch.randint(encoder.config["codes"], (SAMPLES, *shape), generator=torch.Generator().manual_seed(0))
+    return draw_sheet([Row("", row) for row in encoder.decode(codes).split(ACROSS)])
 
 
 def main(encoders: Path, photos: Path) -> None:
@@ -30,6 +40,8 @@ def main(encoders: Path, photos: Path) -> None:
         encoder = load_encoder(directory)
         prepared = torch.stack([encoder.prepare(picture) for picture in pixels])
         written = write_gallery(encoder, prepared, directory / "gallery").written
+        if hasattr(encoder.model, "codes"):
+            written["uniform"] = publish_file(directory / "gallery/uniform.png", encode_png(draw_uniform(encoder)))
         for name, path in written.items():
             shown = f"images/gallery/{directory.name}-{name}.jpg"
             if f"({shown})" in page:

@@ -4,8 +4,8 @@ Reed et al.: Parallel Multiscale Autoregressive Density Estimation, 2017, https:
 of an image fall into four groups by whether row and column are even (figure 2); those with both even are the image of
 half the side. Given that, the other three come group after group,
     log p(x) = log p(x_base) + sum_scales sum_(g = 2..4) log p(x_g | x_1 .. x_(g-1)),
-and within a group all pixels at once, independent given what came before. An image of N pixels takes 3 log2(side / base)
-passes above its base, where raster order takes N. The base is a gated PixelCNN.
+and within a group all pixels at once, independent given what came before. Above its base an image takes
+3 log2(side / base) passes, where raster order takes one for each pixel. The base is a gated PixelCNN.
 
 Differs from the paper: pixels of a group are independent altogether, without the paper's patches in a group; a pixel's
 channels come from one mixture of logistics, in place of softmaxes one after the other.
