@@ -29,28 +29,28 @@ from training.recipes import load_recipe
 
 DIGITS = [
     "preprocessing.size=28", "preprocessing.channels=1", "model.likelihood=bernoulli", "augment.flip=false",
-    "validation=0.02", "batch_size=50", "patience=null", "optimiser.lr=2e-3", "optimiser.final_lr=0.02",
+    "validation=0.02", "batch_size=50", "patience=null", "optimiser.lr=6e-3", "optimiser.final_lr=0.02",
 ]  # fmt: skip
 GREY = ["preprocessing.size=28", "preprocessing.channels=1", "validation=0.02", "batch_size=50", "patience=null"]
 MNIST: dict[str, tuple[str, list[str]]] = {
     "made": ("made-mnist", []),
     "pixel-cnn-plain": (
         "pixel-cnn", [*DIGITS, "model.architecture=plain", "model.width=32", "model.dilations=[1,1,1,1,1,1]",
-                      "model.head=32", "epochs=4"],
+                      "model.head=32", "epochs=3"],
     ),
     "pixel-cnn": (
-        "pixel-cnn", [*DIGITS, "model.width=16", "model.dilations=[1,1,1,1,1,1]", "model.head=32", "epochs=4"],
+        "pixel-cnn", [*DIGITS, "model.width=16", "model.dilations=[1,1,1,1,1,1]", "model.head=32", "epochs=3"],
     ),
     "row-lstm": (
-        "pixel-rnn", [*DIGITS, "model.recurrence=row", "model.width=32", "model.layers=3", "model.head=32", "epochs=4"],
+        "pixel-rnn", [*DIGITS, "model.recurrence=row", "model.width=32", "model.layers=3", "model.head=32", "epochs=3"],
     ),
     "diagonal-bilstm": (
-        "pixel-rnn", [*DIGITS, "model.width=32", "model.layers=1", "model.head=32", "epochs=4"],
+        "pixel-rnn", [*DIGITS, "model.width=32", "model.layers=1", "model.head=32", "epochs=3"],
     ),
     "pixel-vae": (
         "pixel-vae", [*DIGITS, "model.widths=[32,64]", "model.decoder_widths=[64,32]", "model.latent_dim=32",
                       "model.receptive_field=17", "model.map_width=16", "model.pixel_width=16", "model.head=32",
-                      "model.free_bits=0", "augment.crop=1.0", "epochs=4", "model.warmup_steps=1500"],
+                      "model.free_bits=0", "augment.crop=1.0", "epochs=3", "model.warmup_steps=1500"],
     ),
 }  # fmt: skip
 FASHION: dict[str, tuple[str, list[str]]] = {
@@ -59,9 +59,9 @@ FASHION: dict[str, tuple[str, list[str]]] = {
 }
 CLOTHING: dict[str, tuple[str, list[str]]] = {
     "pixel-cnn": ("pixel-cnn", ["model.width=24", "model.dilations=[1,1,1,1]", "model.head=48", "epochs=100",
-                                "max_minutes=9", "batch_size=16"]),
-    "pixel-cnn++": ("pixel-cnn++", ["model.width=24", "epochs=100", "max_minutes=9", "batch_size=16"]),
-    "multiscale": ("multiscale", ["epochs=100", "max_minutes=9", "batch_size=16"]),
+                                "max_minutes=6", "batch_size=16"]),
+    "pixel-cnn++": ("pixel-cnn++", ["model.width=24", "epochs=100", "max_minutes=6", "batch_size=16"]),
+    "multiscale": ("multiscale", ["epochs=100", "max_minutes=6", "batch_size=16"]),
 }  # fmt: skip
 SETS = {"mnist": MNIST, "fashion": FASHION, "clothing": CLOTHING}
 TEST = {"mnist": "test", "fashion": "test", "clothing": "validation"}

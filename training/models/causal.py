@@ -33,23 +33,23 @@ class CausalConv2d(nn.Conv2d):
         above: rows of padding; more than the kernel's extent moves all down, so that the last row seen is above i.
         before: columns of padding on the left; likewise.
         mask: 1 where weights are, 0 where they are not; broadcasts over the weight.
+        gain: standard deviation of the outputs at first, of inputs with a mean square of 1.
     """
 
     mask: Tensor | None
 
     def __init__(
         self, inputs: int, outputs: int, kernel: tuple[int, int], *, above: int = 0, before: int = 0,
-        dilation: int = 1, stride: int = 1, mask: Tensor | None = None,
+        dilation: int = 1, stride: int = 1, mask: Tensor | None = None, gain: float = 1.0,
     ) -> None:  # fmt: skip
         super().__init__(inputs, outputs, kernel, stride=stride, dilation=dilation)
         rows, columns = ((side - 1) * dilation for side in kernel)
         self.above, self.below = above, rows - above
         self.before, self.after = before, columns - before
         self.register_buffer("mask", mask, persistent=False)
-        if mask is not None:  # what is masked away takes no part in the sums that the start is scaled for
-            with torch.no_grad():
-                share = float(mask.expand_as(self.weight).mean())
-                self.weight.mul_(max(share, 1e-3) ** -0.5)
+        seen = self.weight[0].numel() * (1.0 if mask is None else float(mask.expand_as(self.weight).mean()))
+        nn.init.normal_(self.weight, std=gain * max(seen, 1.0) ** -0.5)
+        nn.init.zeros_(self.bias)
 
     @property
     def masked_weight(self) -> Tensor:
@@ -141,6 +141,28 @@ class Cursor:
     def is_on_row(self) -> bool:
         return self._column < 0
 
+    @property
+    def row(self) -> int:
+        return self._row
+
+    @property
+    def first(self) -> int:
+        """The first column that it stands on."""
+        return max(self._column, 0)
+
+    def keep(self, key: Any, like: Tensor, features: int, *, above: int = 0, before: int = 0, after: int = 0) -> Tensor:
+        """A map of the whole image `(B, features, H + above, W + before + after)` for a layer to write into, zeros first.
+
+        Args:
+            key: of the map.
+            like: a tensor of the same batch and type.
+        """
+        if key not in self._kept:
+            height, width = self._shape[2:]
+            self._kept[key] = like.new_zeros(like.shape[0], features, height + above, width + before + after)
+        kept: Tensor = self._kept[key]
+        return kept
+
     def convolve(self, conv: CausalConv2d, x: Tensor | None) -> Tensor:
         if x is not None and conv.kernel_size == (1, 1):
             return self._apply(conv, x)
@@ -186,7 +208,7 @@ class Cursor:
             height, width = (side >> self._level for side in self._shape[2:])
             extent = (height + conv.above, width + conv.before + max(conv.after, 0))
             self._given[conv] = x.new_zeros(x.shape[0], x.shape[1], *extent)
-        first = conv.before + max(self._column, 0)
+        first = conv.before + self.first
         self._given[conv][:, :, conv.above + self._row, first : first + x.shape[3]] = x[:, :, 0]
 
     def _window(self, conv: CausalConv2d, of_image: bool) -> Tensor:
@@ -195,7 +217,7 @@ class Cursor:
         extent = [(side - 1) * step + 1 for side in conv.kernel_size]
         source = self._image if of_image else self._given[conv]
         top = self._row + (self._margin - conv.above if of_image else 0)
-        left = max(self._column, 0) + (self._margin - conv.before if of_image else 0)
+        left = self.first + (self._margin - conv.before if of_image else 0)
         rows = source[:, :, top : top + extent[0] : step]
         if not self.is_on_row:
             return rows[:, :, :, left : left + extent[1] : step]

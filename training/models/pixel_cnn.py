@@ -32,6 +32,7 @@ from training.models.checks import check_at_least, check_choice
 from training.models.raster import Seen
 
 Architecture = Literal["gated", "plain"]
+GAIN = 2.0  # a gate makes its inputs so much smaller that a stack of layers would start without a signal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +102,11 @@ class GatedLayer(nn.Module):
         reach = half * dilation
         # The first vertical convolution stops above the row; all others then may look along it.
         rows, above = (half, half) if self.is_first else (half + 1, reach)
-        self.vertical = CausalConv2d(seen, 2 * width, (rows, kernel), above=above, before=reach, dilation=dilation)
+        self.vertical = CausalConv2d(
+            seen, 2 * width, (rows, kernel), above=above, before=reach, dilation=dilation, gain=GAIN
+        )
         self.horizontal = CausalConv2d(
-            seen, 2 * width, (1, half + 1), before=reach, dilation=dilation,
+            seen, 2 * width, (1, half + 1), before=reach, dilation=dilation, gain=GAIN,
             mask=last_tap_mask((1, half + 1), self._own(seen, width, groups)),
         )  # fmt: skip
         self.link = CausalConv2d(2 * width, 2 * width, (1, 1))

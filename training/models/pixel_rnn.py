@@ -15,7 +15,7 @@ Differs from the paper: the image has a plane of ones besides, and the head is s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from torch.nn.functional import conv1d, pad
 
 from training.distributions import build_distribution
 from training.models.autoregressive import RasterConfig, RasterModel
-from training.models.causal import CausalConv2d, Place, last_tap_mask
+from training.models.causal import CausalConv2d, Cursor, Place, last_tap_mask
 from training.models.checks import check_at_least, check_choice
 from training.models.pixel_cnn import Head, own_channels
 from training.models.raster import Seen
@@ -76,7 +76,7 @@ class PixelRnn(RasterModel):
 class RecurrentNetwork(nn.Module):
     """A masked convolution, recurrent layers and a head; see `training.models.raster.RasterNetwork`."""
 
-    follows_cursor = False
+    follows_cursor = True
 
     def __init__(self, config: PixelRnnConfig, parameters: int, groups: int) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class RecurrentNetwork(nn.Module):
     def horizontal(self, at: Place, vertical: None, conditions: list[Tensor]) -> Seen:
         h = self.first(at)
         for place, layer in enumerate(self.layers):
-            h = layer(at, h + conditions[place] if conditions else h)
+            h = layer(at, h + at.crop(conditions[place]) if conditions else h)
         seen: Seen = self.head(at, h)
         return seen
 
@@ -117,10 +117,23 @@ class RowLstm(nn.Module):
         self.out = CausalConv2d(units, width, (1, 1), mask=own_channels(width, units, groups))
 
     def forward(self, at: Place, x: Tensor) -> Tensor:
-        steps = self.from_input(at, x).unbind(dim=2)
-        states = run_lstm(steps, self.from_state.weight, (1, 1))
-        h: Tensor = x + self.out(at, torch.stack(states, dim=2).to(x.dtype))
+        given = self.from_input(at, x)
+        if isinstance(at, Cursor):
+            states = self._here(at, given)
+        else:
+            states = torch.stack(run_lstm(given.unbind(dim=2), self.from_state.weight, (1, 1)), dim=2)
+        h: Tensor = x + self.out(at, states.to(x.dtype))
         return h
+
+    def _here(self, at: Cursor, given: Tensor) -> Tensor:
+        """States along a row or at a pixel, by those of the row above."""
+        units, width = given.shape[1] // 4, given.shape[3]
+        kept = at.keep(self, given, 2 * units, above=1, before=1, after=1)
+        columns = slice(at.first, at.first + width + 2)
+        h, c = kept[:, :, at.row, columns].chunk(2, dim=1)
+        state = lstm_step(given[:, :, 0] + conv1d(h, self.from_state.weight), c[:, :, 1:-1])
+        kept[:, :, at.row + 1, at.first + 1 : at.first + 1 + width] = torch.cat(state, dim=1)
+        return state.h[:, :, None]
 
 
 class DiagonalBiLstm(nn.Module):
@@ -135,15 +148,56 @@ class DiagonalBiLstm(nn.Module):
         self.out = CausalConv2d(units, width, (1, 1), mask=own_channels(width, units, groups))
 
     def forward(self, at: Place, x: Tensor) -> Tensor:
-        left = self._run(self.from_input[0](at, x), 0)
-        right = self._run(self.from_input[1](at, x).flip(3), 1).flip(3)
-        h: Tensor = x + self.out(at, (left + pad(right, (0, 0, 1, 0))[:, :, :-1]).to(x.dtype))
+        given = [from_input(at, x) for from_input in self.from_input]
+        if isinstance(at, Cursor):
+            states = self._here(at, *given)
+        else:
+            right = self._run(given[1].flip(3), 1).flip(3)
+            states = self._run(given[0], 0) + pad(right, (0, 0, 1, 0))[:, :, :-1]
+        h: Tensor = x + self.out(at, states.to(x.dtype))
         return h
+
+    def _here(self, at: Cursor, left: Tensor, right: Tensor) -> Tensor:
+        """States along a row or at a pixel: those from the left go on, those from the right are of the row above."""
+        gates = at.keep((self, "right"), right, right.shape[1])
+        gates[:, :, at.row, at.first : at.first + right.shape[3]] = right[:, :, 0]
+        states = self._states(at, 1, left)
+        if at.first == 0 and at.row > 0:
+            width = gates.shape[3]
+            for column in range(width):  # from the right, so that the columns count backwards
+                self._go_on(states, 1, gates[:, :, at.row - 1, width - 1 - column], at.row - 1, column)
+        above = states[:, : left.shape[1] // 4, at.row, 1:].flip(2)[:, :, at.first : at.first + left.shape[3]]
+        kept = self._states(at, 0, left)
+        found = [
+            self._go_on(kept, 0, left[:, :, 0, column], at.row, at.first + column) for column in range(left.shape[3])
+        ]
+        return (torch.stack(found, dim=2) + above)[:, :, None]
+
+    def _states(self, at: Cursor, direction: int, like: Tensor) -> Tensor:
+        """h and c of every pixel `(B, 2 U, H + 1, W + 1)`, after a row and a column of zeros."""
+        return at.keep((self, direction), like, like.shape[1] // 2, above=1, before=1)
+
+    def _go_on(self, states: Tensor, direction: int, given: Tensor, row: int, column: int) -> Tensor:
+        """h `(B, U)` at a pixel, by the states above it and beside it; kept among them."""
+        above, beside = states[:, :, row, column + 1], states[:, :, row + 1, column]
+        units = above.shape[1] // 2
+        h = torch.stack([above[:, :units], beside[:, :units]], dim=2)
+        gates = given[:, :, None] + conv1d(h, self.from_state[direction].weight)
+        state = lstm_step(gates, beside[:, units:, None])
+        states[:, :, row + 1, column + 1] = torch.cat(state, dim=1)[:, :, 0]
+        return state.h[:, :, 0]
 
     def _run(self, gates: Tensor, direction: int) -> Tensor:
         weight = self.from_state[direction].weight
         states = run_lstm(skew(gates).unbind(dim=3), weight, (1, 0))
         return unskew(torch.stack(states, dim=3))
+
+
+class State(NamedTuple):
+    """Hidden state and cells of an LSTM, `(B, U, N)` each."""
+
+    h: Tensor
+    c: Tensor
 
 
 def run_lstm(steps: tuple[Tensor, ...], weight: Tensor, padding: tuple[int, int]) -> list[Tensor]:
@@ -154,15 +208,21 @@ def run_lstm(steps: tuple[Tensor, ...], weight: Tensor, padding: tuple[int, int]
         weight: of the convolution over the state before, `(4 U, U, taps)`.
         padding: of that state on both sides.
     """
-    h = c = steps[0].new_zeros(steps[0].shape[0], steps[0].shape[1] // 4, steps[0].shape[2])
+    zeros = steps[0].new_zeros(steps[0].shape[0], steps[0].shape[1] // 4, steps[0].shape[2])
+    state = State(zeros, zeros)
     states: list[Tensor] = []
     for given in steps:
-        gates = given + conv1d(pad(h, padding), weight) if states else given
-        o, f, i, g = gates.chunk(4, dim=1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(c)
-        states.append(h)
+        gates = given + conv1d(pad(state.h, padding), weight) if states else given
+        state = lstm_step(gates, state.c)
+        states.append(state.h)
     return states
+
+
+def lstm_step(gates: Tensor, c: Tensor) -> State:
+    """The state after a step, of the gates `(B, 4 U, N)` before their sigmoids and the cells `(B, U, N)` before it."""
+    o, f, i, g = gates.chunk(4, dim=1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return State(torch.sigmoid(o) * torch.tanh(c), c)
 
 
 def skew(x: Tensor) -> Tensor:

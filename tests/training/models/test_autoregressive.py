@@ -34,7 +34,6 @@ CASES: dict[str, tuple[Any, Any]] = {
     "row lstm": (PixelRnn, PixelRnnConfig(**RNN, recurrence="row", classes=3)),
     "diagonal bilstm": (PixelRnn, PixelRnnConfig(**RNN, recurrence="diagonal")),
 }  # fmt: skip
-FOLLOWING = [name for name in CASES if "lstm" not in name]
 
 
 def build(case: str) -> Any:
@@ -267,7 +266,7 @@ def test_values_in_raster_order_and_back() -> None:
     assert torch.equal(to_images(values, x.shape), x)
 
 
-@pytest.mark.parametrize("case", FOLLOWING)
+@pytest.mark.parametrize("case", CASES)
 def test_cached_sampling_draws_what_naive_sampling_draws(case: str) -> None:
     model = build(case)
     label = None if model.config.classes is None else torch.tensor([0, 2, 1])
@@ -293,7 +292,7 @@ def test_cached_sampling_follows_a_map_of_conditions(field: int) -> None:
     assert torch.equal(fast, slow)
 
 
-@pytest.mark.parametrize("case", FOLLOWING)
+@pytest.mark.parametrize("case", CASES)
 def test_a_cursor_sees_at_each_pixel_what_one_parallel_pass_sees(case: str) -> None:
     model = build(case)
     x = torch.rand(2, 3, SIDE, SIDE, dtype=torch.float64)
@@ -312,7 +311,7 @@ def test_a_cursor_sees_at_each_pixel_what_one_parallel_pass_sees(case: str) -> N
                 torch.testing.assert_close(here[:, :, 0, 0], whole[:, :, row, column])
 
 
-@pytest.mark.parametrize("case", FOLLOWING)
+@pytest.mark.parametrize("case", CASES)
 def test_a_completion_is_the_same_cached_and_naive(case: str) -> None:
     model = build(case)
     known = torch.zeros(SIDE, SIDE, dtype=torch.bool)
