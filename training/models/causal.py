@@ -49,7 +49,8 @@ class CausalConv2d(nn.Conv2d):
         self.register_buffer("mask", mask, persistent=False)
         seen = self.weight[0].numel() * (1.0 if mask is None else float(mask.expand_as(self.weight).mean()))
         nn.init.normal_(self.weight, std=gain * max(seen, 1.0) ** -0.5)
-        nn.init.zeros_(self.bias)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     @property
     def masked_weight(self) -> Tensor:
@@ -151,7 +152,7 @@ class Cursor:
         return max(self._column, 0)
 
     def keep(self, key: Any, like: Tensor, features: int, *, above: int = 0, before: int = 0, after: int = 0) -> Tensor:
-        """A map of the whole image `(B, features, H + above, W + before + after)` for a layer to write into, zeros first.
+        """A map of the image `(B, features, H + above, W + before + after)` for a layer to write into, zeros at first.
 
         Args:
             key: of the map.

@@ -16,10 +16,10 @@ spread evenly and shuffled, which leaves no number out; the mixture is of the im
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from training.distributions import PixelKind, build_distribution
 from training.encoder import Likelihood
 from training.models.autoregressive import Autoregressive, AutoregressiveConfig, Judged
 from training.models.checks import check_at_least
+from training.models.protocols import Batch, Loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +64,13 @@ class MadeConfig(AutoregressiveConfig):
 
 
 class MaskedLinear(nn.Linear):
-    """A linear layer whose weights are multiplied by a mask `(outputs, inputs)`."""
+    """A linear layer whose weights are there where a mask `(outputs, inputs)` is true."""
 
     mask: Tensor
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
-        self.register_buffer("mask", torch.ones(outputs, inputs), persistent=False)
+        self.register_buffer("mask", torch.ones(outputs, inputs, dtype=torch.bool), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight * self.mask, self.bias)
@@ -98,14 +99,19 @@ class Made(Autoregressive):
         if self.direct is not None:
             nn.init.zeros_(self.direct.weight)
         self.register_buffer("order", torch.arange(self.values), persistent=False)
-        self._masks_in_use = -1
-        self.use_masks(0)
+        self._draw_masks(0)
+
+    def use_masks(self, number: int) -> None:
+        """Put a set of masks in place; equal numbers give equal masks.
+
+        Which one is in place is not remembered: a moving average of the model averages its buffers, and must not
+        believe that the outcome is a set of masks.
+        """
+        if self.config.masks > 1:
+            self._draw_masks(number)
 
     @torch.no_grad()
-    def use_masks(self, number: int) -> None:
-        """Put a set of masks in place; equal numbers give equal masks."""
-        if number == self._masks_in_use:
-            return
+    def _draw_masks(self, number: int) -> None:
         config, generator = self.config, torch.Generator().manual_seed(number)
         places = torch.arange(1, self.values + 1)
         order = places[torch.randperm(self.values, generator=generator)] if config.random_order else places
@@ -120,9 +126,8 @@ class Made(Autoregressive):
         self.out.mask.copy_(places_out[:, None] > before[None, :])
         if self.direct is not None:
             self.direct.mask.copy_(places_out[:, None] > order[None, :])
-        self._masks_in_use = number
 
-    def loss(self, batch: Any, step: int) -> Any:
+    def loss(self, batch: Batch, step: int) -> Loss:
         """As of all; in training each step has the next set of masks."""
         self.use_masks(step % self.config.masks if self.training else 0)
         return super().loss(batch, step)
@@ -137,8 +142,12 @@ class Made(Autoregressive):
         return Judged(per_pixel, hidden.to(x.dtype))
 
     def latent(self, x: Tensor) -> Tensor:
-        self.use_masks(0)
+        """The last hidden layer `(B, latent_dim)`, under the masks in use: outside of training the first set."""
         return self._hidden(to_values(x)).to(x.dtype)
+
+    def finish(self, batches: Iterable[Batch]) -> tuple[Self, Any]:
+        self.use_masks(0)
+        return super().finish(batches)
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
         """Exact nats per image, of the mixture of all sets of masks."""
