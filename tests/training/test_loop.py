@@ -117,6 +117,20 @@ def test_another_run_is_never_overwritten(trained: Path, images: list[SourceImag
         run(tiny(), images, encoder_dir, resume=True)
 
 
+def test_a_run_from_before_a_setting_was_there_is_the_same_run(images: list[SourceImage], tmp_path: Path) -> None:
+    out = run(tiny("epochs=1"), images, tmp_path / "vae")
+    record = json.loads((out / "run.json").read_text())
+    assert record["recipe"].pop("prior") is not None
+    (out / "run.json").write_text(json.dumps(record))
+    before = (out / "weights.safetensors").read_bytes()
+    assert run(tiny("epochs=1"), images, out, resume=True) == out
+    assert (out / "weights.safetensors").read_bytes() == before
+    record["recipe"]["epochs"] = "many"
+    (out / "run.json").write_text(json.dumps(record))
+    with pytest.raises(RecipeError, match="holds a run with another recipe"):
+        run(tiny("epochs=1"), images, out, resume=True)
+
+
 @pytest.mark.parametrize("ema", ["0.9", "null"])
 def test_equal_runs_give_equal_weights_in_deterministic_mode(
     ema: str, images: list[SourceImage], tmp_path: Path

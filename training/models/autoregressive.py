@@ -201,7 +201,7 @@ class RasterModel(Autoregressive):
             cached: keep what was computed for earlier pixels; without, the same images take far longer.
         """
         config = self.config
-        told = self.labels.told(self.labels.draw(count, generator) if label is None else label, count)
+        told = self.labels.told_or_drawn(label, count, generator)
         blank = self.search.offset.new_zeros(count, config.channels, config.size, config.size)
         drawing = Drawing(self.network, self.distribution, to_input, temperature, cached)
         return drawing.draw(blank, None, told, generator)

@@ -32,11 +32,11 @@ class Labels(nn.Module):
             counts = one_hot(torch.cat(labels), self.classes).sum(dim=0) + 1.0
             self.share.copy_(counts / counts.sum())
 
-    def draw(self, count: int, generator: torch.Generator | None) -> Tensor | None:
-        """Labels `(count,)` as often as in training."""
-        if self.classes is None:
-            return None
-        return torch.multinomial(self.share.cpu(), count, replacement=True, generator=generator)
+    def told_or_drawn(self, label: Tensor | None, count: int, generator: torch.Generator | None) -> Tensor | None:
+        """As `told`, but where no label is given they are drawn as often as in training."""
+        if label is None and self.classes is not None:
+            label = torch.multinomial(self.share.cpu(), count, replacement=True, generator=generator)
+        return self.told(label, count)
 
     def told(self, label: Tensor | None, count: int) -> Tensor | None:
         """What a network is told `(count, classes, 1, 1)`: one-hot, or zeros where no label is given."""

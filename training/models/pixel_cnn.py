@@ -185,11 +185,7 @@ class PlainNetwork(nn.Module):
         groups: int, condition: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        half = kernel // 2
-        values = own_channels(width, inputs - 1, groups, includes_own=False)
-        own = torch.cat([values, torch.zeros(width, 1, 1, 1)], dim=1)
-        mask = last_tap_mask((half + 1, kernel), own)
-        self.first = CausalConv2d(inputs, width, (half + 1, kernel), above=half, before=half, mask=mask)
+        self.first = first_convolution(inputs, width, kernel, groups)
         self.blocks = nn.ModuleList(ResidualBlock(width, dilation, groups) for dilation in dilations)
         count = 1 + len(self.blocks)
         self.projections = nn.ModuleList(
@@ -239,6 +235,14 @@ class Head(nn.Module):
 
     def forward(self, at: Place, h: Tensor) -> Seen:
         return Seen(h, self.out(at, relu(self.middle(at, relu(h)))))
+
+
+def first_convolution(inputs: int, width: int, kernel: int, groups: int) -> CausalConv2d:
+    """A square convolution of mask A over an image, whose last plane is ones and says nothing of the pixel itself."""
+    half = kernel // 2
+    values = own_channels(width, inputs - 1, groups, includes_own=False)
+    mask = last_tap_mask((half + 1, kernel), torch.cat([values, torch.zeros(width, 1, 1, 1)], dim=1))
+    return CausalConv2d(inputs, width, (half + 1, kernel), above=half, before=half, mask=mask)
 
 
 def gate(wide: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from training.distributions import build_distribution
 from training.models.autoregressive import RasterConfig, RasterModel
 from training.models.causal import CausalConv2d, Cursor, Place, last_tap_mask
 from training.models.checks import check_at_least, check_choice
-from training.models.pixel_cnn import Head, own_channels
+from training.models.pixel_cnn import Head, first_convolution, own_channels
 from training.models.raster import Seen
 
 Recurrence = Literal["row", "diagonal"]
@@ -80,11 +80,8 @@ class RecurrentNetwork(nn.Module):
 
     def __init__(self, config: PixelRnnConfig, parameters: int, groups: int) -> None:
         super().__init__()
-        half, width = config.kernel // 2, config.width
-        values = own_channels(width, config.channels, groups, includes_own=False)
-        mask = last_tap_mask((half + 1, config.kernel), torch.cat([values, torch.zeros(width, 1, 1, 1)], dim=1))
-        inputs = config.channels + 1
-        self.first = CausalConv2d(inputs, width, (half + 1, config.kernel), above=half, before=half, mask=mask)
+        width = config.width
+        self.first = first_convolution(config.channels + 1, width, config.kernel, groups)
         layer = RowLstm if config.recurrence == "row" else DiagonalBiLstm
         self.layers = nn.ModuleList(layer(width, groups) for _ in range(config.layers))
         count = config.layers if config.classes else 0

@@ -193,7 +193,7 @@ class VqVae(nn.Module):
         """Codes as `decode` takes them, drawn from the prior."""
         if self.pixel_prior is None:
             return self.prior.sample(count, generator, temperature=temperature)
-        told = self.labels.told(self.labels.draw(count, generator) if label is None else label, count)
+        told = self.labels.told_or_drawn(label, count, generator)
         return self.pixel_prior.sample(count, generator, told, temperature=temperature)
 
     def log_prior(self, codes: Tensor, label: Tensor | None = None) -> Tensor:

@@ -175,7 +175,7 @@ class VqVae2(nn.Module):
             counts = (self.prior_top, self.prior)
             drawn = [prior.sample(count, generator, temperature=temperature) for prior in counts]
             return torch.cat([codes.flatten(1) for codes in drawn], dim=1)
-        told = self.labels.told(self.labels.draw(count, generator) if label is None else label, count)
+        told = self.labels.told_or_drawn(label, count, generator)
         top = self.pixel_prior_top.sample(count, generator, told, temperature=temperature)
         bottom = self.pixel_prior.sample(count, generator, self._given_top(top, told), temperature=temperature)
         return torch.cat([top.flatten(1), bottom.flatten(1)], dim=1)
