@@ -42,7 +42,7 @@ MNIST: dict[str, tuple[str, list[str]]] = {
         "pixel-cnn", [*DIGITS, "model.width=16", "model.dilations=[1,1,1,1,1,1]", "model.head=32", "epochs=3"],
     ),
     "row-lstm": (
-        "pixel-rnn", [*DIGITS, "model.recurrence=row", "model.width=32", "model.layers=3", "model.head=32", "epochs=3"],
+        "pixel-rnn", [*DIGITS, "model.recurrence=row", "model.width=32", "model.layers=3", "model.head=32", "epochs=1"],
     ),
     "diagonal-bilstm": (
         "pixel-rnn", [*DIGITS, "model.width=32", "model.layers=1", "model.head=32", "epochs=3"],
@@ -50,12 +50,15 @@ MNIST: dict[str, tuple[str, list[str]]] = {
     "pixel-vae": (
         "pixel-vae", [*DIGITS, "model.widths=[32,64]", "model.decoder_widths=[64,32]", "model.latent_dim=32",
                       "model.receptive_field=17", "model.map_width=16", "model.pixel_width=16", "model.head=32",
-                      "model.free_bits=0", "augment.crop=1.0", "epochs=3", "model.warmup_steps=1500"],
+                      "model.free_bits=0", "augment.crop=1.0", "epochs=2", "model.warmup_steps=600"],
     ),
 }  # fmt: skip
 FASHION: dict[str, tuple[str, list[str]]] = {
-    "pixel-cnn": ("pixel-cnn", [*GREY, "model.width=16", "model.dilations=[1,1,1,1]", "model.head=48", "epochs=1"]),
-    "pixel-cnn++": ("pixel-cnn++", [*GREY, "model.width=16", "model.mixtures=5", "epochs=1"]),
+    "pixel-cnn": (
+        "pixel-cnn",
+        [*GREY, "model.width=16", "model.dilations=[1,1,1,1]", "model.head=48", "epochs=1", "max_minutes=6"],
+    ),
+    "pixel-cnn++": ("pixel-cnn++", [*GREY, "model.width=16", "model.mixtures=5", "epochs=1", "max_minutes=6"]),
 }
 CLOTHING: dict[str, tuple[str, list[str]]] = {
     "pixel-cnn": ("pixel-cnn", ["model.width=24", "model.dilations=[1,1,1,1]", "model.head=48", "epochs=100",
@@ -130,14 +133,15 @@ def main(name: str, data: Path, out: Path, models: list[str]) -> None:
         encoder = load_encoder(path)
         images = load_dataset(read_images(data / name / TEST[name])[0], encoder.preprocessing).images
         run, recipe = encoder.card["run"], encoder.card["recipe"]
-        seen = round(run["images_per_second"] * run["fit_seconds"])
+        points = curve(path, recipe["batch_size"])
+        seen = points[-1][0]
         figures[model] = {
             **judge(encoder, torch.from_numpy(images)),
             "parameters": sum(parameter.numel() for parameter in encoder.model.parameters()),
             "images_seen": seen,
             "steps": seen // recipe["batch_size"],
             "minutes": run["fit_seconds"] / 60.0,
-            "curve": (points := curve(path, recipe["batch_size"])),
+            "curve": points,
             "extrapolated": extrapolate(points),
         }
         report = out / f"{name}.json"

@@ -22,7 +22,7 @@ from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, log_softmax
+from torch.nn.functional import log_softmax
 
 from training.likelihoods import bernoulli_log_prob, logistic_log_prob
 
@@ -88,7 +88,7 @@ class Categorical:
     def log_prob(self, values: Tensor, parameters: Tensor) -> Tensor:
         batch, channels, height, width = values.shape
         logits = parameters.reshape(batch, channels, self.levels, height, width).transpose(1, 2)
-        return -cross_entropy(logits, self.to_level(values), reduction="none").sum(dim=1)
+        return log_softmax(logits, dim=1).gather(1, self.to_level(values)[:, None])[:, 0].sum(dim=1)
 
     def draw(
         self, parameters: Tensor, pixel: Tensor, step: int, generator: torch.Generator | None, temperature: float
@@ -193,11 +193,12 @@ def build_distribution(kind: PixelKind, channels: int, mixtures: int) -> PixelDi
 
 def _choose(logits: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
     """Numbers `(B,)` drawn with logits `(B, N)`."""
-    uniform = _uniform(len(logits), generator, logits.device)
+    # On the CPU, where sums have one order: cumulative sums on a GPU have not, and draws should not depend on it.
+    uniform = _uniform(len(logits), generator, torch.device("cpu"))
     if temperature == 0:
         return logits.argmax(dim=1)
-    cumulative = torch.softmax(logits.double() / temperature, dim=1).cumsum(dim=1)
-    return (cumulative < uniform[:, None] * cumulative[:, -1:]).sum(dim=1)
+    cumulative = torch.softmax(logits.double().cpu() / temperature, dim=1).cumsum(dim=1)
+    return (cumulative < uniform[:, None] * cumulative[:, -1:]).sum(dim=1).to(logits.device)
 
 
 def _uniform(count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:

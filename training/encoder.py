@@ -32,6 +32,8 @@ from training.files import publish_directory
 from training.preprocessing import Preprocessing
 from training.reference import FORMAT, Metric, describe_encoder, first_line
 
+DRAWN_AT_ONCE = 64  # images that are drawn together: a model may keep much for each
+
 
 class Likelihood(NamedTuple):
     """Log-likelihood of each image in nats, `(B,)`; `exact` is False where it is a lower bound (ELBO or IWAE)."""
@@ -168,10 +170,17 @@ class Encoder:
 
     @torch.inference_mode()
     def log_likelihood(self, batch: Tensor) -> Likelihood:
-        """Nats per image of a batch as `encode` takes it, and whether exact or a lower bound."""
+        """Nats per image of a batch as `encode` takes it, and whether exact or a lower bound.
+
+        Raises:
+            EncoderError: the family gives images no likelihood, or one of binary images, which these are not.
+        """
         if not isinstance(self.model, LikelihoodModel):
             raise EncoderError(f"family {self.family!r} gives images no likelihood; use one that does, such as 'vae'")
-        likelihood = self.model.log_likelihood(self._to_float(batch))
+        x = self._to_float(batch)
+        if self.config.get("likelihood") == "bernoulli" and bool(((x > 0.0) & (x < 1.0)).any()):
+            raise EncoderError("this encoder's likelihood is of black and white images; give images without greys")
+        likelihood = self.model.log_likelihood(x)
         return Likelihood(likelihood.nats.cpu(), likelihood.exact)
 
     @torch.inference_mode()
@@ -190,7 +199,7 @@ class Encoder:
             raise EncoderError(f"family {self.family!r} draws no images; use one that does, such as 'pixel-cnn'")
         if not temperature >= 0:
             raise EncoderError(f"temperature must be at least 0, not {temperature}")
-        given: dict[str, Any] = {}
+        given: dict[str, int] = {}
         if label is not None:
             classes = self.config.get("classes") if "label" in signature(self.model.sample).parameters else None
             if classes is None:
@@ -199,9 +208,14 @@ class Encoder:
                 )
             if not 0 <= label < classes:
                 raise EncoderError(f"label must be between 0 and {classes - 1}, not {label}")
-            given["label"] = torch.full((count,), label)
-        drawn = self.model.sample(count, torch.Generator().manual_seed(seed), temperature=temperature, **given)
-        return drawn.float().cpu()
+            given["label"] = label
+        noise = torch.Generator().manual_seed(seed)
+        drawn = []
+        for first in range(0, count, DRAWN_AT_ONCE):
+            part = min(DRAWN_AT_ONCE, count - first)
+            labels = {name: torch.full((part,), number) for name, number in given.items()}
+            drawn.append(self.model.sample(part, noise, temperature=temperature, **labels).float().cpu())
+        return torch.cat(drawn)
 
     @torch.inference_mode()
     def complete(self, batch: Tensor, known: Tensor, *, seed: int = 0, temperature: float = 1.0) -> Tensor:
@@ -220,7 +234,12 @@ class Encoder:
         if not temperature >= 0:
             raise EncoderError(f"temperature must be at least 0, not {temperature}")
         x, noise = self._to_float(batch), torch.Generator().manual_seed(seed)
-        return self.model.complete(x, known, noise, temperature=temperature).float().cpu()
+        model = self.model
+        starts = range(0, len(x), DRAWN_AT_ONCE)
+        parts = [
+            model.complete(x[first : first + DRAWN_AT_ONCE], known, noise, temperature=temperature) for first in starts
+        ]
+        return torch.cat(parts).float().cpu()
 
     def files(self) -> dict[str, bytes]:
         """The contents of the encoder directory by name."""

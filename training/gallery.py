@@ -31,6 +31,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from training.encoder import CompletingModel, Encoder, SamplingModel
+from training.errors import EncoderError
 from training.files import publish_file
 from training.models.gaussian import kl_to_standard_normal
 from training.models.protocols import VariationalModel
@@ -147,6 +148,8 @@ def completion_rows(
         images: `(N, C, S, S)` uint8.
         keep: share of the rows that is kept, from the top.
     """
+    if not 0.0 <= keep <= 1.0:
+        raise EncoderError(f"keep must be between 0 and 1, not {keep}")
     size = images.shape[-1]
     known = torch.zeros(size, size, dtype=torch.bool)
     known[: round(keep * size)] = True

@@ -189,18 +189,34 @@ def _fit_by_gradient(model: torch.nn.Module, recipe: Recipe, prepared: Prepared,
     run = _run_lightning(model, recipe, prepared, place, "")
     shipped, config = model.eval().finish(_in_order(prepared.training, prepared.views)())  # type: ignore[operator]
     if getattr(config, "prior", None) == "pixel-cnn":
-        run["prior"] = _run_lightning(CodeMaps(shipped), recipe.for_prior(), prepared, place, "prior")
+        second = recipe.for_prior()
+        views = ViewMaker(second, prepared.views.bank if second.backgrounds is not None else None)
+        run["prior"] = _run_lightning(CodeMaps(shipped), second, prepared._replace(views=views), place, "prior")
     return Finished(shipped.eval(), config, run)
 
 
 def _run_lightning(
     model: torch.nn.Module, recipe: Recipe, prepared: Prepared, place: _Place, part: str
 ) -> dict[str, Any]:
-    """Lightning's part: fit, and go back to the best epoch. What the run was is returned.
+    """Lightning's part: fit, and go back to the best epoch. What the run was is returned, and kept: a fit that is
+    finished is not gone on with.
 
     Args:
         part: names the folders of a fit that is one of several.
     """
+    finished = place.out / "checkpoints" / part / "finished.json"
+    if not finished.exists():
+        run = _fit_to_the_end(model, recipe, prepared, place, part)
+        publish_file(finished, (json.dumps(run, indent=2) + "\n").encode())
+    best = torch.load(finished.parent / "best.ckpt", map_location="cpu", weights_only=True)
+    model.cpu().load_state_dict(_weights_of_model(best["state_dict"]))
+    run = json.loads(finished.read_text(encoding="utf-8"))
+    return {**run, "best_epoch": int(best["epoch"]) + 1}
+
+
+def _fit_to_the_end(
+    model: torch.nn.Module, recipe: Recipe, prepared: Prepared, place: _Place, part: str
+) -> dict[str, Any]:
     module = Fitting(model, recipe, prepared.training, prepared.held_out, prepared.views)
     checkpoints = place.out / "checkpoints" / part
     last = checkpoints / "last.ckpt"
@@ -209,14 +225,11 @@ def _run_lightning(
         started = time.monotonic()
         trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
         seconds = time.monotonic() - started
-    best = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
-    model.cpu().load_state_dict(_weights_of_model(best["state_dict"]))
     return {
         "resumed_from_epoch": module.first_epoch,
         "fit_seconds": round(seconds, 1),
         "images_per_second": round(module.images_seen / seconds, 1),
         "epochs": trainer.current_epoch,
-        "best_epoch": int(best["epoch"]) + 1,
         "stopped_by": _stopped_by(trainer),
         "device": str(trainer.strategy.root_device.type),
         "precision": place.precision,
@@ -229,16 +242,10 @@ def _weights_of_model(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _trainer(recipe: Recipe, held_out: Tensor, place: _Place, folder: Path, board: str) -> Trainer:
-    checkpoints = ModelCheckpoint(
-        dirpath=folder,
-        filename="best",
-        monitor="val/objective",
-        mode="min",
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    callbacks: list[Callback] = [checkpoints, Pictures(place.out / "pictures", held_out, recipe.pictures_every)]
+    kept: dict[str, Any] = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = ModelCheckpoint(filename="best", monitor="val/objective", mode="min", **kept)
+    last = ModelCheckpoint(filename="last", **kept)  # `save_last` of the other follows only when there is a better one
+    callbacks: list[Callback] = [best, last, Pictures(place.out / "pictures", held_out, recipe.pictures_every)]
     if recipe.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=recipe.ema))
     if recipe.patience is not None:

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,14 @@ from service.cli import main
 from tests.conftest import write_photos
 from training.data.dataset import load_dataset
 from training.data.sources import read_images
-from training.encoder import load_encoder
+from training.encoder import Encoder, load_encoder
+from training.errors import EncoderError
 from training.loop import train
+from training.models.code_prior import CodeMaps, PixelPrior
+from training.models.made import Made, MadeConfig
+from training.models.pixel_cnn import PixelCnn, PixelCnnConfig
+from training.models.vq_vae import VqVae
+from training.preprocessing import Preprocessing
 from training.recipes import load_recipe
 
 TINY = ["preprocessing.size=16", "batch_size=16", "epochs=2", "patience=null", "optimiser.warmup_steps=2"]
@@ -136,7 +143,8 @@ def test_likelihood_says_that_a_bound_is_one(photos: Path, run: Any) -> None:
 
 VQ = [
     *TINY, "model.widths=[8, 8]", "model.decoder_widths=[8, 8]", "model.codes=8", "model.code_dim=4", "model.pool=2",
-    "model.search_dim=8", "model.prior_width=8", "model.prior_layers=1", "prior.epochs=30", "prior.patience=null",
+    "model.search_dim=8", "model.prior_width=8", "model.prior_layers=1", "prior.epochs=80",
+    "prior.patience=null", "prior.optimiser.warmup_steps=2",
 ]  # fmt: skip
 
 
@@ -150,7 +158,7 @@ def test_a_prior_is_fitted_after_all_else_and_changes_nothing_of_it(photos: Path
     pixels = torch.from_numpy(load_dataset(images, plain.preprocessing).images)
     torch.testing.assert_close(learnt.encode(pixels), plain.encode(pixels), atol=1e-4, rtol=0)
     torch.testing.assert_close(learnt.reconstruct(pixels), plain.reconstruct(pixels), atol=1e-4, rtol=0)
-    assert learnt.card["run"]["prior"]["epochs"] == 30 and "prior" not in plain.card["run"]
+    assert learnt.card["run"]["prior"]["epochs"] == 80 and "prior" not in plain.card["run"]
     codes = learnt.model.codes(pixels.float() / 255.0)
     with torch.no_grad():
         assert float(learnt.model.log_prior(codes).mean()) > float(plain.model.log_prior(codes).mean())
@@ -172,16 +180,65 @@ def test_a_run_that_was_killed_while_its_prior_was_fitted_goes_on(photos: Path, 
     def stop(*_: object) -> None:
         nonlocal stopped
         stopped += 1
-        if stopped == 7:
+        if stopped == 70:
             raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
-        from training.models.code_prior import CodeMaps
-
         learn = CodeMaps.loss
         patch.setattr(CodeMaps, "loss", lambda self, batch, step: (stop(), learn(self, batch, step))[1])
         with pytest.raises(Stop):
             train(recipe, images, out, device="cpu", progress=False)
     assert not (out / "encoder.json").exists()
-    again = load_encoder(train(recipe, images, out, resume=True, device="cpu", progress=False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VqVae, "loss", lambda *_: pytest.fail("the autoencoder is trained again"))
+        again = load_encoder(train(recipe, images, out, resume=True, device="cpu", progress=False))
     assert again.encoder_id == whole.encoder_id
+    assert again.card["run"]["prior"]["resumed_from_epoch"] > 0
+    assert again.card["run"]["epochs"] == whole.card["run"]["epochs"] == 2
+
+
+def test_a_prior_learns_codes_of_photos_as_they_are() -> None:
+    """Nothing is hidden from it, and backgrounds are replaced only where their number is its label."""
+    robust = ["augment.erase=0.5", "backgrounds.probability=0.9", "objective.clean_target=true"]
+    second = load_recipe("vq-vae", robust).for_prior()
+    assert (second.augment.erase, second.backgrounds, second.objective.clean_target) == (0.0, None, False)
+    told = load_recipe("vq-vae", [*robust, "objective.condition=background"]).for_prior()
+    assert told.backgrounds is not None and told.objective.condition == "background"
+
+
+def test_the_smallest_map_of_codes_has_a_prior_too() -> None:
+    torch.manual_seed(0)
+    prior = PixelPrior(4, 1, width=4, layers=1)
+    codes = prior.sample(50, torch.Generator().manual_seed(0))
+    assert codes.shape == (50, 1, 1) and len(codes.unique()) > 1
+    every = torch.arange(4).reshape(4, 1, 1)
+    assert float(prior.log_prob(every).exp().sum().detach()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_likelihood_of_binary_images_is_not_asked_for_greys() -> None:
+    torch.manual_seed(0)
+    model = Made(MadeConfig(size=8, hidden=(20,)))
+    encoder = Encoder(model, family="made", config=asdict(model.config), preprocessing=Preprocessing(8, 1))
+    assert encoder.log_likelihood(torch.ones(1, 1, 8, 8)).exact
+    with pytest.raises(EncoderError, match="give images without greys"):
+        encoder.log_likelihood(torch.full((1, 1, 8, 8), 0.5))
+
+
+def test_many_labels_are_summed_over_only_in_part_and_said_to_be() -> None:
+    torch.manual_seed(0)
+    config = PixelCnnConfig(size=8, width=4, kernel=3, dilations=(), head=4, pool=2, classes=40, likelihood="bernoulli")
+    x = torch.rand(2, 3, 8, 8).round()
+    assert not PixelCnn(config).log_likelihood(x).exact
+    assert PixelCnn(replace(config, classes=30)).log_likelihood(x).exact
+
+
+def test_large_counts_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = PixelCnn(PixelCnnConfig(size=8, width=4, kernel=3, dilations=(), head=4, pool=2, likelihood="bernoulli"))
+    encoder = Encoder(model, family="pixel-cnn", config=asdict(model.config), preprocessing=Preprocessing(8))
+    monkeypatch.setattr("training.encoder.DRAWN_AT_ONCE", 3)
+    drawn = encoder.sample(7, seed=1)
+    assert drawn.shape == (7, 3, 8, 8) and len(drawn.flatten(1).unique(dim=0)) > 1
+    known = torch.zeros(8, 8, dtype=torch.bool)
+    known[:4] = True
+    assert torch.equal(encoder.complete(drawn, known)[:, :, :4], drawn[:, :, :4])

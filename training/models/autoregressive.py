@@ -4,8 +4,8 @@
 
 They have no latent and no decoder. What a network has seen by its last layer is the code that they are searched by; in
 networks over rasters (pixels a row after the other) it is averaged over the cells of a grid. With `classes` such a
-network is told the image's label; where none is given, it is told that there is none, and the likelihood is that of
-the mixture over the labels, each as often as in training.
+network is told the image's label, but of a share of the training images; where none is given, it is told that there is
+none, and the likelihood is that of the mixture over the labels, each as often as in training.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn.functional import avg_pool2d
 
 from training.distributions import PixelKind, build_distribution
 from training.encoder import Likelihood
-from training.models.checks import check_at_least, check_choice, check_image, check_search
+from training.models.checks import check_at_least, check_choice, check_image, check_search, check_share
 from training.models.labels import Labels
 from training.models.protocols import Batch, Loss
 from training.models.raster import Drawing, RasterNetwork, see
@@ -112,7 +112,7 @@ class Autoregressive(nn.Module):
         judged = self.judge(target, batch.label)
         nats = judged.nats if batch.weight is None else judged.nats * batch.weight[:, 0]
         mean = nats.sum(dim=(1, 2)).mean()
-        is_own = batch.x is batch.target and batch.weight is None
+        is_own = batch.x is batch.target and batch.weight is None and batch.label is None
         return Loss(-mean, {"log_likelihood": mean.detach()}, judged.code if is_own else self.latent(batch.x))
 
     @torch.no_grad()
@@ -134,17 +134,20 @@ class RasterConfig(AutoregressiveConfig):
     Args:
         width: features at each pixel, at least as many as channels.
         classes: labels that condition the network; None has no condition.
+        label_dropout: share of the training images whose label is kept from it.
         pool: cells along each side of the grid in which features are averaged; divides `size`.
     """
 
     width: int = 32
     classes: int | None = None
+    label_dropout: float = 0.1
     pool: int = 4
 
     def __post_init__(self) -> None:
         check_at_least("width", self.width, self.channels)
         if self.classes is not None:
             check_at_least("classes", self.classes, 2)
+        check_share("label_dropout", self.label_dropout)
         check_at_least("pool", self.pool, 1)
         if self.size % self.pool:
             raise ValueError(f"pool must divide size ({self.size}), not be {self.pool}")
@@ -168,7 +171,8 @@ class RasterModel(Autoregressive):
         self.distribution = build_distribution(config.likelihood, config.channels, config.mixtures)
 
     def judge(self, x: Tensor, label: Tensor | None = None) -> Judged:
-        seen = see(self.network, to_input(x), self.labels.told(label, len(x)))
+        dropout = self.config.label_dropout if self.training else 0.0
+        seen = see(self.network, to_input(x), self.labels.told(label, len(x), dropout=dropout))
         return Judged(self.distribution.log_prob(x, seen.parameters.to(x.dtype)), self._pool(seen.features).to(x.dtype))
 
     def latent(self, x: Tensor) -> Tensor:
@@ -182,7 +186,7 @@ class RasterModel(Autoregressive):
             parameters = see(self.network, seen, told).parameters.to(x.dtype)
             return self.distribution.log_prob(x, parameters).sum(dim=(1, 2))
 
-        return Likelihood(self.labels.mixed(nats, None, len(x)), exact=True)
+        return Likelihood(self.labels.mixed(nats, None, len(x)), exact=self.labels.sums_all)
 
     def sample(
         self,

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, pad
 
+LEAST_MARGIN = 4  # around images of a few pixels, whose first convolution may reach beyond their side
+
 
 class CausalConv2d(nn.Conv2d):
     """A convolution with the padding of raster order, and perhaps a mask.
@@ -115,7 +117,7 @@ class Cursor:
 
     def __init__(self, image: Tensor) -> None:
         self._shape = image.shape
-        self._margin = max(image.shape[2:])
+        self._margin = max(*image.shape[2:], LEAST_MARGIN)
         margin = self._margin
         self._image = pad(image, (margin, margin, margin, 0))
         self._given: dict[CausalConv2d, Tensor] = {}

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+SUMMED = 32  # labels that are summed over at most
+
 
 class Labels(nn.Module):
     """How often each of so many labels was in training; without labels it has nothing to say.
@@ -38,21 +40,36 @@ class Labels(nn.Module):
             label = torch.multinomial(self.share.cpu(), count, replacement=True, generator=generator)
         return self.told(label, count)
 
-    def told(self, label: Tensor | None, count: int) -> Tensor | None:
-        """What a network is told `(count, classes, 1, 1)`: one-hot, or zeros where no label is given."""
+    def told(self, label: Tensor | None, count: int, *, dropout: float = 0.0) -> Tensor | None:
+        """What a network is told `(count, classes, 1, 1)`: one-hot, or zeros where no label is given.
+
+        Args:
+            dropout: share of the labels that are kept from it all the same, so that it learns to do without.
+        """
         if self.classes is None:
             return None
         if label is None:
             return self.share.new_zeros(count, self.classes, 1, 1)
-        return one_hot(label.to(self.share.device), self.classes).to(self.share)[:, :, None, None]
+        given = one_hot(label.to(self.share.device), self.classes).to(self.share)
+        if dropout > 0:
+            given = given * (torch.rand(len(given), 1, device=given.device) >= dropout)
+        return given[:, :, None, None]
 
     def mixed(self, nats: Callable[[Tensor | None], Tensor], label: Tensor | None, count: int) -> Tensor:
         """Nats `(count,)` given labels `(count,)`; without them, of the mixture over all, weighed by their shares.
+
+        Of many labels the most frequent are summed over alone, which makes it a lower bound (`sums_all`).
 
         Args:
             nats: of what a network is told.
         """
         if self.classes is None or label is not None:
             return nats(self.told(label, count))
-        each = [nats(self.told(torch.full((count,), number), count)) for number in range(self.classes)]
-        return torch.logsumexp(torch.stack(each) + self.share.log()[:, None], dim=0)
+        shares, numbers = self.share.topk(min(SUMMED, self.classes))
+        each = [nats(self.told(number.expand(count), count)) for number in numbers]
+        return torch.logsumexp(torch.stack(each) + shares.log()[:, None], dim=0)
+
+    @property
+    def sums_all(self) -> bool:
+        """Whether `mixed` leaves no label out."""
+        return self.classes is None or self.classes <= SUMMED

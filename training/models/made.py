@@ -10,7 +10,8 @@ so that output d is given inputs before d alone. With `masks` above 1 the number
 are drawn anew, going through so many of them (algorithm 1); the model is then the mixture of all (section 4).
 
 Differs from the paper: values need not be binary (one of `training.distributions` for each); hidden units' numbers are
-spread evenly and shuffled, which leaves no number out; the mixture is of the images' probabilities.
+spread evenly and shuffled, which leaves no number out where there are units enough; the mixture is of the images'
+probabilities.
 """
 
 from __future__ import annotations
@@ -85,8 +86,6 @@ class Made(Autoregressive):
         torch.Size([2])
     """
 
-    order: Tensor
-
     def __init__(self, config: MadeConfig) -> None:
         super().__init__(config)
         self.values = config.channels * config.size**2
@@ -98,7 +97,7 @@ class Made(Autoregressive):
         self.direct = MaskedLinear(self.values, outputs) if config.direct else None
         if self.direct is not None:
             nn.init.zeros_(self.direct.weight)
-        self.register_buffer("order", torch.arange(self.values), persistent=False)
+        self.order = torch.arange(self.values)  # no buffer: moving averages would blend it
         self._draw_masks(0)
 
     def use_masks(self, number: int) -> None:
@@ -115,7 +114,7 @@ class Made(Autoregressive):
         config, generator = self.config, torch.Generator().manual_seed(number)
         places = torch.arange(1, self.values + 1)
         order = places[torch.randperm(self.values, generator=generator)] if config.random_order else places
-        self.order.copy_(torch.argsort(order))
+        self.order = torch.argsort(order)
         before = order
         for layer, units in zip(self.layers, config.hidden, strict=True):
             numbers = spread_numbers(units, self.values, generator)

@@ -6,7 +6,7 @@ With input-to-state K_is (masked) and state-to-state K_ss, equation 3:
 * `row` (section 3.1): h', c' are the row above; K_ss spans three pixels of it, so a pixel sees a triangle above it.
 * `diagonal` (section 3.2): rows are shifted by one more pixel each, and the state runs over the columns of that, from
   the pixel on the left and the one above; once from the left and once from the right, whose states are moved down by a
-  row. A pixel sees all that comes before it, and a diagonal is computed at once.
+  row. A pixel sees all that comes before it but the end of the row above, and a diagonal is computed at once.
 One convolution of mask A stands before the layers; each layer adds to its input (section 3.3).
 
 Differs from the paper: the image has a plane of ones besides, and the head is smaller.

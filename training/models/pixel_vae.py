@@ -89,6 +89,10 @@ class PixelVae(Vae):
             groups=config.channels if self.distribution.grouped else 0, condition=config.map_width,
         )  # fmt: skip
 
+    def numbers_to_decode(self, x: Tensor) -> int:
+        at_a_pixel: int = max(self.distribution.parameters, 4 * self.config.pixel_width)
+        return x[:, 0].numel() * at_a_pixel
+
     def decode(self, latent: Tensor) -> Tensor:
         """Images `(B, C, S, S)` in [0, 1] of latents: each pixel's most probable value, given those before it."""
         return self._draw(latent, None, 0.0)

@@ -181,12 +181,16 @@ class Vae(nn.Module):
             samples: K, any number; a bounded number of values is decoded at once.
         """
         q = self.posterior(batch.x, batch.label)
-        at_once = max(1, VALUES_AT_ONCE // batch.x.numel())
+        at_once = max(1, VALUES_AT_ONCE // self.numbers_to_decode(batch.x))
         weights = []
         for first in range(0, samples, at_once):
             z = draw(q, min(at_once, samples - first), generator)
             weights.append(self._log_p(batch, z) + log_standard_normal(z) - log_density(z, q))
         return torch.logsumexp(torch.cat(weights), dim=0) - math.log(samples)
+
+    def numbers_to_decode(self, x: Tensor) -> int:
+        """How many numbers the likelihood of images takes for one sample of their latents."""
+        return x.numel()
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
         """The importance-weighted bound with 16 samples, always the same ones."""

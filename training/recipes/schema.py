@@ -145,7 +145,9 @@ class Recipe(Section):
         "float32", description="how weights are stored; float16 halves the file and rounds them to three digits"
     )
     deterministic: bool = Field(False, description="equal weights from equal runs on one machine, at some cost")
-    max_minutes: float | None = Field(None, gt=0, description="stop cleanly after so many minutes of fitting")
+    max_minutes: float | None = Field(
+        None, gt=0, description="stop cleanly after so many minutes of fitting; a prior's fit has as many again"
+    )
     pictures_every: int = Field(10, ge=1, description="epochs between reconstructions and samples as pictures")
     optimiser: Optimiser = Optimiser()
     augment: Augment = Augment()
@@ -157,8 +159,11 @@ class Recipe(Section):
     prior: PriorFit = PriorFit()
 
     def for_prior(self) -> Recipe:
-        """The recipe that the prior over codes is fitted by: on whole photos, with nothing asked of latents."""
-        fit = self.prior
+        """The recipe that the prior over codes is fitted by: on whole photos, with nothing asked of latents.
+
+        Backgrounds are replaced only where their number is what conditions the model.
+        """
+        fit, is_on_backgrounds = self.prior, self.objective.condition == "background"
         return self.model_copy(
             update={
                 "epochs": fit.epochs,
@@ -166,6 +171,8 @@ class Recipe(Section):
                 "ema": fit.ema,
                 "optimiser": fit.optimiser,
                 "objective": Objective(condition=self.objective.condition),
+                "augment": self.augment.model_copy(update={"erase": 0.0}),
+                "backgrounds": self.backgrounds if is_on_backgrounds else None,
                 "pictures_every": fit.epochs + 1,
             }
         )

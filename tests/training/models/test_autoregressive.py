@@ -96,6 +96,7 @@ def test_a_diagonal_bilstm_sees_all_before_but_the_end_of_the_row_above() -> Non
     """The state from the right, a row lower, has seen what comes before the last pixel of its row, not that pixel."""
     seen, before = sees_ever(build("diagonal bilstm")), allowed(build("diagonal bilstm"))
     missing = torch.nonzero(before & ~seen)
+    assert len(missing) > 0
     rows, columns = missing[:, 1] // 3 // SIDE, missing[:, 1] // 3 % SIDE
     assert bool((columns == SIDE - 1).all()) and bool((rows == missing[:, 0] // 3 // SIDE - 1).all())
 

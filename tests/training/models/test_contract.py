@@ -100,7 +100,13 @@ OTHER_CODES: dict[str, Any] = {
     "classes": (3, {"prior": "pixel-cnn"}),
 }
 OTHER_DENSITY: dict[str, Any] = {**OTHER_SEARCH, "size": 8, "channels": 1, "likelihood": "bernoulli", "mixtures": 3}
-OTHER_RASTER: dict[str, Any] = {**OTHER_DENSITY, "width": 8, "classes": 3, "pool": 4}
+OTHER_RASTER: dict[str, Any] = {
+    **OTHER_DENSITY,
+    "width": 8,
+    "classes": 3,
+    "label_dropout": (1.0, {"classes": 3}),
+    "pool": 4,
+}
 OTHER: dict[str, dict[str, Any]] = {
     "ae": {**OTHER_NETWORK, **OTHER_SEARCH, "latent_dim": 4, "noise": 0.3},
     "beta-vae": OTHER_VAE,
