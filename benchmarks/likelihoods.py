@@ -31,18 +31,26 @@ DIGITS = [
     "preprocessing.size=28", "preprocessing.channels=1", "model.likelihood=bernoulli", "augment.flip=false",
     "validation=0.02", "batch_size=50", "patience=null", "optimiser.lr=6e-3", "optimiser.final_lr=0.02",
 ]  # fmt: skip
-GREY = ["preprocessing.size=28", "preprocessing.channels=1", "validation=0.02", "batch_size=50", "patience=null"]
+GREY = [
+    "preprocessing.size=28",
+    "preprocessing.channels=1",
+    "validation=0.02",
+    "batch_size=50",
+    "patience=null",
+    "ema=0.99",
+]
 MNIST: dict[str, tuple[str, list[str]]] = {
     "made": ("made-mnist", []),
     "pixel-cnn-plain": (
         "pixel-cnn", [*DIGITS, "model.architecture=plain", "model.width=32", "model.dilations=[1,1,1,1,1,1]",
-                      "model.head=32", "epochs=3"],
+                      "model.head=32", "epochs=3", "ema=0.99"],
     ),
     "pixel-cnn": (
         "pixel-cnn", [*DIGITS, "model.width=16", "model.dilations=[1,1,1,1,1,1]", "model.head=32", "epochs=3"],
     ),
     "row-lstm": (
-        "pixel-rnn", [*DIGITS, "model.recurrence=row", "model.width=32", "model.layers=3", "model.head=32", "epochs=1"],
+        "pixel-rnn", [*DIGITS, "model.recurrence=row", "model.width=32", "model.layers=3", "model.head=32", "epochs=1",
+                      "ema=0.99"],
     ),
     "diagonal-bilstm": (
         "pixel-rnn", [*DIGITS, "model.width=32", "model.layers=1", "model.head=32", "epochs=3"],
@@ -50,21 +58,21 @@ MNIST: dict[str, tuple[str, list[str]]] = {
     "pixel-vae": (
         "pixel-vae", [*DIGITS, "model.widths=[32,64]", "model.decoder_widths=[64,32]", "model.latent_dim=32",
                       "model.receptive_field=17", "model.map_width=16", "model.pixel_width=16", "model.head=32",
-                      "model.free_bits=0", "augment.crop=1.0", "epochs=2", "model.warmup_steps=600"],
+                      "model.free_bits=0", "augment.crop=1.0", "epochs=2", "ema=0.99", "model.warmup_steps=600"],
     ),
 }  # fmt: skip
 FASHION: dict[str, tuple[str, list[str]]] = {
     "pixel-cnn": (
         "pixel-cnn",
-        [*GREY, "model.width=16", "model.dilations=[1,1,1,1]", "model.head=48", "epochs=1", "max_minutes=6"],
+        [*GREY, "model.width=16", "model.dilations=[1,1,1,1]", "model.head=48", "epochs=1", "max_minutes=5"],
     ),
-    "pixel-cnn++": ("pixel-cnn++", [*GREY, "model.width=16", "model.mixtures=5", "epochs=1", "max_minutes=6"]),
+    "pixel-cnn++": ("pixel-cnn++", [*GREY, "model.width=16", "model.mixtures=5", "epochs=1", "max_minutes=5"]),
 }
 CLOTHING: dict[str, tuple[str, list[str]]] = {
     "pixel-cnn": ("pixel-cnn", ["model.width=24", "model.dilations=[1,1,1,1]", "model.head=48", "epochs=100",
-                                "max_minutes=6", "batch_size=16"]),
-    "pixel-cnn++": ("pixel-cnn++", ["model.width=24", "epochs=100", "max_minutes=6", "batch_size=16"]),
-    "multiscale": ("multiscale", ["epochs=100", "max_minutes=6", "batch_size=16"]),
+                                "max_minutes=5", "batch_size=16", "ema=0.98"]),
+    "pixel-cnn++": ("pixel-cnn++", ["model.width=24", "epochs=100", "max_minutes=5", "batch_size=16", "ema=0.98"]),
+    "multiscale": ("multiscale", ["epochs=100", "max_minutes=5", "batch_size=16"]),
 }  # fmt: skip
 SETS = {"mnist": MNIST, "fashion": FASHION, "clothing": CLOTHING}
 TEST = {"mnist": "test", "fashion": "test", "clothing": "validation"}

@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import ValidationError
 from torch import Tensor
 
+from training.averaging import MovingAverage
 from training.card import build_card
 from training.data.dataset import Dataset, load_dataset
 from training.data.decode import ImageLimits
@@ -247,7 +248,7 @@ def _trainer(recipe: Recipe, held_out: Tensor, place: _Place, folder: Path, boar
     last = ModelCheckpoint(filename="last", **kept)  # `save_last` of the other follows only when there is a better one
     callbacks: list[Callback] = [best, last, Pictures(place.out / "pictures", held_out, recipe.pictures_every)]
     if recipe.ema is not None:
-        callbacks.append(EMAWeightAveraging(decay=recipe.ema))
+        callbacks.append(MovingAverage(recipe.ema))
     if recipe.patience is not None:
         callbacks.append(EarlyStopping("val/objective", patience=recipe.patience, check_on_train_epoch_end=True))
     if recipe.max_minutes is not None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
+from training.averaging import moving_average
 from training.models.autoregressive import to_input
 from training.models.causal import Cursor, Everywhere
 from training.models.made import Made, MadeConfig, to_images, to_values
@@ -264,7 +265,7 @@ def test_every_step_of_a_made_has_the_next_set_of_masks() -> None:
 def test_a_moving_average_of_a_made_has_masks_that_belong_together() -> None:
     torch.manual_seed(0)
     made = Made(MadeConfig(size=8, hidden=(40,), masks=3)).train()
-    averaged = AveragedModel(made, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    averaged = AveragedModel(made, avg_fn=moving_average(0.9), use_buffers=True)
     x = torch.rand(2, 1, 8, 8).round()
     for step in range(5):
         made.loss(Batch(x, x), step)
