@@ -2,8 +2,8 @@
 
     w' <- d w' + (1 - d) w,   d = min(decay, (1 + n) / (10 + n)) at step n
 
-The decay rises to its value over the first steps, as TensorFlow's ExponentialMovingAverage has it (`num_updates`), so that
-a short run does not ship what it began with. Buffers of floating-point numbers are averaged as well (the statistics of
+The decay rises to its value over the first steps, as in TensorFlow's ExponentialMovingAverage (`num_updates`), so that
+a short run does not ship what it began with. Buffers of floating-point numbers are averaged too (the statistics of
 batch normalisation belong to the weights); all others are copied.
 """
 
