@@ -271,7 +271,7 @@ def test_a_likelihood_is_finite_and_repeatable(family: str) -> None:
     likelihood = encoder.log_likelihood(x)
     assert likelihood.nats.shape == (4,) and bool(torch.isfinite(likelihood.nats).all())
     assert torch.equal(likelihood.nats, encoder.log_likelihood(x).nats)
-    assert likelihood.exact == (family in DENSITIES or family == "pca")
+    assert likelihood.exact == (family in DENSITIES)
 
 
 @pytest.mark.parametrize("family", [name for name in JUDGING if name not in PIXELWISE])
