@@ -139,12 +139,12 @@ def _read(encoder: Encoder, source: Path, limit: int | None) -> _Found:
     import torch
 
     from training.data.dataset import load_dataset
-    from training.data.sources import SourceImage, SourceProblem, read_all
+    from training.data.sources import MANIFESTS, SourceImage, SourceProblem, read_images
 
-    if source.is_file() and source.suffix.lower() not in (".csv", ".jsonl", ".parquet"):
+    if source.is_file() and source.suffix.lower() not in MANIFESTS:
         images, problems = [SourceImage(source.name, source)], list[SourceProblem]()
     else:
-        images, problems = read_all([source])
+        images, problems = read_images(source)
     dataset = load_dataset(images[:limit], encoder.preprocessing, progress=limit is None)
     rejected = [{"where": problem.where, "reason": problem.reason} for problem in problems]
     rejected += [{"where": where, "reason": reason} for where, reason in dataset.skipped]

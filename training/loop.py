@@ -207,12 +207,11 @@ def _run_lightning(
     """
     finished = place.out / "checkpoints" / part / "finished.json"
     if not finished.exists():
-        run = _fit_to_the_end(model, recipe, prepared, place, part)
-        publish_file(finished, (json.dumps(run, indent=2) + "\n").encode())
+        ended = _fit_to_the_end(model, recipe, prepared, place, part)
+        publish_file(finished, (json.dumps(ended, indent=2) + "\n").encode())
     best = torch.load(finished.parent / "best.ckpt", map_location="cpu", weights_only=True)
     model.cpu().load_state_dict(_weights_of_model(best["state_dict"]))
-    run = json.loads(finished.read_text(encoding="utf-8"))
-    return {**run, "best_epoch": int(best["epoch"]) + 1}
+    return {**json.loads(finished.read_text(encoding="utf-8")), "best_epoch": int(best["epoch"]) + 1}
 
 
 def _fit_to_the_end(

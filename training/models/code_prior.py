@@ -73,7 +73,7 @@ class CodeMaps(nn.Module):
     """The maps that a fitted VQ model gives images, as what its prior is fitted to; all else of it stays as it is.
 
     Args:
-        model: with `codes`, `log_prior` and `latent`; its modules named `pixel_prior...` learn.
+        model: with `codes`, `log_prior` and `describe`; its modules named `pixel_prior...` learn.
     """
 
     def __init__(self, model: Any) -> None:
@@ -89,15 +89,17 @@ class CodeMaps(nn.Module):
         return self
 
     def latent(self, x: Tensor) -> Tensor:
-        latent: Tensor = self.model.latent(x)
-        return latent
+        """What the search vector is made of, of the codes of images."""
+        described: Tensor = self.model.describe(self.model.codes(x))
+        return described
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """Minus the log-probability of the codes of `batch.x`, nats per image."""
         with torch.no_grad():
-            codes, latent = self.model.codes(batch.x), self.model.latent(batch.x)
+            codes = self.model.codes(batch.x)
+            described = self.model.describe(codes)
         nats = self.model.log_prior(codes, batch.label).mean()
-        return Loss(-nats, {"log_prior": nats.detach()}, latent)
+        return Loss(-nats, {"log_prior": nats.detach()}, described)
 
     def finish(self, batches: Iterable[Batch]) -> tuple[Any, Any]:
         """The model with its prior as it is now."""
