@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 ImageStatus = Literal["ok", "rejected"]
 GenerationStatus = Literal["active", "retired", "removed"]
+RetrainStatus = Literal["running", "promoted", "refused", "abandoned"]
 ChangeKind = Literal["added", "updated", "described", "deleted", "rejected"]
 
 
@@ -89,6 +90,20 @@ class RejectRecord:
     image: str | None
     place: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainRecord:
+    """A run of `nitamono retrain`: what was asked for, and what was decided on which figures."""
+
+    collection: str
+    number: int
+    status: RetrainStatus
+    plan: dict[str, Any]
+    decision: dict[str, Any] | None
+    generation: int | None
+    created_at: datetime
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

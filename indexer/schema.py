@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-REVISION = "0001"  # the newest file in alembic/versions, so that opening an up-to-date database needs no alembic
+REVISION = "0002"  # the newest file in alembic/versions, so that opening an up-to-date database needs no alembic
 
 metadata = MetaData(
     naming_convention={
@@ -144,6 +144,41 @@ changes = Table(
     Column("live", Boolean, nullable=False),
     Index("ix_changes_collection_id_id", "collection_id", "id"),
     sqlite_autoincrement=True,
+)
+
+retrains = Table(
+    "retrains",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("collection_id", ForeignKey("collections.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("plan", Json, nullable=False),
+    Column("decision", Json),
+    Column("generation", Integer),
+    Column("created_at", Time, nullable=False),
+    Column("ended_at", Time),
+    UniqueConstraint("collection_id", "number"),
+)
+
+calibrations = Table(
+    "calibrations",
+    metadata,
+    Column("collection_id", ForeignKey("collections.id"), primary_key=True),
+    Column("encoder_id", ForeignKey("encoders.encoder_id"), primary_key=True),
+    Column("content", Json, nullable=False),
+    Column("created_at", Time, nullable=False),
+)
+
+recent_queries = Table(
+    "recent_queries",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("collection_id", ForeignKey("collections.id"), nullable=False),
+    Column("encoder_id", ForeignKey("encoders.encoder_id"), nullable=False),
+    Column("vector", LargeBinary, nullable=False),
+    Column("at", Time, nullable=False),
+    Index("ix_recent_queries_collection_id_encoder_id", "collection_id", "encoder_id"),
 )
 
 api_keys = Table(
