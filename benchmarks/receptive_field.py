@@ -60,7 +60,7 @@ def swap_figures(name: str, made: SwapSet, path: Path) -> dict[str, Any]:
         Photos(embed([picture for _, picture in pictures]), [item for item, _ in pictures])
         for pictures in (made.gallery, made.clean, made.swapped)
     ]
-    figure = swap_test(*sets, metric, seed=SEED)["recall@1"].to_json()
+    figure = swap_test(*sets, metric, seed=SEED).figures["recall@1"].to_json()
     return {f"{name} {part}": figure[part] for part in ("clean", "swapped", "retention")}
 
 

@@ -28,18 +28,25 @@ from indexer.records import (
     ImageWrite,
     ItemRecord,
     ItemSummary,
+    PhotoRecord,
     RejectRecord,
+    RetrainRecord,
+    RetrainStatus,
     SearchState,
+    StoredPhoto,
 )
 from indexer.schema import (
     api_keys,
+    calibrations,
     changes,
     collections,
     encoders,
     generations,
     images,
     items,
+    recent_queries,
     rejects,
+    retrains,
     vectors,
 )
 
@@ -317,14 +324,20 @@ class Catalogue:
 
     def images_without_vectors(self, collection_id: int, encoder_id: str) -> list[tuple[str, str]]:
         """(item_id, uri) of the images that could be searched but for a vector by this encoder."""
+        query = _images_without_vectors(collection_id, encoder_id, items.c.item_id, images.c.uri)
+        with self.read() as connection:
+            return [(item_id, uri) for item_id, uri in connection.execute(query.order_by(images.c.id))]
+
+    def photos(self, collection_id: int) -> list[PhotoRecord]:
+        """Every searchable photo with its item's attributes, in order of item_id."""
         query = (
-            select(items.c.item_id, images.c.uri)
-            .select_from(images.join(items).outerjoin(vectors, _current_vector(encoder_id)))
-            .where(items.c.collection_id == collection_id, images.c.status == "ok", vectors.c.image_id.is_(None))
-            .order_by(images.c.id)
+            select(items.c.item_id, images.c.uri, images.c.sha256, images.c.mask_uri, items.c.attributes)
+            .select_from(images.join(items))
+            .where(items.c.collection_id == collection_id, images.c.status == "ok")
+            .order_by(items.c.item_id, images.c.id)
         )
         with self.read() as connection:
-            return [(item_id, uri) for item_id, uri in connection.execute(query)]
+            return [PhotoRecord(*row) for row in connection.execute(query)]
 
     # Rejects
 
@@ -380,6 +393,18 @@ class Catalogue:
             rows = [row for chunk in _chunks(pks) for row in connection.execute(query.where(items.c.id.in_(chunk)))]
         return [(pk, image_id, vector) for image_id, pk, _, vector in rows]
 
+    def stored_photos(self, collection_id: int, encoder_id: str) -> list[StoredPhoto]:
+        """Every searchable photo with its vector by one encoder, in order of image_id."""
+        query = (
+            select(items.c.id, items.c.item_id, items.c.created_at, images.c.uri, images.c.sha256, vectors.c.vector)
+            .select_from(images.join(items).join(vectors, _current_vector(encoder_id)))
+            .where(items.c.collection_id == collection_id, images.c.status == "ok")
+            .order_by(images.c.id)
+        )
+        with self.read() as connection:
+            rows = connection.execution_options(yield_per=10_000).execute(query)
+            return [StoredPhoto(pk, item_id, _utc(at), *rest) for pk, item_id, at, *rest in rows]
+
     @contextmanager
     def vector_snapshot(
         self, collection_id: int, encoder_id: str
@@ -395,6 +420,9 @@ class Catalogue:
     def search_state(self, collection: str) -> SearchState:
         last = select(func.max(changes.c.id)).where(changes.c.collection_id == collections.c.id)
         active = (generations.c.collection_id == collections.c.id) & (generations.c.status == "active")
+        calibrated = (calibrations.c.collection_id == collections.c.id) & (
+            calibrations.c.encoder_id == generations.c.encoder_id
+        )
         query = (
             select(
                 collections.c.id,
@@ -402,8 +430,9 @@ class Catalogue:
                 generations.c.encoder_id,
                 func.coalesce(generations.c.watermark, 0),
                 func.coalesce(last.scalar_subquery(), 0),
+                calibrations.c.created_at,
             )
-            .select_from(collections.outerjoin(generations, active))
+            .select_from(collections.outerjoin(generations, active).outerjoin(calibrations, calibrated))
             .where(collections.c.name == collection)
         )
         with self.read() as connection:
@@ -455,18 +484,32 @@ class Catalogue:
 
     def activate_generation(self, collection_id: int, number: int) -> None:
         """Make one generation the active one; the one that was is retired. One transaction."""
-        of_collection = generations.c.collection_id == collection_id
         with self.write() as connection:
             self._lock(connection, collection_id)
-            retire = of_collection & (generations.c.status == "active")
-            connection.execute(sa.update(generations).where(retire).values(status="retired"))
-            changed = connection.execute(
-                sa.update(generations)
-                .where(of_collection, generations.c.number == number, generations.c.status != "removed")
-                .values(status="active", activated_at=_now())
-            )
-            if changed.rowcount != 1:
-                raise NotFoundError(f"no generation {number} to activate")
+            self._activate(connection, collection_id, number)
+
+    @staticmethod
+    def _activate(connection: Connection, collection_id: int, number: int) -> None:
+        of_collection = generations.c.collection_id == collection_id
+        retire = of_collection & (generations.c.status == "active")
+        connection.execute(sa.update(generations).where(retire).values(status="retired"))
+        changed = connection.execute(
+            sa.update(generations)
+            .where(of_collection, generations.c.number == number, generations.c.status != "removed")
+            .values(status="active", activated_at=_now())
+        )
+        if changed.rowcount != 1:
+            raise NotFoundError(f"no generation {number} to activate")
+
+    def activate_complete_generation(self, collection_id: int, number: int, encoder_id: str) -> bool:
+        """As `activate_generation`, but only where every searchable image has a vector by the generation's encoder."""
+        missing = _images_without_vectors(collection_id, encoder_id, images.c.id).limit(1)
+        with self.write() as connection:
+            self._lock(connection, collection_id)
+            if connection.execute(missing).first() is not None:
+                return False
+            self._activate(connection, collection_id, number)
+            return True
 
     def mark_generation_removed(self, collection_id: int, number: int) -> None:
         same = (generations.c.collection_id == collection_id) & (generations.c.number == number)
@@ -501,6 +544,94 @@ class Catalogue:
         return [
             replace(r, created_at=_utc(r.created_at), activated_at=_utc(r.activated_at) if r.activated_at else None)
             for r in found
+        ]
+
+    # Calibrations
+
+    def put_calibration(self, collection_id: int, encoder_id: str, content: Mapping[str, Any]) -> None:
+        """Store what is known of an encoder's scores in a collection, in place of what was."""
+        same = (calibrations.c.collection_id == collection_id) & (calibrations.c.encoder_id == encoder_id)
+        values = {"content": dict(content), "created_at": _now()}
+        with self.write() as connection:
+            self._lock(connection, collection_id)
+            if connection.execute(sa.update(calibrations).where(same).values(values)).rowcount == 0:
+                keys = {"collection_id": collection_id, "encoder_id": encoder_id}
+                connection.execute(sa.insert(calibrations).values(**keys, **values))
+
+    def calibration(self, collection_id: int, encoder_id: str) -> dict[str, Any] | None:
+        same = (calibrations.c.collection_id == collection_id) & (calibrations.c.encoder_id == encoder_id)
+        with self.read() as connection:
+            content = connection.scalar(select(calibrations.c.content).where(same))
+        return None if content is None else dict(content)
+
+    def image_files(self, image_ids: Iterable[int]) -> dict[int, tuple[str, str | None]]:
+        """URI and content sha256 of images."""
+        query = select(images.c.id, images.c.uri, images.c.sha256)
+        found: dict[int, tuple[str, str | None]] = {}
+        with self.read() as connection:
+            for chunk in _chunks(image_ids):
+                for image_id, uri, sha256 in connection.execute(query.where(images.c.id.in_(chunk))):
+                    found[image_id] = (uri, sha256)
+        return found
+
+    # Recent queries
+
+    def add_recent_queries(
+        self, collection_id: int, encoder_id: str, queries: Sequence[tuple[datetime, bytes]], *, keep: int
+    ) -> None:
+        """Store (when, float32 bytes) of queries, oldest first, and forget all but the newest `keep`."""
+        same = (recent_queries.c.collection_id == collection_id) & (recent_queries.c.encoder_id == encoder_id)
+        values = [
+            {"collection_id": collection_id, "encoder_id": encoder_id, "vector": vector, "at": at}
+            for at, vector in queries
+        ]
+        newest = select(recent_queries.c.id).where(same).order_by(recent_queries.c.id.desc())
+        with self.write() as connection:
+            connection.execute(sa.insert(recent_queries), values)
+            oldest = connection.scalar(newest.offset(keep - 1).limit(1))
+            if oldest is not None:
+                connection.execute(sa.delete(recent_queries).where(same, recent_queries.c.id < oldest))
+
+    def recent_queries(self, collection_id: int, encoder_id: str) -> list[tuple[datetime, bytes]]:
+        """(when, float32 bytes) of the queries that are kept of one encoder, newest first."""
+        same = (recent_queries.c.collection_id == collection_id) & (recent_queries.c.encoder_id == encoder_id)
+        query = select(recent_queries.c.at, recent_queries.c.vector).where(same).order_by(recent_queries.c.id.desc())
+        with self.read() as connection:
+            return [(_utc(at), vector) for at, vector in connection.execute(query)]
+
+    # Retrains
+
+    def add_retrain(self, collection_id: int, plan: Mapping[str, Any]) -> int:
+        """Record a retraining that begins; returns its number."""
+        highest = select(func.max(retrains.c.number)).where(retrains.c.collection_id == collection_id)
+        with self.write() as connection:
+            self._lock(connection, collection_id)
+            number = int(connection.scalar(highest) or 0) + 1
+            values = {"collection_id": collection_id, "number": number, "status": "running", "plan": dict(plan)}
+            connection.execute(sa.insert(retrains).values(**values, created_at=_now()))
+        return number
+
+    def decide_retrain(self, collection_id: int, number: int, decision: Mapping[str, Any]) -> None:
+        """Store what was decided and on which evidence."""
+        self._update_retrain(collection_id, number, {"decision": dict(decision)})
+
+    def end_retrain(self, collection_id: int, number: int, status: RetrainStatus, generation: int | None) -> None:
+        self._update_retrain(collection_id, number, {"status": status, "generation": generation, "ended_at": _now()})
+
+    def _update_retrain(self, collection_id: int, number: int, values: Mapping[str, Any]) -> None:
+        same = (retrains.c.collection_id == collection_id) & (retrains.c.number == number)
+        with self.write() as connection:
+            connection.execute(sa.update(retrains).where(same).values(values))
+
+    def retrains(self, collection: str) -> list[RetrainRecord]:
+        """A collection's retrainings, oldest first."""
+        names = ("number", "status", "plan", "decision", "generation", "created_at", "ended_at")
+        query = select(*(retrains.c[name] for name in names)).order_by(retrains.c.number)
+        query = query.where(retrains.c.collection_id == self.collection_id(collection))
+        with self.read() as connection:
+            found = [RetrainRecord(collection, *tuple[Any, ...](row)) for row in connection.execute(query)]
+        return [
+            replace(r, created_at=_utc(r.created_at), ended_at=_utc(r.ended_at) if r.ended_at else None) for r in found
         ]
 
     # API keys
@@ -561,6 +692,14 @@ def _current_vector(encoder_id: str) -> sa.ColumnElement[bool]:
         (vectors.c.image_id == images.c.id)
         & (vectors.c.sha256 == images.c.sha256)
         & (vectors.c.encoder_id == encoder_id)
+    )
+
+
+def _images_without_vectors(collection_id: int, encoder_id: str, *columns: sa.Column[Any]) -> Select[Any]:
+    return (
+        select(*columns)
+        .select_from(images.join(items).outerjoin(vectors, _current_vector(encoder_id)))
+        .where(items.c.collection_id == collection_id, images.c.status == "ok", vectors.c.image_id.is_(None))
     )
 
 

@@ -9,9 +9,13 @@ from typing import Annotated
 
 import typer
 
+from indexer.calibrate_commands import calibrate
+from indexer.compare_commands import compare
+from indexer.drift_commands import drift
 from indexer.encoder_commands import encoders
 from indexer.errors import CorruptError, InvalidRequestError
 from indexer.options import DEFAULT_HOME, CollectionOption, DeviceOption, HomeOption, ProcessesOption
+from indexer.retrain_commands import retraining
 from training.console import JsonOption, note, progress_bar, say
 from training.errors import ImageError, NitamonoError
 
@@ -20,11 +24,12 @@ rejects = typer.Typer(no_args_is_help=True, help="Images and rows that were set 
 
 
 def register(app: typer.Typer) -> None:
-    for command in (index, search, embed, evaluate, pictures, collections):
+    for command in (index, search, embed, evaluate, compare, pictures, calibrate, collections, drift):
         app.command()(command)
     app.add_typer(encoders, name="encoders")
     app.add_typer(generations, name="generations")
     app.add_typer(rejects, name="rejects")
+    app.add_typer(retraining, name="retrain")
 
 
 def index(
@@ -254,8 +259,8 @@ def generations_activate(
     json_output: JsonOption = False,
 ) -> None:
     """Put a kept generation into service, once it verifies."""
-    from indexer.generations import activate
     from indexer.home import Home
+    from indexer.promotion import activate
 
     with Home.open(home) as opened:
         record = activate(opened, collection, number)
@@ -267,8 +272,8 @@ def generations_rollback(
     collection: CollectionOption = "default", home: HomeOption = DEFAULT_HOME, json_output: JsonOption = False
 ) -> None:
     """Put the generation before the present one back into service."""
-    from indexer.generations import rollback
     from indexer.home import Home
+    from indexer.promotion import rollback
 
     with Home.open(home) as opened:
         record = rollback(opened, collection)

@@ -5,6 +5,7 @@ NitamonoError
     ├── NotFoundError           no such collection, item, image or generation
     ├── InvalidRequestError     a k, offset, filter, region, vector or item that cannot be; `.field` names it
     ├── BusyError               another process holds the lock
+    ├── CalibrationError        a collection has too little to learn probabilities from
     ├── MismatchError           an encoder and an index, or a database and this version, do not belong together
     └── CorruptError            stored files do not match their checksums or the catalogue
 """
@@ -30,6 +31,10 @@ class InvalidRequestError(IndexerError):
 
 class BusyError(IndexerError):
     """Another process is writing what this one would write."""
+
+
+class CalibrationError(IndexerError):
+    """A collection has too few items, photos or pairs to learn probabilities from."""
 
 
 class MismatchError(IndexerError):

@@ -59,10 +59,15 @@ def list_generations(home: Home, collection: str | None = None) -> list[Generati
     return home.catalogue.generations(collection)
 
 
-def build_generation(home: Home, collection: str, encoder: EncoderRecord) -> GenerationRecord:
-    """Build, verify and activate a generation from the catalogue's vectors by one encoder.
+def build_generation(
+    home: Home, collection: str, encoder: EncoderRecord, *, activated: bool = True
+) -> GenerationRecord:
+    """Build and verify a generation from the catalogue's vectors by one encoder, and put it into service.
 
     The caller holds the collection's lock. What a killed build left behind is removed first.
+
+    Args:
+        activated: whether to put it into service; `indexer.promotion.put_into_service` does so later.
     """
     collection_id = home.catalogue.collection_id(collection)
     number = home.catalogue.next_generation_number(collection_id)
@@ -93,40 +98,15 @@ def build_generation(home: Home, collection: str, encoder: EncoderRecord) -> Gen
         activated_at=None,
     )
     home.catalogue.add_generation(collection_id, record)
-    home.catalogue.activate_generation(collection_id, number)
-    _remove_old(home, collection, collection_id)
+    if activated:
+        home.catalogue.activate_generation(collection_id, number)
+        remove_old(home, collection)
     return record
-
-
-def activate(home: Home, collection: str, number: int) -> GenerationRecord:
-    """Put a kept generation into service, after verifying it.
-
-    Raises:
-        NotFoundError: there is no such generation, or its directory has been removed.
-        CorruptError: it does not verify.
-    """
-    record = _find(home, collection, number)
-    if record.status == "removed":
-        raise NotFoundError(f"generation {number} of {collection!r} was removed; {_kept(home, collection)}")
-    if problems := verify(home, collection, number):
-        raise CorruptError(f"generation {number} of {collection!r} does not verify: {problems[0]}")
-    home.catalogue.activate_generation(home.catalogue.collection_id(collection), number)
-    return _find(home, collection, number)
-
-
-def rollback(home: Home, collection: str) -> GenerationRecord:
-    """Activate the generation that was in service before the present one."""
-    records = home.catalogue.generations(collection)
-    active = next((record for record in records if record.status == "active"), None)
-    earlier = [r for r in records if r.status == "retired" and r.activated_at and active and r.number < active.number]
-    if not earlier:
-        raise NotFoundError(f"collection {collection!r} has no earlier generation to roll back to")
-    return activate(home, collection, max(earlier, key=lambda record: record.number).number)
 
 
 def verify(home: Home, collection: str, number: int) -> list[str]:
     """What is wrong with a generation: its files, its encoder, its agreement with the catalogue. Empty when nothing."""
-    record = _find(home, collection, number)
+    record = find_generation(home, collection, number)
     directory = home.generation_directory(collection, number)
     try:
         manifest = verify_directory(directory)
@@ -239,14 +219,14 @@ def exact_scores(queries: Floats, vectors: Floats, metric: Metric) -> Floats:
     return -distances
 
 
-def _find(home: Home, collection: str, number: int) -> GenerationRecord:
+def find_generation(home: Home, collection: str, number: int) -> GenerationRecord:
     for record in home.catalogue.generations(collection):
         if record.number == number:
             return record
-    raise NotFoundError(f"collection {collection!r} has no generation {number}; {_kept(home, collection)}")
+    raise NotFoundError(f"collection {collection!r} has no generation {number}; {kept_generations(home, collection)}")
 
 
-def _kept(home: Home, collection: str) -> str:
+def kept_generations(home: Home, collection: str) -> str:
     kept = [str(record.number) for record in home.catalogue.generations(collection) if record.status != "removed"]
     return f"there is {', '.join(kept)}" if kept else "there is none"
 
@@ -260,7 +240,9 @@ def _remove_unrecorded(home: Home, collection: str, next_number: int) -> None:
     shutil.rmtree(home.generation_directory(collection, next_number), ignore_errors=True)
 
 
-def _remove_old(home: Home, collection: str, collection_id: int) -> None:
+def remove_old(home: Home, collection: str) -> None:
+    """Remove the directories of all but the newest few generations; never that of the active one."""
+    collection_id = home.catalogue.collection_id(collection)
     records = [record for record in home.catalogue.generations(collection) if record.status != "removed"]
     for record in records[:-KEEP]:
         if record.status != "active":

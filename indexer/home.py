@@ -4,6 +4,7 @@ catalogue.sqlite                       the catalogue (unless a database URL name
 encoders/<encoder_id>/                 a copy of every encoder in use
 collections/<name>/generations/<n>/    immutable indexes
 blobs/<ab>/<sha256>                    photos uploaded over HTTP
+retrains/<name>-<n>/                   what a retraining trains and measures
 locks/                                 who is writing
 """
 
@@ -83,6 +84,9 @@ class Home:
 
     def generation_directory(self, collection: str, number: int) -> Path:
         return self.generations_directory(collection) / f"{number:06d}"
+
+    def retrain_directory(self, collection: str, number: int) -> Path:
+        return self.path / "retrains" / f"{collection}-{number:04d}"
 
     def encoder_directory(self, encoder_id: str) -> Path:
         return self.path / "encoders" / encoder_id

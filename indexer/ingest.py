@@ -14,6 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
+from indexer.calibration import calibrate_if_due
 from indexer.embed import Advance, Embedded, embed_files
 from indexer.generations import build_generation
 from indexer.home import Home
@@ -111,6 +112,9 @@ def index_source(
             run.embed_others()
         report.seconds["embed"] = perf_counter() - began
         report.generation = _bring_generation_up_to_date(home, collection, encoder, state)
+        built = perf_counter()
+        calibrate_if_due(home, collection, limits=limits, device=device)
+        report.seconds["calibrate"] = perf_counter() - built
         report.seconds["total"] = perf_counter() - began
     return report
 
@@ -164,6 +168,7 @@ class _Run:
                 self.report.reembedded += embedded.vector is not None
                 self.pending.append(_write(item_id, uri, embedded, kind="updated", describes=False))
             self._flush()
+            self.advance(len(batch))
         self._settle()
 
     def _rows(self, images: Sequence[SourceImage]) -> Iterator[_Row]:
@@ -235,6 +240,29 @@ class _Run:
         """Wait until the last batch is stored, and raise what kept it from that."""
         if self.storing is not None:
             self.storing.result()
+
+
+def embed_missing(
+    home: Home,
+    collection: str,
+    encoder: EncoderDescription,
+    *,
+    advance: Advance = lambda count: None,
+    processes: int | None = None,
+    limits: ImageLimits | None = None,
+    device: str = "cpu",
+) -> int:
+    """Give every searchable image of a collection a vector by an encoder; returns how many were embedded.
+
+    Images that can no longer be read are set aside, as `index_source` does.
+    """
+    collection_id = home.catalogue.collection_id(collection)
+    home.add_encoder(encoder)
+    report = IndexReport(collection, encoder.encoder_id)
+    with ThreadPoolExecutor(1) as writer:
+        run = _Run(home, collection_id, encoder, report, advance, processes, limits, device, writer)
+        run.embed_others()
+    return report.reembedded
 
 
 def _import_index_library() -> None:

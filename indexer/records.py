@@ -93,6 +93,17 @@ class RejectRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class PhotoRecord:
+    """A searchable photo, as far as training needs to know it."""
+
+    item_id: str
+    uri: str
+    sha256: str
+    mask_uri: str | None
+    attributes: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class RetrainRecord:
     """A run of `nitamono retrain`: what was asked for, and what was decided on which figures."""
 
@@ -154,11 +165,27 @@ class ImageWrite:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredPhoto:
+    """A searchable photo of an item with its vector by one encoder; `created_at` is the item's."""
+
+    item_pk: int
+    item_id: str
+    created_at: datetime
+    uri: str
+    sha256: str
+    vector: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class SearchState:
-    """What decides whether a loaded index is up to date; one cheap query per search."""
+    """What decides whether a loaded index is up to date; one cheap query per search.
+
+    `calibrated_at` is of the active encoder's calibration, so that a new one is taken up too.
+    """
 
     collection_id: int
     generation: int | None
     encoder_id: str | None
     watermark: int
     last_change: int
+    calibrated_at: datetime | None = None

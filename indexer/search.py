@@ -1,8 +1,9 @@
 """Search: the active generation, overlaid with what has been written since, filtered and grouped by item.
 
 A `Searcher` belongs to one process and may be used by many threads. Before each search one cheap query tells whether
-the active generation or the live changes have moved on; what is loaded is then replaced, never altered, so a search
-that is under way ends on what it began with.
+the active generation, the live changes or the calibration have moved on; what is loaded is then replaced, never
+altered, so a search that is under way ends on what it began with. Another generation is loaded beside the one that is
+served, which goes on answering until it is there, unless something was written meanwhile.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.calibration import Calibration, stored_calibration
 from indexer.errors import InvalidRequestError, MismatchError, NotFoundError
 from indexer.generations import Manifest, exact_scores, load_ids
 from indexer.home import Home
@@ -24,8 +26,10 @@ from indexer.records import SearchState
 from indexer.vectors import Floats, Ints, VectorIndex
 from training.data.decode import ImageLimits, decode_image
 from training.embedder import prepare
+from training.errors import NitamonoError
 
 if TYPE_CHECKING:
+    from indexer.query_log import QueryLog
     from training.embedder import Embedder
 
 MAX_K = 1000
@@ -88,7 +92,8 @@ def parse_filters(given: Iterable[str]) -> dict[str, str]:
 class Hit:
     """One similar item, by its best image. `score` is the cosine, or the negated distance for an L2 encoder.
 
-    `probability` (same product) is None until the collection is calibrated.
+    `probability` (same product) is None until the collection is calibrated for the encoder in service, and in searches
+    by item: calibrations are of searches whose product is there to be found, and theirs is left out.
     """
 
     item_id: str
@@ -138,6 +143,7 @@ class _View:
     removed: frozenset[int]  # item keys whose vectors in the index no longer count
     live_ids: Ints  # (n, 2) image_id, item key
     live_vectors: Floats
+    calibration: Calibration | None  # of the manifest's encoder
     subsets: OrderedDict[tuple[tuple[str, str], ...], _Subset] = field(default_factory=OrderedDict)
 
     def subset(self, items: NDArray[np.int64] | None) -> _Subset:
@@ -157,18 +163,27 @@ class _View:
 
 
 class Searcher:
-    """Answers searches over a home's collections."""
+    """Answers searches over a home's collections; the vectors of images go to the query log, where there is one."""
 
     def __init__(
-        self, home: Home, *, device: str = "cpu", threads: int | None = None, limits: ImageLimits | None = None
+        self,
+        home: Home,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        limits: ImageLimits | None = None,
+        query_log: QueryLog | None = None,
     ) -> None:
         self.home = home
+        self._query_log = query_log
         self._threads = threads
         self.limits = limits
         self._device = device
         self._lock = threading.Lock()
         self._views: dict[str, _View] = {}
         self._embedders: dict[str, Embedder] = {}
+        self._loading: set[str] = set()  # collections of which another generation is being loaded
+        self._loading_encoder = threading.Lock()
 
     def warm(self, collection: str) -> int:
         """Load a collection's index and encoder; returns the generation. `NotFoundError` where there is none."""
@@ -185,7 +200,9 @@ class Searcher:
         """The embedder of an encoder that this home keeps, loaded once."""
         from training.embedder import load_embedder
 
-        with self._lock:
+        if (held := self._embedders.get(encoder_id)) is not None:
+            return held
+        with self._loading_encoder:  # searches with those that are loaded do not wait for this
             if encoder_id not in self._embedders:
                 directory = self.home.encoder(encoder_id).directory
                 loaded = load_embedder(directory, device=self._device, threads=self._threads)
@@ -213,7 +230,10 @@ class Searcher:
             data, at_least=ceil(embedder.described.preprocessing.size / smallest), limits=self.limits
         )
         pixels = region.crop(decoded.pixels) if region else decoded.pixels
-        return self._search(collection, view, embedder.embed(prepare(embedder, pixels)), k, offset, filters, None)
+        vectors = embedder.embed(prepare(embedder, pixels))
+        if self._query_log is not None:
+            self._query_log.add(view.state.collection_id, view.manifest.encoder_id, vectors)
+        return self._search(collection, view, vectors, k, offset, filters, None)
 
     def search_item(
         self,
@@ -273,8 +293,8 @@ class Searcher:
         page = ranked[offset : offset + k]
         summaries = self.home.catalogue.summaries(hit.pk for hit in page)
         results = [
-            Hit(found.item_id, hit.score, None, found.title, found.attributes, hit.image_id)
-            for hit in page
+            Hit(found.item_id, hit.score, probability, found.title, found.attributes, hit.image_id)
+            for hit, probability in zip(page, _probabilities(view, page, without), strict=True)
             if (found := summaries.get(hit.pk)) is not None
         ]
         # The query item passes no filter that it does not carry itself, but has been counted where it does.
@@ -314,6 +334,34 @@ class Searcher:
         held = self._views.get(collection)
         if held is not None and held.state == state:
             return held
+        if held is not None and _is_only_another_generation(held.state, state):
+            self._begin_to_load(collection, state)
+            return held
+        return self._replace(collection, state, held)
+
+    def _begin_to_load(self, collection: str, state: SearchState) -> None:
+        """Load another generation and its encoder beside what is served; searches stay on the old one meanwhile."""
+        with self._lock:
+            if collection in self._loading:
+                return
+            self._loading.add(collection)
+
+        def load() -> None:
+            try:
+                if state.encoder_id is not None:
+                    self.embedder(state.encoder_id)
+                self._replace(collection, state, None)
+            except NitamonoError:
+                # The next search loads it in the open, and answers with what is wrong.
+                with self._lock:
+                    self._views.pop(collection, None)
+            finally:
+                with self._lock:
+                    self._loading.discard(collection)
+
+        threading.Thread(target=load, name=f"load-{collection}", daemon=True).start()
+
+    def _replace(self, collection: str, state: SearchState, held: _View | None) -> _View:
         view = self._load(collection, state, held)
         with self._lock:
             self._views[collection] = view
@@ -329,7 +377,8 @@ class Searcher:
         live_ids = np.array([(image_id, pk) for pk, image_id, _ in stored], dtype=np.int64).reshape(-1, 2)
         blobs = b"".join(vector for _, _, vector in stored)
         live_vectors = np.frombuffer(blobs, dtype="<f4").reshape(-1, manifest.dim).astype(np.float32)
-        return _View(state, manifest, index, ids, frozenset(changed), live_ids, live_vectors)
+        calibration = stored_calibration(self.home, state.collection_id, manifest.encoder_id)
+        return _View(state, manifest, index, ids, frozenset(changed), live_ids, live_vectors, calibration)
 
     def _open_generation(self, collection: str, state: SearchState) -> tuple[Manifest, VectorIndex, Ints]:
         from indexer.vectors.faiss import FaissIndex
@@ -345,11 +394,22 @@ class Searcher:
         return manifest, index, load_ids(directory)
 
 
+def _is_only_another_generation(held: SearchState, state: SearchState) -> bool:
+    """Whether nothing was written since: what is held then answers rightly, if by the generation before."""
+    return held.generation != state.generation and held.last_change == state.last_change
+
+
 def _check_page(k: int, offset: int) -> None:
     if not 1 <= k <= MAX_K:
         raise InvalidRequestError("k", f"k must be between 1 and {MAX_K}, not {k}")
     if offset < 0 or offset + k > MAX_DEPTH:
         raise InvalidRequestError("offset", f"offset must be at least 0 and offset + k at most {MAX_DEPTH}")
+
+
+def _probabilities(view: _View, page: Sequence[_Ranked], without: int | None) -> list[float] | list[None]:
+    if view.calibration is None or without is not None:
+        return [None] * len(page)
+    return [float(p) for p in view.calibration.probabilities(np.array([hit.score for hit in page]))]
 
 
 def _rank(view: _View, queries: Floats, need: int, subset: _Subset, without: int | None) -> list[_Ranked]:

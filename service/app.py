@@ -11,6 +11,7 @@ import anyio.to_thread
 from fastapi import FastAPI
 
 from indexer.home import Home
+from indexer.query_log import QueryLog
 from service.deps import Service
 from service.metrics import Metrics
 from service.middleware import BodyLimit, RequestContext
@@ -70,12 +71,17 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
     """Open the home and its searcher."""
     home = Home.open(settings.home, database_url=settings.database_url, create=True)
     limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
-    searcher = TimedSearcher(home, metrics, device=settings.device, threads=settings.threads, limits=limits)
-    return Service(settings, home, searcher, Readiness(home, searcher), metrics, limits)
+    log = QueryLog(home.catalogue, settings.query_log) if settings.query_log else None
+    searcher = TimedSearcher(
+        home, metrics, device=settings.device, threads=settings.threads, limits=limits, query_log=log
+    )
+    return Service(settings, home, searcher, Readiness(home, searcher), metrics, limits, log)
 
 
 def close_service(service: Service, warming: threading.Thread) -> None:
     """Wait for loading to end, then close what `open_service` opened."""
     warming.join()
     service.searcher.close()
+    if service.query_log is not None:
+        service.query_log.close()
     service.home.close()

@@ -15,6 +15,7 @@ from training.data.sources import MAX_ITEM_ID
 
 if TYPE_CHECKING:
     from indexer.home import Home
+    from indexer.query_log import QueryLog
     from indexer.search import Searcher
     from service.readiness import Readiness
 
@@ -29,6 +30,7 @@ class Service:
     readiness: Readiness
     metrics: Metrics
     limits: ImageLimits
+    query_log: QueryLog | None
 
 
 def get_service(request: Request) -> Service:

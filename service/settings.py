@@ -25,6 +25,7 @@ class Settings(BaseSettings):
     request_threads: int = Field(default=8, ge=1, le=256, description="requests worked on at once, in each process")
     max_upload_bytes: int = Field(default=32 * 2**20, ge=1024, description="largest request body")
     max_pixels: int = Field(default=64_000_000, ge=4096, description="largest image, width times height")
+    query_log: int = Field(default=1000, ge=0, le=1_000_000, description="recent query vectors kept; 0 keeps none")
     public_read: bool = Field(default=True, description="whether searching needs no API key once keys exist")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level to log")
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from indexer.home import Home
+from indexer.query_log import QueryLog
 from indexer.search import Searcher
 from service.metrics import Metrics
 from training.data.decode import ImageLimits
@@ -50,8 +51,17 @@ class TimedEmbedder:
 class TimedSearcher(Searcher):
     """A searcher that tells how long encoding takes."""
 
-    def __init__(self, home: Home, metrics: Metrics, *, device: str, threads: int, limits: ImageLimits) -> None:
-        super().__init__(home, device=device, threads=threads, limits=limits)
+    def __init__(
+        self,
+        home: Home,
+        metrics: Metrics,
+        *,
+        device: str,
+        threads: int,
+        limits: ImageLimits,
+        query_log: QueryLog | None = None,
+    ) -> None:
+        super().__init__(home, device=device, threads=threads, limits=limits, query_log=query_log)
         self._metrics = metrics
 
     def embedder(self, encoder_id: str) -> Embedder:

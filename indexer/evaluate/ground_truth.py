@@ -35,7 +35,7 @@ def other_view(rng: np.random.Generator, pixels: Pixels, mask: Pixels | None = N
     turn = cv2.getRotationMatrix2D(
         (width / 2, height / 2), float(rng.uniform(-TURN, TURN)), float(rng.uniform(*SHRINK))
     )
-    turn[:, 2] += rng.uniform(-MOVE, MOVE, 2) * np.array([width, height], dtype=np.float64)
+    turn[:, 2] = turn[:, 2] + rng.uniform(-MOVE, MOVE, 2) * np.array([width, height])
     light = rng.uniform(1 - EXPOSURE, 1 + EXPOSURE) * (1 + rng.uniform(-TINT, TINT, 3))
     moved = cv2.warpAffine(pixels, turn, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     lit = np.clip(np.round(moved * light), 0, 255).astype(np.uint8)

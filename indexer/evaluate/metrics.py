@@ -201,6 +201,16 @@ class Bootstrap:
         low, high = np.percentile(means, [2.5, 97.5])
         return Interval(float(values[known].mean()), float(low), float(high))
 
+    def lower_bound(self, values: NDArray[np.float64], confidence: float) -> float:
+        """What the mean is above with so much confidence: the percentile of the resampled means, one-sided."""
+        known = ~np.isnan(values)
+        items = self._weights.shape[1]
+        sums = np.bincount(self._item[known], weights=values[known], minlength=items)
+        counts = np.bincount(self._item[known], minlength=items)
+        drawn = self._weights @ counts
+        means = (self._weights @ sums)[drawn > 0] / drawn[drawn > 0]
+        return float(np.percentile(means, 100.0 * (1.0 - confidence))) if len(means) else float("nan")
+
     def ratio(self, values: NDArray[np.float64], base: NDArray[np.float64]) -> Interval:
         """Sum of the values over the sum of the base's, and its interval; without a value where the base is 0.
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from indexer.evaluate import EncoderResult, Evaluation
+from indexer.evaluate.report_parts import colours, inline_jpeg, plot_json, write_html
 from training.data.decode import decode_image
 from training.data.sources import SourceImage
 from training.errors import ImageError
-from training.files import publish_file
 
 THUMBNAIL = 112  # pixels, longer side
 QUERIES_SHOWN = 5  # best and worst of each encoder
-PALETTE = ("#0b6e99", "#d9730d", "#448361", "#9065b0", "#cb912f", "#c14c8a", "#787774", "#d44c47")
 
 
 class Picture(NamedTuple):
@@ -49,23 +46,17 @@ class Section(NamedTuple):
 
 def write_report(evaluation: Evaluation, path: Path) -> Path:
     """Write the report; it holds its plots' library and all its pictures, and asks for nothing outside."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from plotly.offline import get_plotlyjs
-
-    environment = Environment(
-        loader=PackageLoader("indexer.evaluate", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     thumbnails = _Thumbnails()
-    html = environment.get_template("report.html.jinja").render(
+    return write_html(
+        path,
+        "report.html.jinja",
         evaluation=evaluation,
         headline=evaluation.headline,
-        plotlyjs=get_plotlyjs(),
         bars=_bars(evaluation),
         curves=_curves(evaluation),
         categories=_category_table(evaluation),
         sections=[_section(evaluation, result, thumbnails) for result in evaluation.encoders.values()],
     )
-    return publish_file(path, html.encode())
 
 
 def _bars(evaluation: Evaluation) -> str:
@@ -73,7 +64,7 @@ def _bars(evaluation: Evaluation) -> str:
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    for colour, result in zip(_colours(evaluation), evaluation.encoders.values(), strict=True):
+    for colour, result in zip(colours(len(evaluation.encoders)), evaluation.encoders.values(), strict=True):
         cells = [result.intervals[name] for name in evaluation.headline]
         figure.add_bar(
             name=result.name,
@@ -89,7 +80,7 @@ def _bars(evaluation: Evaluation) -> str:
             },
         )
     figure.update_layout(barmode="group", yaxis_range=[0, 1], yaxis_title="figure, with 95 % interval")
-    return _plot_json(figure)
+    return plot_json(figure)
 
 
 def _curves(evaluation: Evaluation) -> str:
@@ -97,29 +88,11 @@ def _curves(evaluation: Evaluation) -> str:
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    for colour, result in zip(_colours(evaluation), evaluation.encoders.values(), strict=True):
+    for colour, result in zip(colours(len(evaluation.encoders)), evaluation.encoders.values(), strict=True):
         ranks = list(range(1, len(result.curve) + 1))
         figure.add_scatter(name=result.name, x=ranks, y=result.curve.tolist(), mode="lines", line_color=colour)
     figure.update_layout(xaxis_title="k", yaxis_title="precision@k", yaxis_range=[0, 1])
-    return _plot_json(figure)
-
-
-def _plot_json(figure: Any) -> str:
-    figure.update_layout(
-        template="none",
-        margin={"l": 56, "r": 40, "t": 12, "b": 84},
-        legend={"orientation": "h", "y": 1.12},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif"},
-    )
-    # Inside a script element `</` would end it.
-    text: str = figure.to_json()
-    return text.replace("</", "<\\/")
-
-
-def _colours(evaluation: Evaluation) -> list[str]:
-    return [PALETTE[place % len(PALETTE)] for place in range(len(evaluation.encoders))]
+    return plot_json(figure)
 
 
 def _category_table(evaluation: Evaluation) -> list[tuple[str, int, list[float]]]:
@@ -171,7 +144,4 @@ def _thumbnail(path: Path) -> str:
         image = Image.fromarray(decode_image(path.read_bytes(), at_least=THUMBNAIL).pixels)
     except (OSError, ImageError):  # it was readable when it was embedded; a grey square then
         image = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "#999")
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=72)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return inline_jpeg(image, THUMBNAIL)

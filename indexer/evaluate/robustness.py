@@ -1,20 +1,31 @@
-"""Swap tests: what of an encoder's retrieval survives when the background of the query is replaced.
+"""What a latent holds of the background: measures over search vectors, all with intervals over items.
 
-Items i, backgrounds b, photos x(i, b) = mask_i item_i + (1 - mask_i) background_b. A query x(i, b') is searched among
-gallery photos x(j, b_j), b' other than b_i; relevant is what shows the same item, and no query is in the gallery.
+Items i, backgrounds b, photos x(i, b) = mask_i item_i + (1 - mask_i) background_b, vectors z(i, b). In a swap test a
+query x(i, b') is searched among gallery photos x(j, b_j), b' other than b_i; relevant is what shows the same item, and
+no query is in the gallery.
 
 - swap-recall@k: share of queries with a photo of their item among the first k, metric learning's recall@k
   (`hit@k` of `indexer.evaluate.metrics`).
 - swap-MAP@R: MAP@R (Musgrave et al. 2020, section 3.2, https://arxiv.org/abs/2003.08505) of the swapped queries, as
   Kobs, Hotho: On Background Bias in Deep Metric Learning, ICMV 2022, https://arxiv.org/abs/2210.01615, replace
   backgrounds at test time.
-- retention: the swapped figure over the clean one, which is of the same items on their plain background.
+- retention: the swapped figure over the clean one, which is of the same items on their own background.
+- background gap: 1-nearest-neighbour accuracy of the category on backgrounds of the item's own category, minus that on
+  backgrounds of any category (Xiao et al.: Noise or Signal: The Role of Image Backgrounds in Object Recognition, 2021,
+  section 3, https://arxiv.org/abs/2006.09994, there for a classifier).
+- share of a factor: its sum of squares over the total one, in the balanced analysis of variance of z over item,
+  background and whatever else is known; what is left is their interaction.
+- lure rate: share of the first k neighbours that have the query's background but show another item, over the share of
+  such photos in the gallery; 1 is chance. The query's own item is left out.
+- displacement: |z(i, b) - z(i, b')| over the distance from z(i, b) to the nearest other item on b, each averaged over
+  backgrounds; below 1 is safe.
+- attention score: (share of an attribution inside the mask - area of the mask) / (1 - area); 0 looks everywhere alike.
 
 Intervals are 95 % percentile bootstrap intervals over items: all queries of an item are drawn together, and retention
 is a ratio of means over the same items.
 
-Differs from the paper: every figure is a mean over items of the mean over their queries, so that items with more
-backgrounds do not weigh more.
+Differs from the papers: every swap figure is a mean over items of the mean over their queries, so that items with more
+backgrounds do not weigh more; the background gap is of nearest neighbours, not of a trained classifier.
 """
 
 from __future__ import annotations
@@ -33,6 +44,7 @@ from training.reference import Metric
 
 KS = (1, 5, 10)
 MAP_AT_R = "map@r"
+INTERACTION = "interaction"
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,15 @@ class SwapFigure(NamedTuple):
         return {name: interval.to_json() for name, interval in self._asdict().items()}
 
 
+class SwapTest(NamedTuple):
+    """Figures by metric; and what they are means of, by metric, `(items,)` in the order of the items' names."""
+
+    figures: dict[str, SwapFigure]
+    items: list[str]
+    clean: PerQuery
+    swapped: PerQuery
+
+
 def swap_test(
     gallery: Photos,
     clean: Photos,
@@ -67,7 +88,7 @@ def swap_test(
     ks: Sequence[int] = KS,
     replicates: int = 1000,
     seed: int = 0,
-) -> dict[str, SwapFigure]:
+) -> SwapTest:
     """`recall@k` and `map@r` of queries on their plain background and on others, and how much is retained.
 
     Args:
@@ -77,7 +98,7 @@ def swap_test(
     Raises:
         ValueError: the items do not match.
     """
-    names, figures = np.unique(np.asarray(clean.items, np.str_)), {}
+    names, figures = np.unique(np.asarray(clean.items, np.str_)), dict[str, SwapFigure]()
     if set(names.tolist()) != set(swapped.items) or not set(names.tolist()) <= set(gallery.items):
         raise ValueError("clean and swapped queries must show the same items, each of which the gallery shows as well")
     bootstrap = Bootstrap(names.tolist(), replicates=replicates, seed=seed)
@@ -90,7 +111,7 @@ def swap_test(
         figures[name] = SwapFigure(
             bootstrap.interval(before), bootstrap.interval(after), bootstrap.ratio(after, before)
         )
-    return figures
+    return SwapTest(figures, names.tolist(), *found)
 
 
 def query_metrics(
@@ -109,3 +130,161 @@ def _by_item(values: PerQuery, items: Sequence[str]) -> PerQuery:
     """The mean over the queries of each item, in the order of their names."""
     _, item, counts = np.unique(np.asarray(items, np.str_), return_inverse=True, return_counts=True)
     return {name: np.bincount(item, figures) / counts for name, figures in values.items()}
+
+
+class BackgroundGap(NamedTuple):
+    """Accuracy on backgrounds of the item's own category and on those of any, and the first minus the second."""
+
+    same: Interval
+    random: Interval
+    gap: Interval
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: interval.to_json() for name, interval in self._asdict().items()}
+
+
+def background_gap(
+    gallery: Floats,
+    same: tuple[Floats, NDArray[np.intp]],
+    random: tuple[Floats, NDArray[np.intp]],
+    categories: Sequence[str],
+    metric: Metric,
+    *,
+    bootstrap: Bootstrap,
+) -> BackgroundGap:
+    """Whether the background of an item of the same category helps to tell an item's category.
+
+    Args:
+        gallery: a vector of each item `(I, dim)`.
+        same, random: vectors of the items on other photos' backgrounds `(I, dim)`, and the place in the gallery of the
+            photo that each is from `(I,)`. Neither that photo nor the item's own may be its nearest neighbour.
+        categories: of each item.
+        bootstrap: over the items.
+    """
+    labels = np.asarray(categories, np.str_)
+    found = [_nearest_has_category(gallery, *photos, labels, metric) for photos in (same, random)]
+    return BackgroundGap(*map(bootstrap.interval, (*found, found[0] - found[1])))
+
+
+def _nearest_has_category(
+    gallery: Floats, queries: Floats, donors: NDArray[np.intp], labels: NDArray[np.str_], metric: Metric
+) -> NDArray[np.float64]:
+    right = np.empty(len(queries))
+    for block, scores in score_blocks(queries, gallery, metric):
+        rows = np.arange(block.start, block.stop)
+        scores[rows - block.start, rows] = scores[rows - block.start, donors[block]] = -np.inf
+        right[block] = labels[scores.argmax(axis=1)] == labels[block]
+    return right
+
+
+def variance_shares(
+    z: NDArray[np.floating], factors: Sequence[str], *, replicates: int = 1000, seed: int = 0
+) -> dict[str, Interval]:
+    """The share of the vectors' sum of squares that each factor explains by itself, and that of their interaction.
+
+    Args:
+        z: `(items, n_2, ..., n_k, dim)`, one vector for every combination of the factors' values.
+        factors: names of the k axes, the items' first; intervals are over items.
+
+    Raises:
+        ValueError: the axes do not match the names, or one has a single value.
+    """
+    if z.ndim != len(factors) + 1 or min(z.shape[:-1]) < 2:
+        raise ValueError(f"vectors {z.shape} need an axis of two or more values for each of {', '.join(factors)}")
+    items = z.shape[0]
+    weights = np.random.default_rng(seed).multinomial(items, np.full(items, 1 / items), size=replicates) / items
+    weights = np.concatenate([np.full((1, items), 1 / items), weights])  # the items as they are come first
+    z = z.astype(np.float64)
+    others = tuple(range(1, len(factors)))
+    of_item = z.mean(axis=others)  # (items, dim)
+    centre = np.square(weights @ of_item).sum(axis=1)
+    total = weights @ np.square(z).sum(axis=-1).mean(axis=others) - centre
+    squares = {factors[0]: weights @ np.square(of_item).sum(axis=1) - centre}
+    for axis in others:
+        marginal = z.mean(axis=tuple(other for other in others if other != axis))  # (items, n, dim)
+        means = np.tensordot(weights, marginal, axes=1)  # (1 + replicates, n, dim)
+        squares[factors[axis]] = np.square(means).sum(axis=2).mean(axis=1) - centre
+    squares[INTERACTION] = total - sum(squares.values())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = {name: values / total for name, values in squares.items()}
+    return {name: _interval(values) for name, values in shares.items()}
+
+
+def _interval(values: NDArray[np.float64]) -> Interval:
+    """The first of the values, with the percentiles of the others."""
+    if not np.isfinite(values[0]):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    low, high = np.nanpercentile(values[1:], [2.5, 97.5])
+    return Interval(float(values[0]), float(low), float(high))
+
+
+def lure_rate(
+    queries: Floats, gallery: Floats, backgrounds: NDArray[np.intp], metric: Metric, *, k: int, bootstrap: Bootstrap
+) -> Interval:
+    """How many times as often as by chance a neighbour has the query's background but shows another item.
+
+    Args:
+        queries: every item on every background `(I, B, dim)`.
+        gallery: another photo of each item `(I, dim)`.
+        backgrounds: number of the one that each gallery photo is on `(I,)`.
+        bootstrap: over the items.
+    """
+    items, count, dim = queries.shape
+    lures, chance = (np.zeros(items * count) for _ in range(2))
+    for block, scores in score_blocks(queries.reshape(-1, dim), gallery, metric):
+        rows = np.arange(block.start, block.stop)
+        own = rows // count
+        same = backgrounds[None] == (rows % count)[:, None]  # (rows, I)
+        same[rows - block.start, own] = False
+        scores[rows - block.start, own] = -np.inf
+        first = np.argpartition(-scores, min(k, items - 1) - 1, axis=1)[:, : min(k, items - 1)]
+        lures[block] = np.take_along_axis(same, first, axis=1).mean(axis=1)
+        chance[block] = same.sum(axis=1) / (items - 1)
+    per_item = (values.reshape(items, count).mean(axis=1) for values in (lures, chance))
+    return bootstrap.ratio(*per_item)
+
+
+def displacement(z: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How far a change of background moves each item `(I,)`, in distances to the nearest other item.
+
+    Args:
+        z: every item on every background `(I, B, dim)`. NaN where another item has the very same vectors.
+    """
+    items, count, _ = z.shape
+    z = z.astype(np.float64)
+    moved = np.zeros(items)
+    for b in range(count):
+        moved += np.linalg.norm(z - z[:, b : b + 1], axis=2).sum(axis=1)
+    nearest = np.zeros(items)
+    for b in range(count):
+        nearest += _nearest_other(z[:, b])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio: NDArray[np.float64] = (moved / (count * (count - 1))) / (nearest / count)
+    return np.where(nearest > 0, ratio, np.nan)
+
+
+def _nearest_other(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+    from scipy.spatial.distance import cdist
+
+    distances = cdist(vectors, vectors)
+    np.fill_diagonal(distances, np.inf)
+    least: NDArray[np.float64] = distances.min(axis=1)
+    return least
+
+
+def attention_score(attribution: NDArray[np.floating], masks: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How far an encoder looks at the item rather than at what is around it `(N,)`; 1 is at the item alone.
+
+    Args:
+        attribution: `(N, H, W)`, 0 or more.
+        masks: coverage by the item `(N, H, W)` in [0, 1].
+
+    NaN where nothing is attributed, or the item fills the photo.
+    """
+    if attribution.shape != masks.shape:
+        raise ValueError(f"attributions {attribution.shape} and masks {masks.shape} must have one shape")
+    area = masks.mean(axis=(1, 2), dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        inside = (attribution * masks).sum(axis=(1, 2), dtype=np.float64) / attribution.sum(axis=(1, 2))
+        score: NDArray[np.float64] = (inside - area) / (1.0 - area)
+    return np.where(np.isfinite(score), score, np.nan)

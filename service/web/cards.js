@@ -41,6 +41,12 @@ export function picture(path, className) {
   return frame;
 }
 
+// Never 0 or 100: a probability that was learnt is neither.
+function percent(probability) {
+  if (probability < 0.01) return "under 1 %";
+  return probability > 0.99 ? "over 99 %" : `${Math.round(probability * 100)} %`;
+}
+
 function similarity(result, metric) {
   const isDistance = metric === "l2";
   const share = isDistance ? 1 / (1 + Math.abs(result.score)) : Math.min(Math.max(result.score, 0), 1);
@@ -56,7 +62,7 @@ function similarity(result, metric) {
   bar.append(fill);
   box.append(bar, element("span", "score-number", shown));
   if (result.probability !== null) {
-    box.append(element("span", "probability", `${Math.round(result.probability * 100)} % the same product`));
+    box.append(element("span", "probability", `${percent(result.probability)} the same product`));
   }
   return box;
 }

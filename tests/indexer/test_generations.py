@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from indexer.errors import CorruptError, NotFoundError
-from indexer.generations import KEEP, activate, list_generations, rollback, verify
+from indexer.generations import KEEP, list_generations, verify
 from indexer.home import Home
 from indexer.ingest import index_source
+from indexer.promotion import activate, rollback
 from indexer.search import Searcher
 from tests.conftest import draw_photo, write_photos
 

@@ -99,7 +99,7 @@ def serve() -> Iterator[Serve]:
 @pytest.fixture(scope="session")
 def shop_url(indexed_home: Path) -> Iterator[str]:
     """A server of the read-only home, for all tests that only read."""
-    with running(create_app(Settings(home=indexed_home))) as url:
+    with running(create_app(Settings(home=indexed_home, query_log=0))) as url:
         yield url
 
 

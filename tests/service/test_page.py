@@ -19,8 +19,10 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from indexer.calibration import Calibration
 from indexer.home import Home
 from indexer.ingest import index_source
+from indexer.probability import Curve
 from service.app import create_app
 from service.auth import create_key
 from service.settings import Settings
@@ -623,3 +625,28 @@ def test_everything_has_a_name_for_screen_readers(open_page: OpenPage, shop_url:
     expect(page.get_by_role("list", name="Similar items").get_by_role("listitem").first).to_be_visible()
     expect(page.get_by_role("status")).to_contain_text("most similar first")
     assert page.evaluate("document.documentElement.lang") == "en"
+
+
+def test_results_say_how_probably_they_are_the_same_product(
+    open_page: OpenPage, serve: Serve, home_copy: Path, photo_file: Path
+) -> None:
+    """The shop is too small to be calibrated: what a calibration would store is put there by hand."""
+    page = open_page(str(serve(home_copy).base_url))
+    upload(page, photo_file)
+    expect(page.locator(".score-number")).to_have_count(PAGE_SIZE)
+    expect(page.locator(".probability")).to_have_count(0)
+    words = {0.924: "92 % the same product", 0.004: "under 1 % the same product", 0.997: "over 99 % the same product"}
+    for probability, text in words.items():
+        put_calibration(home_copy, probability)
+        upload(page, photo_file)
+        expect(page.locator(".card").first.locator(".probability")).to_have_text(text)
+        expect(page.locator(".probability")).to_have_count(PAGE_SIZE)
+
+
+def put_calibration(path: Path, probability: float) -> None:
+    """Every hit of the shop has this probability."""
+    with Home.open(path) as home:
+        state = home.catalogue.search_state("shop")
+        curve = Curve("isotonic", ((0.0, probability),))
+        found = Calibration(curve, str(state.encoder_id), "photos", 60, 600, 60, 60, 0.0, (0.0, 0.0), 0.0, 0.0, 0.0, ())
+        home.catalogue.put_calibration(state.collection_id, found.encoder_id, found.to_json())

@@ -64,15 +64,20 @@ class Photos:
     def draw(self, rng: np.random.Generator, size: int) -> Floats:
         number = int(rng.integers(len(self.images)))
         image = np.ascontiguousarray(self.images[number].transpose(1, 2, 0))
-        covered = cv2.dilate(self.masks[number], np.ones((5, 5), np.uint8)) > 24
-        if 0.0 < covered.mean() < 0.8:
-            scene = cv2.inpaint(image, covered.astype(np.uint8), 3, cv2.INPAINT_TELEA)
-        else:
-            scene = _part(rng, image, float(rng.uniform(0.3, 0.7)))
+        painted = paint_out(image, self.masks[number])
+        scene = painted if painted is not None else _part(rng, image, float(rng.uniform(0.3, 0.7)))
         if scene.ndim == 2 or scene.shape[2] == 1:
-            scene = cv2.cvtColor(scene, cv2.COLOR_GRAY2RGB)
+            scene = np.asarray(cv2.cvtColor(scene, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
         soft = cv2.GaussianBlur(scene, (0, 0), float(rng.uniform(0.3, 1.2)))
         return cv2.resize(soft, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+
+
+def paint_out(image: Pixels, mask: Pixels) -> Pixels | None:
+    """What may be behind the item of a photo `(H, W, 3)` with its mask `(H, W)`; None where nothing tells."""
+    covered = cv2.dilate(mask, np.ones((5, 5), np.uint8)) > 24
+    if not 0.0 < covered.mean() < 0.8:
+        return None
+    return np.asarray(cv2.inpaint(image, covered.astype(np.uint8), 3, cv2.INPAINT_TELEA), dtype=np.uint8)
 
 
 class Folder:

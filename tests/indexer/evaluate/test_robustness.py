@@ -24,7 +24,7 @@ def photos(backgrounds: list[int], of_background: float) -> Photos:
 def test_an_encoder_that_sees_no_background_retains_all(metric: str) -> None:
     gallery = Photos(ITEM_AXES / np.linalg.norm(ITEM_AXES, axis=1, keepdims=True), ITEMS)
     queries = Photos(np.tile(gallery.vectors, (5, 1)), ITEMS * 5)
-    figures = swap_test(gallery, gallery, queries, metric)
+    figures = swap_test(gallery, gallery, queries, metric).figures
     assert list(figures) == ["recall@1", "recall@5", "recall@10", "map@r"]
     for figure in figures.values():
         assert figure.clean == figure.swapped == figure.retention == (1, 1, 1)
@@ -34,7 +34,7 @@ def test_the_more_an_encoder_sees_of_backgrounds_the_less_it_retains() -> None:
     retained = []
     for share in (0.0, 1.0, 5.0):
         gallery, clean, swapped = (photos(backgrounds, share) for backgrounds in ([0], [0], [1, 2, 3, 4, 5]))
-        figure = swap_test(gallery, clean, swapped, "l2")["recall@1"]
+        figure = swap_test(gallery, clean, swapped, "l2").figures["recall@1"]
         assert figure.clean.value == 1
         assert figure.retention.low <= figure.retention.value <= figure.retention.high
         retained.append(figure.retention.value)
@@ -47,7 +47,7 @@ def test_a_case_worked_by_hand() -> None:
     gallery = Photos(np.array([[0.0], [1.0], [10.0], [11.0]], np.float32), ["a", "a", "b", "b"])
     clean = Photos(np.array([[0.4], [10.4]], np.float32), ["a", "b"])
     swapped = Photos(np.array([[0.4], [5.4], [0.1]], np.float32), ["a", "b", "b"])
-    figures = swap_test(gallery, clean, swapped, "l2", ks=(1, 3))
+    figures = swap_test(gallery, clean, swapped, "l2", ks=(1, 3)).figures
     assert figures["recall@1"].clean.value == 1
     assert figures["recall@1"].swapped.value == figures["recall@1"].retention.value == 0.5
     # 5.4 finds a, b, a, b: recall@3 is 1. 0.1 finds a, a, b, b: 1 as well.

@@ -1,0 +1,197 @@
+"""Calibrations: what a score means in a collection, as the probability of the same product.
+
+A calibration belongs to one collection and one encoder, and is learnt from the catalogue's own photos without labels
+(`indexer.pairs`, `indexer.probability`). Its probabilities are those of a search whose product is in the catalogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from indexer.errors import CalibrationError, CorruptError, MismatchError, NotFoundError
+from indexer.home import Home
+from indexer.probability import (
+    Bin,
+    Curve,
+    Kind,
+    Numbers,
+    brier,
+    cross_fit,
+    ece_interval,
+    fit,
+    log_loss,
+    reliability,
+)
+from training.data.decode import ImageLimits
+from training.errors import NitamonoError
+
+if TYPE_CHECKING:
+    from indexer.evaluate.ground_truth import Truth
+    from indexer.pairs import Pairs
+
+QUERIES = 400  # items asked for: the ECE's interval is then about 0.01 wide, and the time bounded
+MIN_ITEMS = 50  # to ask for: of fewer, one more or less would move every figure by percents
+MIN_POSITIVES = 20  # pairs of one product, and of two: with fewer there is no curve to tell from chance
+GROWTH = 2  # a collection that has this many times the images is calibrated anew
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A curve from score to probability of the same product, and how well it did on pairs that it had not seen.
+
+    Args:
+        curve: fitted to all pairs.
+        encoder_id: by whose scores.
+        truth: `photos` or `views`, see `indexer.pairs`.
+        queries, pairs, positives: how many were asked, what they found, and how much of that was the same product.
+        images: that the collection had.
+        ece, ece_ci: expected calibration error with its 95 % bootstrap interval over queried products, held out.
+        ece_first: the same of each query's first hit alone.
+        brier, log_loss: held out; nats a pair.
+        reliability: (mean probability, share of the same product, pairs) of each bin, held out.
+    """
+
+    curve: Curve
+    encoder_id: str
+    truth: Truth
+    queries: int
+    pairs: int
+    positives: int
+    images: int
+    ece: float
+    ece_ci: tuple[float, float]
+    ece_first: float
+    brier: float
+    log_loss: float
+    reliability: tuple[Bin, ...]
+
+    @property
+    def kind(self) -> Kind:
+        return self.curve.kind
+
+    def probabilities(self, scores: Numbers) -> Numbers:
+        """The probability `(n,)` of the same product of scores `(n,)`."""
+        return self.curve(scores)
+
+    def to_json(self) -> dict[str, Any]:
+        document = asdict(self)
+        curve = document.pop("curve")
+        return {**curve, **document, "reliability": [point._asdict() for point in self.reliability]}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Calibration:
+        """`CorruptError` where it is not what `to_json` gives."""
+        try:
+            known = {name: value[name] for name in cls.__dataclass_fields__ if name != "curve"}
+            known["ece_ci"] = tuple(value["ece_ci"])
+            known["reliability"] = tuple(Bin(**point) for point in value["reliability"])
+            knots = tuple((float(score), float(probability)) for score, probability in value["knots"])
+            return cls(Curve(value["kind"], knots), **known)
+        except (KeyError, TypeError, ValueError) as exc:
+            raise CorruptError(f"the stored calibration is not whole ({exc}); run `nitamono calibrate`") from exc
+
+
+def calibrate(
+    home: Home,
+    collection: str,
+    *,
+    encoder_id: str | None = None,
+    queries: int = QUERIES,
+    seed: int = 0,
+    limits: ImageLimits | None = None,
+    device: str = "cpu",
+) -> Calibration:
+    """Learn and store what an encoder's scores mean in a collection; searches take it up at once.
+
+    Args:
+        encoder_id: None is the one in service; another one must have vectors of all images.
+        queries: at most how many items are asked for.
+        seed: of the choice of photos, the folds and the bootstrap.
+        limits, device: for photos that are embedded anew, as other views.
+
+    Raises:
+        NotFoundError: no such collection, or it has no index.
+        MismatchError: images have no vector by the encoder.
+        CalibrationError: too few items, or too few pairs of the same product.
+    """
+    from indexer.pairs import collect_pairs
+
+    state = home.catalogue.search_state(collection)
+    encoder_id = encoder_id or state.encoder_id
+    if encoder_id is None:
+        raise NotFoundError(f"collection {collection!r} has no index yet; run `nitamono index SOURCE` first")
+    if missing := home.catalogue.images_without_vectors(state.collection_id, encoder_id):
+        raise MismatchError(
+            f"{len(missing)} images of {collection!r} have no vector by encoder {encoder_id[:12]}; "
+            "run `nitamono index SOURCE --encoder REF`"
+        )
+    described = home.encoder(encoder_id)
+    try:
+        pairs = collect_pairs(
+            home, state.collection_id, described, queries=queries, seed=seed, limits=limits, device=device
+        )
+        calibration = calibration_of(pairs, encoder_id, seed=seed)
+    except CalibrationError as exc:
+        raise CalibrationError(f"collection {collection!r} cannot be calibrated: {exc}") from exc
+    home.catalogue.put_calibration(state.collection_id, encoder_id, calibration.to_json())
+    return calibration
+
+
+def calibration_of(pairs: Pairs, encoder_id: str, *, seed: int = 0) -> Calibration:
+    """Fit a curve to all pairs, and judge the way it was made on pairs held out; `CalibrationError` for too few."""
+    scores, labels, groups = pairs.scores, pairs.labels, pairs.groups
+    positives = int(labels.sum())
+    if min(positives, len(labels) - positives) < MIN_POSITIVES:
+        raise CalibrationError(
+            f"{positives} of {len(labels)} pairs are of one product; {MIN_POSITIVES} of each sort are needed"
+        )
+    held_out = cross_fit(scores, labels, groups, seed=seed)
+    ece = ece_interval(held_out, labels, groups, seed=seed)
+    return Calibration(
+        curve=fit(scores, labels, groups, seed=seed),
+        encoder_id=encoder_id,
+        truth=pairs.truth,
+        queries=pairs.queries,
+        pairs=len(labels),
+        positives=positives,
+        images=pairs.images,
+        ece=ece.value,
+        ece_ci=(ece.low, ece.high),
+        ece_first=ece_interval(held_out[pairs.first], labels[pairs.first], groups[pairs.first], seed=seed).value,
+        brier=brier(held_out, labels),
+        log_loss=log_loss(held_out, labels),
+        reliability=reliability(held_out, labels),
+    )
+
+
+def stored_calibration(home: Home, collection_id: int, encoder_id: str) -> Calibration | None:
+    """What `calibrate` stored last; None where it never could."""
+    content = home.catalogue.calibration(collection_id, encoder_id)
+    return Calibration.from_json(content) if content is not None and "knots" in content else None
+
+
+def calibrate_if_due(
+    home: Home, collection: str, *, limits: ImageLimits | None = None, device: str = "cpu"
+) -> Calibration | None:
+    """Calibrate what is in service where that was never tried, or not since the images have doubled.
+
+    None where it is not due, or cannot be: that is remembered too, so that it is not tried again and again. What keeps
+    it from being done now (a busy catalogue) leaves it due; the index in service stays as it is in any case.
+    """
+    state = home.catalogue.search_state(collection)
+    if state.encoder_id is None:
+        return None
+    with suppress(NitamonoError):
+        images = sum(r.count for r in home.catalogue.generations(collection) if r.number == state.generation)
+        known = home.catalogue.calibration(state.collection_id, state.encoder_id) or {}
+        if images < max(MIN_ITEMS, GROWTH * known.get("images", 0), GROWTH * known.get("tried", 0)):
+            return None
+        try:
+            return calibrate(home, collection, limits=limits, device=device)
+        except CalibrationError as exc:
+            refused = {**known, "tried": images, "refused": str(exc)}
+            home.catalogue.put_calibration(state.collection_id, state.encoder_id, refused)
+    return None

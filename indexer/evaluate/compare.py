@@ -1,0 +1,357 @@
+"""Compare encoders by what their latents hold: the item or the background. See `indexer.evaluate.robustness`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from indexer.errors import InvalidRequestError
+from indexer.evaluate.disentanglement import Disentanglement, Probe, disentanglement, linear_probe
+from indexer.evaluate.metrics import Bootstrap, Interval, rank, score_blocks
+from indexer.evaluate.robustness import (
+    MAP_AT_R,
+    BackgroundGap,
+    Photos,
+    SwapTest,
+    attention_score,
+    background_gap,
+    displacement,
+    lure_rate,
+    swap_test,
+    variance_shares,
+)
+from indexer.evaluate.significance import Paired, holm, paired_test
+from indexer.evaluate.swaps import Pixels, SwapSet
+from indexer.vectors import Floats
+from training.attribution import occlusion
+from training.encoder import Encoder, load_encoder
+
+BASELINES = ("pixels", "hog")
+BATCH = 128
+LURE_K = 10
+SHOWN = 5  # results kept of each query
+ATTENDED = 24  # items whose attention is measured: each takes 65 forward passes
+PROBED = 100  # items that the item probe tells apart
+RECONSTRUCTED = 4  # items whose reconstructions are kept
+HELD_OUT = 0.4  # share of the backgrounds that the item probe is judged on
+
+
+@dataclass(frozen=True)
+class EncoderComparison:
+    """One encoder's measures; arrays are what the report draws.
+
+    Args:
+        swap: figures of clean and swapped queries by metric.
+        shares: of item, background and their interaction; `known_shares` of the studio's item, background, pose, light.
+        probes: `background`, `category` and `item`, where they can be told.
+        versus: differences to the first encoder on the same items, with p-values that hold for all of its tests.
+        displacements: `(I,)`.
+        vectors: of the swapped queries `(I, B, dim)`.
+        top: gallery places `(I, B, SHOWN)` of their nearest pictures.
+        reconstructions: `(RECONSTRUCTED, B, C, S, S)` uint8, None without a decoder.
+    """
+
+    name: str
+    encoder_id: str
+    family: str
+    dim: int
+    metric: str
+    swap: SwapTest
+    gap: BackgroundGap | None
+    shares: dict[str, Interval]
+    known_shares: dict[str, Interval]
+    probes: dict[str, Probe]
+    lure: Interval
+    displacement: Interval
+    attention: Interval
+    disentanglement: Disentanglement | None
+    versus: dict[str, Paired]
+    displacements: NDArray[np.float64]
+    attentions: NDArray[np.float64]
+    vectors: Floats
+    top: NDArray[np.intp]
+    reconstructions: Pixels | None
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "encoder_id": self.encoder_id,
+            "family": self.family,
+            "dim": self.dim,
+            "metric": self.metric,
+            "swap": {name: figure.to_json() for name, figure in self.swap.figures.items()},
+            "background_gap": None if self.gap is None else self.gap.to_json(),
+            "shares": {name: share.to_json() for name, share in self.shares.items()},
+            "known_shares": {name: share.to_json() for name, share in self.known_shares.items()},
+            "probes": {name: probe.to_json() for name, probe in self.probes.items()},
+            "lure_rate": self.lure.to_json(),
+            "displacement": self.displacement.to_json(),
+            "attention_score": self.attention.to_json(),
+            "disentanglement": None if self.disentanglement is None else self.disentanglement.to_json(),
+            "difference_to_first": {name: paired.to_json() for name, paired in self.versus.items()},
+            "seconds": round(self.seconds, 2),
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was compared on, and the encoders, those first that keep most on other backgrounds."""
+
+    set: SwapSet
+    seed: int
+    leaks: dict[str, int]
+    encoders: dict[str, EncoderComparison] = field(default_factory=dict)
+    first: str = ""  # the encoder that the others are set against
+
+    def to_json(self) -> dict[str, Any]:
+        made = self.set
+        return {
+            "set": made.name,
+            "items": len(made),
+            "products": len(set(made.products)),
+            "truth": made.truth,
+            "backgrounds": made.backgrounds,
+            "left_out": dict(made.left_out),
+            "masks": dict(made.mask_sources),
+            "leaks": self.leaks,
+            "seed": self.seed,
+            "first": self.first,
+            "encoders": {name: found.to_json() for name, found in self.encoders.items()},
+        }
+
+    def to_text(self) -> str:
+        """A table of the measures with their intervals, best first."""
+        width = max(map(len, self.encoders))
+        head = ("clean map@r", "swapped map@r", "retention", "background share", "displacement", "lure rate")
+        lines = [describe(self.set), " ".join([" " * width, *(f"{name:>20s}" for name in head)])]
+        for name, found in self.encoders.items():
+            swap = found.swap.figures[MAP_AT_R]
+            cells = (*swap, found.shares["background"], found.displacement, found.lure)
+            lines.append(" ".join([name.ljust(width), *(f"{cell.to_text():>20s}" for cell in cells)]))
+        return "\n".join(lines)
+
+
+def describe(made: SwapSet) -> str:
+    """One line on what the figures are of."""
+    told = "several photos of one item" if made.truth == "photos" else "a photo and how it might have been taken again"
+    left = ", ".join(f"{count} x {reason}" for reason, count in made.left_out.items()) or "nothing left out"
+    tied = len(made) - len(set(made.products))
+    more = f", {tied} tied to others by near-duplicate photos" if tied else ""
+    return (
+        f"{made.name}: {len(made)} items{more} on {len(made.backgrounds)} backgrounds; the same item is told by "
+        f"{told}; {left}"
+    )
+
+
+def compare_encoders(
+    made: SwapSet,
+    refs: Sequence[str],
+    *,
+    baselines: bool = False,
+    replicates: int = 1000,
+    seed: int = 0,
+    started: Callable[[int], None] = lambda total: None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Comparison:
+    """Measure encoders on one set; `started` and `advance` are told of encoders.
+
+    Raises:
+        InvalidRequestError: no encoder is named, or queries of the set are in its gallery.
+        EncoderError: one cannot be loaded.
+    """
+    names = list(dict.fromkeys([*refs, *(BASELINES if baselines else ())]))
+    if not names:
+        raise InvalidRequestError("encoder", "no encoder is named; give one or more with --encoder REF")
+    leaks = made.leaks()
+    if leaks["clean_queries_in_gallery"] or leaks["swapped_queries_in_gallery"]:
+        raise InvalidRequestError("data", f"{made.name}: queries are in the gallery ({leaks}); remove doubled photos")
+    encoders = {name: load_encoder(name) for name in names}
+    started(len(encoders))
+    found: dict[str, EncoderComparison] = {}
+    for name, encoder in encoders.items():
+        base = next(iter(found.values()), None)
+        found[name] = _Measurement(encoder, made, replicates, seed).compare(name, base)
+        advance(1)
+    ordered = sorted(found.values(), key=lambda each: -each.swap.figures[MAP_AT_R].swapped.value)
+    return Comparison(made, seed, leaks, {each.name: each for each in ordered}, names[0])
+
+
+class SwapMeasures(NamedTuple):
+    """The measures that a promotion is decided on and shown with; see `EncoderComparison`."""
+
+    swap: SwapTest
+    shares: dict[str, Interval]
+    displacement: Interval
+
+
+def measure_swaps(encoder: Encoder, made: SwapSet, *, replicates: int = 1000, seed: int = 0) -> SwapMeasures:
+    """One encoder's swap test, variance shares and displacement on a set."""
+    measurement = _Measurement(encoder, made, replicates, seed)
+    moved = displacement(measurement.swapped)
+    return SwapMeasures(measurement.swap_test(), measurement.shares(), measurement.by_item.interval(moved))
+
+
+def embed_pictures(encoder: Encoder, pictures: Pixels) -> Floats:
+    """Vectors `(..., dim)` of pictures `(..., S, S, 3)`."""
+    lead = pictures.shape[:-3]
+    flat = pictures.reshape(-1, *pictures.shape[-3:])
+    vectors = [encoder.encode(batch).numpy() for batch in _batches(encoder, flat)]
+    return np.concatenate(vectors).reshape(*lead, encoder.dim)
+
+
+def _batches(encoder: Encoder, pictures: Pixels) -> Iterator[torch.Tensor]:
+    for start in range(0, len(pictures), BATCH):
+        yield torch.stack([encoder.prepare(picture) for picture in pictures[start : start + BATCH]])
+
+
+class _Measurement:
+    """All measures of one encoder on one set."""
+
+    def __init__(self, encoder: Encoder, made: SwapSet, replicates: int, seed: int) -> None:
+        self.encoder = encoder
+        self.made = made
+        self.replicates = replicates
+        self.seed = seed
+        self.by_item = Bootstrap(made.items, replicates=replicates, seed=seed)
+        self.gallery, self.clean, self.swapped, self.lures = (
+            embed_pictures(encoder, pictures) for pictures in (made.gallery, made.clean, made.swapped, made.lures)
+        )
+
+    def compare(self, name: str, base: EncoderComparison | None) -> EncoderComparison:
+        began = perf_counter()
+        encoder, made = self.encoder, self.made
+        swap = self.swap_test()
+        moved, attended = displacement(self.swapped), self._attention()
+        return EncoderComparison(
+            name=name,
+            encoder_id=encoder.encoder_id,
+            family=encoder.family,
+            dim=encoder.dim,
+            metric=encoder.metric,
+            swap=swap,
+            gap=self._gap(),
+            shares=self.shares(),
+            known_shares=self._known_shares(),
+            probes=self._probes(),
+            lure=lure_rate(
+                self.swapped, self.lures, made.lure_backgrounds, encoder.metric, k=LURE_K, bootstrap=self.by_item
+            ),
+            displacement=self.by_item.interval(moved),
+            attention=self.by_item.interval(attended),
+            disentanglement=self._disentanglement(),
+            versus={} if base is None else self._versus(swap, moved, attended, base),
+            displacements=moved,
+            attentions=attended,
+            vectors=self.swapped,
+            top=self._top(),
+            reconstructions=self._reconstructions(),
+            seconds=perf_counter() - began,
+        )
+
+    def swap_test(self) -> SwapTest:
+        made, (_, per_item, dim) = self.made, self.swapped.shape
+        return swap_test(
+            Photos(self.gallery, made.products),
+            Photos(self.clean, made.products),
+            Photos(self.swapped.reshape(-1, dim), [product for product in made.products for _ in range(per_item)]),
+            self.encoder.metric,
+            replicates=self.replicates,
+            seed=self.seed,
+        )
+
+    def shares(self) -> dict[str, Interval]:
+        return variance_shares(self.swapped, ("item", "background"), replicates=self.replicates, seed=self.seed)
+
+    def _gap(self) -> BackgroundGap | None:
+        parts = self.made.by_category
+        if parts is None:
+            return None
+        labels = [str(self.made.categories[row]) for row in parts.rows]
+        same, random = (
+            (embed_pictures(self.encoder, part.pictures), part.donors) for part in (parts.same, parts.random)
+        )
+        items = [self.made.items[row] for row in parts.rows]
+        bootstrap = Bootstrap(items, replicates=self.replicates, seed=self.seed)
+        return background_gap(self.gallery[parts.rows], same, random, labels, self.encoder.metric, bootstrap=bootstrap)
+
+    def _known_shares(self) -> dict[str, Interval]:
+        known = self.made.factorial
+        if known is None:
+            return {}
+        vectors = embed_pictures(self.encoder, known.pictures)
+        return variance_shares(vectors, known.names, replicates=self.replicates, seed=self.seed)
+
+    def _probes(self) -> dict[str, Probe]:
+        count, per_item, dim = self.swapped.shape
+        z = self.swapped.reshape(-1, dim)
+        items, backgrounds = np.repeat(self.made.items, per_item), np.tile(np.arange(per_item), count)
+        probes = {"background": linear_probe(z, backgrounds.astype(str), items, seed=self.seed)}
+        categories = np.array([category or "" for category in self.made.categories])
+        known = np.repeat(categories != "", per_item)
+        if len(set(categories[categories != ""])) > 1:
+            labels = np.repeat(categories, per_item)
+            probes["category"] = linear_probe(z[known], labels[known], items[known], seed=self.seed)
+        some = items < sorted(self.made.items)[PROBED] if count > PROBED else np.ones(len(items), dtype=bool)
+        held_out = backgrounds >= per_item - max(1, round(HELD_OUT * per_item))
+        probes["item"] = linear_probe(
+            z[some], items[some], backgrounds[some].astype(str), seed=self.seed, split=held_out[some]
+        )
+        return probes
+
+    def _attention(self) -> NDArray[np.float64]:
+        """Of the first items on the first background, NaN for the others."""
+        scores = np.full(len(self.made), np.nan)
+        pixels = self._prepared(self.made.swapped[:ATTENDED, 0])
+        moved = occlusion(self.encoder, pixels)
+        side = moved.shape[-1]
+        masks = [cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA) for mask in self.made.masks[:ATTENDED]]
+        scores[: len(moved)] = attention_score(moved, np.stack(masks) / 255.0)
+        return scores
+
+    def _disentanglement(self) -> Disentanglement | None:
+        photos = self.made.factor_photos
+        if photos is None:
+            return None
+        return disentanglement(
+            embed_pictures(self.encoder, photos.pictures), photos.factors, np.asarray(photos.items), seed=self.seed
+        )
+
+    def _versus(
+        self, swap: SwapTest, moved: NDArray[np.float64], attended: NDArray[np.float64], base: EncoderComparison
+    ) -> dict[str, Paired]:
+        by_product = Bootstrap(swap.items, replicates=self.replicates, seed=self.seed)
+        pairs = {
+            "clean map@r": (swap.clean[MAP_AT_R], base.swap.clean[MAP_AT_R], by_product),
+            "swapped map@r": (swap.swapped[MAP_AT_R], base.swap.swapped[MAP_AT_R], by_product),
+            "swapped recall@1": (swap.swapped["recall@1"], base.swap.swapped["recall@1"], by_product),
+            "displacement": (moved, base.displacements, self.by_item),
+            "attention score": (attended, base.attentions, self.by_item),
+        }
+        tests = {name: paired_test(*pair, seed=self.seed) for name, pair in pairs.items()}
+        adjusted = holm({name: test.p for name, test in tests.items()})
+        return {name: Paired(test.difference, adjusted[name]) for name, test in tests.items()}
+
+    def _top(self) -> NDArray[np.intp]:
+        count, per_item, dim = self.swapped.shape
+        order = np.random.default_rng(self.seed).permutation(count)
+        blocks = score_blocks(self.swapped.reshape(-1, dim), self.gallery, self.encoder.metric)
+        nearest = np.concatenate([rank(scores, order)[:, :SHOWN] for _, scores in blocks])
+        return nearest.reshape(count, per_item, -1)
+
+    def _reconstructions(self) -> Pixels | None:
+        if not self.encoder.is_generative:
+            return None
+        pictures = self.made.swapped[:RECONSTRUCTED]
+        shown = self.encoder.reconstruct(torch.from_numpy(self._prepared(pictures.reshape(-1, *pictures.shape[2:]))))
+        pixels = (shown.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        return pixels.reshape(*pictures.shape[:2], *pixels.shape[1:])
+
+    def _prepared(self, pictures: Pixels) -> Pixels:
+        return np.stack([self.encoder.prepare(picture).numpy() for picture in pictures])

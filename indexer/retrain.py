@@ -1,0 +1,285 @@
+"""`nitamono retrain`: train on the catalogue's own photos, and promote only what holds the item better.
+
+export -> train each recipe -> evaluate on held-out items -> gate against the active encoder -> embed with the winner ->
+build a generation -> verify -> calibrate -> activate, keeping the old one. Every step leaves its result behind, whole
+or not at all, and is skipped where that is there: a run that was killed anywhere is started again with the same
+command, goes on, and ends as it would have.
+
+    <home>/retrains/<collection>-<number>/export.json            photos to train on and to evaluate on
+                                         /models/<recipe>/       training runs, which become encoder directories
+                                         /evidence/<id>.json     an encoder's figures on the held-out items
+
+What stays for good (plan, decision, evidence of the decision, generation) is in the catalogue as well.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indexer.errors import CalibrationError, CorruptError, InvalidRequestError, MismatchError, NotFoundError
+from indexer.gate import judge, winner
+from indexer.generations import build_generation, remove_old, verify
+from indexer.home import Home
+from indexer.records import EncoderRecord, GenerationRecord, RetrainRecord
+from indexer.retrain_evidence import figures, measure, to_evidence
+from indexer.retrain_plan import RetrainPlan, folder_name, from_rows, outlook, split, to_rows
+from training.console import to_json
+from training.data.sources import SourceImage
+from training.errors import SourceError
+from training.files import publish_file
+from training.reference import EncoderDescription, describe_encoder, read_json
+
+if TYPE_CHECKING:
+    from indexer.evaluate.swaps import SwapSet
+
+Say = Callable[[str, str], None]
+
+
+def retrain(
+    home: Home, collection: str, plan: RetrainPlan | None, *, say: Say = lambda step, text: None
+) -> RetrainRecord:
+    """Run a retraining to its end, or go on with the unfinished one.
+
+    Args:
+        plan: None goes on with what is unfinished.
+        say: told of each step as it begins.
+
+    Raises:
+        InvalidRequestError: another plan is unfinished, nothing is, or the collection has too few items.
+        BusyError: another process retrains or indexes this collection.
+        MismatchError: another encoder was put into service meanwhile; run it again.
+    """
+    collection_id = home.catalogue.collection_id(collection)
+    with home.lock(f"retrain-{collection}"):
+        record = unfinished(home, collection)
+        if record is None:
+            if plan is None:
+                raise InvalidRequestError(
+                    "recipes", f"no retraining of {collection!r} is unfinished; give --recipes A,B"
+                )
+            outlook(home, collection, plan)  # what cannot work is said before anything is stored
+            number = home.catalogue.add_retrain(collection_id, plan.to_json())
+        else:
+            if plan is not None and plan.to_json() != record.plan:
+                raise InvalidRequestError(
+                    "recipes",
+                    f"retraining {record.number} of {collection!r} is unfinished and has another plan; go on with it "
+                    "by `nitamono retrain` without --recipes, or drop it by `nitamono retrain abandon`",
+                )
+            number, plan = record.number, RetrainPlan.from_json(record.plan)
+        _Run(home, collection, collection_id, number, plan, say).run()
+    return find_retrain(home, collection, number)
+
+
+def unfinished(home: Home, collection: str) -> RetrainRecord | None:
+    return next((r for r in home.catalogue.retrains(collection) if r.status == "running"), None)
+
+
+def find_retrain(home: Home, collection: str, number: int | None) -> RetrainRecord:
+    """A retraining by number, the last one by None; `NotFoundError` names those there are."""
+    records = home.catalogue.retrains(collection)
+    for record in reversed(records):
+        if number in (None, record.number):
+            return record
+    known = ", ".join(str(record.number) for record in records) or "none yet"
+    raise NotFoundError(f"collection {collection!r} has no retraining {number or ''}; there is {known}")
+
+
+def abandon(home: Home, collection: str) -> RetrainRecord:
+    """End an unfinished retraining where it is, and remove its files."""
+    with home.lock(f"retrain-{collection}"):
+        record = unfinished(home, collection)
+        if record is None:
+            raise NotFoundError(f"no retraining of {collection!r} is unfinished")
+        home.catalogue.end_retrain(home.catalogue.collection_id(collection), record.number, "abandoned", None)
+        shutil.rmtree(home.retrain_directory(collection, record.number), ignore_errors=True)
+    return find_retrain(home, collection, record.number)
+
+
+@dataclass
+class _Run:
+    home: Home
+    collection: str
+    collection_id: int
+    number: int
+    plan: RetrainPlan
+    say: Say
+
+    def __post_init__(self) -> None:
+        self.directory = self.home.retrain_directory(self.collection, self.number)
+
+    def run(self) -> None:
+        training, held_out = self.export()
+        candidates = self.train(training)
+        decision = self.gate(candidates, held_out)
+        if decision["winner"] is None:
+            self.home.catalogue.end_retrain(self.collection_id, self.number, "refused", None)
+            return
+        with self.home.lock(f"collection-{self.collection}", wait=True):
+            generation = self.promote(decision)
+        self.home.catalogue.end_retrain(self.collection_id, self.number, "promoted", generation.number)
+
+    def export(self) -> tuple[list[SourceImage], list[SourceImage]]:
+        """The photos of this run, which stay the same however the catalogue changes meanwhile."""
+        path = self.directory / "export.json"
+        if not path.exists():
+            training, held_out = split(self.home, self.collection, self.plan.held_out)
+            self.say("export", f"{len(training)} photos to train on, {len(held_out)} to evaluate on")
+            document = {"training": to_rows(training), "held_out": to_rows(held_out)}
+            publish_file(path, (json.dumps(document, ensure_ascii=False) + "\n").encode())
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return from_rows(document["training"]), from_rows(document["held_out"])
+
+    def train(self, images: Sequence[SourceImage]) -> dict[str, EncoderDescription]:
+        """The candidates; a recipe that is trained is not trained again, one that was interrupted goes on."""
+        from training.export import add_onnx
+        from training.loop import train
+        from training.recipes import load_recipe
+
+        trained = {}
+        for name in self.plan.recipes:
+            out = self.directory / "models" / folder_name(name)
+            if not (out / "encoder.json").exists():
+                self.say("train", name)
+            try:
+                train(
+                    load_recipe(name, self.plan.overrides), images, out,
+                    resume=True, device=self.plan.device, precision=self.plan.precision,
+                )  # fmt: skip
+            except SourceError as exc:
+                raise SourceError(f"recipe {name}: {exc}") from exc
+            if "onnx_sha256" not in read_json(out / "card.json"):
+                add_onnx(out)
+            trained[name] = describe_encoder(out)
+        return trained
+
+    def gate(self, candidates: Mapping[str, EncoderDescription], held_out: Sequence[SourceImage]) -> dict[str, Any]:
+        """The decision, which holds for the encoder that was in service when it was made."""
+        active = self.home.catalogue.search_state(self.collection).encoder_id
+        decision = find_retrain(self.home, self.collection, self.number).decision
+        if decision is not None and active in (decision["active"]["encoder_id"], decision.get("winner_id")):
+            return decision
+        evidence = self.evaluate({str(active): self.home.encoder(str(active)).directory}
+                                 | {d.encoder_id: d.directory for d in candidates.values()}, held_out)  # fmt: skip
+        self.say("gate", f"{len(candidates)} candidates against encoder {str(active)[:12]}")
+        of_active = to_evidence(evidence[str(active)])
+        of_candidates = {name: to_evidence(evidence[d.encoder_id]) for name, d in candidates.items()}
+        verdicts = judge(self.plan.gate, of_active, of_candidates, seed=self.plan.seed)
+        best = winner(verdicts, of_candidates)
+        decision = {
+            "rule": asdict(self.plan.gate),
+            "set": evidence[str(active)]["set"],
+            "active": figures(evidence[str(active)]),
+            "candidates": {
+                name: {**figures(evidence[d.encoder_id]), "verdict": verdicts[name].to_json()}
+                for name, d in candidates.items()
+            },
+            "winner": best,
+            "winner_id": candidates[best].encoder_id if best else None,
+        }
+        # A figure without a value is null, here and when it is read again.
+        stored: dict[str, Any] = json.loads(to_json(decision))
+        self.home.catalogue.decide_retrain(self.collection_id, self.number, stored)
+        return stored
+
+    def evaluate(self, encoders: Mapping[str, Path], held_out: Sequence[SourceImage]) -> dict[str, dict[str, Any]]:
+        """Figures of encoders by id on the held-out items; those that are there are not measured again."""
+        made: SwapSet | None = None
+        for encoder_id, directory in encoders.items():
+            path = self.directory / "evidence" / f"{encoder_id}.json"
+            if path.exists():
+                continue
+            self.say("evaluate", f"encoder {encoder_id[:12]} ({directory.name})")
+            made = made or self._swap_set(held_out)
+            publish_file(path, (json.dumps(measure(directory, made, self.plan.seed)) + "\n").encode())
+        paths = {encoder_id: self.directory / "evidence" / f"{encoder_id}.json" for encoder_id in encoders}
+        return {encoder_id: json.loads(path.read_text(encoding="utf-8")) for encoder_id, path in paths.items()}
+
+    def _swap_set(self, held_out: Sequence[SourceImage]) -> SwapSet:
+        from indexer.evaluate.swap_sources import photo_set
+
+        return photo_set(
+            f"held-out items of {self.collection}",
+            held_out,
+            backgrounds=Path(self.plan.backgrounds) if self.plan.backgrounds else None,
+            per_item=self.plan.per_item,
+            limit=self.plan.items,
+            seed=self.plan.seed,
+        )
+
+    def promote(self, decision: Mapping[str, Any]) -> GenerationRecord:
+        """Embed with the winner, build its generation, check it, and put it into service."""
+        from indexer.ingest import embed_missing
+        from indexer.promotion import put_into_service
+
+        name, encoder_id = decision["winner"], decision["winner_id"]
+        state = self.home.catalogue.search_state(self.collection)
+        if state.encoder_id == encoder_id:  # killed between taking over and saying so
+            return self._active()
+        described = self._with_evidence(describe_encoder(self.directory / "models" / folder_name(name)), decision)
+        self.say("embed", f"the catalogue with {name} ({encoder_id[:12]})")
+        embed_missing(self.home, self.collection, described)
+        generation = self._built(described)
+        self.say("verify", f"generation {generation.number}")
+        self._verify(generation)
+        self._calibrate(encoder_id)
+        now = self.home.catalogue.search_state(self.collection).encoder_id
+        if now != decision["active"]["encoder_id"]:
+            raise MismatchError(
+                f"encoder {str(now)[:12]} was put into service meanwhile, the candidates were compared with "
+                f"{decision['active']['encoder_id'][:12]}; run `nitamono retrain` again to compare with the new one"
+            )
+        self.say("activate", f"generation {generation.number}")
+        put_into_service(self.home, self.collection, generation)
+        remove_old(self.home, self.collection)
+        return self._active()
+
+    def _with_evidence(self, described: EncoderDescription, decision: Mapping[str, Any]) -> EncoderDescription:
+        """The winner with what it was promoted on in its card; the id does not depend on the card."""
+        path = described.directory / "card.json"
+        card = {**read_json(path), "evaluation": {"set": decision["set"], **decision["candidates"][decision["winner"]]}}
+        publish_file(path, (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
+        return replace(described, card=card)
+
+    def _built(self, described: EncoderDescription) -> GenerationRecord:
+        """The generation of the winner; one that was built before a kill is used."""
+        for record in reversed(self.home.catalogue.generations(self.collection)):
+            waits = record.activated_at is None and record.status != "removed"
+            if waits and record.encoder_id == described.encoder_id:
+                return record
+        self.say("build", f"an index of {described.dim} numbers a photo")
+        encoder = EncoderRecord(
+            described.encoder_id, described.family, described.dim, described.metric, described.config, described.card
+        )
+        return build_generation(self.home, self.collection, encoder, activated=False)
+
+    def _verify(self, generation: GenerationRecord) -> None:
+        if problems := verify(self.home, self.collection, generation.number):
+            raise CorruptError(f"generation {generation.number} does not verify: {problems[0]}")
+        if generation.recall_at_10 < self.plan.minimum_recall:
+            raise CorruptError(
+                f"generation {generation.number} has recall@10 {generation.recall_at_10:.3f} against exact search, "
+                f"{self.plan.minimum_recall:g} is asked for; it is not put into service"
+            )
+
+    def _calibrate(self, encoder_id: str) -> None:
+        from indexer.calibration import calibrate
+
+        self.say("calibrate", "scores as the probability of the same product")
+        try:
+            found = calibrate(self.home, self.collection, encoder_id=encoder_id)
+        except CalibrationError as exc:
+            self.say("calibrate", f"left out: {exc}")
+            return
+        directory = self.home.encoder_directory(encoder_id)
+        card = {**read_json(directory / "card.json"), "calibration": found.to_json()}
+        publish_file(directory / "card.json", (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def _active(self) -> GenerationRecord:
+        records = self.home.catalogue.generations(self.collection)
+        return next(record for record in records if record.status == "active")

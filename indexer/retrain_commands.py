@@ -1,0 +1,148 @@
+"""`nitamono retrain`: train, judge and promote; `show` what was decided, `abandon` what is unfinished."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from indexer.errors import InvalidRequestError
+from indexer.options import DEFAULT_HOME, CollectionOption, HomeOption
+from training.console import JsonOption, note, say
+
+if TYPE_CHECKING:
+    from indexer.records import RetrainRecord
+
+retraining = typer.Typer(
+    invoke_without_command=True, no_args_is_help=False, help="Train on the catalogue, and promote what is better."
+)
+
+
+@retraining.callback()
+def retrain(
+    context: typer.Context,
+    recipes: Annotated[str | None, typer.Option(help="Recipes to try, A,B,C; none goes on.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override of every recipe: key=value.")] = None,
+    backgrounds: Annotated[Path | None, typer.Option(help="Folder of photos that candidates are judged on.")] = None,
+    held_out: Annotated[float, typer.Option(help="Share of the items that candidates are judged on.")] = 0.2,
+    items: Annotated[int, typer.Option(min=20, help="Most held-out items that are measured.")] = 500,
+    confidence: Annotated[float, typer.Option(help="How sure it must be that swapped MAP@R is better.")] = 0.95,
+    margin: Annotated[float, typer.Option(help="Clean MAP@R that a candidate may lose.")] = 0.02,
+    min_recall: Annotated[float, typer.Option(min=0, max=1, help="recall@10 the new index must reach.")] = 0.95,
+    device: Annotated[str, typer.Option(help="Where to train: auto, cpu or gpu.")] = "auto",
+    precision: Annotated[str, typer.Option(help="32 or bf16-mixed.")] = "32",
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the evaluation; recipes have --set seed=N.")] = 0,
+    nice: Annotated[int, typer.Option(min=0, max=19, help="How far to give way to other programs.")] = 19,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
+    collection: CollectionOption = "default",
+    home: HomeOption = DEFAULT_HOME,
+    json_output: JsonOption = False,
+) -> None:
+    """Train on a collection's own photos, and put the best encoder into service if the numbers say so.
+
+    Killed at any moment, the same command (or none of its options) goes on.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from indexer.gate import GateRule
+    from indexer.home import Home
+    from indexer.retrain import retrain as run
+    from indexer.retrain_plan import RetrainPlan, outlook
+
+    try:
+        plan = None if recipes is None else RetrainPlan(
+            tuple(name.strip() for name in recipes.split(",") if name.strip()), tuple(set_ or ()),
+            GateRule(confidence, margin), str(backgrounds.absolute()) if backgrounds else None, held_out, items,
+            minimum_recall=min_recall, device=device, precision=precision, seed=seed,
+        )  # fmt: skip
+    except ValueError as exc:
+        raise InvalidRequestError("recipes", str(exc)) from exc
+    with Home.open(home) as opened:
+        if dry_run:
+            if plan is None:
+                raise InvalidRequestError("recipes", "give --recipes A,B to plan for")
+            found = outlook(opened, collection, plan)
+            say(asdict(found), json_output, _plan_text(asdict(found)))
+            return
+        os.nice(nice)
+        record = run(opened, collection, plan, say=lambda step, text: note(f"{step}: {text}"))
+    say(document(record), json_output, text(record))
+
+
+@retraining.command("show")
+def retrain_show(
+    number: Annotated[int | None, typer.Argument(help="Which one; the last by default.")] = None,
+    collection: CollectionOption = "default",
+    home: HomeOption = DEFAULT_HOME,
+    json_output: JsonOption = False,
+) -> None:
+    """Show a retraining: its plan, the figures of every candidate, and what was decided why."""
+    from indexer.home import Home
+    from indexer.retrain import find_retrain
+
+    with Home.open(home) as opened:
+        record = find_retrain(opened, collection, number)
+    say(document(record), json_output, text(record))
+
+
+@retraining.command("abandon")
+def retrain_abandon(
+    collection: CollectionOption = "default", home: HomeOption = DEFAULT_HOME, json_output: JsonOption = False
+) -> None:
+    """Drop the unfinished retraining of a collection, with what it has trained."""
+    from indexer.home import Home
+    from indexer.retrain import abandon
+
+    with Home.open(home) as opened:
+        record = abandon(opened, collection)
+    say(document(record), json_output, f"retraining {record.number} of {collection!r} is abandoned")
+
+
+def document(record: RetrainRecord) -> dict[str, Any]:
+    return asdict(record)
+
+
+def text(record: RetrainRecord) -> str:
+    """A retraining in lines: what became of it, and each candidate beside the active encoder."""
+    ended = {
+        "running": "unfinished; `nitamono retrain` goes on",
+        "promoted": f"promoted, generation {record.generation}",
+        "refused": "refused: the encoder in service stays",
+        "abandoned": "abandoned",
+    }
+    lines = [f"retraining {record.number} of {record.collection!r}: {ended[record.status]}"]
+    decision = record.decision
+    if decision is None:
+        return "\n".join(lines)
+    of = decision["set"]
+    told = "several photos of one item" if of["truth"] == "photos" else "views of single photos"
+    lines.append(f"judged on {of['items']} held-out items, the same item told by {told}; MAP@R with 95 % intervals:")
+    rows = {"(in service)": decision["active"], **decision["candidates"]}
+    width = max(map(len, rows))
+    for name, row in rows.items():
+        figure = row["swap"]["map@r"]
+        cells = (f"{part} {_interval(figure[part])}" for part in ("clean", "swapped", "retention"))
+        mark = " <- promoted" if name == decision["winner"] and record.status == "promoted" else ""
+        lines.append(f"  {name.ljust(width)}  {row['encoder_id'][:12]}  {'  '.join(cells)}{mark}")
+    for name, row in decision["candidates"].items():
+        lines += [f"  {name}: {reason}" for reason in row["verdict"]["reasons"]]
+    return "\n".join(lines)
+
+
+def _interval(figure: dict[str, Any]) -> str:
+    value, (low, high) = figure["value"], figure["ci"]
+    return "-" if value is None or value != value else f"{value:.3f} [{low:.3f} {high:.3f}]"
+
+
+def _plan_text(found: dict[str, Any]) -> str:
+    lines = [
+        f"{found['collection']!r}, encoder {found['active_encoder'][:12]} in service",
+        f"train on {found['training_images']} photos of {found['training_items']} items, judge on "
+        f"{found['held_out_items']} others",
+        *(f"  candidate {name}: {description}" for name, description in found["recipes"].items()),
+        f"steps: {', '.join(found['steps'])}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,153 @@
+"""What a retraining is asked to do, and the photos that it trains and judges on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from indexer.errors import InvalidRequestError, NotFoundError
+from indexer.gate import GateRule
+from indexer.home import Home
+from training.data.sources import SourceImage
+
+HELD_OUT = 0.2  # share of the items that candidates are judged on and never train on
+LEAST_HELD_OUT = 20
+MIN_RECALL = 0.95  # of the new index against exact search, at 10
+STEPS = ("export", "train", "evaluate", "gate", "embed", "build", "verify", "calibrate", "activate")
+
+
+@dataclass(frozen=True)
+class RetrainPlan:
+    """What a retraining is asked to do; it is stored, and a run that goes on keeps it.
+
+    Args:
+        recipes: names or YAML files, each a candidate.
+        overrides: `key=value`, for all of the recipes.
+        backgrounds: folder that held-out items are put on; the sample shop's bank without it.
+        held_out: share of the items, told by the hashes of their ids: an item stays held out as the catalogue grows.
+        items: most held-out items that are measured.
+        minimum_recall: recall@10 against exact search that the new index must reach.
+    """
+
+    recipes: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
+    gate: GateRule = GateRule()
+    backgrounds: str | None = None
+    held_out: float = HELD_OUT
+    items: int = 500
+    per_item: int = 5
+    minimum_recall: float = MIN_RECALL
+    device: str = "auto"
+    precision: str = "32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.recipes:
+            raise ValueError("give one recipe or more")
+        if len(set(self.recipes)) < len(self.recipes):
+            raise ValueError("a recipe stands twice; name each once")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out must be between 0 and 1, not {self.held_out}")
+
+    def to_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> RetrainPlan:
+        values: dict[str, Any] = {**document, "gate": GateRule(**document["gate"])}
+        values |= {name: tuple(values[name]) for name in ("recipes", "overrides")}
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a retraining would do (`--dry-run`)."""
+
+    collection: str
+    active_encoder: str
+    training_images: int
+    training_items: int
+    held_out_items: int
+    recipes: dict[str, str]
+    steps: tuple[str, ...]
+    plan: dict[str, Any]
+
+
+def outlook(home: Home, collection: str, plan: RetrainPlan) -> Outlook:
+    """What a plan comes to, with its recipes read and the collection's items counted; nothing is written."""
+    from training.recipes import load_recipe
+
+    state = home.catalogue.search_state(collection)
+    if state.encoder_id is None:
+        raise NotFoundError(f"collection {collection!r} has no index yet; run `nitamono index SOURCE` first")
+    recipes = {name: load_recipe(name, plan.overrides).description for name in plan.recipes}
+    training, held_out = split(home, collection, plan.held_out)
+    return Outlook(
+        collection,
+        state.encoder_id,
+        len(training),
+        len({image.item_id for image in training}),
+        len({image.item_id for image in held_out}),
+        recipes,
+        STEPS,
+        plan.to_json(),
+    )
+
+
+def split(home: Home, collection: str, share: float) -> tuple[list[SourceImage], list[SourceImage]]:
+    """The catalogue's photos to train on and to evaluate on; no item and no photo's content is on both sides.
+
+    Raises:
+        InvalidRequestError: fewer than 20 items would be held out.
+    """
+    photos = home.catalogue.photos(home.catalogue.collection_id(collection))
+    held_out_ids = {photo.item_id for photo in photos if _place(photo.item_id) < share}
+    if len(held_out_ids) < LEAST_HELD_OUT:
+        raise InvalidRequestError(
+            "held_out",
+            f"{len(held_out_ids)} items of {collection!r} would be held out, {LEAST_HELD_OUT} are needed; raise "
+            "--held-out, or index more items first",
+        )
+    learnt = {photo.sha256 for photo in photos if photo.item_id not in held_out_ids}
+    sides: tuple[list[SourceImage], list[SourceImage]] = ([], [])
+    for photo in photos:
+        is_held_out = photo.item_id in held_out_ids
+        if is_held_out and photo.sha256 in learnt:
+            continue
+        mask = Path(photo.mask_uri) if photo.mask_uri else None
+        image = SourceImage(photo.item_id, home.uri_path(photo.uri), None, photo.attributes, mask, photo.uri)
+        sides[is_held_out].append(image)
+    return sides
+
+
+def _place(item_id: str) -> float:
+    """A number in [0, 1) that depends on the id alone, and not as the split of a training run does."""
+    return int.from_bytes(hashlib.sha256(b"held out\0" + item_id.encode()).digest()[:8], "big") / 2**64
+
+
+def to_rows(images: Sequence[SourceImage]) -> list[dict[str, Any]]:
+    return [
+        {"item_id": i.item_id, "path": str(i.path), "mask": str(i.mask) if i.mask else None, "attributes": i.attributes}
+        for i in images
+    ]
+
+
+def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[SourceImage]:
+    return [
+        SourceImage(
+            r["item_id"], Path(r["path"]), None, r["attributes"], Path(r["mask"]) if r["mask"] else None, r["path"]
+        )
+        for r in rows
+    ]
+
+
+def folder_name(recipe: str) -> str:
+    """A folder for a recipe: its name, or a YAML file's with what tells two of one name apart."""
+    if "/" not in recipe and not recipe.endswith((".yaml", ".yml")):
+        return recipe
+    return f"{Path(recipe).stem}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"

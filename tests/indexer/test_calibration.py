@@ -1,0 +1,308 @@
+"""Calibrations of real catalogues, by real encoders, in real databases."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import indexer.ingest
+from indexer.calibration import Calibration, calibrate, calibration_of
+from indexer.errors import BusyError, CalibrationError, CorruptError, MismatchError, NotFoundError
+from indexer.home import Home
+from indexer.ingest import index_source
+from indexer.pairs import Pairs, collect_pairs
+from indexer.probability import expected_calibration_error
+from indexer.search import Searcher
+from service.cli import app
+from tests.conftest import draw_photo, write_photos
+from training.data.studio.catalogue import write_catalogue
+from training.reference import describe_encoder
+
+ITEMS = 100
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Things photographed three times each; read only."""
+    folder = tmp_path_factory.mktemp("studio") / "shop"
+    write_catalogue(folder, items=ITEMS, photos_per_item=3, size=48, stock="solids", processes=0)
+    return folder
+
+
+def write_rows(path: Path, rows: list[tuple[str, str]]) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("item_id", "image"), *rows])
+    return path
+
+
+def photos_of(studio: Path, numbers: tuple[int, ...]) -> list[tuple[str, str]]:
+    """(item_id, image) of the photos with these numbers of every item."""
+    with (studio / "catalogue.csv").open() as file:
+        rows = [(row["item_id"], row["image"]) for row in csv.DictReader(file)]
+    return [row for place, row in enumerate(rows) if place % 3 in numbers]
+
+
+def index(home: Home, source: Path, encoder: Path | str | None = None) -> dict[str, float]:
+    return index_source(home, "default", source, encoder_ref=str(encoder) if encoder else None, processes=0).seconds
+
+
+def found(home: Home, searcher: Searcher, number: int = 3) -> list[float | None]:
+    import io
+
+    buffer = io.BytesIO()
+    draw_photo(number).save(buffer, "JPEG", quality=90)
+    page = searcher.search_image("default", buffer.getvalue())
+    return [hit.probability for hit in page.results]
+
+
+def made_up(seed: int = 0, count: int = 600) -> Pairs:
+    rng = np.random.default_rng(seed)
+    scores = rng.uniform(0, 1, count)
+    labels = rng.random(count) < 1 / (1 + np.exp(7 - 12 * scores))
+    return Pairs(scores, labels, np.arange(count) // 10, np.arange(count) % 10 == 0, "photos", count // 10, 999)
+
+
+def test_the_studio_is_calibrated_on_pairs_held_out_and_on_photos_it_never_had(home: Home, studio: Path) -> None:
+    seconds = index(home, write_rows(studio / "two.csv", photos_of(studio, (0, 1))), "robust-vae-small-64")
+    assert 0 < seconds["calibrate"] < seconds["total"]
+    calibration = calibrate(home, "default")
+    assert (calibration.truth, calibration.queries, calibration.images) == ("photos", ITEMS, 2 * ITEMS)
+    assert (calibration.pairs, sum(point.pairs for point in calibration.reliability)) == (10 * ITEMS, 10 * ITEMS)
+    assert calibration.ece <= 0.05
+    assert calibration.ece_ci[0] <= calibration.ece <= calibration.ece_ci[1]
+    searcher = Searcher(home)
+    probabilities, labels = [], []
+    for item_id, image in photos_of(studio, (2,)):
+        page = searcher.search_image("default", (studio / image).read_bytes())
+        of_page = [hit.probability or 0.0 for hit in page.results]
+        assert of_page == sorted(of_page, reverse=True)
+        assert all(0 < value < 1 for value in of_page)
+        probabilities += of_page
+        labels += [hit.item_id == item_id for hit in page.results]
+    assert expected_calibration_error(np.array(probabilities), np.array(labels)) <= 0.05
+    assert np.std(probabilities) > 0.1, "every hit has the same probability: nothing was learnt"
+    same, other = (np.mean(np.array(probabilities)[np.array(labels) == kind]) for kind in (True, False))
+    assert same > 3 * other
+    by_item = searcher.search_item("default", photos_of(studio, (0,))[0][0])
+    assert {hit.probability for hit in by_item.results} == {None}
+
+
+def test_items_with_one_photo_are_asked_for_by_other_views(home: Home, studio: Path) -> None:
+    index(home, write_rows(studio / "one.csv", photos_of(studio, (0,))), "robust-vae-small-64")
+    calibration = calibrate(home, "default")
+    assert (calibration.truth, calibration.queries, calibration.images) == ("views", ITEMS, ITEMS)
+    assert calibration.positives > 0.8 * ITEMS
+    assert calibration.ece <= 0.05
+    assert calibrate(home, "default") == calibration, "one seed, two results"
+
+
+def test_files_that_are_gone_are_left_out_until_too_few_are_left(home: Home, tmp_path: Path, encoder_dir: Path) -> None:
+    shop = write_photos(tmp_path / "shop", 60)
+    index(home, shop, encoder_dir)
+    files = sorted(shop.rglob("*.jpg"))
+    files[0].write_bytes(b"something else")
+    files[1].unlink()
+    assert calibrate(home, "default").queries == 58
+    for path in files[2:20]:
+        path.unlink()
+    with pytest.raises(CalibrationError, match="'default' cannot be calibrated: 40 of 60 photos are still there"):
+        calibrate(home, "default")
+    assert None not in found(home, Searcher(home)), "what was learnt before stays"
+
+
+def test_neither_the_query_photo_nor_a_copy_of_it_is_found(home: Home, tmp_path: Path, encoder_dir: Path) -> None:
+    shop = write_photos(tmp_path / "shop", 120, categories=("all",))
+    rows = [(f"item-{number // 2}", f"all/{number:04d}.jpg") for number in range(120)]
+    for number in range(0, 120, 2):
+        shutil.copy(shop / f"all/{number:04d}.jpg", shop / f"all/copy-{number:04d}.jpg")
+        rows.append((f"item-{number // 2}", f"all/copy-{number:04d}.jpg"))
+    index(home, write_rows(shop / "shop.csv", rows), encoder_dir)
+    pairs = pairs_of(home, encoder_dir)
+    assert (pairs.truth, pairs.queries, len(pairs.scores)) == ("photos", 60, 600)
+    assert pairs.scores.max() < 0.9999
+
+
+def test_near_duplicates_of_two_items_are_one_product(home: Home, tmp_path: Path, encoder_dir: Path) -> None:
+    shop = write_photos(tmp_path / "shop", 60, categories=("all",))
+    for number in range(60):
+        draw_photo(number).resize((144, 192)).save(shop / f"all/{number:04d}-again.jpg", quality=80)
+    index(home, shop, encoder_dir)
+    pairs = pairs_of(home, encoder_dir)
+    assert (pairs.truth, pairs.queries) == ("views", 120)
+    assert len(np.unique(pairs.groups)) < 70
+    assert pairs.labels.sum() > 1.5 * pairs.queries
+
+
+def pairs_of(home: Home, encoder: Path) -> Pairs:
+    described = describe_encoder(encoder)
+    return collect_pairs(home, home.catalogue.collection_id("default"), described, queries=400, seed=0)
+
+
+def test_pairs_are_the_hits_and_scores_of_a_search(home: Home, tmp_path: Path, encoder_dir: Path) -> None:
+    """Items with two photos: a search by the query's vector, its photo taken away, gives the same scores."""
+    shop = write_photos(tmp_path / "shop", 120, categories=("all",))
+    rows = [(f"item-{number // 2}", f"all/{number:04d}.jpg") for number in range(120)]
+    index(home, write_rows(shop / "shop.csv", rows), encoder_dir)
+    pairs = pairs_of(home, encoder_dir)
+    with home.catalogue.vector_snapshot(1, describe_encoder(encoder_dir).encoder_id) as (_, stored):
+        kept = [(pk, np.frombuffer(vector, np.float32)) for _, pk, _, vector in stored]
+    expected = set()
+    for place, (pk, query) in enumerate(kept):
+        best: dict[int, float] = {}
+        for other, (item, vector) in enumerate(kept):
+            if other != place:
+                best[item] = max(best.get(item, -2.0), float(query @ vector))
+        ranked = sorted(best.items(), key=lambda hit: -hit[1])[:10]
+        expected.add((tuple(np.round([score for _, score in ranked], 3)), tuple(item == pk for item, _ in ranked)))
+    for query in range(pairs.queries):
+        part = slice(10 * query, 10 * query + 10)
+        assert (tuple(np.round(pairs.scores[part], 3)), tuple(pairs.labels[part].tolist())) in expected
+        assert pairs.first[part].tolist() == [True] + 9 * [False]
+
+
+def test_too_few_items_are_indexed_without_and_refused_by_name(home: Home, tmp_path: Path, encoder_dir: Path) -> None:
+    seconds = index(home, write_photos(tmp_path / "shop", 12), encoder_dir)
+    assert seconds["calibrate"] >= 0
+    assert set(found(home, Searcher(home))) == {None}
+    with pytest.raises(CalibrationError, match="'default' cannot be calibrated: there are 12 items .* 50 are needed"):
+        calibrate(home, "default")
+
+
+def test_a_refusal_is_remembered_and_harms_nothing(home: Home, tmp_path: Path, encoder_dir: Path) -> None:
+    """Sixty times the same photo: all one product, with nothing to tell it from."""
+    shop = write_photos(tmp_path / "shop", 1, categories=("all",))
+    for number in range(1, 60):
+        shutil.copy(shop / "all/0000.jpg", shop / f"all/{number:04d}.jpg")
+    index(home, shop, encoder_dir)
+    tried = home.catalogue.search_state("default").calibrated_at
+    assert tried is not None
+    assert set(found(home, Searcher(home))) == {None}
+    index(home, shop)
+    assert home.catalogue.search_state("default").calibrated_at == tried
+    with pytest.raises(CalibrationError, match="600 of 600 pairs are of one product; 20 of each sort are needed"):
+        calibrate(home, "default")
+
+
+def test_a_busy_catalogue_leaves_the_index_in_service_and_the_calibration_due(
+    home: Home, tmp_path: Path, encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object) -> None:
+        raise BusyError("the catalogue is being written by another process")
+
+    shop = write_photos(tmp_path / "shop", 60)
+    with monkeypatch.context() as held:
+        held.setattr(home.catalogue, "put_calibration", busy)
+        index(home, shop, encoder_dir)
+    assert set(found(home, Searcher(home))) == {None}
+    index(home, shop)
+    assert None not in found(home, Searcher(home))
+
+
+def test_a_collection_is_calibrated_once_and_again_when_it_has_doubled(
+    home: Home, tmp_path: Path, encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = write_photos(tmp_path / "shop", 60)
+    with monkeypatch.context() as killed:
+        killed.setattr(indexer.ingest, "calibrate_if_due", lambda *_, **__: None)
+        index(home, shop, encoder_dir)
+    searcher = Searcher(home)
+    assert set(found(home, searcher)) == {None}
+    index(home, shop)  # nothing has changed, but what was not done before is made up for
+    assert None not in found(home, searcher), "a searcher that was open already does not see it"
+    first = home.catalogue.search_state("default").calibrated_at
+    for count, again in ((110, False), (120, True)):
+        index(home, write_photos(tmp_path / "shop", count))
+        assert (home.catalogue.search_state("default").calibrated_at != first) is again
+    assert (home.catalogue.calibration(1, str(home.catalogue.search_state("default").encoder_id)) or {})[
+        "images"
+    ] == 120
+
+
+def test_another_encoders_calibration_is_never_used(
+    home: Home, tmp_path: Path, encoder_dir: Path, other_encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = write_photos(tmp_path / "shop", 60)
+    index(home, shop, encoder_dir)
+    old, new = describe_encoder(encoder_dir), describe_encoder(other_encoder_dir)
+    searcher = Searcher(home)
+    assert None not in found(home, searcher)
+    with pytest.raises(MismatchError, match="60 images of 'default' have no vector by encoder"):
+        calibrate(home, "default", encoder_id=new.encoder_id)
+    monkeypatch.setattr(indexer.ingest, "calibrate_if_due", lambda *_, **__: None)
+    index(home, shop, other_encoder_dir)
+    assert set(found(home, searcher)) == {None}
+    assert calibrate(home, "default", encoder_id=old.encoder_id).encoder_id == old.encoder_id
+    assert set(found(home, searcher)) == {None}
+    assert calibrate(home, "default").encoder_id == new.encoder_id
+    assert None not in found(home, searcher)
+
+
+def test_a_calibration_comes_back_from_json_as_it_was() -> None:
+    calibration = calibration_of(made_up(), "e" * 64)
+    document = json.loads(json.dumps(calibration.to_json()))
+    assert Calibration.from_json(document) == calibration
+    assert (document["kind"], document["truth"], document["pairs"]) == (calibration.kind, "photos", 600)
+    for name in document:
+        with pytest.raises(CorruptError, match="run `nitamono calibrate`"):
+            Calibration.from_json({key: value for key, value in document.items() if key != name})
+
+
+def test_pairs_of_one_kind_alone_are_refused() -> None:
+    pairs = made_up()
+    none = Pairs(pairs.scores, pairs.scores > 2, pairs.groups, pairs.first, "photos", 60, 999)
+    with pytest.raises(CalibrationError, match="0 of 600 pairs are of one product"):
+        calibration_of(none, "e")
+
+
+def test_the_catalogue_keeps_the_last_calibration_of_each_encoder(any_home: Home, encoder_dir: Path) -> None:
+    described = describe_encoder(encoder_dir)
+    any_home.add_encoder(described)
+    collection_id = any_home.catalogue.ensure_collection("default")
+    assert any_home.catalogue.calibration(collection_id, described.encoder_id) is None
+    for content in ({"images": 1, "knots": [[0.5, 0.25]]}, {"images": 2}):
+        any_home.catalogue.put_calibration(collection_id, described.encoder_id, content)
+        assert any_home.catalogue.calibration(collection_id, described.encoder_id) == content
+    assert any_home.catalogue.calibration(collection_id, "other") is None
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+
+
+def test_the_command_says_what_was_found_or_what_is_missing(home: Home, tmp_path: Path, encoder_dir: Path) -> None:
+    command = ("-m", "service.cli", "calibrate", "--home", str(home.path))
+    home.catalogue.ensure_collection("default")
+    with pytest.raises(NotFoundError, match="no index yet"):
+        calibrate(home, "default")
+    index(home, write_photos(tmp_path / "shop", 12), encoder_dir)
+    refused = run(*command)
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+    assert "50 are needed" in refused.stderr
+    index(home, write_photos(tmp_path / "shop", 60))
+    done = CliRunner().invoke(app, [*command[2:], "--json"])
+    document: dict[str, Any] = json.loads(done.stdout)
+    assert (document["collection"], document["truth"], document["queries"]) == ("default", "views", 60)
+    assert {"kind", "pairs", "positives", "ece", "ece_ci", "knots"} <= document.keys()
+
+
+def test_indexing_what_has_not_changed_loads_nothing_to_calibrate_with(
+    home: Home, tmp_path: Path, encoder_dir: Path
+) -> None:
+    shop = write_photos(tmp_path / "shop", 60)
+    index(home, shop, encoder_dir)
+    code = (
+        "import sys; from pathlib import Path; from indexer.home import Home; from indexer.ingest import index_source\n"
+        f"with Home.open({str(home.path)!r}) as home:\n"
+        f"    report = index_source(home, 'default', Path({str(shop)!r}))\n"
+        "print(report.unchanged, *sorted({'torch', 'sklearn', 'scipy', 'cv2', 'faiss'} & set(sys.modules)))"
+    )
+    assert run("-c", code).stdout.split() == ["60"]
