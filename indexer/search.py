@@ -3,7 +3,7 @@
 A `Searcher` belongs to one process and may be used by many threads. Before each search one cheap query tells whether
 the active generation, the live changes or the calibration have moved on; what is loaded is then replaced, never
 altered, so a search that is under way ends on what it began with. Another generation is loaded beside the one that is
-served, which goes on answering until it is there, unless something was written meanwhile.
+served; where that takes longer than a moment the old one goes on answering, unless something was written meanwhile.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ MAX_K = 1000
 MAX_DEPTH = 10_000  # offset + k: deeper than that, grouping re-sorts the catalogue for a page nobody reads
 MAX_QUERY_IMAGES = 8
 FILTERS_KEPT = 64
+PATIENCE = 0.3  # seconds that a search waits for another generation to be loaded before it is answered by the old one
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ class Searcher:
         self._lock = threading.Lock()
         self._views: dict[str, _View] = {}
         self._embedders: dict[str, Embedder] = {}
-        self._loading: set[str] = set()  # collections of which another generation is being loaded
+        self._loading: dict[str, threading.Event] = {}  # collections of which another generation is being loaded
         self._loading_encoder = threading.Lock()
 
     def warm(self, collection: str) -> int:
@@ -335,16 +336,16 @@ class Searcher:
         if held is not None and held.state == state:
             return held
         if held is not None and _is_only_another_generation(held.state, state):
-            self._begin_to_load(collection, state)
-            return held
+            self._begin_to_load(collection, state).wait(PATIENCE)
+            return self._views.get(collection) or self._replace(collection, state, None)
         return self._replace(collection, state, held)
 
-    def _begin_to_load(self, collection: str, state: SearchState) -> None:
-        """Load another generation and its encoder beside what is served; searches stay on the old one meanwhile."""
+    def _begin_to_load(self, collection: str, state: SearchState) -> threading.Event:
+        """Load another generation and its encoder beside what is served; the event tells when that has ended."""
         with self._lock:
-            if collection in self._loading:
-                return
-            self._loading.add(collection)
+            if (under_way := self._loading.get(collection)) is not None:
+                return under_way
+            ended = self._loading[collection] = threading.Event()
 
         def load() -> None:
             try:
@@ -357,9 +358,11 @@ class Searcher:
                     self._views.pop(collection, None)
             finally:
                 with self._lock:
-                    self._loading.discard(collection)
+                    del self._loading[collection]
+                ended.set()
 
         threading.Thread(target=load, name=f"load-{collection}", daemon=True).start()
+        return ended
 
     def _replace(self, collection: str, state: SearchState, held: _View | None) -> _View:
         view = self._load(collection, state, held)

@@ -40,6 +40,7 @@ SHOWN = 5  # results kept of each query
 ATTENDED = 24  # items whose attention is measured: each takes 65 forward passes
 PROBED = 100  # items that the item probe tells apart
 RECONSTRUCTED = 4  # items whose reconstructions are kept
+MOST_UNITS = 1024  # of vectors whose units are looked at one by one; pixels are not such
 HELD_OUT = 0.4  # share of the backgrounds that the item probe is judged on
 
 
@@ -111,8 +112,11 @@ class Comparison:
     first: str = ""  # the encoder that the others are set against
 
     def to_json(self) -> dict[str, Any]:
+        from indexer.evaluate.verdict import verdict
+
         made = self.set
         return {
+            "verdict": verdict(self),
             "set": made.name,
             "items": len(made),
             "products": len(set(made.products)),
@@ -194,7 +198,7 @@ class SwapMeasures(NamedTuple):
 def measure_swaps(encoder: Encoder, made: SwapSet, *, replicates: int = 1000, seed: int = 0) -> SwapMeasures:
     """One encoder's swap test, variance shares and displacement on a set."""
     measurement = _Measurement(encoder, made, replicates, seed)
-    moved = displacement(measurement.swapped)
+    moved = displacement(measurement.swapped, made.products)
     return SwapMeasures(measurement.swap_test(), measurement.shares(), measurement.by_item.interval(moved))
 
 
@@ -228,7 +232,7 @@ class _Measurement:
         began = perf_counter()
         encoder, made = self.encoder, self.made
         swap = self.swap_test()
-        moved, attended = displacement(self.swapped), self._attention()
+        moved, attended = displacement(self.swapped, made.products), self._attention()
         return EncoderComparison(
             name=name,
             encoder_id=encoder.encoder_id,
@@ -317,7 +321,7 @@ class _Measurement:
 
     def _disentanglement(self) -> Disentanglement | None:
         photos = self.made.factor_photos
-        if photos is None:
+        if photos is None or self.encoder.dim > MOST_UNITS:
             return None
         return disentanglement(
             embed_pictures(self.encoder, photos.pictures), photos.factors, np.asarray(photos.items), seed=self.seed

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SIDE = 96  # pixels
 GRID_ITEMS = 3
+BACKGROUNDS = 8  # most backgrounds that items are shown on
 WORST = 3  # items of each kind of failure
 FOUND = 3  # results shown of each
 Mark = Literal["query", "right", "wrong", "plain"]
@@ -42,7 +43,7 @@ class Line(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """One encoder's answers to an item on every background, and how many first results are right."""
+    """One encoder's answers to an item on some backgrounds, and on how many of all the first result is right."""
 
     encoder: str
     lines: list[Line]
@@ -133,9 +134,9 @@ class Pictures:
     def _grid(self, encoder: EncoderComparison, row: int) -> Grid:
         lines = [
             Line(name, self._query(row, place), self._results(row, encoder.top[row, place].tolist()))
-            for place, name in enumerate(self.made.backgrounds)
+            for place, name in enumerate(self.made.backgrounds[:BACKGROUNDS])
         ]
-        return Grid(encoder.name, lines, sum(line.results[0].mark == "right" for line in lines))
+        return Grid(encoder.name, lines, int(self._right(row, encoder.top[row, :, 0]).sum()))
 
     def failures(self) -> list[Failures]:
         """Each encoder's items with the largest fall from clean to swapped MAP@R, and with the largest displacement."""
@@ -181,9 +182,9 @@ class Pictures:
         for row, outputs in enumerate(() if reconstructions is None else reconstructions):
             shown = [
                 Shown(self.album.add(_upright(picture)), f"Reconstruction of {made.items[row]} on {name}")
-                for picture, name in zip(outputs, made.backgrounds, strict=True)
+                for picture, name in zip(outputs[:BACKGROUNDS], made.backgrounds[:BACKGROUNDS], strict=True)
             ]
-            inputs = [self._query(row, place)._replace(mark="plain") for place in range(len(made.backgrounds))]
+            inputs = [self._query(row, place)._replace(mark="plain") for place in range(len(shown))]
             items.append(Decoded(made.items[row], inputs, shown))
         return items
 

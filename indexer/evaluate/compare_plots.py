@@ -187,7 +187,6 @@ def umap(vectors: Floats, metric: str, seed: int) -> Points:
     """Neighbourhoods laid out in the plane; distances between far groups mean little."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
-        warnings.filterwarnings("ignore", "n_jobs value .* overridden to 1 by setting random_state", UserWarning)
         # Groups far apart, as good encoders make them, leave the graph of neighbours in pieces.
         warnings.filterwarnings("ignore", "Graph is not fully connected", UserWarning)
         from umap import UMAP
@@ -196,7 +195,7 @@ def umap(vectors: Floats, metric: str, seed: int) -> Points:
             n_neighbors=min(NEIGHBOURS, len(vectors) - 1),
             metric="cosine" if metric == "cosine" else "euclidean",
             random_state=seed,
-            n_jobs=1,
+            n_jobs=1,  # as many as a fixed seed allows
         )
         points: Points = np.asarray(model.fit_transform(vectors), np.float64)
     return points
