@@ -18,10 +18,11 @@ def calibrate(
 
     with Home.open(home) as opened:
         found = calibrate_collection(opened, collection, device=device)
-    low, high = found.ece_ci
+    (low, high), (low_first, high_first) = found.ece_ci, found.ece_first_ci
     line = (
-        f"{collection!r} is calibrated ({found.kind}, truth {found.truth}): {found.queries} queries, {found.pairs} "
-        f"pairs, {found.positives} of the same product; ECE {found.ece:.4f} [{low:.4f} {high:.4f}], of first hits "
-        f"{found.ece_first:.4f}"
+        f"{collection!r} is calibrated ({found.kind}, margin share {found.curve.margin_share:.2f}, truth "
+        f"{found.truth}): {found.queries} queries, {found.pairs} pairs, {found.positives} of the same product; "
+        f"ECE {found.ece:.4f} [{low:.4f} {high:.4f}], of first hits {found.ece_first:.4f} "
+        f"[{low_first:.4f} {high_first:.4f}], {found.ece_first_chance:.4f} by chance"
     )
     say({"collection": collection, **found.to_json()}, json_output, line)

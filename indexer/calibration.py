@@ -1,26 +1,32 @@
 """Calibrations: what a score means in a collection, as the probability of the same product.
 
 A calibration belongs to one collection and one encoder, and is learnt from the catalogue's own photos without labels
-(`indexer.pairs`, `indexer.probability`). Its probabilities are those of a search whose product is in the catalogue.
+(`indexer.pairs`, `indexer.probability`). Its probabilities are those of searches of which about one in ten has no
+product in the catalogue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from indexer.errors import CalibrationError, CorruptError, MismatchError, NotFoundError
 from indexer.home import Home
 from indexer.probability import (
     Bin,
     Curve,
+    HitCurve,
     Kind,
-    Numbers,
+    best_others,
+    bins_for,
     brier,
     cross_fit,
     ece_interval,
+    ece_of_chance,
     fit,
     log_loss,
     reliability,
@@ -40,21 +46,22 @@ GROWTH = 2  # a collection that has this many times the images is calibrated ane
 
 @dataclass(frozen=True)
 class Calibration:
-    """A curve from score to probability of the same product, and how well it did on pairs that it had not seen.
+    """A curve from a hit to its probability of the same product, and how well it did on pairs that it had not seen.
 
     Args:
         curve: fitted to all pairs.
         encoder_id: by whose scores.
         truth: `photos` or `views`, see `indexer.pairs`.
-        queries, pairs, positives: how many were asked, what they found, and how much of that was the same product.
+        queries, pairs, positives: how many items were asked for, the hits, and those of them that were the same product.
         images: that the collection had.
         ece, ece_ci: expected calibration error with its 95 % bootstrap interval over queried products, held out.
-        ece_first: the same of each query's first hit alone.
+        ece_first, ece_first_ci: the same of each query's first hit alone.
+        ece_first_chance: what it would be on average if the probabilities were true; of so few hits it is not 0.
         brier, log_loss: held out; nats a pair.
         reliability: (mean probability, share of the same product, pairs) of each bin, held out.
     """
 
-    curve: Curve
+    curve: HitCurve
     encoder_id: str
     truth: Truth
     queries: int
@@ -64,21 +71,28 @@ class Calibration:
     ece: float
     ece_ci: tuple[float, float]
     ece_first: float
+    ece_first_ci: tuple[float, float]
+    ece_first_chance: float
     brier: float
     log_loss: float
     reliability: tuple[Bin, ...]
 
     @property
     def kind(self) -> Kind:
-        return self.curve.kind
+        return self.curve.curve.kind
 
-    def probabilities(self, scores: Numbers) -> Numbers:
-        """The probability `(n,)` of the same product of scores `(n,)`."""
-        return self.curve(scores)
+    def probabilities(self, falling: Sequence[float]) -> list[float]:
+        """The probability of the same product of each of a search's best hits, from the first one on, by their scores.
+
+        Each depends on its own score and the best other one, so it is the same on whatever page the hit is shown.
+        """
+        scores = np.array(falling, dtype=np.float64)
+        return [float(probability) for probability in self.curve(scores, best_others(scores))]
 
     def to_json(self) -> dict[str, Any]:
         document = asdict(self)
-        curve = document.pop("curve")
+        hit = document.pop("curve")
+        curve = {**hit["curve"], "margin_share": self.curve.margin_share, "alone": hit["alone"]}
         return {**curve, **document, "reliability": [point._asdict() for point in self.reliability]}
 
     @classmethod
@@ -86,10 +100,10 @@ class Calibration:
         """`CorruptError` where it is not what `to_json` gives."""
         try:
             known = {name: value[name] for name in cls.__dataclass_fields__ if name != "curve"}
-            known["ece_ci"] = tuple(value["ece_ci"])
+            known |= {name: tuple(value[name]) for name in ("ece_ci", "ece_first_ci")}
             known["reliability"] = tuple(Bin(**point) for point in value["reliability"])
-            knots = tuple((float(score), float(probability)) for score, probability in value["knots"])
-            return cls(Curve(value["kind"], knots), **known)
+            curve = HitCurve(_curve_of(value), float(value["margin_share"]), _curve_of(value["alone"]))
+            return cls(curve, **known)
         except (KeyError, TypeError, ValueError) as exc:
             raise CorruptError(f"the stored calibration is not whole ({exc}); run `nitamono calibrate`") from exc
 
@@ -142,16 +156,18 @@ def calibrate(
 
 def calibration_of(pairs: Pairs, encoder_id: str, *, seed: int = 0) -> Calibration:
     """Fit a curve to all pairs, and judge the way it was made on pairs held out; `CalibrationError` for too few."""
-    scores, labels, groups = pairs.scores, pairs.labels, pairs.groups
+    labels, groups, first = pairs.labels, pairs.groups, pairs.first
     positives = int(labels.sum())
     if min(positives, len(labels) - positives) < MIN_POSITIVES:
         raise CalibrationError(
             f"{positives} of {len(labels)} pairs are of one product; {MIN_POSITIVES} of each sort are needed"
         )
-    held_out = cross_fit(scores, labels, groups, seed=seed)
+    held_out = cross_fit(pairs.scores, pairs.others, labels, groups, seed=seed)
     ece = ece_interval(held_out, labels, groups, seed=seed)
+    bins = bins_for(int(first.sum()))
+    ece_first = ece_interval(held_out[first], labels[first], groups[first], bins=bins, seed=seed)
     return Calibration(
-        curve=fit(scores, labels, groups, seed=seed),
+        curve=fit(pairs.scores, pairs.others, labels, groups, seed=seed),
         encoder_id=encoder_id,
         truth=pairs.truth,
         queries=pairs.queries,
@@ -160,7 +176,9 @@ def calibration_of(pairs: Pairs, encoder_id: str, *, seed: int = 0) -> Calibrati
         images=pairs.images,
         ece=ece.value,
         ece_ci=(ece.low, ece.high),
-        ece_first=ece_interval(held_out[pairs.first], labels[pairs.first], groups[pairs.first], seed=seed).value,
+        ece_first=ece_first.value,
+        ece_first_ci=(ece_first.low, ece_first.high),
+        ece_first_chance=ece_of_chance(held_out[first], bins=bins, seed=seed),
         brier=brier(held_out, labels),
         log_loss=log_loss(held_out, labels),
         reliability=reliability(held_out, labels),
@@ -168,15 +186,17 @@ def calibration_of(pairs: Pairs, encoder_id: str, *, seed: int = 0) -> Calibrati
 
 
 def stored_calibration(home: Home, collection_id: int, encoder_id: str) -> Calibration | None:
-    """What `calibrate` stored last; None where it never could."""
+    """What `calibrate` stored last; None where it never could, or only in a form that is due for renewal."""
     content = home.catalogue.calibration(collection_id, encoder_id)
-    return Calibration.from_json(content) if content is not None and "knots" in content else None
+    return Calibration.from_json(content) if content is not None and _is_current(content) else None
 
 
 def calibrate_if_due(
     home: Home, collection: str, *, limits: ImageLimits | None = None, device: str = "cpu"
 ) -> Calibration | None:
     """Calibrate what is in service where that was never tried, or not since the images have doubled.
+
+    Curves of the score alone, as they once were stored, told too little of first hits: they count as never tried.
 
     None where it is not due, or cannot be: that is remembered too, so that it is not tried again and again. What keeps
     it from being done now (a busy catalogue) leaves it due; the index in service stays as it is in any case.
@@ -187,7 +207,8 @@ def calibrate_if_due(
     with suppress(NitamonoError):
         images = sum(r.count for r in home.catalogue.generations(collection) if r.number == state.generation)
         known = home.catalogue.calibration(state.collection_id, state.encoder_id) or {}
-        if images < max(MIN_ITEMS, GROWTH * known.get("images", 0), GROWTH * known.get("tried", 0)):
+        calibrated = known["images"] if _is_current(known) else 0
+        if images < max(MIN_ITEMS, GROWTH * calibrated, GROWTH * known.get("tried", 0)):
             return None
         try:
             return calibrate(home, collection, limits=limits, device=device)
@@ -195,3 +216,11 @@ def calibrate_if_due(
             refused = {**known, "tried": images, "refused": str(exc)}
             home.catalogue.put_calibration(state.collection_id, state.encoder_id, refused)
     return None
+
+
+def _is_current(content: Mapping[str, Any]) -> bool:
+    return "margin_share" in content
+
+
+def _curve_of(value: Mapping[str, Any]) -> Curve:
+    return Curve(value["kind"], tuple((float(score), float(probability)) for score, probability in value["knots"]))

@@ -243,10 +243,24 @@ class Catalogue:
                     found[item_id, uri] = ImageState(*rest)
         return found
 
-    def write_images(self, collection_id: int, encoder_id: str, writes: Sequence[ImageWrite], *, live: bool) -> None:
-        """Store one batch of images with their items, vectors and change log, all or nothing."""
+    def write_images(
+        self,
+        collection_id: int,
+        encoder_id: str,
+        writes: Sequence[ImageWrite],
+        *,
+        live: bool,
+        known_only: bool = False,
+    ) -> None:
+        """Store one batch of images with their items, vectors and change log, all or nothing.
+
+        Args:
+            known_only: leave out those that are not in the catalogue, or no longer.
+        """
         with self.write() as connection:
             self._lock(connection, collection_id)
+            if known_only:
+                writes = _known_writes(connection, collection_id, writes)
             pks = _upsert_items(connection, collection_id, writes)
             image_ids = _upsert_images(connection, pks, writes)
             _write_vectors(connection, encoder_id, image_ids, writes)
@@ -729,6 +743,16 @@ def _active_number(connection: Connection, collection_id: int) -> int | None:
 
 def _last_change(connection: Connection, collection_id: int) -> int:
     return int(connection.scalar(select(func.max(changes.c.id)).where(changes.c.collection_id == collection_id)) or 0)
+
+
+def _known_writes(connection: Connection, collection_id: int, writes: Sequence[ImageWrite]) -> list[ImageWrite]:
+    """Those whose item still has their image."""
+    query = select(items.c.item_id, images.c.uri).select_from(images.join(items))
+    query = query.where(items.c.collection_id == collection_id)
+    known: set[tuple[str, str]] = set()
+    for chunk in _chunks({write.item_id: None for write in writes}):
+        known.update((item_id, uri) for item_id, uri in connection.execute(query.where(items.c.item_id.in_(chunk))))
+    return [write for write in writes if (write.item_id, write.uri) in known]
 
 
 def _upsert_items(connection: Connection, collection_id: int, writes: Sequence[ImageWrite]) -> dict[str, int]:

@@ -6,9 +6,9 @@ than a margin, both on the same held-out items as the active encoder's:
     lower bound of mean(swapped_candidate - swapped_active) > 0
     mean(clean_candidate - clean_active) >= -margin
 
-The bound is one-sided, by bootstrap over items; with n candidates each must hold at 1 - (1 - confidence) / n, so that
-trying many does not let one through by luck (Bonferroni). Of several that pass, the one with the best swapped MAP@R is
-promoted. A tie is no improvement: it is refused.
+The bound is one-sided, by bootstrap over items, wider where these are few; with n candidates each must hold at
+1 - (1 - confidence) / n, so that trying many does not let one through by luck (Bonferroni). Of several that pass, the
+one with the best swapped MAP@R is promoted. A tie is no improvement: it is refused.
 """
 
 from __future__ import annotations

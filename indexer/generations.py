@@ -250,6 +250,15 @@ def remove_old(home: Home, collection: str) -> None:
             shutil.rmtree(home.generation_directory(collection, record.number), ignore_errors=True)
 
 
+def remove_unused(home: Home, collection: str, encoder_id: str) -> None:
+    """Remove the generations by an encoder that never were in service; they would take the place of those that were."""
+    collection_id = home.catalogue.collection_id(collection)
+    for record in home.catalogue.generations(collection):
+        if record.encoder_id == encoder_id and record.activated_at is None and record.status != "removed":
+            home.catalogue.mark_generation_removed(collection_id, record.number)
+            shutil.rmtree(home.generation_directory(collection, record.number), ignore_errors=True)
+
+
 def _fsync(path: Path) -> None:
     import os
 

@@ -65,7 +65,8 @@ class _Row:
     def is_untouched(self) -> bool:
         """Whether the file still has the size and time that were stored, and needs nothing done."""
         state = self.state
-        if state is None or state.size is None or (state.status == "ok" and not state.has_vector):
+        # One that is set aside and has a vector was good once: its file may have been away and be back as it was.
+        if state is None or state.size is None or (state.status == "ok") != state.has_vector:
             return False
         try:
             stat = os.stat(self.entry.path)
@@ -159,15 +160,18 @@ class _Run:
         self.home.catalogue.replace_rejects(self.collection_id, source, records)
         self.advance(len(problems))
 
-    def embed_others(self) -> None:
-        """Give this encoder's vectors to the images that other sources or uploads brought."""
+    def embed_others(self, *, live: bool = False) -> None:
+        """Give this encoder's vectors to the images that other sources or uploads brought.
+
+        Items may be deleted or replaced while theirs are embedded: they stay as they are then.
+        """
         missing = self.home.catalogue.images_without_vectors(self.collection_id, self.encoder.encoder_id)
         requests = ((key, Request(self.home.uri_path(key[1]))) for key in missing)
         for batch in self._embed(requests):
             for (item_id, uri), embedded in batch:
                 self.report.reembedded += embedded.vector is not None
                 self.pending.append(_write(item_id, uri, embedded, kind="updated", describes=False))
-            self._flush()
+            self._flush(live=live, known_only=True)
             self.advance(len(batch))
         self._settle()
 
@@ -220,7 +224,7 @@ class _Run:
     def _embed(self, requests: Any) -> Iterator[list[tuple[Any, Embedded]]]:
         return embed_files(requests, self.encoder, processes=self.processes, limits=self.limits, device=self.device)
 
-    def _flush(self) -> None:
+    def _flush(self, *, live: bool = False, known_only: bool = False) -> None:
         """Begin to store what is pending, once the batch before it is stored."""
         if not self.pending:
             return
@@ -232,7 +236,8 @@ class _Run:
             self.collection_id,
             self.encoder.encoder_id,
             self.pending,
-            live=False,
+            live=live,
+            known_only=known_only,
         )
         self.pending = []
 
@@ -247,6 +252,7 @@ def embed_missing(
     collection: str,
     encoder: EncoderDescription,
     *,
+    live: bool = False,
     advance: Advance = lambda count: None,
     processes: int | None = None,
     limits: ImageLimits | None = None,
@@ -255,13 +261,16 @@ def embed_missing(
     """Give every searchable image of a collection a vector by an encoder; returns how many were embedded.
 
     Images that can no longer be read are set aside, as `index_source` does.
+
+    Args:
+        live: show them over the encoder's generations that are built already, whose watermark may be past the upload.
     """
     collection_id = home.catalogue.collection_id(collection)
     home.add_encoder(encoder)
     report = IndexReport(collection, encoder.encoder_id)
     with ThreadPoolExecutor(1) as writer:
         run = _Run(home, collection_id, encoder, report, advance, processes, limits, device, writer)
-        run.embed_others()
+        run.embed_others(live=live)
     return report.reembedded
 
 

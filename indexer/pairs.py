@@ -3,6 +3,9 @@
 Each query is a photo of one item, and its pairs are the k best items, each by its best image, as `indexer.search` ranks
 and scores them. Where enough items have several photos the query is one of them, and neither it nor a copy of it is in
 the gallery (truth `photos`). Otherwise it is another view of a photo, whose own stays in the gallery (`views`).
+
+Shoppers also ask for what is not there, and then too some hit comes first: every tenth query is asked once more with
+its product taken away, so that not all that is learnt of first hits is learnt of products that are there.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from indexer.errors import CalibrationError
 from indexer.evaluate.ground_truth import Pixels, Truth, other_view, products
 from indexer.generations import exact_scores
 from indexer.home import Home
-from indexer.probability import Groups, Labels, Numbers
+from indexer.probability import Groups, Labels, Numbers, best_others
 from indexer.vectors import Floats, Ints
 from training.data.decode import ImageLimits, decode_image
 from training.embedder import Embedder, load_embedder
@@ -30,6 +33,7 @@ from training.preprocessing import Preprocessing
 from training.reference import EncoderDescription, Metric
 
 HITS = 10  # that a search shows unless asked for more
+ABSENT_EVERY = 10  # queries: one that is asked again without its product
 LOOKED_AT = 600  # photos read to find near-duplicates among the hits, nearest pairs first
 BATCH = 128  # views embedded at a time
 BLOCK_NUMBERS = 4_000_000  # scores held at a time: 16 MB
@@ -42,6 +46,7 @@ class Pairs:
     """What was found, `(n,)` each, and of how much."""
 
     scores: Numbers
+    others: Numbers  # the best score of any other item in the same search
     labels: Labels  # the same product
     groups: Groups  # the product of the query
     first: Labels  # the query's best hit
@@ -99,12 +104,21 @@ def collect_pairs(
     hits = _search(gallery, asked, encoder.metric, without_copies=truth == "photos")
     product = _products(gallery, asked, hits, files)
     own = product[gallery.items[asked.places]]
-    found = hits.places >= 0
     labels = product[gallery.items[hits.places]] == own[:, None]
+    return _pairs(own, hits.scores.astype(np.float64), labels, truth, len(gallery.image_ids))
+
+
+def _pairs(own: Ints, scores: Numbers, labels: Labels, truth: Truth, images: int) -> Pairs:
+    """Pairs of queries `(q,)` and their hits `(q, k)`, then of every tenth query without its product."""
+    queries = len(own)
+    again = slice(None, None, ABSENT_EVERY)
+    without = -np.sort(np.where(labels[again], np.inf, -scores[again]), axis=1)
+    own, scores = np.concatenate([own, own[again]]), np.concatenate([scores, without])
+    labels = np.concatenate([labels, np.zeros_like(labels[again])])
+    found = np.isfinite(scores) & np.isfinite(scores[:, 1:2])  # one item alone stands clear of nothing
     groups = np.broadcast_to(own[:, None], found.shape)[found]
     first = np.broadcast_to(np.arange(found.shape[1]) == 0, found.shape)[found]
-    scores = hits.scores[found].astype(np.float64)
-    return Pairs(scores, labels[found], groups, first, truth, len(own), len(gallery.image_ids))
+    return Pairs(scores[found], best_others(scores)[found], labels[found], groups, first, truth, queries, images)
 
 
 class _Files:

@@ -1,12 +1,17 @@
 """From similarity scores to the probability that two photos show the same product, and how far that is to be believed.
 
-Everything here is a pure function of arrays: `scores` `(n,)` float, larger is more similar; `labels` `(n,)` bool,
-whether the pair is of one product; `groups` `(n,)` int, the product of the pair's query, whose pairs are never parted.
+Everything here is a pure function of arrays: `scores` `(n,)` float, larger is more similar; `others` `(n,)` float, the
+best score of any other item in the same search; `labels` `(n,)` bool, whether the pair is of one product; `groups`
+`(n,)` int, the product of the pair's query, whose pairs are never parted.
 
 - Logistic: P(same | s) = 1 / (1 + exp(-(a s + b))) (Platt: Probabilistic Outputs for Support Vector Machines and
   Comparisons to Regularized Likelihood Methods, 1999, section 2.2), here with a >= 0.
 - Isotonic: the rising step function of least squares (Zadrozny, Elkan: Transforming Classifier Scores into Accurate
   Multiclass Probability Estimates, 2002, https://doi.org/10.1145/775047.775151), joined up linearly.
+- Margin: either curve of s - w o in place of s, where o is the best other score and 0 <= w <= 1, so between the score
+  (w = 0) and the margin s - o (w = 1): how far a hit stands clear of the others says more than how near it is (Lowe:
+  Distinctive Image Features from Scale-Invariant Keypoints, 2004, section 7.1, of the ratio of two distances,
+  https://doi.org/10.1023/B:VISI.0000029664.99615.94). Within one search it rises with s whatever w is.
 - ECE = sum over bins m of |B_m| / n |share of positives in B_m - mean probability in B_m| (Naeini, Cooper, Hauskrecht:
   Obtaining Well Calibrated Probabilities Using Bayesian Binning, 2015; Guo et al.: On Calibration of Modern Neural
   Networks, 2017, equation 3, https://arxiv.org/abs/1706.04599), over bins with as many pairs each.
@@ -19,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -33,6 +39,7 @@ Groups = NDArray[np.int64]
 Kind = Literal["isotonic", "logistic"]
 
 BINS = 15  # of the ECE, as Guo et al. 2017 take them, but equal in pairs rather than in width
+PAIRS_A_BIN = 20  # at least, where the figures are of few: the share in a bin is then known to 0.1 or so
 FOLDS = 5
 REPLICATES = 1000
 LOGISTIC_KNOTS = 257  # at even steps of the log-odds: straight lines between them miss the curve by less than 0.0002
@@ -66,6 +73,31 @@ class Curve:
         return found
 
 
+@dataclass(frozen=True)
+class HitCurve:
+    """From the score of a hit and the best other score of its search to a probability that falls with the rank.
+
+    Args:
+        curve: of `score - margin_share * other`.
+        margin_share: from 0, the score alone, to 1, the margin alone.
+        alone: of the score, for a hit that has no other beside it.
+    """
+
+    curve: Curve
+    margin_share: float
+    alone: Curve
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin_share <= 1:
+            raise ValueError(f"margin_share must be between 0 and 1, not {self.margin_share}")
+
+    def __call__(self, scores: Numbers, others: Numbers) -> Numbers:
+        """Probabilities `(n,)`; `others` is NaN where there is none."""
+        beside = np.isfinite(others)
+        of_margin = self.curve(scores - self.margin_share * np.where(beside, others, 0.0))
+        return np.where(beside, of_margin, self.alone(scores))
+
+
 class Bin(NamedTuple):
     """A point of the reliability curve: mean probability, share that was of one product, number of pairs."""
 
@@ -74,25 +106,48 @@ class Bin(NamedTuple):
     pairs: int
 
 
-def fit(scores: Numbers, labels: Labels, groups: Groups, *, seed: int = 0) -> Curve:
-    """The kind of curve with the smaller log loss on held-out groups, fitted to all pairs."""
-
-    def loss(alone: Callable[[Numbers, Labels], Curve]) -> float:
-        return log_loss(_cross_fitted(lambda s, y, g: alone(s, y), scores, labels, groups, seed), labels)
-
-    return min((fit_logistic, fit_isotonic), key=loss)(scores, labels)
+def best_others(falling: Numbers) -> Numbers:
+    """The best score of the other hits `(..., k)` of searches whose scores `(..., k)` fall; NaN where there is none."""
+    others = np.repeat(falling[..., :1], falling.shape[-1], axis=-1)
+    others[..., :1] = falling[..., 1:2] if falling.shape[-1] > 1 else np.nan
+    return others
 
 
-def cross_fit(scores: Numbers, labels: Labels, groups: Groups, *, seed: int = 0) -> Numbers:
+def fit(scores: Numbers, others: Numbers, labels: Labels, groups: Groups, *, seed: int = 0) -> HitCurve:
+    """The curve with the least log loss on held-out groups, with the margin or without it, fitted to all pairs."""
+    candidates = [partial(use, kind) for use in (_fit_score, _fit_margin) for kind in (fit_logistic, fit_isotonic)]
+
+    def loss(candidate: Callable[[Numbers, Numbers, Labels], HitCurve]) -> float:
+        held_out = _cross_fitted(lambda s, o, y, g: candidate(s, o, y), scores, others, labels, groups, seed)
+        return log_loss(held_out, labels)
+
+    return min(candidates, key=loss)(scores, others, labels)
+
+
+def cross_fit(scores: Numbers, others: Numbers, labels: Labels, groups: Groups, *, seed: int = 0) -> Numbers:
     """Probabilities `(n,)`, each by a curve whose fitting and choice have not seen the pair's group."""
-    return _cross_fitted(lambda s, y, g: fit(s, y, g, seed=seed + 1), scores, labels, groups, seed)
+    return _cross_fitted(lambda s, o, y, g: fit(s, o, y, g, seed=seed + 1), scores, others, labels, groups, seed)
+
+
+def fit_margin_share(scores: Numbers, others: Numbers, labels: Labels) -> float:
+    """The w of the logistic curve of s - w o that fits best: of score and margin, with no slope below 0."""
+    targets, _ = _targets(labels)
+    features = np.stack([scores, scores - others], axis=1)
+    spreads = features.std(axis=0)
+    features = (features - features.mean(axis=0)) / np.where(spreads > 0, spreads, 1.0)
+    *slopes, _ = _newton(features, targets)
+    if min(slopes) < 0:  # the loss is convex: its least value within bounds is on one of them
+        of_score, of_margin = (_rising_loss(feature[:, None], targets) for feature in features.T)
+        return float(of_margin < of_score)
+    score, margin = slopes / np.where(spreads > 0, spreads, np.inf)
+    return float(margin / (score + margin)) if margin > 0 else 0.0
 
 
 def fit_logistic(scores: Numbers, labels: Labels) -> Curve:
     """Platt's logistic curve, by Newton's method on standardised scores."""
     targets, (low, high) = _targets(labels)
     mean, spread = float(scores.mean()), float(scores.std())
-    slope, intercept = _newton((scores - mean) / (spread or 1.0), targets)
+    slope, intercept = _newton((scores - mean)[:, None] / (spread or 1.0), targets)
     reach = np.log(high / (1 - high)) - np.log(low / (1 - low))
     if not spread or slope < 1e-3 * reach:  # no rise worth the name within the scores
         return Curve("logistic", ((mean, float(targets.mean())),))
@@ -125,6 +180,11 @@ def log_loss(probabilities: Numbers, labels: Labels) -> float:
 def brier(probabilities: Numbers, labels: Labels) -> float:
     """Mean squared error (Brier: Verification of Forecasts Expressed in Terms of Probability, 1950)."""
     return float(np.square(probabilities - labels).mean())
+
+
+def bins_for(pairs: int) -> int:
+    """How many bins so many pairs are enough for."""
+    return max(1, min(BINS, pairs // PAIRS_A_BIN))
 
 
 def equal_mass_bins(probabilities: Numbers, bins: int = BINS) -> NDArray[np.int64]:
@@ -161,6 +221,17 @@ def ece_interval(
     return Interval(value, max(0.0, float(low)), float(high))
 
 
+def ece_of_chance(probabilities: Numbers, *, bins: int = BINS, seed: int = 0) -> float:
+    """The ECE that these probabilities would have on average if they were true, so few pairs being what they are.
+
+    Bröcker, Smith: Increasing the Reliability of Reliability Diagrams, 2007, section 3,
+    https://doi.org/10.1175/WAF993.1.
+    """
+    drawn = np.random.default_rng(seed).random((REPLICATES, len(probabilities))) < probabilities
+    gaps = (drawn - probabilities) @ (equal_mass_bins(probabilities, bins)[:, None] == np.arange(bins))
+    return float(np.abs(gaps).sum(axis=1).mean() / max(1, len(probabilities)))
+
+
 def reliability(probabilities: Numbers, labels: Labels, bins: int = BINS) -> tuple[Bin, ...]:
     """The reliability curve, of the bins that have pairs, in rising order."""
     bin_of = equal_mass_bins(probabilities, bins)
@@ -171,14 +242,30 @@ def reliability(probabilities: Numbers, labels: Labels, bins: int = BINS) -> tup
     )
 
 
+def _fit_score(kind: Callable[[Numbers, Labels], Curve], scores: Numbers, _: Numbers, labels: Labels) -> HitCurve:
+    curve = kind(scores, labels)
+    return HitCurve(curve, 0.0, curve)
+
+
+def _fit_margin(kind: Callable[[Numbers, Labels], Curve], scores: Numbers, others: Numbers, labels: Labels) -> HitCurve:
+    share = fit_margin_share(scores, others, labels)
+    return HitCurve(kind(scores - share * others, labels), share, kind(scores, labels))
+
+
 def _cross_fitted(
-    fitted: Callable[[Numbers, Labels, Groups], Curve], scores: Numbers, labels: Labels, groups: Groups, seed: int
+    fitted: Callable[[Numbers, Numbers, Labels, Groups], HitCurve],
+    scores: Numbers,
+    others: Numbers,
+    labels: Labels,
+    groups: Groups,
+    seed: int,
 ) -> Numbers:
     fold_of = folds(groups, seed=seed)
     probabilities = np.empty(len(scores), dtype=np.float64)
     for fold in np.unique(fold_of):
         seen = fold_of != fold
-        probabilities[~seen] = fitted(scores[seen], labels[seen], groups[seen])(scores[~seen])
+        curve = fitted(scores[seen], others[seen], labels[seen], groups[seen])
+        probabilities[~seen] = curve(scores[~seen], others[~seen])
     return probabilities
 
 
@@ -189,25 +276,42 @@ def _targets(labels: Labels) -> tuple[Numbers, tuple[float, float]]:
     return np.where(labels, high, low), (low, high)
 
 
-def _newton(scores: Numbers, targets: Numbers) -> tuple[float, float]:
-    """Slope and intercept of least cross-entropy, by Newton's method with halved steps where a whole one overshoots."""
-    design = np.stack([scores, np.ones_like(scores)], axis=1)
-    weights = np.array([0.0, np.log(targets.mean() / (1 - targets.mean()))])
+def _newton(features: Numbers, targets: Numbers) -> Numbers:
+    """Slopes of features `(n, d)` and the intercept, `(d + 1,)`, of least cross-entropy, by Newton's method.
+
+    Steps are halved where a whole one overshoots.
+    """
+    design = np.concatenate([features, np.ones((len(features), 1))], axis=1)
+    weights = np.zeros(design.shape[1])
+    weights[-1] = np.log(targets.mean() / (1 - targets.mean()))
 
     def loss(at: Numbers) -> float:
-        odds = design @ at
-        return float((np.logaddexp(0.0, odds) - targets * odds).sum())
+        return _cross_entropy(design @ at, targets)
 
     for _ in range(NEWTON_STEPS):
         probabilities = _sigmoid(design @ weights)
-        curvature = (design * (probabilities * (1 - probabilities))[:, None]).T @ design + SETTLED * np.eye(2)
+        curvature = (design * (probabilities * (1 - probabilities))[:, None]).T @ design + SETTLED * np.eye(
+            len(weights)
+        )
         step = np.linalg.solve(curvature, design.T @ (probabilities - targets))
         while loss(weights - step) > loss(weights) and np.abs(step).max() > SETTLED:
             step = step / 2
         weights = weights - step
         if np.abs(step).max() <= SETTLED:
             break
-    return float(weights[0]), float(weights[1])
+    return weights
+
+
+def _rising_loss(feature: Numbers, targets: Numbers) -> float:
+    """The least cross-entropy of a logistic curve of one feature `(n, 1)` that does not fall."""
+    slope, intercept = _newton(feature, targets)
+    if slope < 0:
+        slope, intercept = 0.0, np.log(targets.mean() / (1 - targets.mean()))
+    return _cross_entropy(slope * feature[:, 0] + intercept, targets)
+
+
+def _cross_entropy(odds: Numbers, targets: Numbers) -> float:
+    return float((np.logaddexp(0.0, odds) - targets * odds).sum())
 
 
 def _sigmoid(odds: Numbers) -> Numbers:

@@ -55,5 +55,5 @@ def put_into_service(
     for _ in range(ROUNDS):
         if home.catalogue.activate_complete_generation(collection_id, record.number, record.encoder_id):
             return
-        embed_missing(home, collection, home.encoder(record.encoder_id), limits=limits, device=device)
+        embed_missing(home, collection, home.encoder(record.encoder_id), live=True, limits=limits, device=device)
     raise BusyError(f"collection {collection!r} is being written faster than its photos are embedded; try again")

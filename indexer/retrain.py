@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 from indexer.errors import CalibrationError, CorruptError, InvalidRequestError, MismatchError, NotFoundError
 from indexer.gate import judge, winner
-from indexer.generations import build_generation, remove_old, verify
+from indexer.generations import build_generation, remove_old, remove_unused, verify
 from indexer.home import Home
 from indexer.records import EncoderRecord, GenerationRecord, RetrainRecord
 from indexer.retrain_evidence import figures, measure, to_evidence
 from indexer.retrain_plan import RetrainPlan, folder_name, from_rows, outlook, split, to_rows
 from training.console import to_json
 from training.data.sources import SourceImage
-from training.errors import SourceError
+from training.errors import RecipeError, SourceError
 from training.files import publish_file
 from training.reference import EncoderDescription, describe_encoder, read_json
 
@@ -87,7 +87,9 @@ def find_retrain(home: Home, collection: str, number: int | None) -> RetrainReco
         if number in (None, record.number):
             return record
     known = ", ".join(str(record.number) for record in records) or "none yet"
-    raise NotFoundError(f"collection {collection!r} has no retraining {number or ''}; there is {known}")
+    raise NotFoundError(
+        f"collection {collection!r} has no retraining{f' {number}' if number else ''}; there is {known}"
+    )
 
 
 def abandon(home: Home, collection: str) -> RetrainRecord:
@@ -96,6 +98,9 @@ def abandon(home: Home, collection: str) -> RetrainRecord:
         record = unfinished(home, collection)
         if record is None:
             raise NotFoundError(f"no retraining of {collection!r} is unfinished")
+        if record.decision is not None and record.decision["winner_id"]:
+            with home.lock(f"collection-{collection}", wait=True):
+                remove_unused(home, collection, record.decision["winner_id"])
         home.catalogue.end_retrain(home.catalogue.collection_id(collection), record.number, "abandoned", None)
         shutil.rmtree(home.retrain_directory(collection, record.number), ignore_errors=True)
     return find_retrain(home, collection, record.number)
@@ -153,6 +158,8 @@ class _Run:
                 )  # fmt: skip
             except SourceError as exc:
                 raise SourceError(f"recipe {name}: {exc}") from exc
+            except RecipeError as exc:
+                raise RecipeError(f"{exc}; or drop this retraining by `nitamono retrain abandon`") from exc
             if "onnx_sha256" not in read_json(out / "card.json"):
                 add_onnx(out)
             trained[name] = describe_encoder(out)
@@ -188,17 +195,24 @@ class _Run:
         return stored
 
     def evaluate(self, encoders: Mapping[str, Path], held_out: Sequence[SourceImage]) -> dict[str, dict[str, Any]]:
-        """Figures of encoders by id on the held-out items; those that are there are not measured again."""
+        """Figures of encoders by id on the held-out items; those that are there are not measured again.
+
+        Photos may have gone since some were measured: then all are, for only figures of one set can be compared.
+        """
+        paths = {encoder_id: self.directory / "evidence" / f"{encoder_id}.json" for encoder_id in encoders}
         made: SwapSet | None = None
-        for encoder_id, directory in encoders.items():
-            path = self.directory / "evidence" / f"{encoder_id}.json"
+        for encoder_id, path in paths.items():
             if path.exists():
                 continue
-            self.say("evaluate", f"encoder {encoder_id[:12]} ({directory.name})")
+            self.say("evaluate", f"encoder {encoder_id[:12]} ({encoders[encoder_id].name})")
             made = made or self._swap_set(held_out)
-            publish_file(path, (json.dumps(measure(directory, made, self.plan.seed)) + "\n").encode())
-        paths = {encoder_id: self.directory / "evidence" / f"{encoder_id}.json" for encoder_id in encoders}
-        return {encoder_id: json.loads(path.read_text(encoding="utf-8")) for encoder_id, path in paths.items()}
+            publish_file(path, (json.dumps(measure(encoders[encoder_id], made, self.plan.seed)) + "\n").encode())
+        found = {encoder_id: json.loads(path.read_text(encoding="utf-8")) for encoder_id, path in paths.items()}
+        if len({json.dumps([document["set"], document["products"]]) for document in found.values()}) > 1:
+            for path in paths.values():
+                path.unlink()
+            return self.evaluate(encoders, held_out)
+        return found
 
     def _swap_set(self, held_out: Sequence[SourceImage]) -> SwapSet:
         from indexer.evaluate.swap_sources import photo_set
@@ -227,7 +241,7 @@ class _Run:
         generation = self._built(described)
         self.say("verify", f"generation {generation.number}")
         self._verify(generation)
-        self._calibrate(encoder_id)
+        self._calibrate(described)
         now = self.home.catalogue.search_state(self.collection).encoder_id
         if now != decision["active"]["encoder_id"]:
             raise MismatchError(
@@ -247,16 +261,21 @@ class _Run:
         return replace(described, card=card)
 
     def _built(self, described: EncoderDescription) -> GenerationRecord:
-        """The generation of the winner; one that was built before a kill is used."""
+        """The generation of the winner; one that was built before a kill is used if it is whole and shows all."""
         for record in reversed(self.home.catalogue.generations(self.collection)):
             waits = record.activated_at is None and record.status != "removed"
-            if waits and record.encoder_id == described.encoder_id:
+            if waits and record.encoder_id == described.encoder_id and self._is_up_to_date(record):
                 return record
+        remove_unused(self.home, self.collection, described.encoder_id)
         self.say("build", f"an index of {described.dim} numbers a photo")
         encoder = EncoderRecord(
             described.encoder_id, described.family, described.dim, described.metric, described.config, described.card
         )
         return build_generation(self.home, self.collection, encoder, activated=False)
+
+    def _is_up_to_date(self, generation: GenerationRecord) -> bool:
+        changed = self.home.catalogue.has_unindexed_changes(self.collection_id, generation.watermark)
+        return not changed and not verify(self.home, self.collection, generation.number)
 
     def _verify(self, generation: GenerationRecord) -> None:
         if problems := verify(self.home, self.collection, generation.number):
@@ -267,16 +286,18 @@ class _Run:
                 f"{self.plan.minimum_recall:g} is asked for; it is not put into service"
             )
 
-    def _calibrate(self, encoder_id: str) -> None:
+    def _calibrate(self, described: EncoderDescription) -> None:
         from indexer.calibration import calibrate
+        from indexer.ingest import embed_missing
 
         self.say("calibrate", "scores as the probability of the same product")
+        embed_missing(self.home, self.collection, described, live=True)  # what was uploaded while the index was built
         try:
-            found = calibrate(self.home, self.collection, encoder_id=encoder_id)
-        except CalibrationError as exc:
+            found = calibrate(self.home, self.collection, encoder_id=described.encoder_id)
+        except (CalibrationError, MismatchError) as exc:
             self.say("calibrate", f"left out: {exc}")
             return
-        directory = self.home.encoder_directory(encoder_id)
+        directory = self.home.encoder_directory(described.encoder_id)
         card = {**read_json(directory / "card.json"), "calibration": found.to_json()}
         publish_file(directory / "card.json", (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
 

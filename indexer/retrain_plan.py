@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from indexer.errors import InvalidRequestError, NotFoundError
 from indexer.gate import GateRule
 from indexer.home import Home
@@ -52,6 +54,8 @@ class RetrainPlan:
             raise ValueError("a recipe stands twice; name each once")
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must be between 0 and 1, not {self.held_out}")
+        if not 0 <= self.minimum_recall <= 1:
+            raise ValueError(f"minimum recall must be between 0 and 1, not {self.minimum_recall}")
 
     def to_json(self) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
@@ -79,12 +83,20 @@ class Outlook:
 
 
 def outlook(home: Home, collection: str, plan: RetrainPlan) -> Outlook:
-    """What a plan comes to, with its recipes read and the collection's items counted; nothing is written."""
-    from training.recipes import load_recipe
+    """What a plan comes to, with its recipes read and the collection's items counted; nothing is written.
+
+    Raises:
+        NitamonoError: what would otherwise be found only after the training.
+    """
+    from training.data.backgrounds import Folder
+    from training.recipes import check_place, load_recipe
 
     state = home.catalogue.search_state(collection)
     if state.encoder_id is None:
         raise NotFoundError(f"collection {collection!r} has no index yet; run `nitamono index SOURCE` first")
+    check_place(plan.device, plan.precision)
+    if plan.backgrounds is not None:
+        Folder(Path(plan.backgrounds)).draw(np.random.default_rng(0), 32)
     recipes = {name: load_recipe(name, plan.overrides).description for name in plan.recipes}
     training, held_out = split(home, collection, plan.held_out)
     return Outlook(

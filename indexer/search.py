@@ -94,7 +94,7 @@ class Hit:
     """One similar item, by its best image. `score` is the cosine, or the negated distance for an L2 encoder.
 
     `probability` (same product) is None until the collection is calibrated for the encoder in service, and in searches
-    by item: calibrations are of searches whose product is there to be found, and theirs is left out.
+    by item: calibrations are of searches whose product mostly is there to be found, and theirs is left out.
     """
 
     item_id: str
@@ -290,12 +290,15 @@ class Searcher:
         without: int | None,
     ) -> SearchPage:
         subset = self._subset(view, filters or {})
-        ranked = _rank(view, queries, offset + k, subset, without)
+        ranked = _rank(view, queries, max(offset + k, 2), subset, without)
         page = ranked[offset : offset + k]
+        probabilities: Sequence[float | None] = [None] * len(page)
+        if view.calibration is not None and without is None:
+            probabilities = view.calibration.probabilities([hit.score for hit in ranked])[offset : offset + k]
         summaries = self.home.catalogue.summaries(hit.pk for hit in page)
         results = [
             Hit(found.item_id, hit.score, probability, found.title, found.attributes, hit.image_id)
-            for hit, probability in zip(page, _probabilities(view, page, without), strict=True)
+            for hit, probability in zip(page, probabilities, strict=True)
             if (found := summaries.get(hit.pk)) is not None
         ]
         # The query item passes no filter that it does not carry itself, but has been counted where it does.
@@ -348,16 +351,18 @@ class Searcher:
             ended = self._loading[collection] = threading.Event()
 
         def load() -> None:
+            loaded = False
             try:
                 if state.encoder_id is not None:
                     self.embedder(state.encoder_id)
                 self._replace(collection, state, None)
+                loaded = True
             except NitamonoError:
-                # The next search loads it in the open, and answers with what is wrong.
-                with self._lock:
-                    self._views.pop(collection, None)
+                pass  # told by the next search, which loads it in the open
             finally:
                 with self._lock:
+                    if not loaded:
+                        self._views.pop(collection, None)
                     del self._loading[collection]
                 ended.set()
 
@@ -367,7 +372,10 @@ class Searcher:
     def _replace(self, collection: str, state: SearchState, held: _View | None) -> _View:
         view = self._load(collection, state, held)
         with self._lock:
-            self._views[collection] = view
+            # One that took longer to load must not take the place of one that knows of later writes.
+            newest = self._views.get(collection)
+            if newest is None or newest.state.last_change <= state.last_change:
+                self._views[collection] = view
         return view
 
     def _load(self, collection: str, state: SearchState, held: _View | None) -> _View:
@@ -407,12 +415,6 @@ def _check_page(k: int, offset: int) -> None:
         raise InvalidRequestError("k", f"k must be between 1 and {MAX_K}, not {k}")
     if offset < 0 or offset + k > MAX_DEPTH:
         raise InvalidRequestError("offset", f"offset must be at least 0 and offset + k at most {MAX_DEPTH}")
-
-
-def _probabilities(view: _View, page: Sequence[_Ranked], without: int | None) -> list[float] | list[None]:
-    if view.calibration is None or without is not None:
-        return [None] * len(page)
-    return [float(p) for p in view.calibration.probabilities(np.array([hit.score for hit in page]))]
 
 
 def _rank(view: _View, queries: Floats, need: int, subset: _Subset, without: int | None) -> list[_Ranked]:

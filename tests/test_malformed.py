@@ -193,12 +193,69 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
     "index-device": (lambda: ["index", PHOTO_FOLDER, "-c", "other", "--device", "gpu"], "device 'gpu' cannot be used"),
     "generations-activate": (lambda: ["generations", "activate", "9"], "no generation 9; there is 1"),
     "generations-rollback": (lambda: ["generations", "rollback"], "no earlier generation"),
+    "retrain-nothing-unfinished": (lambda: retrain(), "no retraining of 'default' is unfinished; give --recipes"),
+    "retrain-no-recipe": (lambda: retrain("--recipes", ","), "give one recipe or more"),
+    "retrain-recipe-twice": (lambda: retrain("--recipes", "pca,pca"), "stands twice"),
+    "retrain-unknown-recipe": (lambda: retrain("--recipes", "gan"), "recipe 'gan': no such recipe"),
+    "retrain-dry-run-without-recipes": (lambda: retrain("--dry-run"), "give --recipes A,B to plan for"),
+    "retrain-unknown-set": (lambda: retrain("--recipes", "pca", "--set", "nonsense=1"), "nonsense is unknown"),
+    "retrain-set-form": (lambda: retrain("--recipes", "pca", "--set", "seed"), "expected key=value"),
+    "retrain-set-value": (lambda: retrain("--recipes", "pca", "--set", "model.components=0"), "components"),
+    "retrain-confidence": (lambda: retrain("--recipes", "pca", "--confidence", "1"), "confidence must be between"),
+    "retrain-confidence-nan": (lambda: retrain("--recipes", "pca", "--confidence", "nan"), "confidence must be"),
+    "retrain-margin": (lambda: retrain("--recipes", "pca", "--margin", "-0.1"), "margin must be between 0 and 1"),
+    "retrain-margin-nan": (lambda: retrain("--recipes", "pca", "--margin", "nan"), "margin must be between"),
+    "retrain-held-out": (lambda: retrain("--recipes", "pca", "--held-out", "1"), "held_out must be between 0 and 1"),
+    "retrain-device": (lambda: retrain("--recipes", "pca", "--device", "tpu"), "device must be one of"),
+    "retrain-precision": (lambda: retrain("--recipes", "pca", "--precision", "64"), "precision must be one of"),
+    "retrain-backgrounds": (lambda: retrain("--recipes", "pca", "--backgrounds", "no"), "no: no such folder"),
+    "retrain-backgrounds-empty": (
+        lambda: retrain("--recipes", "pca", "--backgrounds", empty_folder()),
+        "empty: no image there can be read",
+    ),
+    "retrain-too-few-items": (lambda: retrain("--recipes", "pca"), "would be held out, 20 are needed"),
+    "retrain-too-few-items-dry-run": (lambda: retrain("--recipes", "pca", "--dry-run"), "20 are needed"),
+    "retrain-collection": (lambda: retrain("--recipes", "pca", "-c", "nope"), "no collection 'nope'; there is default"),
+    "retrain-no-home": (lambda: retrain("--recipes", "pca", "--home", "nowhere"), "no home at"),
+    "retrain-show-none": (lambda: ["retrain", "show"], "'default' has no retraining; there is none yet"),
+    "retrain-show-unknown": (lambda: ["retrain", "show", "4"], "has no retraining 4; there is none yet"),
+    "retrain-show-collection": (lambda: ["retrain", "show", "-c", "nope"], "no collection 'nope'"),
+    "retrain-abandon-none": (lambda: ["retrain", "abandon"], "no retraining of 'default' is unfinished"),
+    "retrain-abandon-no-home": (lambda: ["retrain", "abandon", "--home", "nowhere"], "no home at"),
+    "compare-nothing": (lambda: ["compare"], "give either --data SOURCE or --studio"),
+    "compare-both": (lambda: ["compare", "--data", PHOTO_FOLDER, "--studio", "shop"], "give either"),
+    "compare-studio": (lambda: ["compare", "--studio", "market"], "market"),
+    "compare-encoder": (lambda: ["compare", "--studio", "shop", "--encoder", "nope"], "'nope': no such encoder"),
+    "compare-data": (lambda: ["compare", "hog", "--data", "no"], "no such folder or manifest"),
+    "compare-empty": (lambda: ["compare", "hog", "--data", empty_folder()], "can be read|cut out"),
+    "compare-backgrounds": (
+        lambda: ["compare", "hog", "--data", PHOTO_FOLDER, "--backgrounds", "no"],
+        "no: no such folder",
+    ),
+    "compare-report-is-a-directory": (
+        lambda: ["compare", "hog", "--studio", "shop", "--report", empty_folder()],
+        "empty: is a directory; name a file",
+    ),
+    "drift-nothing-to-compare": (lambda: ["drift", "--since", "yesterday"], "since 'yesterday' must be an ISO date"),
+    "drift-new": (lambda: ["drift", "--new", "nowhere"], "nowhere: no such folder or manifest"),
+    "drift-queries": (lambda: ["drift", "--queries", "nowhere"], "nowhere: no such folder or manifest"),
+    "drift-collection": (lambda: ["drift", "--new", PHOTO_FOLDER, "-c", "nope"], "no collection 'nope'"),
+    "drift-no-home": (lambda: ["drift", "--new", PHOTO_FOLDER, "--home", "nowhere"], "no home at"),
+    "calibrate-too-few": (lambda: ["calibrate"], "'default' cannot be calibrated: there are 9 items"),
+    "calibrate-collection": (lambda: ["calibrate", "-c", "nope"], "no collection 'nope'; there is default"),
+    "calibrate-no-home": (lambda: ["calibrate", "--home", "nowhere"], "no home at"),
+    "calibrate-device": (lambda: ["calibrate", "--device", "cuda:99"], "device 'cuda:99' cannot be used|9 items"),
     "keys-scope": (lambda: ["keys", "create", "k", "--scope", "root"], "scope 'root'"),
     "keys-revoke": (lambda: ["keys", "revoke", "nobody"], "no API key named 'nobody'"),
     "sample-items": (lambda: ["sample-catalogue", "--out", "s", "--items", "0"], "items"),
     "sample-not-empty": (lambda: ["sample-catalogue", "--out", full_folder(), "--items", "2"], "empty"),
 }
 PHOTO_FOLDER = "{shop}"
+
+
+def retrain(*options: str) -> list[str]:
+    """The command, at this process's own priority."""
+    return ["retrain", "--nice", "0", *options]
 
 
 def broken_encoder() -> str:
@@ -270,6 +327,17 @@ def test_searching_by_a_bad_file_names_it_and_the_reason(
         ["pictures", "--encoder", "hog", "--out", "o", "--seed", "-1"],
         ["pictures", "--encoder", "hog", "--out", "o", "--seed", str(2**64)],
         ["encoders", "compare", "hog", "hog"],
+        ["retrain", "--recipes", "pca", "--items", "5"],
+        ["retrain", "--recipes", "pca", "--margin", "much"],
+        ["retrain", "--recipes", "pca", "--min-recall", "1.5"],
+        ["retrain", "--recipes", "pca", "--min-recall", "nan"],
+        ["retrain", "--recipes", "pca", "--seed", "-1"],
+        ["retrain", "--recipes", "pca", "--nice", "20"],
+        ["retrain", "show", "first"],
+        ["compare", "hog", "--items", "7"],
+        ["compare", "hog", "--per-item", "1"],
+        ["drift", "--limit", "5"],
+        ["drift", "--seed", "-1"],
     ],
 )
 def test_wrong_usage_exits_2(arguments: list[str], run: Callable[..., tuple[int, str]]) -> None:

@@ -44,12 +44,9 @@ from training.models.protocols import Batch, GradientModel, IncrementalModel
 from training.pictures import Pictures, draw_pictures, encode_png
 from training.prepare import Prepared, prepare
 from training.progress import Progress
-from training.recipes import Recipe
+from training.recipes import Recipe, check_place
 from training.reference import first_line
 from training.views import ViewMaker
-
-DEVICES = ("auto", "cpu", "gpu")
-PRECISIONS = ("32", "bf16-mixed")
 
 
 class _Place(NamedTuple):
@@ -57,7 +54,7 @@ class _Place(NamedTuple):
 
     out: Path
     device: str
-    precision: Any  # one of PRECISIONS, which Lightning's types spell out
+    precision: Any  # one of `recipes.PRECISIONS`, which Lightning's types spell out
     progress: bool
 
 
@@ -98,9 +95,7 @@ def train(
         EncoderError: the device is not there, or device or precision are other words.
     """
     started = time.monotonic()
-    for name, value, known in (("device", device, DEVICES), ("precision", precision, PRECISIONS)):
-        if value not in known:
-            raise EncoderError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    check_place(device, precision)
     out = Path(out)
     _refuse_another_run(out, resume)
     masks = recipe.masks if recipe.needs_masks else None

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 Truth = Literal["photos", "views"]
 
-HASH_SIDE = 16  # a difference hash of 256 bits
-HASH_BITS = 10  # most bits that the hashes of near-duplicates differ in
 THUMB_SIDE = 32
-THUMB_ERROR = 5.0  # most levels of 255 that their thumbnails differ by, root mean square
+THUMB_ERROR = 7.0  # most levels of 255 that the thumbnails of near-duplicates differ by, root mean square
+THUMB_CORRELATION = 0.985  # at least; of pale photos that differ by few levels, it is what tells them apart
 TURN, SHRINK, MOVE = 8.0, (0.85, 1.05), 0.04  # degrees, sizes, shares of the side
 EXPOSURE, TINT = 0.1, 0.03
 
@@ -68,26 +67,26 @@ def products(items: Sequence[str], pictures: Pixels) -> NDArray[np.int64]:
 
 
 def near_duplicates(pictures: Pixels) -> list[tuple[int, int]]:
-    """Pairs of photos that are one picture but for scale, compression and a little light."""
+    """Pairs of photos that are one picture but for scale, compression and a little light.
+
+    Their thumbnails differ by few levels and correlate. No hash of what is brighter than what is beside it: on a plain
+    background, where compression decides that, copies of a photo have other hashes.
+    """
     if len(pictures) < 2:
         return []
-    hashes = np.stack([_difference_hash(picture) for picture in pictures])
-    thumbs = np.stack([_thumb(picture) for picture in pictures])
-    signs = hashes * 2.0 - 1.0
-    bits = signs.shape[1]
+    thumbs = np.stack([_thumb(picture).ravel() for picture in pictures])
+    centred = thumbs - thumbs.mean(axis=1, keepdims=True)
+    spread = np.linalg.norm(centred, axis=1)
     pairs = []
     for place in range(len(pictures) - 1):
-        differing = (bits - signs[place + 1 :] @ signs[place]) / 2
-        for other in (np.flatnonzero(differing <= HASH_BITS) + place + 1).tolist():
+        rest = slice(place + 1, None)
+        # |a - b|^2 <= 2 (1 - correlation) |a| |b|: the same where both vary as much, and fit for flat photos
+        apart = spread[rest] ** 2 + spread[place] ** 2 - 2 * (centred[rest] @ centred[place])
+        alike = apart <= 2 * (1 - THUMB_CORRELATION) * spread[rest] * spread[place]
+        for other in (np.flatnonzero(alike) + place + 1).tolist():
             if float(np.sqrt(np.square(thumbs[place] - thumbs[other]).mean())) <= THUMB_ERROR:
                 pairs.append((place, other))
     return pairs
-
-
-def _difference_hash(picture: Pixels) -> NDArray[np.float32]:
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA).astype(np.int16)
-    return (small[:, 1:] > small[:, :-1]).ravel().astype(np.float32)
 
 
 def _thumb(picture: Pixels) -> NDArray[np.float32]:

@@ -11,14 +11,15 @@ no query is in the gallery.
   backgrounds at test time.
 - retention: the swapped figure over the clean one, which is of the same items on their own background.
 - background gap: 1-nearest-neighbour accuracy of the category on backgrounds of the item's own category, minus that on
-  backgrounds of any category (Xiao et al.: Noise or Signal: The Role of Image Backgrounds in Object Recognition, 2021,
-  section 3, https://arxiv.org/abs/2006.09994, there for a classifier).
+  backgrounds of any category, both among the photos that lend the item neither of its two backgrounds (Xiao et al.:
+  Noise or Signal: The Role of Image Backgrounds in Object Recognition, 2021, section 3,
+  https://arxiv.org/abs/2006.09994, there for a classifier).
 - share of a factor: its sum of squares over the total one, in the balanced analysis of variance of z over item,
   background and whatever else is known; what is left is their interaction.
 - lure rate: share of the first k neighbours that have the query's background but show another item, over the share of
   such photos in the gallery; 1 is chance. The query's own item is left out.
-- displacement: |z(i, b) - z(i, b')| over the distance from z(i, b) to the nearest other item on b, each averaged over
-  backgrounds; below 1 is safe.
+- displacement: |z(i, b) - z(i, b')| over the distance from z(i, b) to the nearest other product on b, each averaged
+  over backgrounds; below 1 is safe.
 - attention score: (share of an attribution inside the mask - area of the mask) / (1 - area); 0 looks everywhere alike.
 
 Intervals are 95 % percentile bootstrap intervals over items: all queries of an item are drawn together, and retention
@@ -45,6 +46,7 @@ from training.reference import Metric
 KS = (1, 5, 10)
 MAP_AT_R = "map@r"
 INTERACTION = "interaction"
+ROUNDING = 1e-12  # share of the vectors' mean squared length: what differs by less is the same in single precision
 
 
 @dataclass(frozen=True)
@@ -157,22 +159,23 @@ def background_gap(
     Args:
         gallery: a vector of each item `(I, dim)`.
         same, random: vectors of the items on other photos' backgrounds `(I, dim)`, and the place in the gallery of the
-            photo that each is from `(I,)`. Neither that photo nor the item's own may be its nearest neighbour.
+            photo that each is from `(I,)`. Neither of these photos nor the item's own may be its nearest neighbour, on
+            either background: what is searched is the same for both.
         categories: of each item.
         bootstrap: over the items.
     """
     labels = np.asarray(categories, np.str_)
-    found = [_nearest_has_category(gallery, *photos, labels, metric) for photos in (same, random)]
+    left_out = np.stack([np.arange(len(labels)), same[1], random[1]], axis=1)
+    found = [_nearest_has_category(gallery, photos, left_out, labels, metric) for photos in (same[0], random[0])]
     return BackgroundGap(*map(bootstrap.interval, (*found, found[0] - found[1])))
 
 
 def _nearest_has_category(
-    gallery: Floats, queries: Floats, donors: NDArray[np.intp], labels: NDArray[np.str_], metric: Metric
+    gallery: Floats, queries: Floats, left_out: NDArray[np.intp], labels: NDArray[np.str_], metric: Metric
 ) -> NDArray[np.float64]:
     right = np.empty(len(queries))
     for block, scores in score_blocks(queries, gallery, metric):
-        rows = np.arange(block.start, block.stop)
-        scores[rows - block.start, rows] = scores[rows - block.start, donors[block]] = -np.inf
+        np.put_along_axis(scores, left_out[block], -np.inf, axis=1)
         right[block] = labels[scores.argmax(axis=1)] == labels[block]
     return right
 
@@ -186,6 +189,8 @@ def variance_shares(
         z: `(items, n_2, ..., n_k, dim)`, one vector for every combination of the factors' values.
         factors: names of the k axes, the items' first; intervals are over items.
 
+    All is NaN where the vectors do not differ but by rounding.
+
     Raises:
         ValueError: the axes do not match the names, or one has a single value.
     """
@@ -195,6 +200,8 @@ def variance_shares(
     weights = np.random.default_rng(seed).multinomial(items, np.full(items, 1 / items), size=replicates) / items
     weights = np.concatenate([np.full((1, items), 1 / items), weights])  # the items as they are come first
     z = z.astype(np.float64)
+    length = np.square(z).sum(axis=-1).mean()
+    z -= z.mean(axis=tuple(range(len(factors))))  # far from the origin the sums of squares would cancel
     others = tuple(range(1, len(factors)))
     of_item = z.mean(axis=others)  # (items, dim)
     centre = np.square(weights @ of_item).sum(axis=1)
@@ -202,9 +209,11 @@ def variance_shares(
     squares = {factors[0]: weights @ np.square(of_item).sum(axis=1) - centre}
     for axis in others:
         marginal = z.mean(axis=tuple(other for other in others if other != axis))  # (items, n, dim)
-        means = np.tensordot(weights, marginal, axes=1)  # (1 + replicates, n, dim)
-        squares[factors[axis]] = np.square(means).sum(axis=2).mean(axis=1) - centre
+        # One value at a time: the replicates of all at once, by the thousands of numbers of a vector, fill the memory.
+        lengths = [np.square(weights @ marginal[:, value]).sum(axis=1) for value in range(z.shape[axis])]
+        squares[factors[axis]] = np.mean(lengths, axis=0) - centre
     squares[INTERACTION] = total - sum(squares.values())
+    total[total <= ROUNDING * length] = np.nan
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = {name: values / total for name, values in squares.items()}
     return {name: _interval(values) for name, values in shares.items()}
@@ -227,9 +236,12 @@ def lure_rate(
         queries: every item on every background `(I, B, dim)`.
         gallery: another photo of each item `(I, dim)`.
         backgrounds: number of the one that each gallery photo is on `(I,)`.
+        k: neighbours looked at; where the rarest background has fewer photos of other items, as many: no more could be
+            lures, and in a small gallery the rate would be 1 whatever is ranked first.
         bootstrap: over the items.
     """
     items, count, dim = queries.shape
+    k = max(1, min(k, items - 1, int(np.bincount(backgrounds, minlength=count).min()) - 1))
     lures, chance = (np.zeros(items * count) for _ in range(2))
     for block, scores in score_blocks(queries.reshape(-1, dim), gallery, metric):
         rows = np.arange(block.start, block.stop)
@@ -237,37 +249,42 @@ def lure_rate(
         same = backgrounds[None] == (rows % count)[:, None]  # (rows, I)
         same[rows - block.start, own] = False
         scores[rows - block.start, own] = -np.inf
-        first = np.argpartition(-scores, min(k, items - 1) - 1, axis=1)[:, : min(k, items - 1)]
+        first = np.argpartition(-scores, k - 1, axis=1)[:, :k]
         lures[block] = np.take_along_axis(same, first, axis=1).mean(axis=1)
         chance[block] = same.sum(axis=1) / (items - 1)
     per_item = (values.reshape(items, count).mean(axis=1) for values in (lures, chance))
     return bootstrap.ratio(*per_item)
 
 
-def displacement(z: NDArray[np.floating]) -> NDArray[np.float64]:
-    """How far a change of background moves each item `(I,)`, in distances to the nearest other item.
+def displacement(z: NDArray[np.floating], products: Sequence[str] | None = None) -> NDArray[np.float64]:
+    """How far a change of background moves each item `(I,)`, in distances to the nearest other product.
 
     Args:
-        z: every item on every background `(I, B, dim)`. NaN where another item has the very same vectors.
+        z: every item on every background `(I, B, dim)`. NaN where another product has the very same vectors.
+        products: which items are one product; by default none are.
     """
     items, count, _ = z.shape
+    same = np.eye(items, dtype=bool)
+    if products is not None:
+        names = np.asarray(products, np.str_)
+        same = names[:, None] == names[None]
     z = z.astype(np.float64)
     moved = np.zeros(items)
     for b in range(count):
         moved += np.linalg.norm(z - z[:, b : b + 1], axis=2).sum(axis=1)
     nearest = np.zeros(items)
     for b in range(count):
-        nearest += _nearest_other(z[:, b])
+        nearest += _nearest_other(z[:, b], same)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio: NDArray[np.float64] = (moved / (count * (count - 1))) / (nearest / count)
-    return np.where(nearest > 0, ratio, np.nan)
+    return np.where((nearest > 0) & np.isfinite(nearest), ratio, np.nan)
 
 
-def _nearest_other(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+def _nearest_other(vectors: NDArray[np.floating], same: NDArray[np.bool_]) -> NDArray[np.float64]:
     from scipy.spatial.distance import cdist
 
     distances = cdist(vectors, vectors)
-    np.fill_diagonal(distances, np.inf)
+    distances[same] = np.inf
     least: NDArray[np.float64] = distances.min(axis=1)
     return least
 

@@ -39,7 +39,8 @@ def paired_test(
     rng = np.random.default_rng(seed)
     signs = rng.integers(0, 2, (PERMUTATIONS, len(known)), dtype=np.int8) * 2.0 - 1.0
     exchanged = np.abs(signs @ known)
-    p = (1 + int((exchanged >= abs(known.sum()) - 1e-12).sum())) / (PERMUTATIONS + 1)
+    rounding = 1e-12 * float(np.abs(known).sum())  # sums in another order are as far from zero, whatever the unit
+    p = (1 + int((exchanged >= abs(known.sum()) - rounding).sum())) / (PERMUTATIONS + 1)
     return Paired(bootstrap.interval(difference), p)
 
 

@@ -149,10 +149,10 @@ def studio_set(
     """
     if items < LEAST_ITEMS:
         raise InvalidRequestError("items", f"items must be at least {LEAST_ITEMS}, not {items}")
-    drawn = [make_item(seed, number, stock) for number in range(items)]
-    bank = (
+    bank = (  # a folder that is not there is told of before the items are drawn
         Bank.of_folder(Folder(backgrounds), per_item, side, seed) if backgrounds else Bank.drawn(per_item, side, seed)
     )
+    drawn = [make_item(seed, number, stock) for number in range(items)]
     shots = _studio_shots(drawn, bank, seed, side, advance)
     return assemble(
         f"studio {stock}, {items} items, seed {seed}",

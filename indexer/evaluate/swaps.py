@@ -204,10 +204,13 @@ def composite(items: Pixels, masks: Pixels, backgrounds: Pixels) -> Pixels:
 
 
 def _on_each_other(shots: Shots, rng: np.random.Generator) -> CategoryBackgrounds | None:
-    """Items whose background is known, in categories of two or more such; None where there are not two categories."""
+    """Items whose background is known, in categories of four or more such; None where there are not two categories.
+
+    Without its own photo and two that lend it a background, one of its category is left to be found.
+    """
     known = [row for row, behind in enumerate(shots.behind) if behind is not None and shots.categories[row]]
     size = Counter(shots.categories[row] for row in known)
-    rows = np.array([row for row in known if size[shots.categories[row]] > 1], dtype=np.intp)
+    rows = np.array([row for row in known if size[shots.categories[row]] > 3], dtype=np.intp)
     labels = np.array([shots.categories[row] for row in rows], dtype=np.str_)
     if len(set(labels.tolist())) < 2:
         return None

@@ -7,6 +7,8 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,8 @@ from indexer.errors import BusyError, CalibrationError, CorruptError, MismatchEr
 from indexer.home import Home
 from indexer.ingest import index_source
 from indexer.pairs import Pairs, collect_pairs
-from indexer.probability import expected_calibration_error
-from indexer.search import Searcher
+from indexer.probability import Curve, HitCurve, best_others, bins_for, expected_calibration_error
+from indexer.search import Searcher, SearchPage
 from service.cli import app
 from tests.conftest import draw_photo, write_photos
 from training.data.studio.catalogue import write_catalogue
@@ -55,20 +57,24 @@ def index(home: Home, source: Path, encoder: Path | str | None = None) -> dict[s
     return index_source(home, "default", source, encoder_ref=str(encoder) if encoder else None, processes=0).seconds
 
 
-def found(home: Home, searcher: Searcher, number: int = 3) -> list[float | None]:
+def search(searcher: Searcher, number: int = 3, **options: Any) -> SearchPage:
     import io
 
     buffer = io.BytesIO()
     draw_photo(number).save(buffer, "JPEG", quality=90)
-    page = searcher.search_image("default", buffer.getvalue())
-    return [hit.probability for hit in page.results]
+    return searcher.search_image("default", buffer.getvalue(), **options)
+
+
+def found(home: Home, searcher: Searcher, number: int = 3) -> list[float | None]:
+    return [hit.probability for hit in search(searcher, number).results]
 
 
 def made_up(seed: int = 0, count: int = 600) -> Pairs:
     rng = np.random.default_rng(seed)
-    scores = rng.uniform(0, 1, count)
-    labels = rng.random(count) < 1 / (1 + np.exp(7 - 12 * scores))
-    return Pairs(scores, labels, np.arange(count) // 10, np.arange(count) % 10 == 0, "photos", count // 10, 999)
+    falling = -np.sort(-rng.uniform(0, 1, (count // 10, 10)), axis=1)
+    scores, others = falling.ravel(), best_others(falling).ravel()
+    labels = rng.random(count) < 1 / (1 + np.exp(7 - 12 * (scores - 0.5 * others)))
+    return Pairs(scores, others, labels, np.arange(count) // 10, np.arange(count) % 10 == 0, "photos", count // 10, 999)
 
 
 def test_the_studio_is_calibrated_on_pairs_held_out_and_on_photos_it_never_had(home: Home, studio: Path) -> None:
@@ -76,11 +82,17 @@ def test_the_studio_is_calibrated_on_pairs_held_out_and_on_photos_it_never_had(h
     assert 0 < seconds["calibrate"] < seconds["total"]
     calibration = calibrate(home, "default")
     assert (calibration.truth, calibration.queries, calibration.images) == ("photos", ITEMS, 2 * ITEMS)
-    assert (calibration.pairs, sum(point.pairs for point in calibration.reliability)) == (10 * ITEMS, 10 * ITEMS)
+    assert calibration.pairs == sum(point.pairs for point in calibration.reliability)
+    assert 10.9 * ITEMS <= calibration.pairs <= 11 * ITEMS, "ten hits, and nine or ten of every tenth query once more"
     assert calibration.ece <= 0.05
     assert calibration.ece_ci[0] <= calibration.ece <= calibration.ece_ci[1]
+    # Of a hundred first hits true probabilities show 0.07 by chance, and hardly ever 0.12; the score alone shows 0.19.
+    assert calibration.ece_first_chance <= 0.08
+    assert calibration.ece_first <= calibration.ece_first_chance + 0.05
+    assert calibration.ece_first_ci[0] <= calibration.ece_first <= calibration.ece_first_ci[1]
+    assert calibration.curve.margin_share > 0.5
     searcher = Searcher(home)
-    probabilities, labels = [], []
+    probabilities, labels, first = [], [], []
     for item_id, image in photos_of(studio, (2,)):
         page = searcher.search_image("default", (studio / image).read_bytes())
         of_page = [hit.probability or 0.0 for hit in page.results]
@@ -88,6 +100,10 @@ def test_the_studio_is_calibrated_on_pairs_held_out_and_on_photos_it_never_had(h
         assert all(0 < value < 1 for value in of_page)
         probabilities += of_page
         labels += [hit.item_id == item_id for hit in page.results]
+        first += [place == 0 for place in range(len(of_page))]
+    of_first, right = np.array(probabilities)[first], np.array(labels)[first]
+    assert expected_calibration_error(of_first, right, bins_for(len(right))) <= 0.15
+    assert abs(of_first.mean() - right.mean()) <= 0.12, "the tenth that asks for what is not there, and chance"
     assert expected_calibration_error(np.array(probabilities), np.array(labels)) <= 0.05
     assert np.std(probabilities) > 0.1, "every hit has the same probability: nothing was learnt"
     same, other = (np.mean(np.array(probabilities)[np.array(labels) == kind]) for kind in (True, False))
@@ -102,7 +118,22 @@ def test_items_with_one_photo_are_asked_for_by_other_views(home: Home, studio: P
     assert (calibration.truth, calibration.queries, calibration.images) == ("views", ITEMS, ITEMS)
     assert calibration.positives > 0.8 * ITEMS
     assert calibration.ece <= 0.05
+    assert calibration.ece_first <= 0.05
     assert calibrate(home, "default") == calibration, "one seed, two results"
+
+
+def test_the_first_hit_for_a_thing_that_is_not_there_is_not_believed(home: Home, studio: Path) -> None:
+    """Something always comes first, and a little clear of the rest; that alone makes it no match."""
+    there, absent = photos_of(studio, (0,))[:-20], photos_of(studio, (0,))[-20:]
+    index(home, write_rows(studio / "some.csv", there), "robust-vae-small-64")
+    searcher = Searcher(home)
+    right, wrong = (
+        [searcher.search_image("default", (studio / image).read_bytes()).results[0] for _, image in rows]
+        for rows in (there[:20], absent)
+    )
+    assert [hit.item_id for hit in right] == [item_id for item_id, _ in there[:20]]
+    assert min(hit.probability or 0.0 for hit in right) > 0.9
+    assert np.mean([hit.probability or 0.0 for hit in wrong]) < 0.35
 
 
 def test_files_that_are_gone_are_left_out_until_too_few_are_left(home: Home, tmp_path: Path, encoder_dir: Path) -> None:
@@ -127,7 +158,7 @@ def test_neither_the_query_photo_nor_a_copy_of_it_is_found(home: Home, tmp_path:
         rows.append((f"item-{number // 2}", f"all/copy-{number:04d}.jpg"))
     index(home, write_rows(shop / "shop.csv", rows), encoder_dir)
     pairs = pairs_of(home, encoder_dir)
-    assert (pairs.truth, pairs.queries, len(pairs.scores)) == ("photos", 60, 600)
+    assert (pairs.truth, pairs.queries, pairs.first.sum()) == ("photos", 60, 66)
     assert pairs.scores.max() < 0.9999
 
 
@@ -148,7 +179,10 @@ def pairs_of(home: Home, encoder: Path) -> Pairs:
 
 
 def test_pairs_are_the_hits_and_scores_of_a_search(home: Home, tmp_path: Path, encoder_dir: Path) -> None:
-    """Items with two photos: a search by the query's vector, its photo taken away, gives the same scores."""
+    """Items with two photos: a search by the query's vector, its photo taken away, gives the same scores.
+
+    Every tenth query follows once more, without its product.
+    """
     shop = write_photos(tmp_path / "shop", 120, categories=("all",))
     rows = [(f"item-{number // 2}", f"all/{number:04d}.jpg") for number in range(120)]
     index(home, write_rows(shop / "shop.csv", rows), encoder_dir)
@@ -167,6 +201,70 @@ def test_pairs_are_the_hits_and_scores_of_a_search(home: Home, tmp_path: Path, e
         part = slice(10 * query, 10 * query + 10)
         assert (tuple(np.round(pairs.scores[part], 3)), tuple(pairs.labels[part].tolist())) in expected
         assert pairs.first[part].tolist() == [True] + 9 * [False]
+        best, second, *_ = pairs.scores[part]
+        assert pairs.others[part].tolist() == [second] + 9 * [best]
+    again = [pairs.scores[start : start + 10][~pairs.labels[start : start + 10]] for start in range(0, 600, 100)]
+    np.testing.assert_array_equal(pairs.scores[600:], np.concatenate(again))
+    np.testing.assert_array_equal(pairs.others[600:], np.concatenate([best_others(falling) for falling in again]))
+    assert not pairs.labels[600:].any()
+    assert pairs.first[600:].sum() == 6
+    starts = np.flatnonzero(pairs.first)
+    np.testing.assert_array_equal(pairs.groups[starts[60:]], pairs.groups[starts[:60:10]])
+
+
+@pytest.fixture(scope="module")
+def shelves(tmp_path_factory: pytest.TempPathFactory, encoder_dir: Path) -> Iterator[Searcher]:
+    """Sixty items with one photo each, every sixth on shelf 0, and a curve made by hand, of s - o / 2 from -1 to 1."""
+    folder = tmp_path_factory.mktemp("shelves")
+    shop = write_photos(folder / "shop", 60, categories=("all",))
+    with (shop / "shop.csv").open("w", newline="") as file:
+        rows = [(f"item-{number}", f"all/{number:04d}.jpg", number % 6, number) for number in range(60)]
+        csv.writer(file).writerows([("item_id", "image", "shelf", "place"), *rows])
+    curve, alone = Curve("isotonic", ((-1.0, 0.05), (1.0, 0.95))), Curve("isotonic", ((-1.0, 0.25), (1.0, 0.75)))
+    encoder_id = describe_encoder(encoder_dir).encoder_id
+    by_hand = replace(calibration_of(made_up(), encoder_id), curve=HitCurve(curve, 0.5, alone))
+    with Home.open(folder / "home", create=True) as home:
+        index(home, shop / "shop.csv", encoder_dir)
+        home.catalogue.put_calibration(1, encoder_id, by_hand.to_json())
+        yield Searcher(home)
+
+
+@pytest.mark.parametrize("filters", [{}, {"shelf": "0"}], ids=["all", "filtered"])
+def test_a_hit_has_one_probability_on_whatever_page_it_is(shelves: Searcher, filters: dict[str, str]) -> None:
+    whole = search(shelves, k=10, filters=filters).results
+    best, second = whole[0].score, whole[1].score
+    clear = [hit.score - (second if place == 0 else best) / 2 for place, hit in enumerate(whole)]
+    expected = [0.5 + 0.45 * value for value in clear]
+    assert [hit.probability for hit in whole] == pytest.approx(expected, abs=1e-6)
+    assert expected == sorted(expected, reverse=True)
+    assert len(set(expected)) == 10
+    for k in (1, 2, 3):
+        pages = [search(shelves, k=k, offset=offset, filters=filters).results for offset in range(0, 10, k)]
+        hits = [hit for page in pages for hit in page][:10]
+        assert [hit.item_id for hit in hits] == [hit.item_id for hit in whole]
+        assert [hit.probability for hit in hits] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_hit_that_has_no_other_is_judged_by_its_score(shelves: Searcher) -> None:
+    [hit] = search(shelves, filters={"place": "7"}, k=5).results
+    assert hit.probability == pytest.approx(0.5 + 0.25 * hit.score)
+    assert search(shelves, filters={"place": "7"}, k=5, offset=1).results == []
+
+
+def test_a_curve_of_the_score_alone_as_once_stored_is_not_used_and_is_renewed(
+    home: Home, tmp_path: Path, encoder_dir: Path
+) -> None:
+    shop = write_photos(tmp_path / "shop", 60)
+    index(home, shop, encoder_dir)
+    encoder_id = describe_encoder(encoder_dir).encoder_id
+    now = home.catalogue.calibration(1, encoder_id) or {}
+    new = ("margin_share", "alone", "ece_first_ci", "ece_first_chance")
+    home.catalogue.put_calibration(1, encoder_id, {name: value for name, value in now.items() if name not in new})
+    searcher = Searcher(home)
+    assert set(found(home, searcher)) == {None}
+    index(home, shop)
+    assert home.catalogue.calibration(1, encoder_id) == now
+    assert None not in found(home, searcher)
 
 
 def test_too_few_items_are_indexed_without_and_refused_by_name(home: Home, tmp_path: Path, encoder_dir: Path) -> None:
@@ -258,7 +356,7 @@ def test_a_calibration_comes_back_from_json_as_it_was() -> None:
 
 def test_pairs_of_one_kind_alone_are_refused() -> None:
     pairs = made_up()
-    none = Pairs(pairs.scores, pairs.scores > 2, pairs.groups, pairs.first, "photos", 60, 999)
+    none = replace(pairs, labels=pairs.scores > 2)
     with pytest.raises(CalibrationError, match="0 of 600 pairs are of one product"):
         calibration_of(none, "e")
 
@@ -291,7 +389,7 @@ def test_the_command_says_what_was_found_or_what_is_missing(home: Home, tmp_path
     done = CliRunner().invoke(app, [*command[2:], "--json"])
     document: dict[str, Any] = json.loads(done.stdout)
     assert (document["collection"], document["truth"], document["queries"]) == ("default", "views", 60)
-    assert {"kind", "pairs", "positives", "ece", "ece_ci", "knots"} <= document.keys()
+    assert {"kind", "pairs", "positives", "ece", "ece_ci", "ece_first_ci", "knots", "margin_share"} <= document.keys()
 
 
 def test_indexing_what_has_not_changed_loads_nothing_to_calibrate_with(

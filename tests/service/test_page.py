@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from indexer.calibration import Calibration
 from indexer.home import Home
 from indexer.ingest import index_source
-from indexer.probability import Curve
+from indexer.probability import Curve, HitCurve
 from service.app import create_app
 from service.auth import create_key
 from service.settings import Settings
@@ -647,6 +647,22 @@ def put_calibration(path: Path, probability: float) -> None:
     """Every hit of the shop has this probability."""
     with Home.open(path) as home:
         state = home.catalogue.search_state("shop")
-        curve = Curve("isotonic", ((0.0, probability),))
-        found = Calibration(curve, str(state.encoder_id), "photos", 60, 600, 60, 60, 0.0, (0.0, 0.0), 0.0, 0.0, 0.0, ())
+        level = Curve("isotonic", ((0.0, probability),))
+        found = Calibration(
+            curve=HitCurve(level, 0.0, level),
+            encoder_id=str(state.encoder_id),
+            truth="photos",
+            queries=60,
+            pairs=600,
+            positives=60,
+            images=60,
+            ece=0.0,
+            ece_ci=(0.0, 0.0),
+            ece_first=0.0,
+            ece_first_ci=(0.0, 0.0),
+            ece_first_chance=0.0,
+            brier=0.0,
+            log_loss=0.0,
+            reliability=(),
+        )
         home.catalogue.put_calibration(state.collection_id, found.encoder_id, found.to_json())

@@ -15,14 +15,23 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from training.errors import RecipeError
+from training.errors import EncoderError, RecipeError
 from training.recipes.schema import Recipe
 
-__all__ = ["Recipe", "load_recipe", "recipe_names"]
+__all__ = ["Recipe", "check_place", "load_recipe", "recipe_names"]
 
 RECIPES = Path(__file__).parent
+DEVICES = ("auto", "cpu", "gpu")
+PRECISIONS = ("32", "bf16-mixed")
 FROM_PREPROCESSING = ("size", "channels")  # of a model's config: one place says them
 FROM_LABELS = "classes"  # of a conditional model's config: the number of labels in the data
+
+
+def check_place(device: str, precision: str) -> None:
+    """`EncoderError` where `train` does not know the words; whether the device is there, it finds out itself."""
+    for name, value, known in (("device", device, DEVICES), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            raise EncoderError(f"{name} must be one of {', '.join(known)}, not {value!r}")
 
 
 def recipe_names() -> dict[str, str]:
