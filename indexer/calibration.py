@@ -52,7 +52,7 @@ class Calibration:
         curve: fitted to all pairs.
         encoder_id: by whose scores.
         truth: `photos` or `views`, see `indexer.pairs`.
-        queries, pairs, positives: how many items were asked for, the hits, and those of them that were the same product.
+        queries, pairs, positives: how many items were asked for, the hits, and those of one product with it.
         images: that the collection had.
         ece, ece_ci: expected calibration error with its 95 % bootstrap interval over queried products, held out.
         ece_first, ece_first_ci: the same of each query's first hit alone.

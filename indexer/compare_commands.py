@@ -56,6 +56,7 @@ def _make_set(
     data: Path | None, studio: str | None, backgrounds: Path | None, items: int, per_item: int, seed: int
 ) -> SwapSet:
     from indexer.evaluate.swap_sources import photo_set, studio_set
+    from indexer.evaluate.swaps import BANK_SEED
     from training.data.sources import read_images
     from training.data.studio import Stock, check_stock
 
@@ -65,8 +66,9 @@ def _make_set(
         check_stock(studio)
         with progress_bar("drawing", "photo") as progress:
             return studio_set(
-                cast(Stock, studio), items, backgrounds=backgrounds, per_item=per_item, advance=progress.advance
-            )
+                cast(Stock, studio), items, backgrounds=backgrounds, per_item=per_item, seed=BANK_SEED + seed,
+                advance=progress.advance,
+            )  # fmt: skip
     source = cast(Path, data)
     images, problems = read_images(source)
     for problem in problems[:20]:
