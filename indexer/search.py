@@ -9,21 +9,19 @@ served; where that takes longer than a moment the old one goes on answering, unl
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.calibration import Calibration, stored_calibration
-from indexer.errors import InvalidRequestError, MismatchError, NotFoundError
-from indexer.generations import Manifest, exact_scores, load_ids
+from indexer.errors import InvalidRequestError, NotFoundError
 from indexer.home import Home
 from indexer.records import SearchState
-from indexer.vectors import Floats, Ints, VectorIndex
+from indexer.vectors import Floats
+from indexer.view import Subset, View, load_view, rank
 from training.data.decode import ImageLimits, decode_image
 from training.embedder import prepare
 from training.errors import NitamonoError
@@ -118,51 +116,6 @@ class SearchPage:
     results: list[Hit]
 
 
-class _Ranked(NamedTuple):
-    pk: int
-    image_id: int
-    score: float
-
-
-class _Subset(NamedTuple):
-    """The part of a view that passes a filter; `indexed_mask` is None where that is the whole index."""
-
-    indexed_mask: NDArray[np.bool_] | None
-    indexed: int  # images of the index that pass
-    live: NDArray[np.bool_]
-    items: int
-
-
-@dataclass(frozen=True)
-class _View:
-    """A generation and the live changes on top of it: everything that one search sees."""
-
-    state: SearchState
-    manifest: Manifest
-    index: VectorIndex
-    ids: Ints
-    removed: frozenset[int]  # item keys whose vectors in the index no longer count
-    live_ids: Ints  # (n, 2) image_id, item key
-    live_vectors: Floats
-    calibration: Calibration | None  # of the manifest's encoder
-    subsets: OrderedDict[tuple[tuple[str, str], ...], _Subset] = field(default_factory=OrderedDict)
-
-    def subset(self, items: NDArray[np.int64] | None) -> _Subset:
-        """What passes a filter, given the sorted keys of the items that do; None for no filter."""
-        pks = self.ids[:, 1]
-        mask: NDArray[np.bool_] | None = None
-        live = np.ones(len(self.live_ids), dtype=bool)
-        if items is not None:
-            mask = np.isin(pks, items)
-            live = np.isin(self.live_ids[:, 1], items)
-        if self.removed:
-            kept = ~np.isin(pks, np.fromiter(self.removed, dtype=np.int64, count=len(self.removed)))
-            mask = kept if mask is None else mask & kept
-        indexed = pks if mask is None else pks[mask]
-        count = len(np.unique(np.concatenate([indexed, self.live_ids[live, 1]])))
-        return _Subset(mask, len(indexed), live, count)
-
-
 class Searcher:
     """Answers searches over a home's collections; the vectors of images go to the query log, where there is one."""
 
@@ -181,7 +134,7 @@ class Searcher:
         self.limits = limits
         self._device = device
         self._lock = threading.Lock()
-        self._views: dict[str, _View] = {}
+        self._views: dict[str, View] = {}
         self._embedders: dict[str, Embedder] = {}
         self._loading: dict[str, threading.Event] = {}  # collections of which another generation is being loaded
         self._loading_encoder = threading.Lock()
@@ -282,7 +235,7 @@ class Searcher:
     def _search(
         self,
         collection: str,
-        view: _View,
+        view: View,
         queries: Floats,
         k: int,
         offset: int,
@@ -290,7 +243,7 @@ class Searcher:
         without: int | None,
     ) -> SearchPage:
         subset = self._subset(view, filters or {})
-        ranked = _rank(view, queries, max(offset + k, 2), subset, without)
+        ranked = rank(view, queries, max(offset + k, 2), subset, without)
         page = ranked[offset : offset + k]
         probabilities: Sequence[float | None] = [None] * len(page)
         if view.calibration is not None and without is None:
@@ -306,11 +259,11 @@ class Searcher:
         return SearchPage(collection, view.manifest.number, view.manifest.encoder_id, k, offset, total, results)
 
     @staticmethod
-    def _passes(view: _View, subset: _Subset, pk: int) -> bool:
+    def _passes(view: View, subset: Subset, pk: int) -> bool:
         indexed = view.ids[:, 1] if subset.indexed_mask is None else view.ids[subset.indexed_mask, 1]
         return bool((indexed == pk).any() or (view.live_ids[subset.live, 1] == pk).any())
 
-    def _subset(self, view: _View, filters: Mapping[str, str]) -> _Subset:
+    def _subset(self, view: View, filters: Mapping[str, str]) -> Subset:
         key = tuple(sorted(filters.items()))
         with self._lock:
             if key in view.subsets:
@@ -323,7 +276,7 @@ class Searcher:
                 view.subsets.popitem(last=False)
         return subset
 
-    def _matching_items(self, view: _View, filters: Mapping[str, str]) -> NDArray[np.int64]:
+    def _matching_items(self, view: View, filters: Mapping[str, str]) -> NDArray[np.int64]:
         known = self.home.catalogue.attribute_names(view.state.collection_id)
         for name in filters:
             if name not in known:
@@ -331,7 +284,7 @@ class Searcher:
                 raise InvalidRequestError("filter", f"no item has an attribute {name!r}; attributes are {there}")
         return np.array(self.home.catalogue.matching_items(view.state.collection_id, filters), dtype=np.int64)
 
-    def _view(self, collection: str) -> _View:
+    def _view(self, collection: str) -> View:
         state = self.home.catalogue.search_state(collection)
         if state.generation is None:
             raise NotFoundError(f"collection {collection!r} has no index yet; run `nitamono index SOURCE` first")
@@ -369,40 +322,14 @@ class Searcher:
         threading.Thread(target=load, name=f"load-{collection}", daemon=True).start()
         return ended
 
-    def _replace(self, collection: str, state: SearchState, held: _View | None) -> _View:
-        view = self._load(collection, state, held)
+    def _replace(self, collection: str, state: SearchState, held: View | None) -> View:
+        view = load_view(self.home, collection, state, held)
         with self._lock:
             # One that took longer to load must not take the place of one that knows of later writes.
             newest = self._views.get(collection)
             if newest is None or newest.state.last_change <= state.last_change:
                 self._views[collection] = view
         return view
-
-    def _load(self, collection: str, state: SearchState, held: _View | None) -> _View:
-        if held is not None and held.state.generation == state.generation:
-            manifest, index, ids = held.manifest, held.index, held.ids
-        else:
-            manifest, index, ids = self._open_generation(collection, state)
-        changed = self.home.catalogue.live_items(state.collection_id, manifest.watermark)
-        stored = self.home.catalogue.vectors_of_items(manifest.encoder_id, sorted(changed))
-        live_ids = np.array([(image_id, pk) for pk, image_id, _ in stored], dtype=np.int64).reshape(-1, 2)
-        blobs = b"".join(vector for _, _, vector in stored)
-        live_vectors = np.frombuffer(blobs, dtype="<f4").reshape(-1, manifest.dim).astype(np.float32)
-        calibration = stored_calibration(self.home, state.collection_id, manifest.encoder_id)
-        return _View(state, manifest, index, ids, frozenset(changed), live_ids, live_vectors, calibration)
-
-    def _open_generation(self, collection: str, state: SearchState) -> tuple[Manifest, VectorIndex, Ints]:
-        from indexer.vectors.faiss import FaissIndex
-
-        directory = self.home.generation_directory(collection, state.generation or 0)
-        manifest = Manifest.read(directory)
-        if manifest.encoder_id != state.encoder_id:
-            raise MismatchError(
-                f"generation {state.generation} of {collection!r} was built with encoder {manifest.encoder_id[:12]}, "
-                f"the catalogue says {str(state.encoder_id)[:12]}; run `nitamono generations verify`"
-            )
-        index = FaissIndex.read(directory / "index.faiss", manifest.factory)
-        return manifest, index, load_ids(directory)
 
 
 def _is_only_another_generation(held: SearchState, state: SearchState) -> bool:
@@ -415,45 +342,3 @@ def _check_page(k: int, offset: int) -> None:
         raise InvalidRequestError("k", f"k must be between 1 and {MAX_K}, not {k}")
     if offset < 0 or offset + k > MAX_DEPTH:
         raise InvalidRequestError("offset", f"offset must be at least 0 and offset + k at most {MAX_DEPTH}")
-
-
-def _rank(view: _View, queries: Floats, need: int, subset: _Subset, without: int | None) -> list[_Ranked]:
-    """The `need` best items of a subset, each by its best image and query, but for one item."""
-    best = _score_live(view, queries, subset.live)
-    k = min(2 * need, subset.indexed)
-    while True:
-        unseen = _add_indexed(view, queries, k, subset, best)
-        ranked = sorted((hit for hit in best.values() if hit.pk != without), key=lambda hit: (-hit.score, hit.pk))
-        # Settled once `need` items stand above all that was not seen; equals are waited for, so pages never overlap.
-        if unseen is None or (len(ranked) >= need and ranked[need - 1].score > unseen):
-            return ranked[:need]
-        k = min(4 * k, subset.indexed)
-
-
-def _score_live(view: _View, queries: Floats, live: NDArray[np.bool_]) -> dict[int, _Ranked]:
-    best: dict[int, _Ranked] = {}
-    if live.any():
-        scores = exact_scores(queries, view.live_vectors[live], view.manifest.metric).max(axis=0)
-        for (image_id, pk), score in zip(view.live_ids[live].tolist(), scores.tolist(), strict=True):
-            _keep_best(best, _Ranked(pk, image_id, score))
-    return best
-
-
-def _add_indexed(view: _View, queries: Floats, k: int, subset: _Subset, best: dict[int, _Ranked]) -> float | None:
-    """Merge the index's `k` best images of each query into `best`; the best score that an image not seen may have."""
-    if k == 0:
-        return None
-    found = view.index.search(queries, k, subset.indexed_mask)
-    for positions, scores in zip(found.positions, found.scores, strict=True):
-        real = positions >= 0
-        for (image_id, pk), score in zip(view.ids[positions[real]].tolist(), scores[real].tolist(), strict=True):
-            _keep_best(best, _Ranked(pk, image_id, score))
-    if k >= subset.indexed:
-        return None
-    return float(found.scores[:, -1].max())
-
-
-def _keep_best(best: dict[int, _Ranked], hit: _Ranked) -> None:
-    known = best.get(hit.pk)
-    if known is None or (-hit.score, hit.image_id) < (-known.score, known.image_id):
-        best[hit.pk] = hit

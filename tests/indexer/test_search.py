@@ -23,6 +23,7 @@ from indexer.promotion import activate
 from indexer.records import EncoderRecord, SearchState
 from indexer.search import Region, Searcher, SearchPage, parse_region
 from indexer.vectors.faiss import FaissIndex
+from indexer.view import View
 from tests.conftest import draw_photo, write_photos
 from training.errors import EncoderError, ImageError, NitamonoError
 from training.reference import Metric, describe_encoder
@@ -290,10 +291,10 @@ def two_generations(indexed: Home, other_encoder_dir: Path) -> Home:
 def held_loading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Keeps what is loaded beside the one in service from being there; the call lets it, and waits until it is."""
     gate = threading.Event()
-    load = Searcher._load
+    load = search.load_view
 
-    def held(self: Searcher, collection: str, state: SearchState, *rest: object) -> object:
-        view = load(self, collection, state, *rest)
+    def held(home: Home, collection: str, state: SearchState, before: View | None) -> View:
+        view = load(home, collection, state, before)
         if threading.current_thread().name.startswith("load-"):
             assert gate.wait(60)
         return view
@@ -302,7 +303,7 @@ def held_loading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]
         gate.set()
         wait_for_loading()
 
-    monkeypatch.setattr(Searcher, "_load", held)
+    monkeypatch.setattr(search, "load_view", held)
     monkeypatch.setattr(search, "PATIENCE", 0.01)
     yield let
     let()
@@ -452,7 +453,7 @@ def test_a_fault_of_ours_while_a_generation_is_loaded_gives_no_stale_answers_eit
         raise RuntimeError("a fault")
 
     with monkeypatch.context() as patched:
-        patched.setattr(searcher, "_open_generation", fail)
+        patched.setattr(search, "load_view", fail)
         with pytest.raises(RuntimeError, match="a fault"):
             search_until(searcher, 2)
     assert searcher.search_image("default", jpeg(1)).generation == 2
