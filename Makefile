@@ -2,6 +2,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DEMO_PORT ?= 8080
+# Two test processes, each file in one of them; one thread each, or they would wait for one another.
+PARALLEL := --numprocesses 2 --dist loadfile
+test slow: export OMP_NUM_THREADS := 1
 
 .PHONY: env demo test slow check format clean
 
@@ -22,10 +25,10 @@ demo/shop/catalogue.csv: | env
 	$(BIN)/nitamono sample-catalogue --out demo/shop --items 240 --photos-per-item 3
 
 test: env
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 slow: env
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow $(PARALLEL)
 
 check: env
 	$(BIN)/ruff format --check .

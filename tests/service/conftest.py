@@ -86,11 +86,11 @@ def running(app: FastAPI) -> Iterator[str]:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Starts servers with the settings given, and returns a client for each."""
+    """Starts servers with the settings given (no query log, so that homes stay as they are); returns a client for each."""
     with ExitStack() as stack:
 
         def start(home: Path, **settings: Any) -> httpx.Client:
-            url = stack.enter_context(running(create_app(Settings(home=home, **settings))))
+            url = stack.enter_context(running(create_app(Settings(**{"home": home, "query_log": 0, **settings}))))
             return stack.enter_context(httpx.Client(base_url=url, timeout=30))
 
         yield start

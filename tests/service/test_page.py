@@ -186,7 +186,7 @@ def test_a_large_photo_is_sent_as_it_is(open_page: OpenPage, indexed_home: Path,
     large = tmp_path / "large.jpg"
     draw_photo(1004, (3200, 2400)).save(large, quality=97)
     bodies: list[bytes] = []
-    app = create_app(Settings(home=indexed_home))
+    app = create_app(Settings(home=indexed_home, query_log=0))
     app.add_middleware(Recorder, bodies=bodies)
     with running(app) as url:
         page = open_page(url)

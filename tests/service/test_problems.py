@@ -190,7 +190,7 @@ def test_a_database_that_fails_is_told_to_the_log_alone(
 def test_an_error_that_nobody_foresaw_says_nothing_of_the_inside(
     indexed_home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = create_app(Settings(home=indexed_home))
+    app = create_app(Settings(home=indexed_home, query_log=0))
 
     @app.get("/unforeseen")
     def unforeseen() -> float:
