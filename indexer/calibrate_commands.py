@@ -15,7 +15,9 @@ def calibrate(
     """Learn from a collection's own photos what scores mean, as probabilities of the same product."""
     from indexer.calibration import calibrate as calibrate_collection
     from indexer.home import Home
+    from training.encoder import check_device
 
+    check_device(device)
     with Home.open(home) as opened:
         found = calibrate_collection(opened, collection, device=device)
     (low, high), (low_first, high_first) = found.ece_ci, found.ece_first_ci

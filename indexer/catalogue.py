@@ -473,6 +473,17 @@ class Catalogue:
         with self.read() as connection:
             return connection.execute(query.limit(1)).first() is not None
 
+    def items_indexed_since(self, collection_id: int, watermark: int) -> int:
+        """How many items sources brought after a watermark: a generation of then does not show them."""
+        query = select(func.count(changes.c.item_pk.distinct())).where(
+            changes.c.collection_id == collection_id,
+            changes.c.id > watermark,
+            changes.c.kind == "added",
+            ~changes.c.live,
+        )
+        with self.read() as connection:
+            return int(connection.scalar(query) or 0)
+
     def next_generation_number(self, collection_id: int) -> int:
         query = select(func.max(generations.c.number)).where(generations.c.collection_id == collection_id)
         with self.read() as connection:

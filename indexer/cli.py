@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,10 @@ from indexer.options import DEFAULT_HOME, CollectionOption, DeviceOption, HomeOp
 from indexer.retrain_commands import retraining
 from training.console import JsonOption, note, progress_bar, say
 from training.errors import ImageError, NitamonoError
+
+if TYPE_CHECKING:
+    from indexer.home import Home
+    from indexer.records import GenerationRecord
 
 generations = typer.Typer(no_args_is_help=True, help="Index generations: list, verify, activate, roll back.")
 rejects = typer.Typer(no_args_is_help=True, help="Images and rows that were set aside.")
@@ -79,7 +83,7 @@ def search(
         except ImageError as exc:
             raise ImageError(f"{image}: {exc}") from exc
     lines = [
-        f"{offset + place}\t{hit.score:.4f}\t{hit.item_id}\t{hit.title or ''}"
+        f"{offset + place}\t{hit.score:.4f}\t{_likely(hit.probability)}\t{hit.item_id}\t{hit.title or ''}"
         for place, hit in enumerate(page.results, start=1)
     ]
     say(asdict(page), json_output, "\n".join(lines) or "nothing found")
@@ -264,6 +268,7 @@ def generations_activate(
 
     with Home.open(home) as opened:
         record = activate(opened, collection, number)
+        _note_newer(opened, record)
     say({"activated": asdict(record)}, json_output, f"{collection!r} now serves generation {number}")
 
 
@@ -277,7 +282,18 @@ def generations_rollback(
 
     with Home.open(home) as opened:
         record = rollback(opened, collection)
+        _note_newer(opened, record)
     say({"activated": asdict(record)}, json_output, f"{collection!r} now serves generation {record.number}")
+
+
+def _note_newer(home: Home, record: GenerationRecord) -> None:
+    """Say so where a source was indexed after a generation: what it brought is not in there."""
+    collection_id = home.catalogue.collection_id(record.collection)
+    if missing := home.catalogue.items_indexed_since(collection_id, record.watermark):
+        note(
+            f"{missing} items that were indexed after generation {record.number} was built are not in it; "
+            "`nitamono index SOURCE` brings them back"
+        )
 
 
 @rejects.command("list")
@@ -291,6 +307,10 @@ def rejects_list(
         records = opened.catalogue.rejects(collection)
     lines = [f"{r.place}\t{r.item_id or '-'}\t{r.reason}" for r in records]
     say({"rejects": [asdict(r) for r in records]}, json_output, "\n".join(lines) or "nothing was set aside")
+
+
+def _likely(probability: float | None) -> str:
+    return "-" if probability is None else f"{probability:.0%}"
 
 
 def _read_file(path: Path) -> bytes:

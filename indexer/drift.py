@@ -68,7 +68,8 @@ def measure_drift(
         raise InvalidRequestError(
             "new",
             f"collection {collection!r}: nothing to compare: no item was added since "
-            f"{request.since or known.since:%Y-%m-%d} and no query is logged; give --new SOURCE or --queries SOURCE",
+            f"{request.since or known.since:%Y-%m-%d}, and no query by the encoder in service is logged (servers write "
+            "them every few seconds); give --new SOURCE or --queries SOURCE",
         )
     encoder = load_encoder(home.encoder(known.encoder_id).directory)
     reader = _Reader(encoder, known, progress, processes)
@@ -164,6 +165,9 @@ def _pick_stored(home: Home, name: str, photos: Sequence[StoredPhoto], request: 
 
 def _pick_source(name: str, source: Path, request: DriftRequest) -> _Pick:
     images, problems = read_images(source)
+    if not images:
+        why = f"; the first, {problems[0].where}: {problems[0].reason}" if problems else ""
+        raise InvalidRequestError(name, f"{source}: holds no photo{why}; give a folder or manifest with some")
     ids = np.array([image.item_id for image in images], dtype=np.str_)
     chosen = one_photo_each(ids, request.limit, _rng(request, name))
     return _Pick(name, len(np.unique(ids)), [images[place] for place in chosen], rejected=problems)
@@ -185,6 +189,10 @@ class _Reader:
         if not self.encoder.is_generative:
             self.notes.append(
                 f"family {self.encoder.family!r} reconstructs no photos: reconstruction error is left out"
+            )
+        if (self.encoder.card.get("recipe") or {}).get("objective", {}).get("clean_target"):
+            self.notes.append(
+                "this encoder shows items on white: its reconstruction error is as much of what is behind them"
             )
         needed = self.encoder.is_generative and any(pick.images for pick in picks[1:])
         picks = [pick if needed or pick.vectors is None else replace(pick, images=[]) for pick in picks]

@@ -63,7 +63,7 @@ def retrain(
     with Home.open(home) as opened:
         if dry_run:
             if plan is None:
-                raise InvalidRequestError("recipes", "give --recipes A,B to plan for")
+                raise InvalidRequestError("recipes", "give --recipes A,B to plan for; `retrain show` has what is begun")
             found = outlook(opened, collection, plan)
             say(asdict(found), json_output, _plan_text(asdict(found)))
             return
@@ -113,14 +113,23 @@ def text(record: RetrainRecord) -> str:
         "refused": "refused: the encoder in service stays",
         "abandoned": "abandoned",
     }
-    lines = [f"retraining {record.number} of {record.collection!r}: {ended[record.status]}"]
+    plan = record.plan
+    lines = [
+        f"retraining {record.number} of {record.collection!r}: {ended[record.status]}",
+        f"recipes {', '.join(plan['recipes'])}; {' '.join(plan['overrides']) or 'no overrides'}; "
+        f"{plan['held_out']:.0%} of the items held out; confidence {plan['gate']['confidence']:g}, margin "
+        f"{plan['gate']['margin']:g}",
+    ]
     decision = record.decision
     if decision is None:
         return "\n".join(lines)
     of = decision["set"]
-    told = "several photos of one item" if of["truth"] == "photos" else "views of single photos"
+    few = "views of single photos (fewer than 20 of them have two photos with usable masks, so clean figures are easy)"
+    told = "several photos of one item" if of["truth"] == "photos" else few
     lines.append(f"judged on {of['items']} held-out items, the same item told by {told}; MAP@R with 95 % intervals:")
-    rows = {"(in service)": decision["active"], **decision["candidates"]}
+    if of["left_out"]:
+        lines.append("left out: " + ", ".join(f"{count} x {reason}" for reason, count in of["left_out"].items()))
+    rows = {"(in service then)": decision["active"], **decision["candidates"]}
     width = max(map(len, rows))
     for name, row in rows.items():
         figure = row["swap"]["map@r"]

@@ -122,8 +122,8 @@ def split(home: Home, collection: str, share: float) -> tuple[list[SourceImage],
     if len(held_out_ids) < LEAST_HELD_OUT:
         raise InvalidRequestError(
             "held_out",
-            f"{len(held_out_ids)} items of {collection!r} would be held out, {LEAST_HELD_OUT} are needed; raise "
-            "--held-out, or index more items first",
+            f"{len(held_out_ids)} items of {collection!r} would be held out, {LEAST_HELD_OUT} are needed, which takes "
+            f"about {round(LEAST_HELD_OUT / share * 1.2)} items at --held-out {share:g}; raise that, or index more",
         )
     learnt = {photo.sha256 for photo in photos if photo.item_id not in held_out_ids}
     sides: tuple[list[SourceImage], list[SourceImage]] = ([], [])

@@ -227,7 +227,7 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
     "compare-studio": (lambda: ["compare", "--studio", "market"], "market"),
     "compare-encoder": (lambda: ["compare", "--studio", "shop", "--encoder", "nope"], "'nope': no such encoder"),
     "compare-data": (lambda: ["compare", "hog", "--data", "no"], "no such folder or manifest"),
-    "compare-empty": (lambda: ["compare", "hog", "--data", empty_folder()], "can be read|cut out"),
+    "compare-empty": (lambda: ["compare", "hog", "--data", empty_folder()], "empty: holds no photo"),
     "compare-backgrounds": (
         lambda: ["compare", "hog", "--data", PHOTO_FOLDER, "--backgrounds", "no"],
         "no: no such folder",

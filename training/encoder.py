@@ -290,7 +290,7 @@ def load_encoder(ref: str | Path, device: str | torch.device = "cpu") -> Encoder
     from training.models import MODELS
 
     described = describe_encoder(ref)
-    _check_device(device)
+    check_device(device)
     directory = described.directory
     if described.family not in MODELS:
         raise EncoderError(f"{directory}: family {described.family!r} is not one of {', '.join(sorted(MODELS))}")
@@ -332,7 +332,8 @@ def round_weights(model: torch.nn.Module, stored_as: torch.dtype) -> None:
                 raise EncoderError(f"{name} has numbers too large for {stored_as}; set weights=float32 in the recipe")
 
 
-def _check_device(device: str | torch.device) -> None:
+def check_device(device: str | torch.device) -> None:
+    """`EncoderError` where there is no such device."""
     try:
         torch.zeros(1, device=device).cpu()
     except (AssertionError, RuntimeError) as exc:  # how a torch without CUDA says so, and all others

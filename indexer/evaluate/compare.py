@@ -304,9 +304,7 @@ class _Measurement:
             probes["category"] = linear_probe(z[known], labels[known], items[known], seed=self.seed)
         some = items < sorted(self.made.items)[PROBED] if count > PROBED else np.ones(len(items), dtype=bool)
         held_out = backgrounds >= per_item - max(1, round(HELD_OUT * per_item))
-        probes["item"] = linear_probe(
-            z[some], items[some], backgrounds[some].astype(str), seed=self.seed, split=held_out[some]
-        )
+        probes["item"] = linear_probe(z[some], items[some], items[some], seed=self.seed, split=held_out[some])
         return probes
 
     def _attention(self) -> NDArray[np.float64]:

@@ -74,7 +74,7 @@ LEAGUE: tuple[tuple[Column, Callable[[EncoderComparison], Interval]], ...] = (
         lambda found: found.swap.figures["recall@1"].swapped,
     ),
     (
-        Column("retention", "swapped MAP@R over clean MAP@R", "high"),
+        Column("retention", "swapped MAP@R over clean MAP@R; 1 keeps all"),
         lambda found: found.swap.figures[MAP_AT_R].retention,
     ),
     (
@@ -86,7 +86,7 @@ LEAGUE: tuple[tuple[Column, Callable[[EncoderComparison], Interval]], ...] = (
         lambda found: found.shares["item"],
     ),
     (
-        Column("background probe", "how often a linear model tells the background from the vector", "low"),
+        Column("background probe", "how often a linear model tells the background from the vector; chance is good"),
         lambda found: found.probes.get("background", NO_PROBE).score,
     ),
     (

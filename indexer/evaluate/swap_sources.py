@@ -54,6 +54,8 @@ def photo_set(
         InvalidRequestError: fewer than 8 items can be cut out.
         SourceError: no photo can be read, or no background.
     """
+    if not images:
+        raise InvalidRequestError("data", f"{name}: holds no photo; give a folder or manifest with some")
     folder = Folder(backgrounds) if backgrounds is not None else None
     dataset = load_dataset(
         _choose(images, limit, seed), Preprocessing(side, 3, "stretch"), masks=SOURCES, processes=processes
@@ -75,8 +77,8 @@ def photo_set(
     if len(chosen) < LEAST_ITEMS:
         raise InvalidRequestError(
             "data",
-            f"{name}: {len(chosen)} items can be cut out of their photos, {LEAST_ITEMS} are needed; name masks in a "
-            f"column `mask`, or give photos on plain backgrounds ({_counted(left_out)})",
+            f"{name}: {len(chosen)} items can be cut out of their photos, {LEAST_ITEMS} are needed; give more items, "
+            f"name masks in a column `mask`, or take photos on plain backgrounds ({_counted(left_out)})",
         )
     shots = _from_pairs(dataset, chosen) if truth == "photos" else _from_views(dataset, chosen, seed)
     bank = Bank.of_folder(folder, per_item, side, seed) if folder else Bank.drawn(per_item, side)

@@ -153,7 +153,8 @@ def _of_the_encoders(encoders: Sequence[EncoderComparison]) -> list[str]:
     for encoder in encoders:
         probe, kept = encoder.probes["background"], _retention(encoder)
         well_read = probe.chance + READABLE * (1 - probe.chance)
-        if kept.value >= KEEPS and probe.score.low > well_read:
+        is_poor = encoder.swap.figures[MAP_AT_R].clean.value < LITTLE
+        if kept.value >= KEEPS and probe.score.low > well_read and not is_poor and not _follows(encoder):
             said.append(
                 f"{encoder.name} keeps {percent(kept)}, and still the background can be read from its vectors: a "
                 f"linear probe is right {percent(probe.score)} of the time, {100 * probe.chance:.0f} % by chance. The "

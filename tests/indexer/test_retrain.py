@@ -122,7 +122,7 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
             return {
                 "encoder_id": described.encoder_id,
                 "family": described.family,
-                "set": made,
+                "set": {"left_out": {}, **made},
                 "swap": {"map@r": figure},
                 "displacement": nothing,
                 "background_share": nothing,

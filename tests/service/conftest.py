@@ -86,7 +86,7 @@ def running(app: FastAPI) -> Iterator[str]:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Starts servers with the settings given (no query log, so that homes stay as they are); returns a client for each."""
+    """Starts servers with the settings given, and returns a client for each; without a log of queries, homes stay."""
     with ExitStack() as stack:
 
         def start(home: Path, **settings: Any) -> httpx.Client:

@@ -160,7 +160,7 @@ def test_the_measures_of_an_encoder_are_those_of_the_pure_functions(
     assert found.lure == pytest.approx(rate)
     items, backgrounds = np.repeat(made.items, 4), np.tile(np.arange(4), 8)
     assert found.probes["background"] == linear_probe(z.reshape(32, -1), backgrounds, items, seed=SEED)
-    item = linear_probe(z.reshape(32, -1), items, backgrounds.astype(str), seed=SEED, split=backgrounds >= 2)
+    item = linear_probe(z.reshape(32, -1), items, items, seed=SEED, split=backgrounds >= 2)
     assert found.probes["item"] == item and item.chance == 1 / 8
     assert made.by_category is not None and made.factor_photos is not None
     parts = [(embed_pictures(encoder, d.pictures), d.donors) for d in (made.by_category.same, made.by_category.random)]
