@@ -7,6 +7,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -105,9 +106,10 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if os.geteuid() == 0:  # the server refuses to run as root
         known = {entry.pw_name for entry in pwd.getpwall()}
         user = "postgres" if "postgres" in known else "nobody"
-        for parent in [data, *data.parents[:3]]:
-            if parent.is_relative_to(tmp_path_factory.getbasetemp().parent):
-                parent.chmod(0o755)
+        ours = (tempfile.gettempdir(), tmp_path_factory.getbasetemp().parent)
+        for parent in data.parents:  # it has to come through the folders that are ours alone
+            if any(parent.is_relative_to(folder) and parent != Path(folder) for folder in ours):
+                parent.chmod(parent.stat().st_mode | 0o011)
         shutil.chown(data, user)
         data.chmod(0o700)
     subprocess.run(

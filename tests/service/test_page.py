@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from indexer.calibration import Calibration
@@ -122,10 +121,15 @@ def similar(client: httpx.Client, item_id: str, **query: Any) -> list[str]:
 
 def wait_for_answers(page: Page, ids: list[str]) -> None:
     """Until the grid shows these items, in this order."""
-    page.wait_for_function(
-        "ids => JSON.stringify([...document.querySelectorAll('.card')].map(c => c.dataset.itemId)) === ids",
-        arg=json.dumps(ids, separators=(",", ":")),
-    )
+    cards = page.locator(".card")
+    expect(cards).to_have_count(len(ids))
+    for place, item_id in enumerate(ids):
+        expect(cards.nth(place)).to_have_attribute("data-item-id", item_id)
+
+
+def wait_for_picture(picture: Locator) -> None:
+    """Until it is loaded. The page's policy forbids `wait_for_function`, which evaluates text."""
+    expect(picture).not_to_have_js_property("naturalWidth", 0)
 
 
 def drag(page: Page, handle: str, by: tuple[float, float]) -> None:
@@ -162,7 +166,7 @@ def test_an_uploaded_photo_shows_what_the_api_finds(
     expect(first.locator(".score-number")).to_have_text(f"{hit['score']:.2f}")
     width = first.locator(".bar-fill").evaluate("bar => bar.offsetWidth / bar.parentElement.offsetWidth")
     assert width == pytest.approx(hit["score"], abs=0.02)
-    page.wait_for_function("document.querySelector('.card img').naturalWidth > 0")
+    wait_for_picture(page.locator(".card img").first)
     assert in_url(page)["collection"] == ["shop"]
 
 
@@ -265,7 +269,7 @@ def test_more_like_this_and_back_and_forward_and_reload(
     wait_for_answers(page, first)
     page.reload()
     wait_for_answers(page, first)
-    page.wait_for_function("document.getElementById('query-image').naturalWidth > 0")
+    wait_for_picture(page.locator("#query-image"))
     page.locator("#home-link").click()
     expect(page.locator("#start")).to_be_visible()
     expect(page.locator(".card")).to_have_count(0)
@@ -536,7 +540,7 @@ def test_a_key_is_asked_for_and_kept_in_the_tab(
     page.keyboard.press("Enter")
     expect(dialog).to_be_hidden()
     upload(page, photo_file)
-    page.wait_for_function("document.querySelector('.card img').naturalWidth > 0")
+    wait_for_picture(page.locator(".card img").first)
     page.reload()
     expect(page.locator(".card:not(.skeleton)")).to_have_count(PAGE_SIZE)
     expect(dialog).to_be_hidden()
