@@ -246,8 +246,7 @@ def remove_old(home: Home, collection: str) -> None:
     records = [record for record in home.catalogue.generations(collection) if record.status != "removed"]
     for record in records[:-KEEP]:
         if record.status != "active":
-            home.catalogue.mark_generation_removed(collection_id, record.number)
-            shutil.rmtree(home.generation_directory(collection, record.number), ignore_errors=True)
+            _remove(home, collection_id, record)
 
 
 def remove_unused(home: Home, collection: str, encoder_id: str) -> None:
@@ -255,8 +254,12 @@ def remove_unused(home: Home, collection: str, encoder_id: str) -> None:
     collection_id = home.catalogue.collection_id(collection)
     for record in home.catalogue.generations(collection):
         if record.encoder_id == encoder_id and record.activated_at is None and record.status != "removed":
-            home.catalogue.mark_generation_removed(collection_id, record.number)
-            shutil.rmtree(home.generation_directory(collection, record.number), ignore_errors=True)
+            _remove(home, collection_id, record)
+
+
+def _remove(home: Home, collection_id: int, record: GenerationRecord) -> None:
+    home.catalogue.mark_generation_removed(collection_id, record.number)
+    shutil.rmtree(home.generation_directory(record.collection, record.number), ignore_errors=True)
 
 
 def _fsync(path: Path) -> None:

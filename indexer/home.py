@@ -101,10 +101,7 @@ class Home:
                 if (described.directory / name).exists()
             }
             publish_directory(directory, files)
-        record = EncoderRecord(
-            described.encoder_id, described.family, described.dim, described.metric, described.config, described.card
-        )
-        self.catalogue.add_encoder(record)
+        self.catalogue.add_encoder(EncoderRecord.of(described))
 
     def encoder(self, encoder_id: str) -> EncoderDescription:
         """The stored copy of an encoder, checked against its id."""

@@ -124,10 +124,7 @@ def _bring_generation_up_to_date(home: Home, collection: str, encoder: EncoderDe
     same_encoder = state.generation is not None and state.encoder_id == encoder.encoder_id
     if same_encoder and not home.catalogue.has_unindexed_changes(state.collection_id, state.watermark):
         return state.generation or 0
-    record = EncoderRecord(
-        encoder.encoder_id, encoder.family, encoder.dim, encoder.metric, encoder.config, encoder.card
-    )
-    return build_generation(home, collection, record).number
+    return build_generation(home, collection, EncoderRecord.of(encoder)).number
 
 
 @dataclass
@@ -172,7 +169,6 @@ class _Run:
                 self.report.reembedded += embedded.vector is not None
                 self.pending.append(_write(item_id, uri, embedded, kind="updated", describes=False))
             self._flush(live=live, known_only=True)
-            self.advance(len(batch))
         self._settle()
 
     def _rows(self, images: Sequence[SourceImage]) -> Iterator[_Row]:
@@ -253,10 +249,7 @@ def embed_missing(
     encoder: EncoderDescription,
     *,
     live: bool = False,
-    advance: Advance = lambda count: None,
     processes: int | None = None,
-    limits: ImageLimits | None = None,
-    device: str = "cpu",
 ) -> int:
     """Give every searchable image of a collection a vector by an encoder; returns how many were embedded.
 
@@ -269,7 +262,7 @@ def embed_missing(
     home.add_encoder(encoder)
     report = IndexReport(collection, encoder.encoder_id)
     with ThreadPoolExecutor(1) as writer:
-        run = _Run(home, collection_id, encoder, report, advance, processes, limits, device, writer)
+        run = _Run(home, collection_id, encoder, report, lambda count: None, processes, None, "cpu", writer)
         run.embed_others(live=live)
     return report.reembedded
 

@@ -12,7 +12,6 @@ from indexer.generations import find_generation, kept_generations, verify
 from indexer.home import Home
 from indexer.ingest import embed_missing
 from indexer.records import GenerationRecord
-from training.data.decode import ImageLimits
 
 ROUNDS = 50  # of embedding what was uploaded while the round before embedded
 
@@ -43,9 +42,7 @@ def rollback(home: Home, collection: str) -> GenerationRecord:
     return activate(home, collection, max(earlier, key=lambda record: record.number).number)
 
 
-def put_into_service(
-    home: Home, collection: str, record: GenerationRecord, *, limits: ImageLimits | None = None, device: str = "cpu"
-) -> None:
+def put_into_service(home: Home, collection: str, record: GenerationRecord) -> None:
     """Activate a verified generation once every searchable image has a vector by its encoder.
 
     Raises:
@@ -55,5 +52,5 @@ def put_into_service(
     for _ in range(ROUNDS):
         if home.catalogue.activate_complete_generation(collection_id, record.number, record.encoder_id):
             return
-        embed_missing(home, collection, home.encoder(record.encoder_id), live=True, limits=limits, device=device)
+        embed_missing(home, collection, home.encoder(record.encoder_id), live=True)
     raise BusyError(f"collection {collection!r} is being written faster than its photos are embedded; try again")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from training.reference import EncoderDescription
 
 ImageStatus = Literal["ok", "rejected"]
 GenerationStatus = Literal["active", "retired", "removed"]
@@ -60,6 +63,11 @@ class EncoderRecord:
     metric: str
     config: dict[str, Any]
     card: dict[str, Any]
+
+    @classmethod
+    def of(cls, described: EncoderDescription) -> EncoderRecord:
+        """What the catalogue keeps of an encoder."""
+        return cls(*(getattr(described, name) for name in cls.__slots__))
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from indexer.home import Home
 from indexer.records import EncoderRecord, GenerationRecord, RetrainRecord
 from indexer.retrain_evidence import figures, measure, to_evidence
 from indexer.retrain_plan import RetrainPlan, folder_name, from_rows, outlook, split, to_rows
+from training.card import amend_card
 from training.console import to_json
 from training.data.sources import SourceImage
 from training.errors import RecipeError, SourceError
@@ -255,10 +256,8 @@ class _Run:
 
     def _with_evidence(self, described: EncoderDescription, decision: Mapping[str, Any]) -> EncoderDescription:
         """The winner with what it was promoted on in its card; the id does not depend on the card."""
-        path = described.directory / "card.json"
-        card = {**read_json(path), "evaluation": {"set": decision["set"], **decision["candidates"][decision["winner"]]}}
-        publish_file(path, (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
-        return replace(described, card=card)
+        evaluation = {"set": decision["set"], **decision["candidates"][decision["winner"]]}
+        return replace(described, card=amend_card(described.directory, evaluation=evaluation))
 
     def _built(self, described: EncoderDescription) -> GenerationRecord:
         """The generation of the winner; one that was built before a kill is used if it is whole and shows all."""
@@ -268,10 +267,7 @@ class _Run:
                 return record
         remove_unused(self.home, self.collection, described.encoder_id)
         self.say("build", f"an index of {described.dim} numbers a photo")
-        encoder = EncoderRecord(
-            described.encoder_id, described.family, described.dim, described.metric, described.config, described.card
-        )
-        return build_generation(self.home, self.collection, encoder, activated=False)
+        return build_generation(self.home, self.collection, EncoderRecord.of(described), activated=False)
 
     def _is_up_to_date(self, generation: GenerationRecord) -> bool:
         changed = self.home.catalogue.has_unindexed_changes(self.collection_id, generation.watermark)
@@ -297,9 +293,7 @@ class _Run:
         except (CalibrationError, MismatchError) as exc:
             self.say("calibrate", f"left out: {exc}")
             return
-        directory = self.home.encoder_directory(described.encoder_id)
-        card = {**read_json(directory / "card.json"), "calibration": found.to_json()}
-        publish_file(directory / "card.json", (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
+        amend_card(self.home.encoder_directory(described.encoder_id), calibration=found.to_json())
 
     def _active(self) -> GenerationRecord:
         records = self.home.catalogue.generations(self.collection)

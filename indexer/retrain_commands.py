@@ -69,7 +69,7 @@ def retrain(
             return
         os.nice(nice)
         record = run(opened, collection, plan, say=lambda step, text: note(f"{step}: {text}"))
-    say(document(record), json_output, text(record))
+    say(asdict(record), json_output, text(record))
 
 
 @retraining.command("show")
@@ -85,7 +85,7 @@ def retrain_show(
 
     with Home.open(home) as opened:
         record = find_retrain(opened, collection, number)
-    say(document(record), json_output, text(record))
+    say(asdict(record), json_output, text(record))
 
 
 @retraining.command("abandon")
@@ -98,11 +98,7 @@ def retrain_abandon(
 
     with Home.open(home) as opened:
         record = abandon(opened, collection)
-    say(document(record), json_output, f"retraining {record.number} of {collection!r} is abandoned")
-
-
-def document(record: RetrainRecord) -> dict[str, Any]:
-    return asdict(record)
+    say(asdict(record), json_output, f"retraining {record.number} of {collection!r} is abandoned")
 
 
 def text(record: RetrainRecord) -> str:

@@ -25,10 +25,7 @@ def measure(directory: Path, made: SwapSet, seed: int) -> dict[str, Any]:
     return {
         "encoder_id": encoder.encoder_id,
         "family": encoder.family,
-        "set": {
-            "items": len(made), "products": len(set(made.products)), "truth": made.truth,
-            "backgrounds": made.backgrounds, "left_out": dict(made.left_out), "masks": dict(made.mask_sources),
-        },
+        "set": made.to_json(),
         "swap": {name: figure.to_json() for name, figure in found.swap.figures.items()},
         "displacement": found.displacement.to_json(),
         "background_share": found.shares["background"].to_json(),

@@ -14,6 +14,7 @@ import numpy as np
 from indexer.errors import InvalidRequestError, NotFoundError
 from indexer.gate import GateRule
 from indexer.home import Home
+from training.data.dataset import place_of
 from training.data.sources import SourceImage
 
 HELD_OUT = 0.2  # share of the items that candidates are judged on and never train on
@@ -139,7 +140,7 @@ def split(home: Home, collection: str, share: float) -> tuple[list[SourceImage],
 
 def _place(item_id: str) -> float:
     """A number in [0, 1) that depends on the id alone, and not as the split of a training run does."""
-    return int.from_bytes(hashlib.sha256(b"held out\0" + item_id.encode()).digest()[:8], "big") / 2**64
+    return place_of("held out\0" + item_id)
 
 
 def to_rows(images: Sequence[SourceImage]) -> list[dict[str, Any]]:

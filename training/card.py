@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from training.data.dataset import Dataset
+from training.files import publish_file
 from training.recipes import Recipe
+from training.reference import read_json
 
 PACKAGES = ("nitamono", "torch", "lightning", "numpy", "pillow", "simplejpeg")
 LISTED = 20  # skipped images named on a card; all are counted
@@ -35,6 +38,14 @@ def build_card(
         "run": run,
         "figures": figures,
     }
+
+
+def amend_card(directory: Path, **values: Any) -> dict[str, Any]:
+    """Write values into the card of an encoder directory, whose id does not depend on it; returns the card."""
+    path = directory / "card.json"
+    card = {**read_json(path), **values}
+    publish_file(path, (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
+    return card
 
 
 def _without_paths(recipe: Recipe) -> dict[str, Any]:

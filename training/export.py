@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import warnings
 from pathlib import Path
@@ -12,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from training.card import amend_card
 from training.encoder import Encoder, load_encoder
 from training.errors import EncoderError
 from training.files import publish_file
-from training.reference import ONNX_FILE, read_json
+from training.reference import ONNX_FILE
 
 TOLERANCE = 1e-4  # largest difference of any number of a vector from torch's
 
@@ -45,8 +45,7 @@ def add_onnx(directory: Path) -> Path | None:
     data = to_onnx(encoder)
     check_agreement(encoder, data)
     path = publish_file(directory / ONNX_FILE, data)
-    card = {**read_json(directory / "card.json"), "onnx_sha256": hashlib.sha256(data).hexdigest()}
-    publish_file(directory / "card.json", (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
+    amend_card(directory, onnx_sha256=hashlib.sha256(data).hexdigest())
     return path
 
 

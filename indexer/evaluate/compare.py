@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from indexer.errors import InvalidRequestError
 from indexer.evaluate.disentanglement import Disentanglement, Probe, disentanglement, linear_probe
+from indexer.evaluate.images import batches, embed_pixels
 from indexer.evaluate.metrics import Bootstrap, Interval, rank, score_blocks
 from indexer.evaluate.robustness import (
     MAP_AT_R,
@@ -34,7 +35,6 @@ from training.attribution import occlusion
 from training.encoder import Encoder, load_encoder
 
 BASELINES = ("pixels", "hog")
-BATCH = 128
 LURE_K = 10
 SHOWN = 5  # results kept of each query
 ATTENDED = 24  # items whose attention is measured: each takes 65 forward passes
@@ -118,12 +118,7 @@ class Comparison:
         return {
             "verdict": verdict(self),
             "set": made.name,
-            "items": len(made),
-            "products": len(set(made.products)),
-            "truth": made.truth,
-            "backgrounds": made.backgrounds,
-            "left_out": dict(made.left_out),
-            "masks": dict(made.mask_sources),
+            **made.to_json(),
             "leaks": self.leaks,
             "seed": self.seed,
             "first": self.first,
@@ -206,13 +201,12 @@ def embed_pictures(encoder: Encoder, pictures: Pixels) -> Floats:
     """Vectors `(..., dim)` of pictures `(..., S, S, 3)`."""
     lead = pictures.shape[:-3]
     flat = pictures.reshape(-1, *pictures.shape[-3:])
-    vectors = [encoder.encode(batch).numpy() for batch in _batches(encoder, flat)]
+    vectors = [embed_pixels(encoder, _prepared(encoder, part)) for part in batches(flat)]
     return np.concatenate(vectors).reshape(*lead, encoder.dim)
 
 
-def _batches(encoder: Encoder, pictures: Pixels) -> Iterator[torch.Tensor]:
-    for start in range(0, len(pictures), BATCH):
-        yield torch.stack([encoder.prepare(picture) for picture in pictures[start : start + BATCH]])
+def _prepared(encoder: Encoder, pictures: Pixels) -> Pixels:
+    return np.stack([encoder.prepare(picture).numpy() for picture in pictures])
 
 
 class _Measurement:
@@ -310,7 +304,7 @@ class _Measurement:
     def _attention(self) -> NDArray[np.float64]:
         """Of the first items on the first background, NaN for the others."""
         scores = np.full(len(self.made), np.nan)
-        pixels = self._prepared(self.made.swapped[:ATTENDED, 0])
+        pixels = _prepared(self.encoder, self.made.swapped[:ATTENDED, 0])
         moved = occlusion(self.encoder, pixels)
         side = moved.shape[-1]
         masks = [cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA) for mask in self.made.masks[:ATTENDED]]
@@ -351,9 +345,8 @@ class _Measurement:
         if not self.encoder.is_generative:
             return None
         pictures = self.made.swapped[:RECONSTRUCTED]
-        shown = self.encoder.reconstruct(torch.from_numpy(self._prepared(pictures.reshape(-1, *pictures.shape[2:]))))
+        shown = self.encoder.reconstruct(
+            torch.from_numpy(_prepared(self.encoder, pictures.reshape(-1, *pictures.shape[2:])))
+        )
         pixels = (shown.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
         return pixels.reshape(*pictures.shape[:2], *pixels.shape[1:])
-
-    def _prepared(self, pictures: Pixels) -> Pixels:
-        return np.stack([self.encoder.prepare(picture).numpy() for picture in pictures])

@@ -193,12 +193,7 @@ class Bootstrap:
         known = ~np.isnan(values)
         if not known.any():
             return Interval(float("nan"), float("nan"), float("nan"))
-        items = self._weights.shape[1]
-        sums = np.bincount(self._item[known], weights=values[known], minlength=items)
-        counts = np.bincount(self._item[known], minlength=items)
-        drawn = self._weights @ counts
-        means = (self._weights @ sums)[drawn > 0] / drawn[drawn > 0]
-        low, high = np.percentile(means, [2.5, 97.5])
+        low, high = np.percentile(self._means(values, known), [2.5, 97.5])
         return Interval(float(values[known].mean()), float(low), float(high))
 
     def lower_bound(self, values: NDArray[np.float64], confidence: float) -> float:
@@ -211,16 +206,11 @@ class Bootstrap:
         from scipy.stats import norm, t
 
         known = ~np.isnan(values)
-        items = self._weights.shape[1]
-        sums = np.bincount(self._item[known], weights=values[known], minlength=items)
-        counts = np.bincount(self._item[known], minlength=items)
-        drawn = self._weights @ counts
-        means = (self._weights @ sums)[drawn > 0] / drawn[drawn > 0]
-        size = int((counts > 0).sum())
+        size = len(np.unique(self._item[known]))
         if size < 2:
             return float("nan")
         below = norm.cdf(-np.sqrt(size / (size - 1)) * t.ppf(confidence, size - 1))
-        return float(np.percentile(means, 100.0 * below))
+        return float(np.percentile(self._means(values, known), 100.0 * below))
 
     def ratio(self, values: NDArray[np.float64], base: NDArray[np.float64]) -> Interval:
         """Sum of the values over the sum of the base's, and its interval; without a value where the base is 0.
@@ -228,11 +218,22 @@ class Bootstrap:
         Both are of the same queries; those that have not both take no part. So do resamples whose base is 0.
         """
         known = ~(np.isnan(values) | np.isnan(base))
-        items = self._weights.shape[1]
-        above, below = (np.bincount(self._item[known], weights=x[known], minlength=items) for x in (values, base))
+        above, below = self._sums(values, known), self._sums(base, known)
         if not below.sum() > 0:
             return Interval(float("nan"), float("nan"), float("nan"))
-        drawn = self._weights @ below
-        ratios = (self._weights @ above)[drawn > 0] / drawn[drawn > 0]
-        low, high = np.percentile(ratios, [2.5, 97.5])
+        low, high = np.percentile(self._ratios(above, below), [2.5, 97.5])
         return Interval(float(above.sum() / below.sum()), float(low), float(high))
+
+    def _sums(self, values: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Of each item `(items,)`."""
+        sums = np.bincount(self._item[known], weights=values[known], minlength=self._weights.shape[1])
+        return sums.astype(np.float64)  # counts, where there is nothing to sum
+
+    def _means(self, values: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """The mean in each resample that has any of the known values."""
+        return self._ratios(self._sums(values, known), self._sums(np.ones_like(values), known))
+
+    def _ratios(self, above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
+        drawn = self._weights @ below
+        ratios: NDArray[np.float64] = (self._weights @ above)[drawn > 0] / drawn[drawn > 0]
+        return ratios

@@ -100,11 +100,7 @@ def _choose(images: Sequence[SourceImage], limit: int, seed: int) -> list[Source
 def _from_pairs(dataset: Dataset, pairs: Sequence[Sequence[int]]) -> Shots:
     images, masks = _upright(dataset)
     first, second = ([pair[side] for pair in pairs] for side in (0, 1))
-    behind = [paint_out(images[place], masks[place]) for place in first]
-    return Shots(
-        [dataset.item_ids[place] for place in first], [dataset.attributes[place].get("category") for place in first],
-        images[first], masks[first], images[second], masks[second], images[second], behind,
-    )  # fmt: skip
+    return _shots(dataset, first, (images, masks), (images[second], masks[second]))
 
 
 def _from_views(dataset: Dataset, chosen: Sequence[Sequence[int]], seed: int) -> Shots:
@@ -113,11 +109,18 @@ def _from_views(dataset: Dataset, chosen: Sequence[Sequence[int]], seed: int) ->
     rng = np.random.default_rng([seed, 5])
     views = [other_view(rng, images[place], masks[place]) for place in first]
     query, query_masks = (np.stack([np.asarray(view[part]) for view in views]) for part in (0, 1))
+    return _shots(dataset, first, (images, masks), (query, query_masks))
+
+
+def _shots(
+    dataset: Dataset, first: Sequence[int], photos: tuple[Pixels, Pixels], queries: tuple[Pixels, Pixels]
+) -> Shots:
+    """Of photos with their masks those at the first places, and their items' queries, which are as they were taken."""
+    images, masks = photos
     behind = [paint_out(images[place], masks[place]) for place in first]
-    return Shots(
-        [dataset.item_ids[place] for place in first], [dataset.attributes[place].get("category") for place in first],
-        images[first], masks[first], query, query_masks, query, behind,
-    )  # fmt: skip
+    categories = [dataset.attributes[place].get("category") for place in first]
+    items = [dataset.item_ids[place] for place in first]
+    return Shots(items, categories, images[first], masks[first], *queries, queries[0], behind)
 
 
 def _upright(dataset: Dataset) -> tuple[Pixels, Pixels]:

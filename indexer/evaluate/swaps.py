@@ -143,6 +143,17 @@ class SwapSet:
     def __len__(self) -> int:
         return len(self.items)
 
+    def to_json(self) -> dict[str, Any]:
+        """What the set is of, without its pictures."""
+        return {
+            "items": len(self),
+            "products": len(set(self.products)),
+            "truth": self.truth,
+            "backgrounds": self.backgrounds,
+            "left_out": dict(self.left_out),
+            "masks": dict(self.mask_sources),
+        }
+
     def leaks(self) -> dict[str, int]:
         """Queries that are in the gallery, and swapped ones on a background that changes nothing."""
         held, plain = ({_digest(picture) for picture in pictures} for pictures in (self.gallery, self.clean))

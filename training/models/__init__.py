@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 from training.models.ae import Ae, AeConfig
 from training.models.beta_vae import BetaVae, BetaVaeConfig
 from training.models.cvae import Cvae, CvaeConfig
+from training.models.families import FAMILIES, Family
 from training.models.hog import Hog, HogConfig
 from training.models.made import Made, MadeConfig
 from training.models.multiscale import Multiscale, MultiscaleConfig
@@ -20,15 +19,8 @@ from training.models.vae import Vae, VaeConfig
 from training.models.vq_vae import VqVae, VqVaeConfig
 from training.models.vq_vae_2 import VqVae2, VqVae2Config
 
-
-class Family(NamedTuple):
-    """A frozen dataclass config, and the `torch.nn.Module` that is built from it alone."""
-
-    config: type[Any]
-    model: type[Any]
-
-
-MODELS: dict[str, Family] = {
+MODELS = FAMILIES
+MODELS |= {
     "ae": Family(AeConfig, Ae),
     "beta-vae": Family(BetaVaeConfig, BetaVae),
     "cvae": Family(CvaeConfig, Cvae),
