@@ -86,6 +86,10 @@ def search(
         f"{offset + place}\t{hit.score:.4f}\t{_likely(hit.probability)}\t{hit.item_id}\t{hit.title or ''}"
         for place, hit in enumerate(page.results, start=1)
     ]
+    if page.used is not None and page.used.confidence is not None:
+        found = page.used.region
+        where = f"{found.x:.2f},{found.y:.2f},{found.width:.2f},{found.height:.2f}"
+        note(f"found the item at {where} (confidence {page.used.confidence:.2f}); use --region to choose another part")
     say(asdict(page), json_output, "\n".join(lines) or "nothing found")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -85,3 +86,35 @@ def _text(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
         return f"{value:,}"
     return f"{value:g}" if isinstance(value, float) and abs(value) < 1 else str(value)
+
+
+@encoders.command("item-first")
+def encoders_item_first(
+    ref: Annotated[str, typer.Argument(help=REF_HELP)],
+    out: Annotated[Path, typer.Option(help="Directory of the new encoder.")],
+    finder: Annotated[Path | None, typer.Option(help="Finder directory; the shipped finder without it.")] = None,
+    size: Annotated[int, typer.Option(help="Side of the pictures that items are cut out of.")] = 192,
+    fit: Annotated[str | None, typer.Option(help="stretch, pad or crop; as the encoder has it without it.")] = None,
+    passes: Annotated[int, typer.Option(min=1, max=2, help="Times that the finder looks.")] = 1,
+    home: HomeOption = DEFAULT_HOME,
+    json_output: JsonOption = False,
+) -> None:
+    """Put the item finder before an encoder, so that it sees the item and not what is around it."""
+    from indexer.encoders import find_encoder
+    from training.encoder import load_encoder
+    from training.errors import EncoderError
+    from training.finder.store import load_finder
+    from training.item_first import write_item_first
+    from training.preprocessing import check_fit
+
+    if (out / "encoder.json").exists():
+        raise EncoderError(f"{out} holds an encoder already; choose another --out")
+    inner = load_encoder(find_encoder(ref, home).directory)
+    try:
+        chosen = None if fit is None else check_fit(fit)
+        write_item_first(inner, load_finder(finder), out, size=size, fit=chosen, passes=passes)
+    except ValueError as exc:
+        raise EncoderError(f"{ref}: {exc}") from exc
+    written = load_encoder(out)
+    document = {"encoder": str(out), "encoder_id": written.encoder_id, "family": written.family, "dim": written.dim}
+    say(document, json_output, f"{out}: {written.family}, {written.dim} numbers, id {written.encoder_id[:12]}")

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,11 @@ MAX_K = 1000
 MAX_DEPTH = 10_000  # offset + k: deeper than that, grouping re-sorts the catalogue for a page nobody reads
 MAX_QUERY_IMAGES = 8
 FILTERS_KEPT = 64
+SLIVER = 1e-3  # least side of a region that is told
 PATIENCE = 0.3  # seconds that a search waits for another generation to be loaded before it is answered by the old one
+
+
+ChosenBy = Literal["request", "encoder", "nobody"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,9 @@ class Region:
         right = max(left + 1, ceil((self.x + self.width) * width - 1e-6))
         bottom = max(top + 1, ceil((self.y + self.height) * height - 1e-6))
         return np.ascontiguousarray(pixels[top:bottom, left:right])
+
+
+WHOLE = Region(0.0, 0.0, 1.0, 1.0)
 
 
 def parse_region(text: str) -> Region:
@@ -104,8 +111,23 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class Used:
+    """What of a query image was searched with: a region of it, and who chose that.
+
+    Args:
+        chosen_by: `request` for a region that was asked for, `encoder` for one where it found the item, `nobody` for
+            the whole image.
+        confidence: of the encoder that the region holds the item, in [0, 1]; None unless it chose.
+    """
+
+    region: Region
+    chosen_by: ChosenBy
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
 class SearchPage:
-    """`results` from `offset` on, of `total` items that pass the filter."""
+    """`results` from `offset` on, of `total` items that pass the filter; `used` of a query image, None without one."""
 
     collection: str
     generation: int
@@ -114,6 +136,7 @@ class SearchPage:
     offset: int
     total: int
     results: list[Hit]
+    used: Used | None = None
 
 
 class Searcher:
@@ -184,10 +207,11 @@ class Searcher:
             data, at_least=ceil(embedder.described.preprocessing.size / smallest), limits=self.limits
         )
         pixels = region.crop(decoded.pixels) if region else decoded.pixels
-        vectors = embedder.embed(prepare(embedder, pixels))
+        vectors, found = embedder.embed_with_regions(prepare(embedder, pixels), framed=region is not None)
         if self._query_log is not None:
             self._query_log.add(view.state.collection_id, view.manifest.encoder_id, vectors)
-        return self._search(collection, view, vectors, k, offset, filters, None)
+        page = self._search(collection, view, vectors, k, offset, filters, None)
+        return replace(page, used=_used(embedder, region, found, (decoded.width, decoded.height)))
 
     def search_item(
         self,
@@ -330,6 +354,19 @@ class Searcher:
             if newest is None or newest.state.last_change <= state.last_change:
                 self._views[collection] = view
         return view
+
+
+def _used(embedder: Embedder, asked: Region | None, found: NDArray[np.float32] | None, size: tuple[int, int]) -> Used:
+    """What of an image of a `(width, height)` was used, by what was asked for and what the encoder found."""
+    if asked is not None:
+        return Used(asked, "request")
+    if found is None:
+        return Used(WHOLE, "nobody")
+    left, top, right, bottom, confidence = (float(value) for value in found[0])
+    box = embedder.described.preprocessing.to_source((left, top, right, bottom), *size)
+    x, y = min(box[0], 1.0 - SLIVER), min(box[1], 1.0 - SLIVER)
+    region = Region(x, y, max(box[2] - x, SLIVER), max(box[3] - y, SLIVER))
+    return Used(region, "encoder", min(1.0, max(0.0, confidence)))
 
 
 def _is_only_another_generation(held: SearchState, state: SearchState) -> bool:

@@ -28,7 +28,7 @@ from indexer.records import (
     ImageRecord,
     ItemRecord,
 )
-from indexer.search import MAX_DEPTH, MAX_K, Hit, SearchPage
+from indexer.search import MAX_DEPTH, MAX_K, ChosenBy, Hit, SearchPage, Used
 from training.data.sources import MAX_ITEM_ID
 
 DEFAULT_K = 10
@@ -168,6 +168,23 @@ class SearchResult(BaseModel):
         )
 
 
+class UsedRegion(BaseModel):
+    """What of the query image was searched with."""
+
+    region: RegionValue
+    chosen_by: ChosenBy = Field(
+        description="`request`: the region that was asked for; `encoder`: where it found the item; `nobody`: all of it"
+    )
+    confidence: float | None = Field(description="that the region holds the item, 0 to 1; null unless `encoder` chose")
+
+    @classmethod
+    def of(cls, used: Used) -> Self:
+        region = used.region
+        values = (region.x, region.y, region.width, region.height)
+        x, y, width, height = (round(value, 4) for value in values)
+        return cls(region=(x, y, width, height), chosen_by=used.chosen_by, confidence=used.confidence)
+
+
 class SearchResponse(BaseModel):
     """A part of the ranking; `total` items pass the filter."""
 
@@ -178,6 +195,7 @@ class SearchResponse(BaseModel):
     offset: int
     total: int
     took_ms: float
+    used: UsedRegion | None = Field(description="of the query image; null in a search by item or by vector")
     results: list[SearchResult]
 
     @classmethod
@@ -190,6 +208,7 @@ class SearchResponse(BaseModel):
             offset=page.offset,
             total=page.total,
             took_ms=round(seconds * 1000, 2),
+            used=None if page.used is None else UsedRegion.of(page.used),
             results=[SearchResult.of(page.collection, hit) for hit in page.results],
         )
 

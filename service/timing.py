@@ -12,7 +12,7 @@ from indexer.query_log import QueryLog
 from indexer.search import Searcher
 from service.metrics import Metrics
 from training.data.decode import ImageLimits
-from training.embedder import Embedder, Pixels, Vectors
+from training.embedder import Embedder, Pixels, Regions, Vectors
 from training.reference import EncoderDescription
 
 
@@ -46,6 +46,10 @@ class TimedEmbedder:
     def embed(self, pixels: Pixels) -> Vectors:
         with stopwatch(self.metrics, "encode"):
             return self.inner.embed(pixels)
+
+    def embed_with_regions(self, pixels: Pixels, *, framed: bool) -> tuple[Vectors, Regions | None]:
+        with stopwatch(self.metrics, "encode"):
+            return self.inner.embed_with_regions(pixels, framed=framed)
 
 
 class TimedSearcher(Searcher):

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as v2
 from training.recipes.schema import Augment
 
 ERASED = (0.08, 0.33)  # least and largest share of the side of a hidden rectangle
+NEGLIGIBLE = 1e-9  # weights in a blur: smaller ones are denormal products, which take a processor ten times as long
 # NTSC's luma and the two axes of its colour plane, in which a hue is an angle.
 TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
 
@@ -169,7 +170,8 @@ def blur(x: Tensor, sigma: float) -> Tensor:
 
 def _blurring(side: int, sigma: float, x: Tensor) -> Tensor:
     places = torch.arange(side, device=x.device, dtype=x.dtype)
-    return torch.softmax(-0.5 * torch.square((places[:, None] - places[None, :]) / sigma), dim=1)
+    weights = torch.softmax(-0.5 * torch.square((places[:, None] - places[None, :]) / sigma), dim=1)
+    return torch.where(weights > NEGLIGIBLE, weights, 0.0)
 
 
 def luminance(x: Tensor) -> Tensor:

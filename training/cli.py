@@ -1,5 +1,7 @@
-"""Commands that need neither catalogue nor index: `train` and `sample-catalogue`; those that ask a model for images are
-in `training.density_commands`."""
+"""Commands that need neither catalogue nor index: `train`, `train-finder` and `sample-catalogue`.
+
+Those that ask a model for images are in `training.density_commands`.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,13 @@ import typer
 
 from training import density_commands
 from training.console import JsonOption, note, progress_bar, say
+from training.finder.command import train_finder
 
 
 def register(app: typer.Typer) -> None:
     app.command()(train)
     app.command("sample-catalogue")(sample_catalogue)
+    app.command("train-finder")(train_finder)
     density_commands.register(app)
 
 

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from training.encoder import Encoder
 
 CHUNK = 32  # images a run: the activations of more fall out of the processor's cache, and each takes half as long again
+REGION = 5  # numbers of a region: left, top, right, bottom in shares of the picture, confidence
 Pixels = NDArray[np.uint8]
 Vectors = NDArray[np.float32]
+Regions = NDArray[np.float32]
 
 
 class Embedder(Protocol):
@@ -33,6 +35,16 @@ class Embedder(Protocol):
     def described(self) -> EncoderDescription: ...
 
     def embed(self, pixels: Pixels) -> Vectors: ...
+
+    def embed_with_regions(self, pixels: Pixels, *, framed: bool) -> tuple[Vectors, Regions | None]:
+        """Vectors, and what of each image they are of `(B, 5)`, see `training.encoder.LocatingModel`.
+
+        None for an encoder that takes images whole.
+
+        Args:
+            framed: somebody cut the images to the item: all of each is used.
+        """
+        ...
 
 
 def load_embedder(ref: str | Path, *, device: str = "cpu", threads: int | None = None) -> Embedder:
@@ -81,15 +93,29 @@ class _OnnxEmbedder:
             self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as exc:  # noqa: BLE001 - its exceptions have no common base but this
             raise EncoderError(f"{path}: ONNX Runtime cannot load it ({first_line(exc)})") from exc
+        self._is_locating = any(output.name == "regions" for output in self._session.get_outputs())
         self.described = described
 
     def embed(self, pixels: Pixels) -> Vectors:
+        return self._run(pixels, ["vectors"], framed=False)[0]
+
+    def embed_with_regions(self, pixels: Pixels, *, framed: bool) -> tuple[Vectors, Regions | None]:
+        if not self._is_locating:
+            return self.embed(pixels), None
+        vectors, regions = self._run(pixels, ["vectors", "regions"], framed=framed)
+        return vectors, regions
+
+    def _run(self, pixels: Pixels, outputs: list[str], *, framed: bool) -> list[NDArray[np.float32]]:
         _check(pixels, self.described.preprocessing)
-        vectors = np.empty((len(pixels), self.described.dim), np.float32)
+        widths = {"vectors": self.described.dim, "regions": REGION}
+        found = [np.empty((len(pixels), widths[name]), np.float32) for name in outputs]
         for start in range(0, len(pixels), CHUNK):
-            chunk = np.ascontiguousarray(pixels[start : start + CHUNK])
-            vectors[start : start + CHUNK] = self._session.run(["vectors"], {"pixels": chunk})[0]
-        return vectors
+            inputs = {"pixels": np.ascontiguousarray(pixels[start : start + CHUNK])}
+            if self._is_locating:
+                inputs["framed"] = np.full(len(inputs["pixels"]), framed)
+            for values, part in zip(found, self._session.run(outputs, inputs), strict=True):
+                values[start : start + CHUNK] = part
+        return found
 
 
 class _TorchEmbedder:
@@ -103,6 +129,18 @@ class _TorchEmbedder:
         _check(pixels, self.described.preprocessing)
         vectors: Vectors = self._encoder.encode(torch.from_numpy(np.ascontiguousarray(pixels))).numpy()
         return vectors
+
+    def embed_with_regions(self, pixels: Pixels, *, framed: bool) -> tuple[Vectors, Regions | None]:
+        import torch
+
+        from training.encoder import LocatingModel
+
+        if not isinstance(self._encoder.model, LocatingModel):
+            return self.embed(pixels), None
+        _check(pixels, self.described.preprocessing)
+        batch = torch.from_numpy(np.ascontiguousarray(pixels))
+        vectors, regions = self._encoder.encode_with_regions(batch, torch.full((len(batch),), framed))
+        return vectors.numpy(), regions.numpy()
 
 
 def _check(pixels: Pixels, preprocessing: Preprocessing) -> None:

@@ -100,6 +100,21 @@ class LikelihoodModel(SamplingModel, Protocol):
         ...
 
 
+@runtime_checkable
+class LocatingModel(Protocol):
+    """What families that find the item in a picture before they encode it offer besides."""
+
+    def embed_with_regions(self, x: Tensor, framed: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors `(B, dim)`, not yet normalised, and the regions `(B, 5)` of the pictures that they are of.
+
+        A region is left, top, right, bottom in shares of the picture, and the confidence in [0, 1] that it is the item.
+
+        Args:
+            framed: True in pictures `(B,)` that somebody cut to the item: their region is the whole picture.
+        """
+        ...
+
+
 class Encoder:
     """An encoder ready for use: a model, its preprocessing, and the identity of both.
 
@@ -157,6 +172,20 @@ class Encoder:
         if self.metric == "cosine":
             vectors = torch.nn.functional.normalize(vectors, dim=1)
         return vectors.cpu()
+
+    @torch.inference_mode()
+    def encode_with_regions(self, batch: Tensor, framed: Tensor) -> tuple[Tensor, Tensor]:
+        """As `encode`, and the regions `(B, 5)` that the vectors are of; see `LocatingModel`.
+
+        Raises:
+            EncoderError: as `encode`, or the family encodes pictures whole.
+        """
+        if not isinstance(self.model, LocatingModel):
+            raise EncoderError(f"family {self.family!r} encodes pictures whole; use one that finds the item first")
+        vectors, regions = self.model.embed_with_regions(self._to_float(batch), framed.to(self.device))
+        if self.metric == "cosine":
+            vectors = torch.nn.functional.normalize(vectors.float(), dim=1)
+        return vectors.float().cpu(), regions.float().cpu()
 
     @torch.inference_mode()
     def decode(self, latent: Tensor) -> Tensor:

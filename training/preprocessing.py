@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,14 @@ from PIL import Image
 from training.data.decode import ImageLimits, decode_image
 
 Fit = Literal["stretch", "pad", "crop"]
+Box = tuple[float, float, float, float]
+
+
+def check_fit(fit: str) -> Fit:
+    """The same word; `ValueError` where it is none of the three."""
+    if fit not in get_args(Fit):
+        raise ValueError(f"fit must be one of {', '.join(get_args(Fit))}, not {fit!r}")
+    return cast(Fit, fit)
 
 
 @dataclass(frozen=True)
@@ -37,8 +45,7 @@ class Preprocessing:
             raise ValueError(f"size must be between 8 and 1024 pixels, not {self.size}")
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 1 or 3, not {self.channels}")
-        if self.fit not in get_args(Fit):
-            raise ValueError(f"fit must be one of {', '.join(get_args(Fit))}, not {self.fit!r}")
+        check_fit(self.fit)
 
     def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """`(H, W, 3)` uint8 to `(channels, size, size)` uint8."""
@@ -51,6 +58,26 @@ class Preprocessing:
         """`(H, W)` uint8 to `(size, size)` uint8, as the image of that size is fitted; bars are background."""
         return np.asarray(self._fit(Image.fromarray(mask), fill=0))
 
+    def to_source(self, box: Box, width: int, height: int) -> Box:
+        """A box of the prepared image as one of the image that it was made of.
+
+        Args:
+            box: left, top, right, bottom in shares of the square.
+            width, height: of the image in pixels.
+
+        Returns:
+            The same in shares of the image, within [0, 1].
+        """
+        if self.fit == "stretch":
+            across = down = (0.0, 1.0)
+        elif self.fit == "pad":
+            across, down = self._padded(width, height), self._padded(height, width)
+        else:
+            across, down = self._middle(width, height), self._middle(height, width)
+        left, right = (min(1.0, max(0.0, (edge - across[0]) / (across[1] - across[0]))) for edge in box[::2])
+        top, bottom = (min(1.0, max(0.0, (edge - down[0]) / (down[1] - down[0]))) for edge in box[1::2])
+        return left, top, right, bottom
+
     def load(self, data: bytes, limits: ImageLimits | None = None) -> NDArray[np.uint8]:
         """A file's bytes to `(channels, size, size)` uint8; raises `ImageError` as `decode_image` does."""
         return self.apply(decode_image(data, at_least=self.size, limits=limits).pixels)
@@ -61,6 +88,18 @@ class Preprocessing:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Preprocessing:
         return cls(**value)
+
+    @staticmethod
+    def _padded(length: int, other: int) -> tuple[float, float]:
+        """Where in the square a side of the image begins and ends, between bars."""
+        share = min(1.0, length / other)
+        return 0.5 - 0.5 * share, 0.5 + 0.5 * share
+
+    @staticmethod
+    def _middle(length: int, other: int) -> tuple[float, float]:
+        """Where a side of the image begins and ends, in shares of the square cut out of its middle."""
+        beyond = 0.5 * (max(1.0, length / other) - 1.0)
+        return -beyond, 1.0 + beyond
 
     def _fit(self, image: Image.Image, fill: str | int = "white") -> Image.Image:
         square = (self.size, self.size)

@@ -112,6 +112,7 @@ async function showAnswers(asked, signal, focus) {
   const metric = await metricOf(answer.encoder_id);
   if (signal.aborted) return;
   remember(asked, answer);
+  panel.showUsed(answer.used);
   hideNotice();
   $("grid").removeAttribute("aria-busy");
   $("grid").replaceChildren(...answer.results.slice(0, asked.k).map((result) => card(result, metric, moreLike)));

@@ -26,6 +26,18 @@ export class QueryPanel {
     this.crop.show(region);
   }
 
+  // What of the photo the answers are of: drawn where the encoder chose it, which a frame of one's own overrides.
+  showUsed(used) {
+    const isFound = used?.chosen_by === "encoder" && used.region.some((value, place) => value !== [0, 0, 1, 1][place]);
+    $("found").hidden = !isFound || $("crop").hidden;
+    $("found-note").hidden = !isFound;
+    if (!isFound) return;
+    const [x, y, width, height] = used.region.map((value) => `${value * 100}%`);
+    Object.assign($("found").style, { left: x, top: y, width, height });
+    const sure = Math.round(used.confidence * 100);
+    $("found-note").textContent = `The item was found in the dashed frame (confidence ${sure} %).`;
+  }
+
   async showItem(collection, id, signal) {
     const item = await api.item(collection, id, signal);
     const [name, note] = namesOf(item);
@@ -52,6 +64,7 @@ export class QueryPanel {
     $("query-title").textContent = title;
     $("query-note").textContent = note;
     $("whole").hidden = region === null;
+    this.showUsed(null);
   }
 
   #allowCrop(allowed) {

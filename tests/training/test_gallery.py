@@ -50,6 +50,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "pixel-vae": {**SMALL, **MIXTURE, "latent_dim": 12, "receptive_field": 3, "map_width": 6, "pixel_width": 6},
     "pixels": {},
     "hog": {},
+    "item-first": {
+        "finder": {"size": 16, "widths": (4, 6), "depths": (0, 0), "decoder_widths": (4,), "normalisation": False},
+        "encoder": {"family": "pixels", "config": {"size": 8, "channels": 3}},
+    },
 }
 AT_ONCE = {"completions": "does not draw pixel by pixel"}
 NO_DECODER = {
@@ -68,7 +72,7 @@ def trained(family: str) -> Encoder:
     batch = Batch(x, x, None, torch.arange(len(x)) % 3 if family == "cvae" else None)
     if family == "pca":
         model.partial_fit(x)
-    elif family not in ("pixels", "hog"):
+    elif family not in ("pixels", "hog", "item-first"):
         optimiser = torch.optim.Adam(model.parameters(), 1e-2)
         for step in range(15):
             optimiser.zero_grad()

@@ -75,7 +75,10 @@ def test_a_file_of_ones_own_is_a_recipe_too(tmp_path: Path) -> None:
         ("epochs.x=3", "--set 'epochs.x=3': 'epochs' has no settings of its own"),
         ("epochs=[", r"--set 'epochs=\[': '\[' is not a valid value"),
         ("augment.rotate=200", "recipe vae: augment.rotate: input should be less than or equal to 180, not 200"),
-        ("masks=[guess]", "recipe vae: masks.0: input should be 'column', 'alpha', 'border' or 'grabcut', not 'guess'"),
+        (
+            "masks=[guess]",
+            "recipe vae: masks.0: input should be 'column', 'alpha', 'border', 'finder' or 'grabcut', not 'guess'",
+        ),
         ("backgrounds.folders=x", "recipe vae: backgrounds.folders is unknown; settings are probability, count"),
         ("backgrounds.kinds.sea=1", "recipe vae: backgrounds.kinds.sea is unknown; settings are flat, gradient"),
         ("objective.contrastive={weight: 1, heat: 1}", "recipe vae: objective.contrastive.heat is unknown; settings"),

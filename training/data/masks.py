@@ -1,15 +1,17 @@
 """Foreground masks of product photos: which pixels are the item.
 
 A photo's mask is the first usable one of: the `mask` file of its row, the alpha channel of its own file, what differs
-from a near-uniform border, and GrabCut (Rother, Kolmogorov, Blake: "GrabCut": interactive foreground extraction using
-iterated graph cuts, 2004, https://doi.org/10.1145/1015706.1015720) started from a frame instead of a person's box.
+from a near-uniform border, what the item finder finds (`training.data.found`), and GrabCut (Rother, Kolmogorov, Blake:
+"GrabCut": interactive foreground extraction using iterated graph cuts, 2004, https://doi.org/10.1145/1015706.1015720)
+started from a frame instead of a person's box.
 
-Border and GrabCut work on a small copy. Each mask says whether it is usable:
+Border, finder and GrabCut work on small copies. Each mask says whether it is usable:
 
 * every kind: the item covers 3 % to 90 % of the photo;
 * border: nine tenths of the frame are of one colour, but for a slow change over the photo; the item is mostly in one
   piece, does not touch all four sides, and differs clearly from what is around it;
-* grabcut: the same, and two runs from different frames agree on it (intersection over union of 0.6).
+* finder: the network expects an intersection over union of 0.6 with the true mask, and the item is mostly in one piece;
+* grabcut: as border, and two runs from different frames agree on it (intersection over union of 0.6).
 
 Differs from the paper: two runs of a few iterations without anybody's correction; no border matting.
 Imports no torch: reading processes use it.
@@ -17,7 +19,7 @@ Imports no torch: reading processes use it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -27,13 +29,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.decode import ImageLimits, decode_alpha, decode_image
+from training.data.found import find_item, refine
 from training.data.sources import MaskSource
 from training.errors import ImageError
 from training.preprocessing import Preprocessing
 
 SOURCES: tuple[MaskSource, ...] = get_args(MaskSource)
 
-BORDER_SIDE, CUT_SIDE = 128, 56  # longest side in pixels of the copies that are worked on
+BORDER_SIDE, FINE_SIDE, CUT_SIDE = 128, 80, 56  # longest side in pixels of the copies that are worked on
 LEAST_SIDE = 8
 AREA = (0.03, 0.90)
 ONE_PIECE = 0.6  # least share of the item's pixels in its largest piece
@@ -41,6 +44,7 @@ UNIFORM = 0.9  # least share of the frame near one colour
 TOLERANCE, WIDEST = 7.0, 11.0  # Lab units that a uniform background may vary by: always, and where it is noisy
 CONTRAST = 10.0  # least distance in Lab units of the item from what is around it
 AGREEMENT = 0.6
+EXPECTED = 0.6  # least intersection over union that the finder expects
 ITERATIONS = 3
 SHADE = 0.35  # weight of a difference in lightness alone where the item may throw a shadow
 
@@ -125,7 +129,7 @@ def find_mask(
                 continue  # an alpha channel that hides nothing says nothing
             found = given_mask(given, source, (pixels.shape[0], pixels.shape[1]))
         else:
-            found = border_mask(pixels) if source == "border" else grabcut_mask(pixels)
+            found = FOUND[source](pixels)
         if found.is_usable:
             return found
     return found
@@ -164,6 +168,23 @@ def grabcut_mask(pixels: NDArray[np.uint8]) -> Mask:
     if fault is None and agreement < AGREEMENT:
         fault = f"two cuts agree by {agreement:.2f} only"
     return Mask(_soften(first, shape), "grabcut", fault)
+
+
+def finder_mask(pixels: NDArray[np.uint8]) -> Mask:
+    """What the shipped item finder finds, cut finely."""
+    shape = (pixels.shape[0], pixels.shape[1])
+    small = np.ascontiguousarray(_shrink(pixels, FINE_SIDE))
+    guess = find_item(small)
+    found = _clean(refine(small, guess.probability))
+    fault = _area_fault(found) or _pieces_fault(found)
+    if fault is None and guess.quality < EXPECTED:
+        fault = f"the finder expects to miss it ({guess.quality:.2f})"
+    return Mask(_soften(found, shape), "finder", fault)
+
+
+FOUND: dict[MaskSource, Callable[[NDArray[np.uint8]], Mask]] = {
+    "border": border_mask, "finder": finder_mask, "grabcut": grabcut_mask,
+}  # fmt: skip
 
 
 def _cut(small: NDArray[np.uint8], inset: float) -> Bits | None:
@@ -229,9 +250,9 @@ def _fault(found: Bits, lab: Floats) -> str | None:
     fault = _area_fault(found)
     if fault is not None:
         return fault
-    _, _, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
-    if stats[1:, cv2.CC_STAT_AREA].max() < ONE_PIECE * found.sum():
-        return "it is in many pieces"
+    fault = _pieces_fault(found)
+    if fault is not None:
+        return fault
     sides = (found[0], found[-1], found[:, 0], found[:, -1])
     if all(float(side.mean()) > 0.1 for side in sides):
         return "it touches all four sides"
@@ -241,6 +262,11 @@ def _fault(found: Bits, lab: Floats) -> str | None:
     within = found & ~cv2.erode(found.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
     contrast = float(np.linalg.norm(np.median(lab[within], axis=0) - np.median(lab[around], axis=0)))
     return f"it hardly differs from what is around it ({contrast:.0f})" if contrast < CONTRAST else None
+
+
+def _pieces_fault(found: Bits) -> str | None:
+    _, _, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
+    return "it is in many pieces" if stats[1:, cv2.CC_STAT_AREA].max() < ONE_PIECE * found.sum() else None
 
 
 def _area_fault(found: Bits) -> str | None:

@@ -21,7 +21,7 @@ from training.errors import SourceError
 MANIFESTS = (".csv", ".jsonl", ".parquet")
 OWN_COLUMNS = ("item_id", "image", "mask", "title")
 MAX_ITEM_ID = 512
-MaskSource = Literal["column", "alpha", "border", "grabcut"]  # see `training.data.masks`
+MaskSource = Literal["column", "alpha", "border", "finder", "grabcut"]  # see `training.data.masks`
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from training.models.beta_vae import BetaVae, BetaVaeConfig
 from training.models.cvae import Cvae, CvaeConfig
 from training.models.families import FAMILIES, Family
 from training.models.hog import Hog, HogConfig
+from training.models.item_first import ItemFirst, ItemFirstConfig
 from training.models.made import Made, MadeConfig
 from training.models.multiscale import Multiscale, MultiscaleConfig
 from training.models.pca import Pca, PcaConfig
@@ -25,6 +26,7 @@ MODELS |= {
     "beta-vae": Family(BetaVaeConfig, BetaVae),
     "cvae": Family(CvaeConfig, Cvae),
     "hog": Family(HogConfig, Hog),
+    "item-first": Family(ItemFirstConfig, ItemFirst),
     "made": Family(MadeConfig, Made),
     "multiscale": Family(MultiscaleConfig, Multiscale),
     "pca": Family(PcaConfig, Pca),

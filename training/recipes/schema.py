@@ -152,7 +152,7 @@ class Recipe(Section):
     optimiser: Optimiser = Optimiser()
     augment: Augment = Augment()
     masks: tuple[MaskSource, ...] = Field(
-        ("column", "alpha", "border", "grabcut"), description="where masks of the items may come from, best first"
+        ("column", "alpha", "border", "finder"), description="where masks of the items may come from, best first"
     )
     backgrounds: Backgrounds | None = None
     objective: Objective = Objective()

@@ -35,6 +35,12 @@ TINY: dict[str, dict[str, Any]] = {
     "beta-vae": {**CONV, "latent_dim": 5},
     "cvae": {**CONV, "latent_dim": 5, "classes": 3},
     "hog": {},
+    "item-first": {
+        "finder": {"size": 16, "widths": (4, 6), "depths": (0, 0), "decoder_widths": (4,), "normalisation": False},
+        "encoder": {"family": "pixels", "config": {"size": 8, "channels": 3}},
+        "doubt": 0.0,
+        "trust": 1.0,
+    },
     "made": {**MIXTURE, "channels": 3, "hidden": (24, 20)},
     "multiscale": {**MIXTURE, "base": 4, "width": 6, "layers": 0, "blocks": 1, "pool": 2},
     "pca": {"components": 6, "oversample": 2},
@@ -112,6 +118,16 @@ OTHER: dict[str, dict[str, Any]] = {
     "beta-vae": OTHER_VAE,
     "cvae": {**OTHER_VAE, "classes": 4, "label_in_encoder": False, "label_dropout": 1.0},
     "hog": {"size": 24, "channels": 1, "orientations": 5, "cell": 4, "block": 1},
+    "item-first": {
+        "size": 32,
+        "finder": {"size": 16, "widths": (4, 8), "depths": (0, 0), "decoder_widths": (4,), "normalisation": False},
+        "encoder": {"family": "pixels", "config": {"size": 16, "channels": 3}},
+        "margin": 0.5,
+        "doubt": 0.4,
+        "trust": 0.6,
+        "paint": 0.2,
+        "passes": 2,
+    },
     "made": {**OTHER_DENSITY, "hidden": (24,), "masks": 2, "random_order": True, "direct": False},
     "multiscale": {**OTHER_DENSITY, "base": 8, "width": 8, "layers": 1, "blocks": 2, "pool": 4},
     "pca": {"size": 8, "channels": 1, "components": 4, "oversample": 1, "whitening": 1.0},
@@ -417,7 +433,8 @@ SETTINGS = [
     (family, field.name)
     for family in ALL
     for field in fields(MODELS[family].config)
-    if not (family.startswith("vq") and field.name in MLP_ONLY) and (family, field.name) != ("pixel-vae", "scale")
+    if not (family.startswith("vq") and field.name in MLP_ONLY)
+    and (family, field.name) not in (("pixel-vae", "scale"), ("item-first", "channels"))
 ]
 
 

@@ -28,8 +28,8 @@ from training.data.studio.solids import SOLIDS, Solid, make_solid, photograph, r
 from training.errors import NitamonoError
 
 __all__ = [
-    "Item", "Light", "Photo", "Pose", "Scene", "Stock", "check_stock", "draw_background", "make_item", "random_scene",
-    "render",
+    "Item", "Light", "Photo", "Pose", "Scene", "Stock", "check_stock", "draw_background", "make_item", "place_board",
+    "random_scene", "render",
 ]  # fmt: skip
 
 Stock = Literal["shop", "solids"]
@@ -181,14 +181,14 @@ def _random_light(rng: np.random.Generator) -> Light:
 def render(item: Item, scene: Scene, size: int = 256) -> Photo:
     """Photograph an item. One item, pose and light give one product layer and mask on every background."""
     if item.stock == "shop":
-        product, alpha = _place(_paint(item.seed, item.number)[1], scene.pose, size)
+        product, alpha = place_board(_paint(item.seed, item.number)[1], scene.pose, size)
     else:
         product, alpha = _photograph(_build(item.seed, item.number)[1], scene, size)
     shine = _illumination(scene.light, size)
     mask = np.round(alpha * 255).astype(np.uint8)
     below = draw_background(item.seed, scene.background_id, size)
     if scene.figure is not None:
-        person, cover = _place(draw_figure(np.random.default_rng(scene.figure)), scene.pose, size)
+        person, cover = place_board(draw_figure(np.random.default_rng(scene.figure)), scene.pose, size)
         below = below + cover[..., None] * (person - below)
     below = below * (1 - _shadow(alpha, scene.light, size)[..., None])
     product8 = np.clip(np.round(product * shine), 0, 255).astype(np.uint8)
@@ -256,7 +256,7 @@ def _tint(rng: np.random.Generator, colour: Colour) -> Colour:
     return (int(moved[0]), int(moved[1]), int(moved[2]))
 
 
-def _place(board: Board, pose: Pose, size: int) -> tuple[Floats, Floats]:
+def place_board(board: Board, pose: Pose, size: int) -> tuple[Floats, Floats]:
     """A board warped into the photo: colours `(size, size, 3)` in 0..255 and coverage `(size, size)` in 0..1."""
     angle, step = np.radians(pose.rotation), BOARD / (size * pose.scale)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

@@ -1,0 +1,81 @@
+"""The item finder as a source of masks: what the shipped network finds, made finer by GrabCut.
+
+GrabCut (see `training.data.masks`) starts here from the network's probabilities instead of a frame, and its cut is kept
+where the two agree. Imports no torch: reading processes use it, through ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.errors import EncoderError
+from training.reference import PRETRAINED, first_line
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+FINDER_FILE = PRETRAINED / "finder" / "finder.onnx"
+SURE_ITEM, SURE_BACKGROUND = 0.95, 0.03  # probabilities beyond which a pixel is not cut anew
+KEPT = 0.75  # least intersection over union of the cut with the network's mask, or the latter stands
+ITERATIONS = 2
+
+Floats = NDArray[np.float32]
+
+
+class Guess(NamedTuple):
+    """Probability of each pixel `(H, W)` float32 of a photo being the item's, and the expected IoU of that mask."""
+
+    probability: Floats
+    quality: float
+
+
+def find_item(pixels: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Guess:
+    """What the finder says of a photo `(H, W, 3)` uint8.
+
+    Raises:
+        EncoderError: the finder's file is missing or damaged.
+    """
+    session = _session(finder)
+    size = session.get_inputs()[0].shape[2]
+    square = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
+    mask, quality = session.run(["mask", "quality"], {"pixels": square.transpose(2, 0, 1)[None]})
+    height, width = pixels.shape[:2]
+    whole = cv2.resize(mask[0, 0], (width, height), interpolation=cv2.INTER_LINEAR)
+    return Guess(np.asarray(whole, np.float32), float(quality[0]))
+
+
+def refine(pixels: NDArray[np.uint8], probability: Floats) -> NDArray[np.bool_]:
+    """The item's pixels `(H, W)` of a small photo, cut along its colours where the finder is not sure."""
+    marks = np.where(probability > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    marks[probability > SURE_ITEM], marks[probability < SURE_BACKGROUND] = cv2.GC_FGD, cv2.GC_BGD
+    guessed: NDArray[np.bool_] = probability > 0.5
+    behind, item = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.setRNGSeed(0)  # the mixtures start from random means
+    try:
+        cv2.grabCut(pixels, marks, (0, 0, 0, 0), behind, item, ITERATIONS, cv2.GC_INIT_WITH_MASK)
+    except cv2.error:
+        return guessed  # too few pixels of either side to cut by
+    cut: NDArray[np.bool_] = (marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)
+    either = (cut | guessed).sum()
+    return cut if either and (cut & guessed).sum() >= KEPT * either else guessed
+
+
+@lru_cache(maxsize=2)
+def _session(finder: Path) -> InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # the reading processes share the cores
+    try:
+        return onnxruntime.InferenceSession(finder.read_bytes(), options, providers=["CPUExecutionProvider"])
+    except OSError as exc:
+        raise EncoderError(f"{finder}: the item finder cannot be read ({exc.strerror}); install again") from exc
+    except Exception as exc:  # noqa: BLE001 - its exceptions have no common base but this
+        raise EncoderError(f"{finder}: ONNX Runtime cannot load the item finder ({first_line(exc)})") from exc

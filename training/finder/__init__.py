@@ -1,0 +1,10 @@
+"""The item finder: a small network that says which pixels of a photo are the item's, whatever kind of thing it is.
+
+    shapes.py    random shapes, drawn
+    cutouts.py   items with exact masks: shapes, the studio's products and solids, cut-outs of files and photos
+    scenes.py    training pictures made of cut-outs and backgrounds, batch by batch
+    fit.py       training
+    store.py     finder directories: load, save
+
+The network itself is `training.models.finder`; `training.data.found` runs it without torch.
+"""

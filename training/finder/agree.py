@@ -1,0 +1,118 @@
+"""Self-training: the masks of photos that a finder is trusted with, because it says the same whichever way it looks.
+
+A finder looks at each photo as it is, mirrored, and in several crops; then at the item that it found, cut out and put
+before another photo. Photos on which these agree get the mean as their mask, cut along the colours
+(`training.data.found.refine`), and the pixels on which they do not are left out of the loss. As in Radosavovic et al.:
+Data Distillation, 2018, https://arxiv.org/abs/1712.04440, section 3, with the composites added.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from training.data.found import refine
+from training.finder.fit import TrustedPhotos, overlap
+from training.models.finder import Finder
+from training.models.resample import crop
+
+CROPS = ((0.0, 0.0, 0.85, 0.85), (0.15, 0.0, 1.0, 0.85), (0.0, 0.15, 0.85, 1.0), (0.15, 0.15, 1.0, 1.0))
+AGREEMENT = 0.8  # least mean intersection over union of the views with their mean
+COMPOSED = 0.6  # the same of what is found once the item stands elsewhere
+EXPECTED = 0.55  # least intersection over union that the finder itself expects
+AREA = (0.02, 0.85)
+SPREAD = 0.15  # most standard deviation of a pixel's probabilities between views, or it is not trusted
+UNSURE = (0.2, 0.8)  # mean probabilities between these are not trusted
+BATCH = 64
+
+
+class Looks(NamedTuple):
+    """Mean and standard deviation of the probabilities `(B, 1, S, S)`; agreement and expected IoU `(B,)`."""
+
+    mean: Tensor
+    spread: Tensor
+    agreement: Tensor
+    quality: Tensor
+
+
+@torch.inference_mode()
+def agreed_photos(images: NDArray[np.uint8], finder: Finder) -> TrustedPhotos:
+    """The photos that a finder is trusted with, with their masks.
+
+    Args:
+        images: `(N, 3, S, S)` uint8, of the finder's size.
+    """
+    kept: list[tuple[NDArray[np.uint8], ...]] = []
+    for first in range(0, len(images), BATCH):
+        batch = images[first : first + BATCH]
+        x = torch.from_numpy(batch).float() / 255.0
+        looks = look(finder, x)
+        composed = _composed_agreement(finder, x, looks.mean)
+        share = looks.mean.mean(dim=(1, 2, 3))
+        is_kept = (looks.agreement > AGREEMENT) & (composed > COMPOSED) & (looks.quality > EXPECTED)
+        is_kept &= (share > AREA[0]) & (share < AREA[1])
+        for row in torch.nonzero(is_kept)[:, 0].tolist():
+            kept.append((batch[row], *_mask_and_trust(batch[row], looks, row)))
+    if not kept:
+        side = images.shape[-1]
+        return TrustedPhotos(images[:0], np.zeros((0, side, side), np.uint8), np.zeros((0, side, side), np.uint8))
+    return TrustedPhotos(*(np.stack(part) for part in zip(*kept, strict=True)))
+
+
+def look(finder: Finder, x: Tensor) -> Looks:
+    """What a finder says of pictures `(B, 3, S, S)` in [0, 1], looked at in several ways."""
+    size = x.shape[-1]
+    views, qualities = [], []
+    for mirrored in (False, True):
+        found = finder(x.flip(3) if mirrored else x)
+        p = _full_size(found.mask, size)
+        views.append(p.flip(3) if mirrored else p)
+        qualities.append(torch.sigmoid(found.quality))
+    for box in CROPS:
+        part = crop(x, torch.tensor([box]), size)
+        views.append(_placed(_full_size(finder(part).mask, size), box, size))
+    stacked = torch.stack(views)
+    mean = stacked.nanmean(dim=0)
+    spread = torch.sqrt(torch.square(stacked - mean).nanmean(dim=0))
+    agreements = [_overlap_where_seen(view, mean) for view in views]
+    return Looks(mean, spread, torch.stack(agreements).mean(dim=0), torch.stack(qualities).mean(dim=0))
+
+
+def _full_size(logits: Tensor, size: int) -> Tensor:
+    return torch.sigmoid(interpolate(logits, (size, size), mode="bilinear"))
+
+
+def _placed(p: Tensor, box: tuple[float, float, float, float], size: int) -> Tensor:
+    """Probabilities of a crop at their place in the picture; NaN where it did not look."""
+    left, top, right, bottom = (round(edge * size) for edge in box)
+    whole = torch.full_like(p, torch.nan)
+    whole[:, :, top:bottom, left:right] = interpolate(p, (bottom - top, right - left), mode="bilinear")
+    return whole
+
+
+def _overlap_where_seen(view: Tensor, mean: Tensor) -> Tensor:
+    seen = ~view.isnan()
+    return overlap(torch.where(seen, view - 0.5, -1.0), torch.where(seen, mean, 0.0))
+
+
+def _composed_agreement(finder: Finder, x: Tensor, mean: Tensor) -> Tensor:
+    """Intersection over union of what is found before and after the item was put before another photo `(B,)`."""
+    cover = (mean > 0.5).to(x.dtype)
+    others = x.roll(1, dims=0).flip(2, 3)  # upside down: what stands in it is no item as one knows them
+    there = finder(cover * x + (1.0 - cover) * others)
+    return overlap(_full_size(there.mask, x.shape[-1]) - 0.5, cover)
+
+
+def _mask_and_trust(image: NDArray[np.uint8], looks: Looks, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    mean, spread = looks.mean[row, 0].numpy(), looks.spread[row, 0].numpy()
+    cut = refine(np.ascontiguousarray(image.transpose(1, 2, 0)), mean.astype(np.float32))
+    is_unsure = (spread > SPREAD) | ((mean > UNSURE[0]) & (mean < UNSURE[1]) & (cut != (mean > 0.5)))
+    rim = cv2.morphologyEx(cut.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+    trust = np.where(is_unsure, 0, np.where(rim, 128, 255)).astype(np.uint8)
+    return cut.astype(np.uint8) * 255, trust

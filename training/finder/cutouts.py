@@ -1,0 +1,170 @@
+"""Items with exact masks, cut out and brought to one size: what training pictures are made of.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.data.dataset import Dataset
+from training.data.studio import Item, Scene, make_item, place_board, random_scene, render
+from training.data.studio.products import WEARABLE
+from training.data.studio.scenes import draw_figure
+from training.errors import SourceError
+from training.finder.shapes import Draw, draw_shape
+
+Pixels = NDArray[np.uint8]
+SIDE = 128  # of a cut-out
+MARGIN = 0.04  # around it, in shares of its side
+LEAST_AREA = 0.02  # of the square around an item that it fills, or it is no item
+STUDIO_SEED = 2**30  # no sample shop has the items of this seed or above
+
+
+class Cutout(NamedTuple):
+    """An item `(SIDE, SIDE, 4)` uint8 RGBA, and the person who wears it, under it in the same frame."""
+
+    item: Pixels
+    under: Pixels | None = None
+
+
+@dataclass(frozen=True)
+class Cutouts:
+    """Cut-outs `(N, 4, SIDE, SIDE)` uint8, persons under them `(M, 4, SIDE, SIDE)`, and which has which.
+
+    Args:
+        under: number of the person under each cut-out `(N,)`, -1 where there is nobody.
+    """
+
+    items: Pixels
+    persons: Pixels
+    under: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+def gather(cutouts: Iterable[Cutout]) -> Cutouts:
+    """Cut-outs in one array.
+
+    Raises:
+        SourceError: there is none.
+    """
+    items: list[Pixels] = []
+    persons: list[Pixels] = []
+    under: list[int] = []
+    for item, person in cutouts:
+        items.append(item.transpose(2, 0, 1))
+        under.append(len(persons) if person is not None else -1)
+        if person is not None:
+            persons.append(person.transpose(2, 0, 1))
+    if not items:
+        raise SourceError("there is nothing to cut out; give --shapes, --studio, --cutouts or photos with masks")
+    empty = np.zeros((0, 4, SIDE, SIDE), np.uint8)
+    return Cutouts(np.stack(items), np.stack(persons) if persons else empty, np.array(under, np.int64))
+
+
+def normalise(rgba: Pixels, under: Pixels | None = None) -> Cutout | None:
+    """An item `(H, W, 4)` cut to its own extent and brought to `SIDE`; None where it has hardly any pixels.
+
+    Args:
+        under: `(H, W, 4)` of the same frame, which is cut and resized as the item is.
+    """
+    rows, columns = np.nonzero(rgba[..., 3] > 64)
+    if len(rows) < 16:
+        return None
+    top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+    side = max(bottom - top, right - left) * (1.0 + 2.0 * MARGIN)
+    if (rgba[top:bottom, left:right, 3] > 64).sum() < LEAST_AREA * side**2:
+        return None
+    x, y = (left + right - side) / 2, (top + bottom - side) / 2
+    return Cutout(_window(rgba, x, y, side), None if under is None else _window(under, x, y, side))
+
+
+def _window(rgba: Pixels, x: float, y: float, side: float) -> Pixels:
+    """A square of a picture, transparent beyond its edges, at `SIDE`."""
+    premultiplied = rgba.astype(np.float32)
+    premultiplied[..., :3] *= premultiplied[..., 3:] / 255.0
+    step = side / SIDE
+    if step > 1:  # what lies between the pixels of the smaller picture must not be skipped
+        premultiplied = np.asarray(cv2.GaussianBlur(premultiplied, (0, 0), 0.45 * (step - 1) + 1e-3), np.float32)
+    moving = np.array([[step, 0, x + 0.5 * step - 0.5], [0, step, y + 0.5 * step - 0.5]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    taken = np.asarray(cv2.warpAffine(premultiplied, moving, (SIDE, SIDE), flags=flags), np.float32)
+    taken[..., :3] /= np.maximum(taken[..., 3:], 1.0) / 255.0
+    return np.clip(np.round(taken), 0, 255).astype(np.uint8)
+
+
+def shapes(count: int, seed: int, material: Draw | None = None) -> Iterator[Cutout]:
+    """Random shapes, see `training.finder.shapes`."""
+    for number in range(count):
+        found = normalise(draw_shape(np.random.default_rng([seed, 21, number]), SIDE, material))
+        if found is not None:
+            yield found
+
+
+def studio(count: int, seed: int) -> Iterator[Cutout]:
+    """Items of the studio, half of them solids, most garments of the others on a person."""
+    for number in range(count):
+        item = make_item(STUDIO_SEED + seed, number // 2, "solids" if number % 2 else "shop")
+        found = _photographed(item, number)
+        if found is not None:
+            yield found
+
+
+def _photographed(item: Item, number: int) -> Cutout | None:
+    scene = random_scene(item, number % 7)
+    person: Pixels | None = None
+    if item.category in WEARABLE and item.stock == "shop" and number % 3:
+        scene = Scene(scene.pose, scene.light, scene.background_id, number)
+        person = _person(scene)
+    photo = render(item, Scene(scene.pose, scene.light, scene.background_id, None), SIDE)
+    return normalise(np.dstack([photo.product, photo.mask]), person)
+
+
+def _person(scene: Scene) -> Pixels:
+    """The figure of a scene by itself, `(SIDE, SIDE, 4)`."""
+    colours, cover = place_board(draw_figure(np.random.default_rng(scene.figure)), scene.pose, SIDE)
+    return np.clip(np.round(np.dstack([colours, cover * 255.0])), 0, 255).astype(np.uint8)
+
+
+def files(folder: Path, keep: Callable[[str], bool] = lambda name: True) -> Iterator[Cutout]:
+    """The pictures of a folder and its sub-folders that have an alpha channel.
+
+    Args:
+        keep: which to use, by file name.
+
+    Raises:
+        SourceError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise SourceError(f"cut-outs {folder}: no such folder")
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and keep(path.name)):
+        try:
+            with Image.open(path) as image:
+                rgba = np.asarray(image.convert("RGBA"))
+        except (OSError, SyntaxError, ValueError):
+            continue  # a file that is no picture: the folder's list of licences, say
+        found = normalise(rgba) if rgba[..., 3].min() < 128 else None
+        if found is not None:
+            yield found
+
+
+def photos(dataset: Dataset, usable: Sequence[bool]) -> Iterator[Cutout]:
+    """Items cut out of photos by their masks."""
+    if dataset.masks is None:
+        raise ValueError("photos are cut out by masks; load the data set with them")
+    for image, mask, is_usable in zip(dataset.images, dataset.masks, usable, strict=True):
+        if is_usable:
+            inner = cv2.erode(mask, np.ones((3, 3), np.uint8))  # no rim of the old background
+            found = normalise(np.dstack([image.transpose(1, 2, 0), inner]))
+            if found is not None:
+                yield found

@@ -1,0 +1,185 @@
+"""Training a finder: on scenes made as it goes, and on photos whose masks are trusted where they are given.
+
+The objective, averaged over pictures, is the cross-entropy of the cells, plus the soft Jaccard distance
+1 - |P M| / |P + M - P M| of each picture, in which small items count as much as large ones (Rahman, Wang: Optimizing
+Intersection-Over-Union in Deep Neural Networks for Image Segmentation, 2016,
+https://doi.org/10.1007/978-3-319-50835-1_22), plus the cross-entropy of the predicted quality under the intersection
+over union that the mask reaches.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits
+
+from training.augment import augment_batch
+from training.finder.scenes import SceneMaker
+from training.models.finder import Finder, FinderConfig, Found
+from training.recipes.schema import Augment
+
+PHOTO_CHANGES = Augment(flip=True, rotate=15, scale=0.35, translate=0.15, brightness=0.25, contrast=0.25, hue=0.02)
+
+
+@dataclass(frozen=True)
+class FinderFit:
+    """How a finder is trained.
+
+    Args:
+        steps: of the optimiser, whose rate rises for a twentieth of them and falls along a cosine.
+        photo_share: share of each batch that is of photos, where there are some.
+        ema: decay of the moving average of the weights, which is what ships.
+        max_minutes: the fall of the rate is brought forward so as to end by then; None for as long as it takes.
+    """
+
+    steps: int = 8000
+    batch_size: int = 64
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    photo_share: float = 0.25
+    ema: float = 0.998
+    seed: int = 0
+    max_minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 2:
+            raise ValueError("a fit needs at least 1 step and 2 pictures a step")
+        if not 0 <= self.photo_share < 1:
+            raise ValueError(f"photo_share must be at least 0 and below 1, not {self.photo_share}")
+        if not 0 < self.ema < 1:
+            raise ValueError(f"ema must be between 0 and 1, not {self.ema}")
+
+
+class TrustedPhotos(NamedTuple):
+    """Photos `(N, 3, S, S)`, masks `(N, S, S)`, and how far each pixel of a mask is trusted, `(N, S, S)`; all uint8."""
+
+    images: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+    trust: NDArray[np.uint8]
+
+
+def fit_finder(
+    config: FinderConfig,
+    settings: FinderFit,
+    scenes: SceneMaker,
+    photos: TrustedPhotos | None = None,
+    *,
+    start: Finder | None = None,
+    report: Callable[[int, float], None] = lambda step, objective: None,
+) -> tuple[Finder, dict[str, float]]:
+    """A finder ready for use, and what the run was.
+
+    Args:
+        start: a network to go on from, with its normalisation.
+        report: called after every step.
+    """
+    torch.manual_seed(settings.seed)
+    network = (start or Finder(config)).train().to(memory_format=torch.channels_last)
+    average = deepcopy(network)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    started, step, share = time.monotonic(), 0, 0.0
+    flushes = torch.set_flush_denormal(True)
+    try:
+        while share < 1.0:
+            for group in optimiser.param_groups:
+                group["lr"] = settings.lr * _rate(share)
+            loss = _step(network, optimiser, settings, scenes, photos)
+            _follow(average, network, min(settings.ema, (1 + step) / (10 + step)))
+            step += 1
+            share = max(step / settings.steps, _spent(settings, started))
+            report(step, loss)
+    finally:
+        torch.set_flush_denormal(False)
+    run = {"steps": step, "pictures": step * settings.batch_size, "fit_seconds": round(time.monotonic() - started, 1),
+           "flushes_denormals": float(flushes)}  # fmt: skip
+    return average, run
+
+
+def _step(
+    network: Finder,
+    optimiser: torch.optim.Optimizer,
+    settings: FinderFit,
+    scenes: SceneMaker,
+    photos: TrustedPhotos | None,
+) -> float:
+    real = round(settings.photo_share * settings.batch_size) if photos is not None else 0
+    made = scenes(settings.batch_size - real)
+    x, mask, trust = made.images, made.masks, torch.ones_like(made.masks)
+    if photos is not None and real:
+        x, mask, trust = (
+            torch.cat(pair) for pair in zip((x, mask, trust), _draw(photos, real, scenes.size), strict=True)
+        )
+    loss = objective(network(x), mask, trust)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+    optimiser.step()
+    return float(loss.detach())
+
+
+def objective(found: Found, mask: Tensor, trust: Tensor) -> Tensor:
+    """The objective of a batch, a scalar.
+
+    Args:
+        mask: share of each pixel that is the item's `(B, 1, S, S)`.
+        trust: weight of each pixel `(B, 1, S, S)`.
+    """
+    side = found.mask.shape[-1]
+    cells, weight = adaptive_avg_pool2d(mask, side), adaptive_avg_pool2d(trust, side)
+    nats = binary_cross_entropy_with_logits(found.mask, cells, weight)
+    p = torch.sigmoid(found.mask)
+    both = (weight * p * cells).sum(dim=(1, 2, 3))
+    jaccard = (both + 0.5) / ((weight * (p + cells - p * cells)).sum(dim=(1, 2, 3)) + 0.5)
+    quality = binary_cross_entropy_with_logits(found.quality, overlap(found.mask.detach(), cells, weight))
+    return nats + (1.0 - jaccard).mean() + 0.2 * quality
+
+
+def overlap(logits: Tensor, cells: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Intersection over union `(B,)` of masks, of logits `(B, 1, h, w)`, with true ones in [0, 1]; 1 of empty ones."""
+    guessed, true = logits > 0, cells > 0.5
+    counted = torch.ones_like(cells) if weight is None else weight
+    both = (counted * (guessed & true)).sum(dim=(1, 2, 3))
+    either = (counted * (guessed | true)).sum(dim=(1, 2, 3))
+    return torch.where(either > 0, both / either.clamp(min=1e-6), 1.0)
+
+
+def _draw(photos: TrustedPhotos, count: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Photos in changed places and light; what comes in from beyond their edges is not trusted."""
+    rows = torch.randint(len(photos.images), (count,)).numpy()
+    x, mask, trust = (torch.from_numpy(part[rows]).float() / 255.0 for part in photos)
+    if x.shape[-1] != size:
+        raise ValueError(f"photos have a side of {x.shape[-1]} pixels, the scenes one of {size}")
+    state = torch.get_rng_state()
+    moved, masks = augment_batch(x, PHOTO_CHANGES, mask[:, None])
+    torch.set_rng_state(state)  # the same places again
+    _, trusts = augment_batch(x, PHOTO_CHANGES, trust[:, None])
+    return moved, torch.zeros_like(moved[:, :1]) if masks is None else masks, trusts  # type: ignore[return-value]
+
+
+def _follow(average: Finder, network: Finder, decay: float) -> None:
+    with torch.no_grad():
+        for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+            if kept.is_floating_point():
+                kept.lerp_(new, 1.0 - decay)
+            else:
+                kept.copy_(new)
+
+
+def _rate(share: float) -> float:
+    """Of the largest learning rate, when a share of the fit is done."""
+    return share / 0.05 + 0.01 if share < 0.05 else 0.5 * (1.0 + math.cos(math.pi * (share - 0.05) / 0.95)) + 0.005
+
+
+def _spent(settings: FinderFit, started: float) -> float:
+    if settings.max_minutes is None:
+        return 0.0
+    return (time.monotonic() - started) / (60.0 * settings.max_minutes)

@@ -1,0 +1,62 @@
+"""Put the item finder before an encoder that is trained already."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.encoder import Encoder, round_weights
+from training.errors import EncoderError
+from training.export import add_onnx
+from training.models.finder import Finder
+from training.models.item_first import ItemFirst, ItemFirstConfig
+from training.preprocessing import Fit, Preprocessing
+
+CARRIED = ("description", "data", "recipe", "seed", "commit", "labels", "trained_from", "licence", "attribution")
+SIDE = 192  # of the pictures that items are cut out of
+
+
+def item_first(inner: Encoder, finder: Finder, *, size: int = SIDE, fit: Fit | None = None, **settings: Any) -> Encoder:
+    """The encoder that finds the item and then sees it through `inner`.
+
+    Args:
+        inner: an encoder of colour pictures that takes them whole.
+        size: side of the pictures that items are cut out of.
+        fit: how photos become squares, see `Preprocessing`; None as the inner encoder has it.
+        settings: other values of `ItemFirstConfig`.
+
+    Raises:
+        EncoderError: `inner` finds the item already, or takes grey pictures.
+        ValueError: a setting is out of its range.
+    """
+    if inner.family == "item-first":
+        raise EncoderError("this encoder finds the item already; give one that takes pictures whole")
+    if inner.preprocessing.channels != 3:
+        raise EncoderError("the item finder needs colours; give an encoder of pictures with 3 channels")
+    config = ItemFirstConfig(
+        size=size, finder=asdict(finder.config), encoder={"family": inner.family, "config": inner.config}, **settings
+    )
+    model = ItemFirst(config)
+    model.finder.load_state_dict(finder.state_dict())
+    model.encoder.load_state_dict(inner.model.state_dict())
+    round_weights(model, torch.float16)
+    card = {name: inner.card[name] for name in CARRIED if name in inner.card}
+    return Encoder(
+        model,
+        family="item-first",
+        config=json.loads(json.dumps(asdict(config))),
+        preprocessing=Preprocessing(size, 3, fit or inner.preprocessing.fit),
+        card={**card, "inner_encoder_id": inner.encoder_id},
+        stored_as=torch.float16,
+    )
+
+
+def write_item_first(inner: Encoder, finder: Finder, out: Path, **settings: Any) -> Path:
+    """Write the encoder directory of `item_first`, with its ONNX file where the family has one."""
+    directory = item_first(inner, finder, **settings).save(out)
+    add_onnx(directory)
+    return directory
