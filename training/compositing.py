@@ -25,9 +25,18 @@ def composite(item: Tensor, mask: Tensor, background: Tensor) -> Tensor:
 
 def place(item: Tensor, mask: Tensor, background: Tensor, settings: Backgrounds) -> Tensor:
     """Items on backgrounds as a photo might show them: soft edges, light that fits, a shadow; by random amounts."""
+    if settings.rough:
+        mask = roughen(mask, settings.rough)
     lit = match_light(background, item, mask, settings.light) if settings.light else background
     shaded = lit * (1.0 - cast_shadow(mask, settings.shadow)) if settings.shadow else lit
     return composite(item, feather(mask, settings.feather) if settings.feather else mask, shaded)
+
+
+def roughen(mask: Tensor, most: float) -> Tensor:
+    """Masks as a finder might give them: smoother, and larger or smaller all around, by about `most` pixels."""
+    soft = blur(mask, max(0.3, 0.5 * most))
+    level = 0.5 + 0.4 * (2.0 * _random(mask) - 1.0)
+    return ((soft - level) * (0.5 + most) + 0.5).clamp(0.0, 1.0)
 
 
 def feather(mask: Tensor, sigma: float) -> Tensor:

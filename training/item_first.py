@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,22 @@ CARRIED = ("description", "data", "recipe", "seed", "commit", "labels", "trained
 SIDE = 192  # of the pictures that items are cut out of
 
 
-def item_first(inner: Encoder, finder: Finder, *, size: int = SIDE, fit: Fit | None = None, **settings: Any) -> Encoder:
+def item_first(
+    inner: Encoder,
+    finder: Finder,
+    *,
+    size: int = SIDE,
+    fit: Fit | None = None,
+    card: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Encoder:
     """The encoder that finds the item and then sees it through `inner`.
 
     Args:
         inner: an encoder of colour pictures that takes them whole.
         size: side of the pictures that items are cut out of.
         fit: how photos become squares, see `Preprocessing`; None as the inner encoder has it.
+        card: of the new encoder; None carries over what of the inner encoder's card still holds.
         settings: other values of `ItemFirstConfig`.
 
     Raises:
@@ -44,7 +54,8 @@ def item_first(inner: Encoder, finder: Finder, *, size: int = SIDE, fit: Fit | N
     model.finder.load_state_dict(finder.state_dict())
     model.encoder.load_state_dict(inner.model.state_dict())
     round_weights(model, torch.float16)
-    card = {name: inner.card[name] for name in CARRIED if name in inner.card}
+    if card is None:
+        card = {name: inner.card[name] for name in CARRIED if name in inner.card}
     return Encoder(
         model,
         family="item-first",

@@ -37,7 +37,10 @@ from training.errors import EncoderError, RecipeError, SourceError
 from training.examples import Batches, Examples
 from training.figures import final_figures
 from training.files import publish_file
+from training.finder.store import load_finder
 from training.fitting import Fitting
+from training.item_crops import crop_to_items
+from training.item_first import item_first
 from training.models import MODELS
 from training.models.code_prior import CodeMaps
 from training.models.protocols import Batch, GradientModel, IncrementalModel
@@ -99,7 +102,9 @@ def train(
     out = Path(out)
     _refuse_another_run(out, resume)
     masks = recipe.masks if recipe.needs_masks else None
-    dataset = load_dataset(images, recipe.preprocessing.build(), limits=limits, progress=progress, masks=masks)
+    dataset = load_dataset(images, recipe.photo_preprocessing(), limits=limits, progress=progress, masks=masks)
+    if recipe.item_first is not None:
+        dataset = crop_to_items(dataset, load_finder(), recipe.item_first, recipe.preprocessing.size)
     prepared = prepare(recipe, dataset)
     if len(prepared.training) < 2:
         raise SourceError(f"training needs at least 2 images besides those held out, found {len(prepared.training)}")
@@ -317,6 +322,8 @@ def _publish(out: Path, recipe: Recipe, finished: Finished, card: dict[str, Any]
         card=card,
         stored_as=getattr(torch, recipe.weights),
     )
+    if recipe.item_first is not None:
+        encoder = item_first(encoder, load_finder(), card=card, **recipe.item_first.model_dump())
     files = encoder.files()
     # `out` holds the run too, so the files go in one by one; encoder.json, which makes it an encoder, comes last.
     for name in sorted(files, key=lambda name: name == "encoder.json"):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from training.compositing import cast_shadow, composite, feather, match_light, place
+from training.compositing import cast_shadow, composite, feather, match_light, place, roughen
 from training.recipes.schema import Backgrounds
 
 
@@ -77,3 +77,13 @@ def test_a_shadow_is_below_its_item_and_within_its_darkness() -> None:
     dark = cast_shadow(disc(50), 0.4)
     assert 0.3 < float(dark.max()) <= 0.4 and float(dark.min()) >= 0.0
     assert float(dark[:, 0, 26, 16].mean()) > float(dark[:, 0, 6, 16].mean())
+
+
+def test_rough_masks_err_by_about_the_pixels_that_they_may() -> None:
+    mask = torch.zeros(64, 1, 32, 32)
+    mask[:, :, 8:24, 8:24] = 1.0
+    torch.manual_seed(0)
+    areas = roughen(mask, 2.0).sum(dim=(1, 2, 3))
+    sides = areas.sqrt()
+    assert float(sides.min()) < 15.0 and float(sides.max()) > 17.0
+    assert float(sides.min()) > 10.0 and float(sides.max()) < 22.0  # twice 1.5 times the 2 pixels, about 16

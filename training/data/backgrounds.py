@@ -36,7 +36,7 @@ def build_backgrounds(settings: Backgrounds, seed: int, size: int, channels: int
     rng = np.random.default_rng([seed, STREAM])
     weights = {kind: weight for kind, weight in settings.kinds if kind != "folder" or settings.folder}
     draws: dict[str, Draw] = {
-        "flat": flat, "gradient": gradient, "texture": texture, "studio": room, "photos": photos.draw,
+        "flat": flat, "white": white, "gradient": gradient, "texture": texture, "studio": room, "photos": photos.draw,
     }  # fmt: skip
     if settings.folder and weights["folder"]:
         draws["folder"] = Folder(Path(settings.folder)).draw
@@ -106,6 +106,10 @@ class Folder:
 
 def flat(rng: np.random.Generator, size: int) -> Floats:
     return np.tile(_colour(rng), (size, size, 1))
+
+
+def white(rng: np.random.Generator, size: int) -> Floats:
+    return np.full((size, size, 3), 255.0, np.float32)
 
 
 def gradient(rng: np.random.Generator, size: int) -> Floats:

@@ -23,13 +23,19 @@ def train_finder(
         float,
         typer.Option(min=0, max=0.9, help="Share of the steps on photos that the finder labelled itself."),
     ] = 0.35,
+    precision: Annotated[str, typer.Option(help="32 or bf16-mixed.")] = "32",
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     json_output: JsonOption = False,
 ) -> None:
     """Train a network that finds the item in a photo, without labels."""
+    from training.recipes import check_place
+
+    check_place("cpu", precision)
     from training.finder.make import FinderPlan, make_finder
 
-    plan = FinderPlan(photos or [], cutouts, backgrounds, shapes, studio, steps, minutes, self_training, seed)
+    plan = FinderPlan(
+        photos or [], cutouts, backgrounds, shapes, studio, steps, minutes, self_training, precision, seed
+    )
     with progress_bar("training", "step") as progress:
         progress.started(steps)
         directory, card = make_finder(plan, out, advance=lambda: progress.advance(1), tell=note)

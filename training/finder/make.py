@@ -40,6 +40,7 @@ class FinderPlan:
         backgrounds: folder of backgrounds besides those that are drawn.
         shapes, studio: how many to draw.
         steps, minutes: how long to fit, whichever ends first.
+        precision: 32 or bf16-mixed.
         self_training: share of the fit after the photos are labelled by the finder itself.
     """
 
@@ -51,6 +52,7 @@ class FinderPlan:
     steps: int = 8000
     minutes: float | None = None
     self_training: float = 0.35
+    precision: str = "32"
     seed: int = 0
 
 
@@ -127,7 +129,7 @@ def _fit(
 
 
 def _fit_settings(plan: FinderPlan) -> FinderFit:
-    return FinderFit(steps=plan.steps, max_minutes=plan.minutes, seed=plan.seed)
+    return FinderFit(steps=plan.steps, max_minutes=plan.minutes, precision=plan.precision, seed=plan.seed)
 
 
 def _load_photos(plan: FinderPlan) -> Dataset | None:

@@ -189,7 +189,7 @@ class ItemFirst(nn.Module):
             mask = resize(torch.sigmoid(closer.mask), size)
         else:
             mask = crop(region.mask, region.box, size)
-        mask = mask * _within(region.box, size)  # what is beyond the picture is not the item's
+        mask = mask * within(region.box, size)  # what is beyond the picture is not the item's
         hidden = config.paint * region.weight[:, None, None, None] * (1.0 - mask)
         return picture + hidden * (WHITE - picture)
 
@@ -218,7 +218,7 @@ def put_back(items: Tensor, boxes: Tensor, size: int) -> Tensor:
     return torch.where(inside, placed, WHITE)
 
 
-def _within(boxes: Tensor, size: int) -> Tensor:
+def within(boxes: Tensor, size: int) -> Tensor:
     """1 where the pixels `(B, 1, size, size)` of boxes `(B, 4)` lie in the picture, 0 beyond it."""
     places = (torch.arange(size, device=boxes.device) + 0.5) / size
     across, down = (boxes[:, a, None] + (boxes[:, a + 2] - boxes[:, a])[:, None] * places for a in (0, 1))

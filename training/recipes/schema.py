@@ -61,6 +61,7 @@ class BackgroundKinds(Section):
     flat: float = Field(1.0, ge=0)
     gradient: float = Field(1.0, ge=0)
     texture: float = Field(2.0, ge=0)
+    white: float = Field(0.0, ge=0, description="as the item finder leaves it")
     photos: float = Field(2.0, ge=0, description="what is behind the items of other training photos")
     studio: float = Field(2.0, ge=0, description="drawn rooms")
     folder: float = Field(8.0, ge=0)
@@ -73,6 +74,9 @@ class Backgrounds(Section):
     count: int = Field(512, ge=2, le=20_000, description="backgrounds drawn once for the run")
     kinds: BackgroundKinds = BackgroundKinds()
     folder: str | None = Field(None, description="folder of background photos or textures")
+    rough: float = Field(
+        0.0, ge=0, le=8, description="pixels by which masks are grown, shrunk and blurred at random, as a finder errs"
+    )
     feather: float = Field(0.7, ge=0, le=8, description="pixels that the item's edge is softened by at most")
     light: float = Field(0.5, ge=0, le=1, description="most that a background's light goes towards the item's")
     shadow: float = Field(0.3, ge=0, le=1, description="darkest shadow of the item on its background")
@@ -127,6 +131,14 @@ class PriorFit(Section):
     optimiser: Optimiser = Optimiser(lr=2e-3)
 
 
+class ItemFirstSettings(Section):
+    """The item finder before the encoder; see `training.models.item_first`."""
+
+    size: int = Field(192, ge=96, le=1024, description="side of the pictures that items are cut out of, in pixels")
+    margin: float = Field(0.08, ge=0, le=1, description="around the item, in shares of its longer side")
+    passes: int = Field(1, ge=1, le=2, description="times that the finder looks")
+
+
 class Recipe(Section):
     """A model, and how it is trained."""
 
@@ -134,6 +146,9 @@ class Recipe(Section):
     description: str
     family: str
     preprocessing: PreprocessingSettings = PreprocessingSettings()
+    item_first: ItemFirstSettings | None = Field(
+        None, description="train on what the item finder cuts out of the photos, and ship the encoder behind it"
+    )
     model: dict[str, Any] = {}
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(128, ge=2)
@@ -176,6 +191,18 @@ class Recipe(Section):
                 "pictures_every": fit.epochs + 1,
             }
         )
+
+    def photo_preprocessing(self) -> Preprocessing:
+        """How photos are prepared before anything is cut out of them."""
+        settings = self.preprocessing
+        size = settings.size if self.item_first is None else self.item_first.size
+        return Preprocessing(size, settings.channels, settings.fit)
+
+    @model_validator(mode="after")
+    def _colours_for_the_finder(self) -> Self:
+        if self.item_first is not None and self.preprocessing.channels != 3:
+            raise ValueError("preprocessing.channels must be 3 beside item_first: the finder looks at colours")
+        return self
 
     @property
     def needs_masks(self) -> bool:

@@ -178,7 +178,7 @@ def test_a_data_set_counts_where_its_masks_are_from(tmp_path: Path) -> None:
     rows.append(SourceImage("broken mask", tmp_path / "border.png", mask=tmp_path / "broken.png"))
     dataset = load_dataset(rows, SMALL, masks=("column", "alpha", "border", "grabcut"))
     assert dataset.mask_sources == ["alpha", "border", "failed", "column", "border"]
-    assert dataset.mask_counts == {"column": 1, "alpha": 1, "border": 2, "grabcut": 0, "failed": 1}
+    assert dataset.mask_counts == {"column": 1, "alpha": 1, "border": 2, "finder": 0, "grabcut": 0, "failed": 1}
     assert dataset.masks is not None and dataset.masks.shape == (5, 32, 32)
     assert (dataset.masks[2] == 255).all()
     assert 0.15 < (dataset.masks[3] > 127).mean() < 0.35

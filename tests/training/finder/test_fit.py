@@ -69,7 +69,7 @@ def test_a_short_fit_finds_red_things_and_its_quality_tells_good_masks_from_bad(
 def test_photos_take_their_share_of_the_batches_and_must_have_the_scenes_size():
     maker = SceneMaker(red_squares(), blue_backgrounds(), 32)
     photos = TrustedPhotos(*(np.full((3, *shape, 32, 32), 255, np.uint8) for shape in ((3,), (), ())))
-    _, run = fit_finder(TINY, FinderFit(steps=2, batch_size=4), maker, photos)
+    _, run = fit_finder(TINY, FinderFit(steps=2, batch_size=4, precision="bf16-mixed"), maker, photos)
     assert run["pictures"] == 8
     large = TrustedPhotos(*(np.full((3, *shape, 64, 64), 255, np.uint8) for shape in ((3,), (), ())))
     with pytest.raises(ValueError, match="photos have a side of 64 pixels, the scenes one of 32"):
@@ -78,7 +78,12 @@ def test_photos_take_their_share_of_the_batches_and_must_have_the_scenes_size():
 
 @pytest.mark.parametrize(
     ("settings", "reason"),
-    [({"steps": 0}, "at least 1 step"), ({"photo_share": 1.0}, "photo_share"), ({"ema": 1.0}, "ema")],
+    [
+        ({"steps": 0}, "at least 1 step"),
+        ({"precision": "16"}, "precision must be one of 32"),
+        ({"photo_share": 1.0}, "photo_share"),
+        ({"ema": 1.0}, "ema"),
+    ],
 )
 def test_settings_out_of_range_are_refused(settings, reason):
     with pytest.raises(ValueError, match=reason):
