@@ -25,6 +25,7 @@ from indexer.probability import Curve, HitCurve
 from service.app import create_app
 from service.auth import create_key
 from service.settings import Settings
+from tests import finding
 from tests.conftest import draw_photo, write_photos
 from tests.service.conftest import ITEMS, Serve, running
 
@@ -215,6 +216,36 @@ def test_dragging_the_frame_searches_with_that_part(
     page.get_by_role("button", name="Whole photo").click()
     wait_for_answers(page, whole)
     assert "region" not in in_url(page)
+
+
+def test_the_item_that_was_found_is_framed_and_a_frame_of_ones_own_overrides_it(
+    open_page: OpenPage, serve: Serve, tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        (tmp_path / "photos" / f"{number}.png").write_bytes(finding.photo(30 * number, 10 * number))
+    with Home.open(tmp_path / "home", create=True) as home:
+        encoder = finding.finds_red(tmp_path / "encoder", "stretch")
+        index_source(home, "shop", tmp_path / "photos", encoder_ref=str(encoder), processes=0)
+    client = serve(tmp_path / "home")
+    sent = finding.photo(100, 30)
+    used = client.post(SEARCH, files={"image": sent}).json()["used"]
+    assert used["chosen_by"] == "encoder" and 0.9 < used["confidence"] <= 1
+    (tmp_path / "query.png").write_bytes(sent)
+    page = open_page(str(client.base_url))
+    upload(page, tmp_path / "query.png")
+    expect(page.locator("#found")).to_be_visible()
+    expect(page.locator("#found-note")).to_contain_text("The item was found in the dashed frame")
+    frame, stage = page.locator("#found").bounding_box(), page.locator("#query-image").bounding_box()
+    assert frame is not None and stage is not None
+    left, width = (frame["x"] - stage["x"]) / stage["width"], frame["width"] / stage["width"]
+    assert (left, width) == pytest.approx((used["region"][0], used["region"][2]), abs=0.03)
+    drag(page, "nw", (0.3, 0.2))
+    page.wait_for_url("**region=**")
+    expect(page.locator("#found")).to_be_hidden()
+    expect(page.locator("#found-note")).to_be_hidden()
+    page.go_back()
+    expect(page.locator("#found")).to_be_visible()
 
 
 def test_a_frame_is_drawn_moved_and_undone_by_going_back(
