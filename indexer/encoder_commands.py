@@ -136,7 +136,7 @@ def encoders_fuse(
         shares = choice.weights
     fusion = fuse(directories, shares)
     if choice is not None:
-        fusion.card["figures"] = {"fusion": choice.to_json()}
+        fusion.card["figures"] = choice.to_json()
     d = save_fusion(fusion, out)
     document = {
         "encoder": str(out), "encoder_id": d.encoder_id, "family": d.family, "dim": d.dim,

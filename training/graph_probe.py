@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,13 +21,14 @@ import numpy as np
 from training.errors import EncoderError
 from training.graphs import Floats, Graph, OnnxConfig
 
-SECONDS = 120.0  # for all of it, on one core
+SECONDS = 120  # of processor time, for all of it
+PATIENCE = 10  # times as long may it take where other programs have the processor
 BASE_MEMORY = 2 * 2**30  # bytes that a graph may take, besides several times its own size
 TOLERANCE = 1e-3  # of a vector's length: how far the same picture's vectors may lie apart
 MAX_DIM = 65_536  # as the HTTP API takes
 
 
-def probe(data: bytes, config: OnnxConfig, *, seconds: float = SECONDS, memory: int = BASE_MEMORY) -> int:
+def probe(data: bytes, config: OnnxConfig, *, seconds: int = SECONDS, memory: int = BASE_MEMORY) -> int:
     """The length of the vectors that a graph gives, after it has been tried on several pictures.
 
     Raises:
@@ -41,13 +43,15 @@ def probe(data: bytes, config: OnnxConfig, *, seconds: float = SECONDS, memory: 
             [sys.executable, "-m", "training.graph_probe", json.dumps(asked)],
             input=data,
             capture_output=True,
-            timeout=seconds,
+            timeout=PATIENCE * seconds,
             env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             check=False,
         )
+        if done.returncode == -signal.SIGXCPU:
+            raise subprocess.TimeoutExpired(done.args, seconds)
         answer = json.loads(done.stdout)
     except subprocess.TimeoutExpired as exc:
-        raise EncoderError(f"takes more than {seconds:g} s for a few pictures; use a smaller model or size") from exc
+        raise EncoderError(f"takes more than {seconds} s for a few pictures; use a smaller model or size") from exc
     except ValueError as exc:  # it was ended by a signal, or could not even answer
         raise EncoderError(
             f"brings ONNX Runtime down, or takes more than {memory / 1e9:.1f} GB of memory (status {done.returncode})"
@@ -115,10 +119,10 @@ def _check_sizes(data: bytes) -> None:
             check_bytes(f"value {value.name!r}", [dim.dim_value for dim in dims], kind)
 
 
-def _limit(memory: int, seconds: float) -> None:
+def _limit(memory: int, seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 1))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
 
 
 def _answer(asked: dict[str, Any], data: bytes) -> dict[str, Any]:

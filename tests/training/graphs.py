@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 DIM = 6
@@ -70,6 +71,12 @@ def token_graph(channels: int = 3) -> ModelProto:
     ]
     constants = [kernels(channels), constant("shape", [0, DIM, -1], np.int64)]
     return model(nodes, constants, shape=("B", channels, "H", "W"), outputs=("tokens", "squares"))
+
+
+def load(encoder_model: Any, graph: ModelProto) -> None:
+    """Bring a graph into a model of family `onnx`."""
+    data = bytearray(graph.SerializeToString())
+    encoder_model.load_state_dict({"graph": torch.frombuffer(data, dtype=torch.uint8)})
 
 
 def save(graph: ModelProto | bytes, path: Path) -> Path:

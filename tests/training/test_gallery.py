@@ -16,6 +16,7 @@ from torch import Tensor
 
 from service.cli import main
 from tests.conftest import draw_photo
+from tests.training.graphs import load, vector_graph
 from training.encoder import Encoder
 from training.gallery import (
     NAMES,
@@ -50,6 +51,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "pixel-vae": {**SMALL, **MIXTURE, "latent_dim": 12, "receptive_field": 3, "map_width": 6, "pixel_width": 6},
     "pixels": {},
     "hog": {},
+    "onnx": {},
+    "fusion": {"parts": [{"family": "pixels", "config": {"size": 8}}, {"family": "hog", "config": {"size": 16}}]},
 }
 AT_ONCE = {"completions": "does not draw pixel by pixel"}
 NO_DECODER = {
@@ -68,7 +71,9 @@ def trained(family: str) -> Encoder:
     batch = Batch(x, x, None, torch.arange(len(x)) % 3 if family == "cvae" else None)
     if family == "pca":
         model.partial_fit(x)
-    elif family not in ("pixels", "hog"):
+    elif family == "onnx":
+        load(model, vector_graph())
+    elif family not in ("pixels", "hog", "fusion"):
         optimiser = torch.optim.Adam(model.parameters(), 1e-2)
         for step in range(15):
             optimiser.zero_grad()
@@ -99,6 +104,8 @@ def test_every_family_is_tried() -> None:
         ("vq-vae-2", {**AT_ONCE, "labels": "has no labels", "traversals": "are codes", "interpolations": "are codes"}),
         ("pixels", {**NO_DECODER, **AT_ONCE, "samples": "draws no images"}),
         ("hog", {**NO_DECODER, **AT_ONCE, "samples": "draws no images"}),
+        ("onnx", {**NO_DECODER, **AT_ONCE, "samples": "draws no images"}),
+        ("fusion", {**NO_DECODER, **AT_ONCE, "samples": "draws no images"}),
         ("made", NO_DECODER),
         ("multiscale", {**NO_DECODER, **AT_ONCE}),
         ("pixel-cnn", NO_DECODER),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.graphs import token_graph
+from tests.training.graphs import load, token_graph
 from training.encoder import (
     CompletingModel,
     Encoder,
@@ -183,8 +183,7 @@ def build(family: str, **changes: Any) -> Any:
     config = MODELS[family].config(**{"size": SIZE, **TINY[family], **changes})
     model = MODELS[family].model(config)
     if family == "onnx":  # whose weights are the graph
-        graph = bytearray(token_graph(config.channels).SerializeToString())
-        model.load_state_dict({"graph": torch.frombuffer(graph, dtype=torch.uint8)})
+        load(model, token_graph(config.channels))
     return model
 
 
