@@ -21,6 +21,7 @@ from training.errors import EncoderError
 MAX_BYTES = 2**31 - 1  # protobuf's limit
 MAX_VALUE_BYTES = 2**30  # of one constant or activation
 STANDARD = ("", "ai.onnx")
+NAMES = 8  # of inputs or outputs in one message
 # Fields of ModelProto by number, with the wire type that each has.
 _FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
 
@@ -62,6 +63,8 @@ def parse(data: bytes) -> ModelProto:
         raise EncoderError(_what_bytes_are(data)) from exc
     if not model.graph.node or not any(entry.domain in STANDARD for entry in model.opset_import):
         raise EncoderError(_what_bytes_are(data))
+    if not all(isinstance(text, str) for text in _texts(model)):  # protobuf gives bytes where they are not UTF-8
+        raise EncoderError("has names that are not UTF-8: it is damaged; copy or export it again")
     return model
 
 
@@ -100,7 +103,7 @@ def interface(model: ModelProto, *, size: int | None, channels: int | None, outp
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     if len(inputs) != 1:
-        names = ", ".join(value.name for value in inputs) or "none"
+        names = _listed([value.name for value in inputs])
         raise EncoderError(f"has {len(inputs)} inputs ({names}); expected one, of pictures (B, C, H, W)")
     dims = _picture_dims(inputs[0])
     found = _channels(inputs[0].name, dims, channels)
@@ -147,6 +150,21 @@ def check_bytes(what: str, dims: list[int], kind: int) -> None:
         )
 
 
+def _texts(model: ModelProto) -> Iterator[object]:
+    """Every text of a graph that is looked at."""
+    yield from (model.producer_name, model.producer_version, *(entry.domain for entry in model.opset_import))
+    for function in model.functions:
+        yield from (function.name, function.domain)
+    for value in (*model.graph.input, *model.graph.output):
+        yield value.name
+    for node in nodes_of(model):
+        yield from (node.name, node.op_type, node.domain)
+    for tensor in tensors_of(model):
+        yield tensor.name
+        for entry in tensor.external_data:
+            yield from (entry.key, entry.value)
+
+
 def _what_bytes_are(data: bytes) -> str:
     """Why bytes are no graph: walks the outermost fields, whose lengths say how long the file should be."""
     if not data:
@@ -187,7 +205,7 @@ def _take_in_external_data(model: ModelProto, folder: Path, room: int) -> None:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         path = os.path.realpath(os.path.join(base, location))
-        if not location or "\0" in location or os.path.dirname(path) != base:
+        if not location or "\0" in location or not path.startswith(base.rstrip(os.sep) + os.sep):
             raise EncoderError(
                 f"constant {tensor.name!r} is in {location!r}, outside of the graph's folder; "
                 "export with external_data=False, or with its data beside the file"
@@ -256,6 +274,13 @@ def _bytes_of(kind: int) -> int:
     return max(1, _bits_of(kind) // 8)
 
 
+def _listed(names: list[str]) -> str:
+    """Names from a file, for one line of text."""
+    shown = [name if name.isprintable() else repr(name) for name in names[:NAMES]]
+    more = [f"and {len(names) - NAMES} more"] if len(names) > NAMES else []
+    return ", ".join([*shown, *more]) or "none"
+
+
 def _picture_dims(value: ValueInfoProto) -> list[int | None]:
     """The four declared dimensions of the input, None where they are dynamic."""
     kind, shape = value.type.tensor_type.elem_type, value.type.tensor_type.shape
@@ -298,7 +323,7 @@ def _channels(name: str, dims: list[int | None], channels: int | None) -> int:
 
 def _output(model: ModelProto, name: str | None) -> str:
     outputs = {value.name: value for value in model.graph.output}
-    names = ", ".join(outputs) or "none"
+    names = _listed(list(outputs))
     if name is None and len(outputs) != 1:
         raise EncoderError(f"has {len(outputs)} outputs ({names}); choose one with --output")
     if name is not None and name not in outputs:

@@ -8,6 +8,7 @@ card.json       where it comes from
 from __future__ import annotations
 
 import hashlib
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from training.reference import (
     description_bytes,
     identity,
 )
+
+LONGEST = 500  # characters of a message, which has names from the file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,7 @@ def import_onnx(file: Path, out: Path, request: ImportRequest) -> EncoderDescrip
         data = model.SerializeToString()
         dim = probe(data, config)
     except ValueError as exc:  # EncoderError is one
-        raise EncoderError(f"{file}: {exc}") from exc
+        raise EncoderError(f"{file}: {textwrap.shorten(str(exc), LONGEST)}") from exc
     description = description_bytes(IMPORTED, asdict(config), preprocessing, dim=dim, metric=config.metric)
     card = {
         "name": out.name,

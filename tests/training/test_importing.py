@@ -244,6 +244,11 @@ def declared(kind: int) -> ModelProto:
     return model(nodes, [kernels()], kind=kind)
 
 
+def long_names() -> ModelProto:
+    nodes = [helper.make_node("Identity", ["vectors"], [f"out\n{n}" * 500]) for n in range(100)]
+    return model([*pooled(), *nodes], [kernels()], outputs=[node.output[0] for node in nodes])
+
+
 WHOLE = vector_graph().SerializeToString()
 Made = Callable[[], ModelProto | bytes]
 BAD: dict[str, tuple[Made, dict[str, Any], str]] = {
@@ -251,6 +256,7 @@ BAD: dict[str, tuple[Made, dict[str, Any], str]] = {
     "truncated-at-the-end": (lambda: WHOLE[:-6], {}, "is truncated"),
     "empty": (lambda: b"", {}, "is empty; expected an ONNX file"),
     "not-onnx": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(100), {}, r"is not an ONNX file \(it begins with b'\\x89PNG"),
+    "damaged-text": (lambda: WHOLE.replace(b"Tanh", b"T\xff\xfeh"), {}, "names that are not UTF-8: it is damaged"),
     "a-pickle": (lambda: b"\x80\x04\x95" + bytes(50), {}, "is not an ONNX file"),
     "two-outputs": (token_graph, {"size": 16}, r"has 2 outputs \(tokens, squares\); choose one with --output"),
     "no-such-output": (vector_graph, {"output": "features"}, "has no output 'features'; outputs are vectors"),
@@ -287,6 +293,7 @@ BAD: dict[str, tuple[Made, dict[str, Any], str]] = {
     "size-4": (lambda: vector_graph(shape=("B", 3, "H", "W")), {"size": 4}, "size must be between 8 and 1024 .* not 4"),
     "pool": (vector_graph, {"pool": "max"}, "pool must be one of none, cls, mean, not 'max'"),
     "metric": (vector_graph, {"metric": "dot"}, "metric must be one of cosine, l2, not 'dot'"),
+    "long-names": (long_names, {}, r"has 100 outputs \('out\\n0"),
     "fit": (vector_graph, {"fit": "zoom"}, "fit must be one of stretch, pad, crop, not 'zoom'"),
 }  # fmt: skip
 
@@ -298,6 +305,7 @@ def test_a_bad_graph_is_refused_in_one_line_and_nothing_is_written(name: str, tm
     with pytest.raises(EncoderError, match=reason) as refused:
         import_onnx(file, tmp_path / "out", ImportRequest(**options))
     assert str(refused.value).startswith(f"{file}: ") and "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 700
     assert [path.name for path in tmp_path.iterdir()] == ["bad.onnx"]
 
 

@@ -112,6 +112,15 @@ def test_a_fusion_with_an_imported_graph_comes_back_from_disk(tmp_path: Path) ->
     np.testing.assert_array_equal(load_embedder(described.directory).embed(pixels(5)), expected.numpy())
 
 
+def test_a_fusion_can_be_a_part_of_another(tmp_path: Path) -> None:
+    parts = [save_vae(tmp_path / "vae"), save_pixels(tmp_path / "pixels"), save_import(tmp_path / "graph")]
+    inner = save_fusion(fuse(parts[:2], [0.6, 0.4]), tmp_path / "inner").directory
+    nested = load_encoder(save_fusion(fuse([inner, parts[2]], [0.5, 0.5]), tmp_path / "nested").directory)
+    flat = fuse(parts, [0.3, 0.2, 0.5])
+    images = torch.from_numpy(pixels(4))
+    torch.testing.assert_close(nested.encode(images), flat.encode(images), atol=1e-6, rtol=0)
+
+
 def test_the_card_says_what_each_part_was_trained_from(tmp_path: Path) -> None:
     parts = [save_import(tmp_path / "graph"), save_vae(tmp_path / "vae")]
     described = save_fusion(fuse(parts, [0.7, 0.3]), tmp_path / "both")
