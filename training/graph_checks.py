@@ -21,7 +21,7 @@ from training.errors import EncoderError
 MAX_BYTES = 2**31 - 1  # protobuf's limit
 MAX_VALUE_BYTES = 2**30  # of one constant or activation
 STANDARD = ("", "ai.onnx")
-NAMES = 8  # of inputs or outputs in one message
+NAMES, NAME_LENGTH = 8, 40  # of inputs or outputs in one message
 # Fields of ModelProto by number, with the wire type that each has.
 _FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
 
@@ -276,7 +276,8 @@ def _bytes_of(kind: int) -> int:
 
 def _listed(names: list[str]) -> str:
     """Names from a file, for one line of text."""
-    shown = [name if name.isprintable() else repr(name) for name in names[:NAMES]]
+    cut = [name if len(name) <= NAME_LENGTH else name[:NAME_LENGTH] + "..." for name in names[:NAMES]]
+    shown = [name if name.isprintable() else repr(name) for name in cut]
     more = [f"and {len(names) - NAMES} more"] if len(names) > NAMES else []
     return ", ".join([*shown, *more]) or "none"
 

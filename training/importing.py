@@ -8,7 +8,6 @@ card.json       where it comes from
 from __future__ import annotations
 
 import hashlib
-import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,7 +81,8 @@ def import_onnx(file: Path, out: Path, request: ImportRequest) -> EncoderDescrip
         data = model.SerializeToString()
         dim = probe(data, config)
     except ValueError as exc:  # EncoderError is one
-        raise EncoderError(f"{file}: {textwrap.shorten(str(exc), LONGEST)}") from exc
+        text = str(exc)
+        raise EncoderError(f"{file}: {text if len(text) <= LONGEST else text[:LONGEST] + '...'}") from exc
     description = description_bytes(IMPORTED, asdict(config), preprocessing, dim=dim, metric=config.metric)
     card = {
         "name": out.name,

@@ -293,7 +293,7 @@ BAD: dict[str, tuple[Made, dict[str, Any], str]] = {
     "size-4": (lambda: vector_graph(shape=("B", 3, "H", "W")), {"size": 4}, "size must be between 8 and 1024 .* not 4"),
     "pool": (vector_graph, {"pool": "max"}, "pool must be one of none, cls, mean, not 'max'"),
     "metric": (vector_graph, {"metric": "dot"}, "metric must be one of cosine, l2, not 'dot'"),
-    "long-names": (long_names, {}, r"has 100 outputs \('out\\n0"),
+    "long-names": (long_names, {}, r"has 100 outputs .*out\\n0.* and 92 more\); choose one"),
     "fit": (vector_graph, {"fit": "zoom"}, "fit must be one of stretch, pad, crop, not 'zoom'"),
 }  # fmt: skip
 
