@@ -14,14 +14,17 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from indexer.records import EncoderRecord
 from training.errors import EncoderError
 from training.reference import (
     ENCODER_FILES,
+    IMPORTED,
     EncoderDescription,
     describe_encoder,
     first_line,
     pretrained_names,
     resolve_encoder,
+    weights_file,
 )
 
 IMAGES = 256  # of a run that is timed
@@ -42,6 +45,7 @@ class ListedEncoder:
     metric: str
     default: bool
     shipped: bool
+    trained_from: str
 
 
 def list_encoders(home: Path) -> list[ListedEncoder]:
@@ -50,7 +54,7 @@ def list_encoders(home: Path) -> list[ListedEncoder]:
     listed = []
     for name in pretrained_names():
         d = describe_encoder(name)
-        listed.append(ListedEncoder(name, name, d.encoder_id, d.family, d.dim, d.metric, name == default, shipped=True))
+        listed.append(_listed(EncoderRecord.of(d), name, name, default=name == default, shipped=True))
     if not home.is_dir():
         return listed
     from indexer.home import Home
@@ -60,10 +64,13 @@ def list_encoders(home: Path) -> list[ListedEncoder]:
         for r in opened.catalogue.encoders():
             if r.encoder_id not in shipped:
                 name, ref = str(r.card.get("name") or r.family), str(opened.encoder_directory(r.encoder_id))
-                listed.append(
-                    ListedEncoder(name, ref, r.encoder_id, r.family, r.dim, r.metric, default=False, shipped=False)
-                )
+                listed.append(_listed(r, name, ref, default=False, shipped=False))
     return listed
+
+
+def _listed(r: EncoderRecord, name: str, ref: str, *, default: bool, shipped: bool) -> ListedEncoder:
+    known = (r.encoder_id, r.family, r.dim, r.metric)
+    return ListedEncoder(name, ref, *known, default=default, shipped=shipped, trained_from=r.trained_from)
 
 
 def find_encoder(ref: str, home: Path) -> EncoderDescription:
@@ -85,10 +92,11 @@ def find_encoder(ref: str, home: Path) -> EncoderDescription:
 
 
 def sizes(described: EncoderDescription) -> dict[str, int]:
-    """`parameters`, the numbers in the weights file (buffers are among them), and the bytes of each file."""
+    """`parameters`, the numbers in the weights file or imported graph (buffers are among them), and bytes of files."""
     files = {name: described.directory / name for name in ENCODER_FILES}
     found = {f"bytes of {name}": path.stat().st_size for name, path in files.items() if path.is_file()}
-    return {"parameters": count_numbers(described.directory / "weights.safetensors"), **found}
+    count = count_constants if described.family == IMPORTED else count_numbers
+    return {"parameters": count(described.directory / weights_file(described.family)), **found}
 
 
 def count_numbers(path: Path) -> int:
@@ -105,6 +113,16 @@ def count_numbers(path: Path) -> int:
         raise EncoderError(f"{path}: not a safetensors file ({first_line(exc)})") from exc
 
 
+def count_constants(path: Path) -> int:
+    """How many numbers the constants of an ONNX graph have."""
+    from training.graph_checks import read_graph, tensors_of
+
+    try:
+        return sum(math.prod(tensor.dims) for tensor in tensors_of(read_graph(path)))
+    except EncoderError as exc:
+        raise EncoderError(f"{path}: {exc}") from exc
+
+
 def details(described: EncoderDescription) -> dict[str, Any]:
     """All that an encoder's files say of it."""
     return {
@@ -113,6 +131,7 @@ def details(described: EncoderDescription) -> dict[str, Any]:
         "family": described.family,
         "dim": described.dim,
         "metric": described.metric,
+        "trained_from": described.trained_from,
         "config": described.config,
         "preprocessing": asdict(described.preprocessing),
         "sizes": sizes(described),
@@ -161,6 +180,7 @@ def comparison(described: Mapping[str, EncoderDescription], speeds: Mapping[str,
 
 def _column(d: EncoderDescription, speed: float) -> Iterator[tuple[str, Any]]:
     yield from (("family", d.family), ("encoder_id", d.encoder_id[:12]), ("dim", d.dim), ("metric", d.metric))
+    yield "trained_from", d.trained_from
     found = sizes(d)
     yield "parameters", found["parameters"]
     yield "megabytes", round(sum(size for name, size in found.items() if name != "parameters") / 1e6, 3)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from training.reference import trained_from
+
 if TYPE_CHECKING:
     from training.reference import EncoderDescription
 
@@ -63,6 +65,11 @@ class EncoderRecord:
     metric: str
     config: dict[str, Any]
     card: dict[str, Any]
+
+    @property
+    def trained_from(self) -> str:
+        """What its card says that it learnt from."""
+        return trained_from(self.card)
 
     @classmethod
     def of(cls, described: EncoderDescription) -> EncoderRecord:

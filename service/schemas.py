@@ -296,6 +296,7 @@ class Encoder(BaseModel):
     family: str
     dim: int
     metric: str
+    trained_from: str = Field(description="`label-free: ...`, or whose labels; `not stated` without either")
     config: dict[str, Any]
     card: dict[str, Any]
 
@@ -306,6 +307,7 @@ class Encoder(BaseModel):
             family=record.family,
             dim=record.dim,
             metric=record.metric,
+            trained_from=record.trained_from,
             config=record.config,
             card=record.card,
         )

@@ -14,6 +14,8 @@ DESCRIPTIONS = {
     "pixels": "The pixels at 64 x 64, each image centred on its mean; no training, the simplest baseline",
 }
 
+TRAINED_FROM = "label-free: no training"
+
 
 def write_baselines(folder: Path) -> list[Path]:
     """Write the encoder directories of the parameterless families into a folder, each under its family's name."""
@@ -28,5 +30,5 @@ def baseline(family: str) -> Encoder:
         family=family,
         config=asdict(config),
         preprocessing=Preprocessing(config.size, config.channels),
-        card={"name": family, "description": DESCRIPTIONS[family]},
+        card={"name": family, "description": DESCRIPTIONS[family], "trained_from": TRAINED_FROM},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ LISTED = 20  # skipped images named on a card; all are counted
 
 
 def build_card(
-    recipe: Recipe, dataset: Dataset, counts: dict[str, int], run: dict[str, Any], figures: dict[str, Any]
+    recipe: Recipe, dataset: Dataset, counts: Mapping[str, int], run: dict[str, Any], figures: dict[str, Any]
 ) -> dict[str, Any]:
     """A JSON document; it holds item ids of skipped images but no path."""
     return {
         "name": recipe.name,
         "description": recipe.description,
+        "trained_from": trained_from(recipe.objective.condition, counts),
         "data": {
             "fingerprint": dataset.fingerprint,
             **counts,
@@ -38,6 +40,14 @@ def build_card(
         "run": run,
         "figures": figures,
     }
+
+
+def trained_from(condition: str | None, counts: Mapping[str, int]) -> str:
+    """What an encoder learnt from, told from what its recipe conditions on: `label-free: ...`, or whose labels."""
+    photos = f"{counts['images']:,} photos of {counts['items']:,} items"
+    if condition in (None, "background"):
+        return f"label-free: {photos}"
+    return f"the catalogue's own {condition}: {photos}"
 
 
 def amend_card(directory: Path, **values: Any) -> dict[str, Any]:

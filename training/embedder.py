@@ -2,6 +2,7 @@
 
 Importing torch takes longer than embedding thousands of photos, and ONNX Runtime runs small convolutional encoders
 about twice as fast on a CPU. Both give the same vectors to 1e-4, which `training.export` checks before it writes.
+Imported encoders (family `onnx`) are a graph themselves, and need no torch on a CPU either.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from training.errors import EncoderError
 from training.preprocessing import Preprocessing
-from training.reference import ONNX_FILE, EncoderDescription, describe_encoder, first_line
+from training.reference import IMPORTED, ONNX_FILE, EncoderDescription, describe_encoder, first_line
 
 if TYPE_CHECKING:
     from training.encoder import Encoder
@@ -60,6 +61,8 @@ def load_embedder(ref: str | Path, *, device: str = "cpu", threads: int | None =
     """
     described = describe_encoder(ref)
     threads = threads or os.cpu_count() or 1
+    if device == "cpu" and described.family == IMPORTED:
+        return _GraphEmbedder(described, threads)
     if device == "cpu" and (described.directory / ONNX_FILE).is_file():
         return _OnnxEmbedder(described, threads)
     import torch
@@ -78,21 +81,16 @@ def prepare(embedder: Embedder, pixels: Pixels) -> Pixels:
 
 class _OnnxEmbedder:
     def __init__(self, described: EncoderDescription, threads: int) -> None:
-        import onnxruntime
+        from training.graphs import open_session
 
         path = described.directory / ONNX_FILE
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != described.card.get("onnx_sha256"):
             raise EncoderError(f"{path}: is not the file that card.json records; remove it to embed with torch")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Spinning threads would take the cores from the processes that decode.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as exc:  # noqa: BLE001 - its exceptions have no common base but this
-            raise EncoderError(f"{path}: ONNX Runtime cannot load it ({first_line(exc)})") from exc
+            self._session = open_session(data, threads)
+        except EncoderError as exc:
+            raise EncoderError(f"{path}: {exc}") from exc
         self._is_locating = any(output.name == "regions" for output in self._session.get_outputs())
         self.described = described
 
@@ -116,6 +114,28 @@ class _OnnxEmbedder:
             for values, part in zip(found, self._session.run(outputs, inputs), strict=True):
                 values[start : start + CHUNK] = part
         return found
+
+
+class _GraphEmbedder:
+    def __init__(self, described: EncoderDescription, threads: int) -> None:
+        from training.graphs import Graph, OnnxConfig
+
+        path = described.directory / ONNX_FILE
+        try:
+            self._graph = Graph(path.read_bytes(), OnnxConfig(**described.config), threads=threads)
+        except (TypeError, ValueError) as exc:
+            raise EncoderError(f"{path}: not a usable encoder ({first_line(exc)})") from exc
+        self.described = described
+
+    def embed(self, pixels: Pixels) -> Vectors:
+        _check(pixels, self.described.preprocessing)
+        vectors = self._graph.embed(pixels)
+        if self.described.metric == "cosine":
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)  # as torch does
+        return vectors
+
+    def embed_with_regions(self, pixels: Pixels, *, framed: bool) -> tuple[Vectors, Regions | None]:
+        return self.embed(pixels), None  # graphs that others made take pictures whole
 
 
 class _TorchEmbedder:

@@ -1,18 +1,16 @@
 """The one contract upwards: an encoder turns images into vectors, and is a directory on disk.
 
-    weights.safetensors   every tensor of the model
+    weights.safetensors   every tensor of the model (family `onnx` has encoder.onnx, the graph, instead)
     encoder.json          format, family, config, preprocessing, latent, dim, metric
     card.json             what people want to know: data fingerprint, recipe, seed, commit, figures
 
-The `encoder_id` is the SHA-256 of the weights file and of encoder.json, so two encoders with one id give the same
-vectors. Nothing here is ever pickled. This module imports torch; `training.reference` tells what an encoder is
+The `encoder_id` is the SHA-256 of that file and of encoder.json, so two encoders with one id give the same vectors.
+Nothing here is ever pickled. This module imports torch; `training.reference` tells what an encoder is
 without it, and `training.preprocessing` prepares images without it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
@@ -30,7 +28,17 @@ from torch import Tensor
 from training.errors import EncoderError
 from training.files import publish_directory
 from training.preprocessing import Preprocessing
-from training.reference import FORMAT, Metric, describe_encoder, first_line
+from training.reference import (
+    IMPORTED,
+    WEIGHTS_FILE,
+    Metric,
+    card_bytes,
+    describe_encoder,
+    description_bytes,
+    first_line,
+    identity,
+    weights_file,
+)
 
 DRAWN_AT_ONCE = 64  # images that are drawn together: a model may keep much for each
 
@@ -135,8 +143,9 @@ class Encoder:
         card: Mapping[str, Any] | None = None,
         device: str | torch.device = "cpu",
         stored: tuple[bytes, bytes] | None = None,
-        stored_as: torch.dtype = torch.float32,
+        stored_as: torch.dtype | Mapping[str, torch.dtype] = torch.float32,
     ) -> None:
+        """`stored_as` is the type of the numbers in the weights file, of all of them or of each tensor."""
         self.family = family
         self.preprocessing = preprocessing
         self.card = dict(card or {})
@@ -146,8 +155,8 @@ class Encoder:
         self.metric: Metric = self.model.metric
         self.config = dict(config)
         # An encoder that was loaded keeps the bytes of its files: writing it again must not give it another id.
-        self._weights, self._description = stored or (_serialise(model, stored_as), self._describe())
-        self.encoder_id = hashlib.sha256(self._weights + self._description).hexdigest()
+        self._weights, self._description = stored or (_serialise(model, family, stored_as), self._describe())
+        self.encoder_id = identity(self._weights, self._description)
 
     @property
     def is_generative(self) -> bool:
@@ -274,9 +283,9 @@ class Encoder:
         """The contents of the encoder directory by name."""
         card = {**self.card, "encoder_id": self.encoder_id}
         return {
-            "weights.safetensors": self._weights,
+            weights_file(self.family): self._weights,
             "encoder.json": self._description,
-            "card.json": (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode(),
+            "card.json": card_bytes(card),
         }
 
     def save(self, directory: Path) -> Path:
@@ -284,15 +293,7 @@ class Encoder:
         return publish_directory(Path(directory), self.files())
 
     def _describe(self) -> bytes:
-        description = {
-            "format": FORMAT,
-            "family": self.family,
-            "config": self.config,
-            "preprocessing": self.preprocessing.to_json(),
-            "dim": self.dim,
-            "metric": self.metric,
-        }
-        return (json.dumps(description, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
+        return description_bytes(self.family, self.config, self.preprocessing, dim=self.dim, metric=self.metric)
 
     def _generative(self) -> GenerativeModel:
         if not isinstance(self.model, GenerativeModel):
@@ -326,8 +327,9 @@ def load_encoder(ref: str | Path, device: str | torch.device = "cpu") -> Encoder
     family = MODELS[described.family]
     try:
         model = family.model(family.config(**described.config))
-        weights = (directory / "weights.safetensors").read_bytes()
-        model.load_state_dict(load_tensors(weights))
+        name = weights_file(described.family)
+        weights = (directory / name).read_bytes()
+        model.load_state_dict(load_tensors(weights) if name == WEIGHTS_FILE else {"graph": _as_tensor(weights)})
         stored = (weights, (directory / "encoder.json").read_bytes())
     except (OSError, SafetensorError, TypeError, RuntimeError, ValueError) as exc:
         raise EncoderError(f"{directory}: not a usable encoder ({first_line(exc)})") from exc
@@ -342,9 +344,16 @@ def load_encoder(ref: str | Path, device: str | torch.device = "cpu") -> Encoder
     )
 
 
-def _serialise(model: torch.nn.Module, stored_as: torch.dtype) -> bytes:
+def _serialise(model: torch.nn.Module, family: str, stored_as: torch.dtype | Mapping[str, torch.dtype]) -> bytes:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    return save_tensors({name: t.to(stored_as) if t.is_floating_point() else t for name, t in tensors.items()})
+    if family == IMPORTED:
+        return bytes(tensors["graph"].numpy())
+    types = stored_as if isinstance(stored_as, Mapping) else dict.fromkeys(tensors, stored_as)
+    return save_tensors({name: t.to(types[name]) if t.is_floating_point() else t for name, t in tensors.items()})
+
+
+def _as_tensor(data: bytes) -> Tensor:
+    return torch.from_numpy(np.frombuffer(data, np.uint8).copy())
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +15,16 @@ from training.preprocessing import Preprocessing
 FORMAT = 1
 PRETRAINED = Path(__file__).parent / "pretrained"
 ONNX_FILE = "encoder.onnx"
-ENCODER_FILES = ("weights.safetensors", "encoder.json", "card.json", ONNX_FILE)  # the last two are optional
+WEIGHTS_FILE = "weights.safetensors"
+ENCODER_FILES = (WEIGHTS_FILE, "encoder.json", "card.json", ONNX_FILE)  # those that a directory has
+IMPORTED = "onnx"  # the family whose graph is given, not derived
+NOT_STATED = "not stated"
 Metric = Literal["cosine", "l2"]
 
 
 @dataclass(frozen=True)
 class EncoderDescription:
-    """What an encoder directory says of itself; `encoder_id` is the SHA-256 of its weights and of encoder.json."""
+    """What an encoder directory says of itself."""
 
     encoder_id: str
     family: str
@@ -30,6 +34,11 @@ class EncoderDescription:
     preprocessing: Preprocessing
     card: dict[str, Any]
     directory: Path
+
+    @property
+    def trained_from(self) -> str:
+        """What the encoder learnt from: `label-free: ...`, or whose labels."""
+        return trained_from(self.card)
 
 
 def describe_encoder(ref: str | Path) -> EncoderDescription:
@@ -46,9 +55,9 @@ def describe_encoder(ref: str | Path) -> EncoderDescription:
         )
     card = read_json(directory / "card.json") if (directory / "card.json").exists() else {}
     try:
-        weights = (directory / "weights.safetensors").read_bytes()
+        weights = (directory / weights_file(description["family"])).read_bytes()
         described = EncoderDescription(
-            encoder_id=hashlib.sha256(weights + (directory / "encoder.json").read_bytes()).hexdigest(),
+            encoder_id=identity(weights, (directory / "encoder.json").read_bytes()),
             family=description["family"],
             dim=description["dim"],
             metric=description["metric"],
@@ -66,6 +75,41 @@ def describe_encoder(ref: str | Path) -> EncoderDescription:
             "they were changed; fetch or train the encoder again"
         )
     return described
+
+
+def weights_file(family: str) -> str:
+    """The file that decides a family's vectors, together with encoder.json; both make the id."""
+    return ONNX_FILE if family == IMPORTED else WEIGHTS_FILE
+
+
+def identity(weights: bytes, description: bytes) -> str:
+    """The `encoder_id`: SHA-256 of the file that `weights_file` names and of encoder.json."""
+    return hashlib.sha256(weights + description).hexdigest()
+
+
+def description_bytes(
+    family: str, config: Mapping[str, Any], preprocessing: Preprocessing, *, dim: int, metric: Metric
+) -> bytes:
+    """The contents of encoder.json."""
+    description = {
+        "format": FORMAT,
+        "family": family,
+        "config": config,
+        "preprocessing": preprocessing.to_json(),
+        "dim": dim,
+        "metric": metric,
+    }
+    return (json.dumps(description, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def card_bytes(card: Mapping[str, Any]) -> bytes:
+    """The contents of card.json."""
+    return (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def trained_from(card: Mapping[str, Any]) -> str:
+    """What a card says that the encoder learnt from."""
+    return str(card.get("trained_from") or NOT_STATED)
 
 
 def resolve_encoder(ref: str | Path) -> Path:

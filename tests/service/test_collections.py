@@ -37,6 +37,7 @@ def test_encoders_and_generations_name_what_answers(client: httpx.Client) -> Non
     (encoder,) = client.get("/v1/encoders").json()["encoders"]
     (generation,) = client.get("/v1/generations").json()["generations"]
     assert (encoder["family"], encoder["dim"], encoder["metric"]) == ("pixels", 768, "cosine")
+    assert encoder["trained_from"] == "not stated"
     assert generation["encoder_id"] == encoder["encoder_id"]
     assert (generation["number"], generation["status"], generation["count"]) == (1, "active", ITEMS + 1)
     assert client.get("/v1/generations", params={"collection": "shop"}).json()["generations"] == [generation]

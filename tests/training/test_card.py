@@ -1,4 +1,4 @@
-"""The commit on a card."""
+"""The commit on a card, and what it says that an encoder was trained from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.card import git_commit
+from training.card import git_commit, trained_from
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -31,3 +31,16 @@ def test_the_commit_is_read_from_the_checkout(files: dict[str, str], expected: s
     package = tmp_path / "training"
     package.mkdir()
     assert git_commit(package) == expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        (None, "label-free: 7,868 photos of 4,968 items"),
+        ("background", "label-free: 7,868 photos of 4,968 items"),
+        ("category", "the catalogue's own category: 7,868 photos of 4,968 items"),
+        ("colour", "the catalogue's own colour: 7,868 photos of 4,968 items"),
+    ],
+)
+def test_a_card_says_whose_labels_were_learnt_from(condition: str | None, expected: str) -> None:
+    assert trained_from(condition, {"images": 7868, "items": 4968}) == expected

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from service.cli import main
 from tests.conftest import draw_photo
+from tests.training.graphs import load, vector_graph
 from training.encoder import Encoder
 from training.gallery import (
     NAMES,
@@ -54,6 +55,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "finder": {"size": 16, "widths": (4, 6), "depths": (0, 0), "decoder_widths": (4,), "normalisation": False},
         "encoder": {"family": "pixels", "config": {"size": 8, "channels": 3}},
     },
+    "onnx": {},
+    "fusion": {"parts": [{"family": "pixels", "config": {"size": 8}}, {"family": "hog", "config": {"size": 16}}]},
 }
 AT_ONCE = {"completions": "does not draw pixel by pixel"}
 NO_DECODER = {
@@ -72,7 +75,9 @@ def trained(family: str) -> Encoder:
     batch = Batch(x, x, None, torch.arange(len(x)) % 3 if family == "cvae" else None)
     if family == "pca":
         model.partial_fit(x)
-    elif family not in ("pixels", "hog", "item-first"):
+    elif family == "onnx":
+        load(model, vector_graph())
+    elif family not in ("pixels", "hog", "fusion", "item-first"):
         optimiser = torch.optim.Adam(model.parameters(), 1e-2)
         for step in range(15):
             optimiser.zero_grad()
@@ -103,6 +108,8 @@ def test_every_family_is_tried() -> None:
         ("vq-vae-2", {**AT_ONCE, "labels": "has no labels", "traversals": "are codes", "interpolations": "are codes"}),
         ("pixels", {**NO_DECODER, **AT_ONCE, "samples": "draws no images"}),
         ("hog", {**NO_DECODER, **AT_ONCE, "samples": "draws no images"}),
+        ("onnx", {**NO_DECODER, **AT_ONCE, "samples": "draws no images"}),
+        ("fusion", {**NO_DECODER, **AT_ONCE, "samples": "draws no images"}),
         ("made", NO_DECODER),
         ("multiscale", {**NO_DECODER, **AT_ONCE}),
         ("pixel-cnn", NO_DECODER),

@@ -26,6 +26,11 @@ def test_every_shipped_encoder_loads_and_encodes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", pretrained_names())
+def test_every_shipped_encoder_says_what_it_was_trained_from(name: str) -> None:
+    assert re.match("label-free: .+|.*labels", describe_encoder(name).trained_from)
+
+
+@pytest.mark.parametrize("name", pretrained_names())
 def test_every_shipped_encoder_is_small_and_names_no_place_on_a_disk(name: str) -> None:
     directory = PRETRAINED / name
     assert {path.name for path in directory.iterdir()} <= set(ENCODER_FILES)

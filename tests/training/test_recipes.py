@@ -63,6 +63,8 @@ def test_a_file_of_ones_own_is_a_recipe_too(tmp_path: Path) -> None:
         ("validation=1.0", "recipe vae: validation: input should be less than 1, not 1.0"),
         ("ema=.nan", "recipe vae: ema: input should be a finite number, not nan"),
         ("preprocessing.fit=squash", "recipe vae: preprocessing.fit: input should be 'stretch', 'pad' or 'crop'"),
+        ("family=onnx", "recipe vae: family 'onnx' is not trained; make one with `nitamono encoders import`"),
+        ("family=fusion", "family 'fusion' is not trained; make one with `nitamono encoders fuse`"),
         ("family=gan", "recipe vae: family 'gan' is not one of .*hog, .*pca, .*pixels, .*vae"),
         ("model.latents=3", "recipe vae: model.latents is unknown; settings are .*widths"),
         ("model.size=32", "recipe vae: model.size is set by preprocessing.size; leave it out"),

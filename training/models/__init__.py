@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from training.graphs import OnnxConfig
 from training.models.ae import Ae, AeConfig
 from training.models.beta_vae import BetaVae, BetaVaeConfig
 from training.models.cvae import Cvae, CvaeConfig
 from training.models.families import FAMILIES, Family
+from training.models.fusion import Fusion, FusionConfig
 from training.models.hog import Hog, HogConfig
+from training.models.imported import Onnx
 from training.models.item_first import ItemFirst, ItemFirstConfig
 from training.models.made import Made, MadeConfig
 from training.models.multiscale import Multiscale, MultiscaleConfig
@@ -25,10 +28,12 @@ MODELS |= {
     "ae": Family(AeConfig, Ae),
     "beta-vae": Family(BetaVaeConfig, BetaVae),
     "cvae": Family(CvaeConfig, Cvae),
+    "fusion": Family(FusionConfig, Fusion),
     "hog": Family(HogConfig, Hog),
     "item-first": Family(ItemFirstConfig, ItemFirst),
     "made": Family(MadeConfig, Made),
     "multiscale": Family(MultiscaleConfig, Multiscale),
+    "onnx": Family(OnnxConfig, Onnx),
     "pca": Family(PcaConfig, Pca),
     "pixel-cnn": Family(PixelCnnConfig, PixelCnn),
     "pixel-cnn++": Family(PixelCnnPpConfig, PixelCnnPp),

@@ -24,6 +24,7 @@ RECIPES = Path(__file__).parent
 DEVICES = ("auto", "cpu", "gpu")
 PRECISIONS = ("32", "bf16-mixed")
 FROM_PREPROCESSING = ("size", "channels")  # of a model's config: one place says them
+MADE_BY = {"onnx": "nitamono encoders import", "fusion": "nitamono encoders fuse"}
 FROM_LABELS = "classes"  # of a conditional model's config: the number of labels in the data
 
 
@@ -106,6 +107,10 @@ def _check_model(recipe: Recipe) -> dict[str, Any]:
 
     if recipe.family not in MODELS:
         raise RecipeError(f"recipe {recipe.name}: family {recipe.family!r} is not one of {', '.join(sorted(MODELS))}")
+    if recipe.family in MADE_BY:
+        raise RecipeError(
+            f"recipe {recipe.name}: family {recipe.family!r} is not trained; make one with `{MADE_BY[recipe.family]}`"
+        )
     config = MODELS[recipe.family].config
     known = {field.name: field for field in fields(config) if field.name not in FROM_PREPROCESSING}
     values = recipe.model_config_values()

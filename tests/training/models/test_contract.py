@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.training.graphs import load, token_graph
 from training.encoder import (
     CompletingModel,
     Encoder,
@@ -30,10 +31,12 @@ CONV: dict[str, Any] = {"widths": (6, 8), "decoder_widths": (8, 6), "normalisati
 CODES: dict[str, Any] = {"codes": 8, "code_dim": 3, "pool": 2, "restart": 0.0, "prior_width": 6, "prior_layers": 0}
 MIXTURE: dict[str, Any] = {"likelihood": "logistic-mixture", "mixtures": 2}
 RASTER: dict[str, Any] = {**MIXTURE, "width": 6, "pool": 2}
+GREY_VAE = {"family": "vae", "config": {**CONV, "latent_dim": 5, "size": 8, "channels": 1}}
 TINY: dict[str, dict[str, Any]] = {
     "ae": {**CONV, "latent_dim": 5},
     "beta-vae": {**CONV, "latent_dim": 5},
     "cvae": {**CONV, "latent_dim": 5, "classes": 3},
+    "fusion": {"parts": (GREY_VAE, {"family": "pixels", "config": {"size": 16}}), "weights": (0.3, 0.7)},
     "hog": {},
     "item-first": {
         "finder": {"size": 16, "widths": (4, 6), "depths": (0, 0), "decoder_widths": (4,), "normalisation": False},
@@ -43,6 +46,7 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "made": {**MIXTURE, "channels": 3, "hidden": (24, 20)},
     "multiscale": {**MIXTURE, "base": 4, "width": 6, "layers": 0, "blocks": 1, "pool": 2},
+    "onnx": {"output": "tokens", "pool": "cls"},
     "pca": {"components": 6, "oversample": 2},
     "pixel-cnn": {**RASTER, "kernel": 3, "dilations": (1,), "head": 8},
     "pixel-cnn++": {**RASTER, "scales": 2, "blocks": 1},
@@ -117,6 +121,12 @@ OTHER: dict[str, dict[str, Any]] = {
     "ae": {**OTHER_NETWORK, **OTHER_SEARCH, "latent_dim": 4, "noise": 0.3},
     "beta-vae": OTHER_VAE,
     "cvae": {**OTHER_VAE, "classes": 4, "label_in_encoder": False, "label_dropout": 1.0},
+    "fusion": {
+        "size": 24,
+        "channels": (1, {"parts": (GREY_VAE, GREY_VAE)}),
+        "parts": [GREY_VAE, {"family": "pixels", "config": {"size": 8}}],  # a tuple would be a value and its base
+        "weights": (0.5, 0.5),
+    },
     "hog": {"size": 24, "channels": 1, "orientations": 5, "cell": 4, "block": 1},
     "item-first": {
         "size": 32,
@@ -130,6 +140,15 @@ OTHER: dict[str, dict[str, Any]] = {
     },
     "made": {**OTHER_DENSITY, "hidden": (24,), "masks": 2, "random_order": True, "direct": False},
     "multiscale": {**OTHER_DENSITY, "base": 8, "width": 8, "layers": 1, "blocks": 2, "pool": 4},
+    "onnx": {
+        "size": 8,
+        "channels": 1,
+        "mean": (0.4, 0.5, 0.6),
+        "std": (0.5,),
+        "output": "squares",
+        "pool": "mean",
+        "metric": "l2",
+    },
     "pca": {"size": 8, "channels": 1, "components": 4, "oversample": 1, "whitening": 1.0},
     "pixel-cnn": {**OTHER_RASTER, "architecture": "plain", "kernel": 5, "dilations": (2,), "head": 6},
     "pixel-cnn++": {**OTHER_RASTER, "scales": 1, "blocks": 2, "dropout": 0.5},
@@ -178,7 +197,10 @@ def batch_of(model: Any, x: Tensor) -> Batch:
 def build(family: str, **changes: Any) -> Any:
     torch.manual_seed(0)
     config = MODELS[family].config(**{"size": SIZE, **TINY[family], **changes})
-    return MODELS[family].model(config)
+    model = MODELS[family].model(config)
+    if family == "onnx":  # whose weights are the graph
+        load(model, token_graph(config.channels))
+    return model
 
 
 def fitted(family: str, **changes: Any) -> Any:
@@ -455,7 +477,7 @@ def _outcome(family: str, changes: dict[str, Any]) -> Tensor:
     """Search vectors after a fit, and for models with a gradient the objective and what two steps made of it."""
     model = fitted(family, **changes)
     x = make_images(6, size=model.config.size, channels=model.config.channels, seed=3)
-    parts = [model.embed(x).detach().flatten()]
+    parts = [model.embed(x).detach().flatten(), torch.tensor([float(model.metric == "l2")])]
     if family in JUDGING:
         parts.append(model.log_likelihood(x).nats.detach())
     if family in GRADIENT:

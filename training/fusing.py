@@ -1,0 +1,113 @@
+"""Making one encoder of several: `training.models.fusion`, with the parts' own weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from training.encoder import Encoder, load_encoder
+from training.errors import EncoderError
+from training.models import MODELS
+from training.models.families import Part
+from training.preprocessing import Preprocessing
+from training.reference import WEIGHTS_FILE, EncoderDescription, describe_encoder
+
+FAMILY = "fusion"
+
+
+def fuse(refs: Sequence[str | Path], weights: Sequence[float] | None = None) -> Encoder:
+    """Join encoders; pictures are taken at the size of the largest.
+
+    Args:
+        refs: two or more, as `describe_encoder` takes them.
+        weights: one for each, scaled to sum 1; None for equal ones.
+
+    Raises:
+        EncoderError: an encoder cannot be used, or these do not go together.
+    """
+    found = [describe_encoder(ref) for ref in refs]
+    if len(found) < 2:
+        raise EncoderError("give two encoders or more to fuse")
+    shares = _shares(weights, len(found))
+    preprocessing = _preprocessing(found)
+    parts = [Part(family=d.family, config=d.config) for d in found]
+    try:
+        config = MODELS[FAMILY].config(preprocessing.size, preprocessing.channels, tuple(parts), shares)
+        model = MODELS[FAMILY].model(config)
+    except ValueError as exc:
+        raise EncoderError(f"cannot fuse {', '.join(map(str, refs))}: {exc}") from exc
+    encoders = [load_encoder(d.directory) for d in found]
+    model.load_state_dict(
+        {f"parts.{n}.{name}": t for n, e in enumerate(encoders) for name, t in e.model.state_dict().items()}
+    )
+    return Encoder(
+        model,
+        family=FAMILY,
+        config=asdict(config),
+        preprocessing=preprocessing,
+        card=_card(found, shares),
+        stored_as=_types(model, found),
+    )
+
+
+def _shares(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
+    given = [1.0] * count if weights is None else list(weights)
+    if len(given) != count or not all(0 < weight < float("inf") for weight in given):
+        text = ",".join(f"{weight:g}" for weight in given)
+        raise EncoderError(f"weights {text!r}: give {count} numbers above 0, one for each encoder")
+    rounded = [round(weight / sum(given), 6) for weight in given[:-1]]
+    return (*rounded, round(1 - sum(rounded), 6))
+
+
+def _preprocessing(found: Sequence[EncoderDescription]) -> Preprocessing:
+    fits = {d.preprocessing.fit: d.card.get("name", d.family) for d in found}
+    if len(fits) > 1:
+        differing = ", ".join(f"{name} has fit {fit}" for fit, name in fits.items())
+        raise EncoderError(
+            f"encoders must make photos square in one way, but {differing}; import or train with one fit"
+        )
+    size, channels = (max(getattr(d.preprocessing, name) for d in found) for name in ("size", "channels"))
+    return Preprocessing(size, channels, found[0].preprocessing.fit)
+
+
+def _types(model: Any, found: Sequence[EncoderDescription]) -> dict[str, torch.dtype]:
+    """The type in which each part's file holds each of its numbers."""
+    types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    for number, described in enumerate(found):
+        if (described.directory / WEIGHTS_FILE).is_file():
+            stored = load_file(described.directory / WEIGHTS_FILE)
+            types |= {f"parts.{number}.{name}": tensor.dtype for name, tensor in stored.items()}
+    return types
+
+
+def _card(found: Sequence[EncoderDescription], shares: Sequence[float]) -> dict[str, Any]:
+    parts = [
+        {
+            "name": d.card.get("name", d.family),
+            "encoder_id": d.encoder_id,
+            "weight": share,
+            "trained_from": d.trained_from,
+            **({"licence": d.card["licence"]} if "licence" in d.card else {}),
+        }
+        for d, share in zip(found, shares, strict=True)
+    ]
+    return {
+        "description": "Fusion of " + " and ".join(f"{part['name']} ({part['weight']:g})" for part in parts),
+        "trained_from": "; ".join(f"{part['name']}: {part['trained_from']}" for part in parts),
+        "parts": parts,
+    }
+
+
+def save_fusion(encoder: Encoder, out: Path) -> EncoderDescription:
+    """Write a fusion's directory, with an ONNX file where all its parts can be exported."""
+    from training.export import add_onnx
+
+    encoder.card = {"name": out.name, **encoder.card}
+    encoder.save(out)
+    add_onnx(out)
+    return describe_encoder(out)
