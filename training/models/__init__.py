@@ -15,6 +15,7 @@ from training.models.pixel_cnn_pp import PixelCnnPp, PixelCnnPpConfig
 from training.models.pixel_rnn import PixelRnn, PixelRnnConfig
 from training.models.pixel_vae import PixelVae, PixelVaeConfig
 from training.models.pixels import Pixels, PixelsConfig
+from training.models.pooled import Pooled, PooledConfig
 from training.models.vae import Vae, VaeConfig
 from training.models.vq_vae import VqVae, VqVaeConfig
 from training.models.vq_vae_2 import VqVae2, VqVae2Config
@@ -22,6 +23,7 @@ from training.models.vq_vae_2 import VqVae2, VqVae2Config
 MODELS = FAMILIES
 MODELS |= {
     "ae": Family(AeConfig, Ae),
+    "backbone": Family(PooledConfig, Pooled),
     "beta-vae": Family(BetaVaeConfig, BetaVae),
     "cvae": Family(CvaeConfig, Cvae),
     "hog": Family(HogConfig, Hog),

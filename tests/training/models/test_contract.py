@@ -30,8 +30,10 @@ CONV: dict[str, Any] = {"widths": (6, 8), "decoder_widths": (8, 6), "normalisati
 CODES: dict[str, Any] = {"codes": 8, "code_dim": 3, "pool": 2, "restart": 0.0, "prior_width": 6, "prior_layers": 0}
 MIXTURE: dict[str, Any] = {"likelihood": "logistic-mixture", "mixtures": 2}
 RASTER: dict[str, Any] = {**MIXTURE, "width": 6, "pool": 2}
+NETWORK: dict[str, Any] = {"width": 0.25, "depth": 0.5}
 TINY: dict[str, dict[str, Any]] = {
     "ae": {**CONV, "latent_dim": 5},
+    "backbone": {"backbone": NETWORK},
     "beta-vae": {**CONV, "latent_dim": 5},
     "cvae": {**CONV, "latent_dim": 5, "classes": 3},
     "hog": {},
@@ -72,6 +74,7 @@ OTHER_NETWORK: dict[str, Any] = {
     "scale": 0.5,
 }
 OTHER_SEARCH: dict[str, Any] = {"search_dim": 3, "whitening": 1.0, "turn": "zca"}
+ON_BACKBONE: dict[str, Any] = {"size": 32, "decoder_size": 16, "foreground": True, "backbone": {**NETWORK, "tuned": 1}}
 OTHER_VAE: dict[str, Any] = {
     **OTHER_NETWORK,
     **OTHER_SEARCH,
@@ -81,6 +84,11 @@ OTHER_VAE: dict[str, Any] = {
     "warmup_steps": 10,
     "samples": 2,
     "foreground": True,
+    "backbone": (NETWORK, {"size": 32}),
+    "decoder_size": 8,
+    "keep": (1e6, ON_BACKBONE),
+    "item_share": (0.5, ON_BACKBONE),
+    "item_dim": (2, {**ON_BACKBONE, "item_share": 0.5}),
 }
 OTHER_CODES: dict[str, Any] = {
     **{name: value for name, value in OTHER_NETWORK.items() if name not in ("network", "hidden", "activation")},
@@ -109,6 +117,13 @@ OTHER_RASTER: dict[str, Any] = {
 }
 OTHER: dict[str, dict[str, Any]] = {
     "ae": {**OTHER_NETWORK, **OTHER_SEARCH, "latent_dim": 4, "noise": 0.3},
+    "backbone": {
+        "size": 32,
+        "channels": 1,
+        "backbone": {"width": 0.5, "depth": 0.5},
+        "search_dim": 3,
+        "whitening": (1.0, {"search_dim": 3}),
+    },
     "beta-vae": OTHER_VAE,
     "cvae": {**OTHER_VAE, "classes": 4, "label_in_encoder": False, "label_dropout": 1.0},
     "hog": {"size": 24, "channels": 1, "orientations": 5, "cell": 4, "block": 1},
