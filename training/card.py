@@ -62,6 +62,8 @@ def _without_paths(recipe: Recipe) -> dict[str, Any]:
     document = recipe.model_dump(mode="json")
     if document["backgrounds"] and document["backgrounds"]["folder"]:
         document["backgrounds"]["folder"] = Path(document["backgrounds"]["folder"]).name
+    if document["backbone_weights"]:
+        document["backbone_weights"] = Path(document["backbone_weights"]).name
     return document
 
 

@@ -64,7 +64,7 @@ def final_figures(model: Any, train: Batches, validation: Batches) -> dict[str, 
             figures[side]["squared_error"] = round(_squared_error(model, batches), 6)
         if isinstance(model, LikelihoodModel):
             nats = [model.log_likelihood(batch.x).nats for batch in batches()]
-            figures[side] |= _bound_figures(nats, batches)
+            figures[side] |= _bound_figures(nats, next(iter(batches())).x[0].numel())
     return figures | _code_figures(model, train) if isinstance(model, CodeModel) else figures
 
 
@@ -74,7 +74,8 @@ def _variational_figures(model: VariationalModel, train: Batches, validation: Ba
         noise = torch.Generator().manual_seed(0)
         bounds = [model.elbo(batch, generator=noise) for batch in batches()]
         kl = torch.cat([bound.kl for bound in bounds])
-        figures[side] = _bound_figures([bound.elbo for bound in bounds], batches)
+        values = model.values(next(iter(batches())).x)
+        figures[side] = _bound_figures([bound.elbo for bound in bounds], values)
         figures[side]["kl"] = round(float(kl.sum(1).mean()), 3)
         if side == "train":
             use = latent_use(torch.cat([model.posterior(batch.x, batch.label).mean for batch in batches()]), kl)
@@ -98,7 +99,7 @@ def _squared_error(model: GenerativeModel, batches: Batches) -> float:
     return float(torch.cat(errors).double().mean())
 
 
-def _bound_figures(nats: list[Tensor], batches: Batches) -> dict[str, float]:
+def _bound_figures(nats: list[Tensor], values: int) -> dict[str, float]:
+    """The mean of nats per image, and in bits for each of an image's values."""
     mean = float(torch.cat(nats).double().mean())
-    values = next(iter(batches())).x[0].numel()
     return {"elbo": round(mean, 2), "bits_per_dim": round(-mean / (values * math.log(2.0)), 4)}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from training.errors import RecipeError
 from training.examples import Batches, Examples, other_photos
-from training.models.protocols import Batch, GradientModel, Loss, VariationalModel
+from training.models.protocols import BackboneModel, Batch, GradientModel, Loss, VariationalModel
 from training.objectives import build_objectives
 from training.recipes import Recipe
 from training.views import ViewMaker
@@ -78,7 +78,9 @@ class Fitting(LightningModule):
         objective, scalars = self._objective(self._views(examples, augmented=two_views), examples, LAST_STEP)
         figures = {"val/objective": objective}
         figures |= {
-            f"val/{name}": scalars[name] for name in ("consistency", "contrastive", "foreground") if name in scalars
+            f"val/{name}": scalars[name]
+            for name in ("consistency", "contrastive", "foreground", "missed")
+            if name in scalars
         }
         count = len(examples) // 2 if two_views else len(examples)
         if isinstance(self.model, VariationalModel):
@@ -86,7 +88,7 @@ class Fitting(LightningModule):
             bound = self.model.elbo(plain, generator=self._noise)
             figures["val/elbo"] = bound.elbo.mean()
             figures["val/kl"] = bound.kl.sum(dim=1).mean()
-            figures["val/bits_per_dim"] = bits_per_dim(bound.elbo.mean(), plain.x[0].numel())
+            figures["val/bits_per_dim"] = bits_per_dim(bound.elbo.mean(), self.model.values(plain.x))
         self.log_dict(figures, batch_size=count)
 
     def on_train_epoch_end(self) -> None:
@@ -96,7 +98,7 @@ class Fitting(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.recipe.optimiser
-        optimiser = torch.optim.AdamW(self.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        optimiser = torch.optim.AdamW(self._groups(), lr=settings.lr, weight_decay=settings.weight_decay)
         total = int(self.trainer.estimated_stepping_batches)
 
         def share(step: int) -> float:
@@ -107,6 +109,17 @@ class Fitting(LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Parameters by learning rate: those of a backbone have one of their own, and frozen ones none."""
+        settings = self.recipe.optimiser
+        of_backbone = self.model.backbone_parameters() if isinstance(self.model, BackboneModel) else []
+        known = {id(parameter) for parameter in of_backbone}
+        others = [each for each in self.parameters() if each.requires_grad and id(each) not in known]
+        groups: list[dict[str, Any]] = [{"params": others}]
+        if of_backbone:
+            groups.append({"params": of_backbone, "lr": settings.lr * settings.backbone_lr})
+        return groups
 
     def _objective(self, batch: Batch, examples: Examples, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         loss: Loss = self.model.loss(batch, step)

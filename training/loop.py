@@ -46,6 +46,7 @@ from training.models.code_prior import CodeMaps
 from training.models.protocols import Batch, GradientModel, IncrementalModel
 from training.pictures import Pictures, draw_pictures, encode_png
 from training.prepare import Prepared, prepare
+from training.pretrained_backbones import load_backbone
 from training.progress import Progress
 from training.recipes import Recipe, check_place
 from training.reference import first_line
@@ -114,6 +115,7 @@ def train(
     family = MODELS[recipe.family]
     values = {**recipe.model_config_values(), **({"classes": prepared.classes} if prepared.classes else {})}
     model: torch.nn.Module = family.model(family.config(**values))
+    borrowed = load_backbone(model, recipe.backbone_weights)
     if isinstance(model, GradientModel):
         finished = _fit_by_gradient(model, recipe, prepared, _Place(out, device, precision, progress))
     else:
@@ -131,7 +133,7 @@ def train(
         "validation": len(prepared.held_out),
     }
     run = {**finished.run, "wall_seconds": round(time.monotonic() - started, 1), "threads": torch.get_num_threads()}
-    card = build_card(recipe, dataset, counts, run, figures)
+    card = {**build_card(recipe, dataset, counts, run, figures), **borrowed}
     if prepared.classes:
         card["labels"] = {"condition": recipe.objective.condition, "names": prepared.label_names}
     return _publish(out, recipe, finished, card)

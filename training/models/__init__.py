@@ -19,6 +19,7 @@ from training.models.pixel_cnn_pp import PixelCnnPp, PixelCnnPpConfig
 from training.models.pixel_rnn import PixelRnn, PixelRnnConfig
 from training.models.pixel_vae import PixelVae, PixelVaeConfig
 from training.models.pixels import Pixels, PixelsConfig
+from training.models.pooled import Pooled, PooledConfig
 from training.models.vae import Vae, VaeConfig
 from training.models.vq_vae import VqVae, VqVaeConfig
 from training.models.vq_vae_2 import VqVae2, VqVae2Config
@@ -26,6 +27,7 @@ from training.models.vq_vae_2 import VqVae2, VqVae2Config
 MODELS = FAMILIES
 MODELS |= {
     "ae": Family(AeConfig, Ae),
+    "backbone": Family(PooledConfig, Pooled),
     "beta-vae": Family(BetaVaeConfig, BetaVae),
     "cvae": Family(CvaeConfig, Cvae),
     "fusion": Family(FusionConfig, Fusion),

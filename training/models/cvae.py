@@ -65,7 +65,7 @@ class Cvae(Vae):
 
     def generate(self, label: Tensor, z: Tensor) -> Tensor:
         """Mean images `(B, C, S, S)` in [0, 1] of latents `(B, latent_dim)` and labels `(B,)`: one style."""
-        return self.likelihood.mean(self.parameters_of(z, label))
+        return self.picture(self.parameters_of(z, label))
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Without a label: the decoder is told how often each label was in training."""

@@ -3,7 +3,7 @@
 A vector of flattened features must learn to leave the background out for every place and kind of item. Averages over
 the item's pixels leave it out by construction wherever the guess is right, and such a guess carries over to kinds of
 items that were never seen. What is pooled: the maps of the stages between the first and
-the last, and soft bins of the colours.
+the last (that of a backbone included), and soft bins of the colours.
 
 The guess is made from coarse to fine as in Lin et al.: Feature Pyramid Networks for Object Detection, 2017,
 https://arxiv.org/abs/1612.03144, section 3; maps are masked as in Dai, He, Sun: Convolutional Feature Masking for Joint
@@ -27,10 +27,17 @@ LEAST = 1e-3  # weight of a pixel that is surely not the item's, so that there i
 
 
 class Seen(NamedTuple):
-    """Features of images `(B, F)`, and where one is guessed, the logit of each cell being the item `(B, 1, h, w)`."""
+    """What an encoder reads of images.
+
+    Args:
+        features: read by the heads, `(B, F)`.
+        foreground: logit of each cell being the item, `(B, 1, h, w)`, where that is guessed.
+        item: a backbone's last map averaged over the item, `(B, widths[-1])`, where there is one.
+    """
 
     features: Tensor
     foreground: Tensor | None
+    item: Tensor | None = None
 
 
 class ForegroundPool(nn.Module):
@@ -39,14 +46,16 @@ class ForegroundPool(nn.Module):
     Args:
         channels: of the images.
         widths: of the stages, each of which halves the side; at least two. The guess has the second's side.
+        last: pool the last stage as well; its features are the last ones.
     """
 
-    def __init__(self, channels: int, widths: tuple[int, ...]) -> None:
+    def __init__(self, channels: int, widths: tuple[int, ...], *, last: bool = False) -> None:
         super().__init__()
+        self.pooled = slice(1, None if last else -1)
         self.laterals = nn.ModuleList(nn.Conv2d(width, WIDTH, 1) for width in widths[1:])
         self.guess = nn.Conv2d(WIDTH, 1, 1)
         self.colours = nn.Sequential(nn.Conv2d(channels, WIDTH, 1), nn.SiLU(), nn.Conv2d(WIDTH, BINS, 1))
-        self.dim = sum(widths[1:-1]) + BINS
+        self.dim = sum(widths[self.pooled]) + BINS
 
     def forward(self, x: Tensor, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Pooled features `(B, dim)` float32 and logits `(B, 1, S / 4, S / 4)`.
@@ -62,14 +71,14 @@ class ForegroundPool(nn.Module):
         logits: Tensor = self.guess(nn.functional.silu(h)).float()
         weight = torch.sigmoid(logits) + LEAST
         bins = BIN_SCALE * torch.softmax(self.colours(nn.functional.avg_pool2d(x, 4)).float(), dim=1)
-        pooled = [_average(bins, weight)]
-        for stage in maps[1:-1]:
-            pooled.append(_average(stage, weight))
-            weight = nn.functional.avg_pool2d(weight, 2)
+        pooled = [average(bins, weight)]
+        for place, stage in enumerate(maps[self.pooled]):
+            weight = nn.functional.avg_pool2d(weight, 2) if place else weight
+            pooled.append(average(stage, weight))
         return torch.cat(pooled, dim=1), logits
 
 
-def _average(features: Tensor, weight: Tensor) -> Tensor:
+def average(features: Tensor, weight: Tensor) -> Tensor:
     """`(B, C)` of maps `(B, C, h, w)` by weights `(B, 1, h, w)`."""
     share = weight / weight.sum((2, 3), keepdim=True)
     places = features.permute(0, 2, 3, 1).flatten(1, 2)  # no copy in channels_last

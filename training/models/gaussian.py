@@ -5,11 +5,30 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from training.models.foreground import Seen
 from training.models.protocols import Posterior
 
 LOG_2_PI = math.log(2.0 * math.pi)
+MAX_LOG_VARIANCE = 10.0
+
+
+class GaussianHeads(nn.Module):
+    """The end of an encoder: the posterior's mean and log-variance, each linear in its features."""
+
+    mean: nn.Linear
+    log_variance: nn.Linear
+
+    def add_heads(self, features: int, latent_dim: int) -> None:
+        self.mean = nn.Linear(features, latent_dim)
+        self.log_variance = nn.Linear(features, latent_dim)
+
+    def posterior(self, seen: Seen) -> Posterior:
+        # Mixed precision gives halves here, in which the KL would lose its digits.
+        dtype = self.mean.weight.dtype
+        log_variance = self.log_variance(seen.features).to(dtype).clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
+        return Posterior(self.mean(seen.features).to(dtype), log_variance)
 
 
 def draw(q: Posterior, count: int, generator: torch.Generator | None = None) -> Tensor:

@@ -93,6 +93,11 @@ class NetworkConfig:
         """Side of the last feature map of `conv`."""
         return int(self.size // 2 ** len(self.widths))
 
+    @property
+    def decoded_size(self) -> int:
+        """Side of the images that the decoder gives."""
+        return self.size
+
 
 def encoder_stages(channels: int, widths: tuple[int, ...], depth: int, normalise: bool) -> nn.Sequential:
     """Stages of `widths`, each of which halves the side; 3 x 3 convolutions of stride 2, which are cheap on a CPU."""
@@ -186,21 +191,21 @@ class ImageDecoder(nn.Module):
         self.is_mean = planes is None and config.likelihood != "bernoulli"
         self.network = config.network
         planes = config.channels if planes is None else planes
-        self.shape = (planes, config.size, config.size)
+        self.shape = (planes, config.decoded_size, config.decoded_size)
         if config.network == "conv":
             normalise = config.normalisation == "batch"
             widths = config.decoder_widths
-            self.side = config.side
+            self.side = config.decoded_size // 2 ** len(widths)
             self.start = nn.Linear(latent_dim, widths[0] * self.side**2)
             self.stages = decoder_stages(widths[0], widths[1:], config.decoder_depth, normalise)
             self.out: nn.Module = nn.ConvTranspose2d(widths[-1], planes, 4, stride=2, padding=1)
         else:
             units = (latent_dim, *reversed(config.hidden))
             self.stages = layers(units, config.activation)
-            self.out = nn.Linear(units[-1], planes * config.size**2)
+            self.out = nn.Linear(units[-1], planes * config.decoded_size**2)
 
     def forward(self, z: Tensor) -> Tensor:
-        """`(B, planes, S, S)` of latents `(B, latent_dim)`; training may take means a little out of [0, 1]."""
+        """`(B, planes, D, D)` of latents, D being `decoded_size`; training may take means a little out of [0, 1]."""
         if self.network == "conv":
             h = nn.functional.silu(self.start(z)).reshape(len(z), -1, self.side, self.side)
             out: Tensor = self.out(self.stages(h.contiguous(memory_format=torch.channels_last)))

@@ -29,6 +29,7 @@ from training.models.networks import ImageDecoder
 from training.models.pixel_cnn import GatedNetwork, Head, gate
 from training.models.protocols import Batch
 from training.models.raster import Drawing, Seen, see
+from training.models.resample import resize
 from training.models.vae import Vae, VaeConfig
 
 
@@ -91,7 +92,7 @@ class PixelVae(Vae):
 
     def numbers_to_decode(self, x: Tensor) -> int:
         at_a_pixel: int = max(self.distribution.parameters, 4 * self.config.pixel_width)
-        return x[:, 0].numel() * at_a_pixel
+        return len(x) * int(self.config.decoded_size) ** 2 * at_a_pixel
 
     def decode(self, latent: Tensor) -> Tensor:
         """Images `(B, C, S, S)` in [0, 1] of latents: each pixel's most probable value, given those before it."""
@@ -103,9 +104,9 @@ class PixelVae(Vae):
 
     def _draw(self, latent: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
         config = self.config
-        blank = latent.new_zeros(len(latent), config.channels, config.size, config.size)
+        blank = latent.new_zeros(len(latent), config.channels, config.decoded_size, config.decoded_size)
         drawing = Drawing(self.network, self.distribution, to_input, temperature)
-        return drawing.draw(blank, None, self.decoder(latent), generator)
+        return resize(drawing.draw(blank, None, self.decoder(latent), generator), config.size)
 
     def _log_p(self, batch: Batch, z: Tensor) -> Tensor:
         """log p(target | z) `(K, B)` of latents `(K, B, L)`; pixels without weight are hidden from the others."""

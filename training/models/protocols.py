@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Batch(NamedTuple):
@@ -80,6 +80,19 @@ class GradientModel(Protocol):
 
 
 @runtime_checkable
+class BackboneModel(Protocol):
+    """A model that begins with a network which others have trained, where its config names one."""
+
+    def load_backbone(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the network's weights as they are published; ValueError where they are of another."""
+        ...
+
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        """Those of the network's parameters that training changes."""
+        ...
+
+
+@runtime_checkable
 class VariationalModel(GradientModel, Protocol):
     """A gradient model with a Gaussian posterior and an evidence lower bound."""
 
@@ -87,6 +100,10 @@ class VariationalModel(GradientModel, Protocol):
 
     def elbo(self, batch: Batch, *, samples: int | None = None, generator: torch.Generator | None = None) -> Elbo:
         """The bound of `batch.target` (beta 1, no free bits, weights applied) in nats per image."""
+        ...
+
+    def values(self, x: Tensor) -> int:
+        """How many values the likelihood of each of the images `(B, C, S, S)` is of."""
         ...
 
 

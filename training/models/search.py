@@ -49,11 +49,14 @@ class SearchSpace(nn.Module):
     def fit(self, latents: Tensor) -> None:
         """Set the map from the latents `(N, latent_dim)` of the training images; N must be at least 2."""
         latents = latents.double().cpu()
-        offset = latents.mean(dim=0)
-        variances, axes = torch.linalg.eigh(torch.cov(latents.T).reshape(latents.shape[1], -1))
+        self.fit_moments(latents.mean(dim=0), torch.cov(latents.T).reshape(latents.shape[1], -1))
+
+    def fit_moments(self, mean: Tensor, covariance: Tensor) -> None:
+        """Set the map from the mean `(latent_dim,)` and the covariance of the latents, float64."""
+        variances, axes = torch.linalg.eigh(covariance)
         variances, axes = variances.flip(0)[: self.kept], fix_signs(axes.T.flip(0)[: self.kept])
         scale = variances.clamp(min=TINY * float(variances.max().clamp(min=1e-12))) ** (-0.5 * self.whitening)
-        self.offset.copy_(offset)
+        self.offset.copy_(mean)
         self.projection.copy_(axes.T * scale if self.turn == "pca" else (axes.T * scale) @ axes)
 
     def forward(self, latents: Tensor) -> Tensor:

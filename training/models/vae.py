@@ -16,25 +16,28 @@ likelihoods with a learnt scale instead of a second output (`training.likelihood
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from training.encoder import Likelihood
 from training.likelihoods import PixelLikelihood
+from training.models.backbone_encoder import BackboneEncoder
+from training.models.backbones import LEVELS, STRIDE, BackboneConfig
 from training.models.blocks import fold_blocks
-from training.models.checks import check_at_least, check_search
+from training.models.checks import check_at_least, check_search, check_share
 from training.models.foreground import ForegroundPool, Seen
-from training.models.gaussian import draw, kl_to_standard_normal, log_density, log_standard_normal
+from training.models.gaussian import GaussianHeads, draw, kl_to_standard_normal, log_density, log_standard_normal
 from training.models.networks import ImageDecoder, ImageEncoder, NetworkConfig
 from training.models.protocols import Batch, Elbo, Loss, Posterior
+from training.models.resample import resize
 from training.models.search import SearchSpace, Turn
 from training.reference import Metric
 
-MAX_LOG_VARIANCE = 10.0
 BOUND_SAMPLES = 16  # importance samples of `log_likelihood`
 VALUES_AT_ONCE = 2**23  # in images that are decoded together for bounds of many samples
 
@@ -52,6 +55,13 @@ class VaeConfig(NetworkConfig):
         foreground: pool features over the item as well, see `training.models.foreground` (`conv`).
         search_dim: principal axes of the posterior mean in the search vector; None keeps all.
         whitening, turn: see `training.models.search`.
+        backbone: a trained network that takes the place of the encoder's stages (`widths`, `depth`), see
+            `training.models.backbone_encoder`; size is then a multiple of 32.
+        decoder_size: side of the images that the likelihood is of; None is `size`. Targets are reduced to it and
+            rounded to 8 bits, and decoded images enlarged to `size`.
+        keep: nats per share of the variance of the backbone's own features that those of the item miss.
+        item_share: share that the backbone's features of the item have in the cosine of two search vectors.
+        item_dim: principal axes of those features in the search vector, never whitened; None keeps all.
     """
 
     latent_dim: int = 128
@@ -63,27 +73,63 @@ class VaeConfig(NetworkConfig):
     search_dim: int | None = None
     whitening: float = 0.5
     turn: Turn = "pca"
+    backbone: BackboneConfig | None = None
+    decoder_size: int | None = None
+    keep: float = 0.0
+    item_share: float = 0.0
+    item_dim: int | None = None
 
     def __post_init__(self) -> None:
+        if self.backbone is not None:
+            object.__setattr__(self, "backbone", BackboneConfig.of(self.backbone))
         super().__post_init__()
         check_at_least("latent_dim", self.latent_dim, 1)
         check_at_least("samples", self.samples, 1)
         for name in ("beta", "free_bits", "warmup_steps"):
             check_at_least(name, getattr(self, name), 0)
         check_search(self.search_dim, self.latent_dim, self.whitening, self.turn)
-        if self.foreground and (self.network != "conv" or len(self.widths) < 2):
+        stages = LEVELS if self.backbone is not None else len(self.widths)
+        if self.foreground and (self.network != "conv" or stages < 2):
             raise ValueError("foreground needs a conv network of at least 2 stages")
+        self._check_item()
+
+    def _check_item(self) -> None:
+        check_at_least("keep", self.keep, 0)
+        check_share("item_share", self.item_share)
+        if self.item_dim is not None:
+            check_at_least("item_dim", self.item_dim, 1)
+        if self.backbone is None and (self.keep or self.item_share or self.item_dim):
+            raise ValueError("keep, item_share and item_dim need a backbone, whose features they are about")
+        if self.backbone is not None and self.network != "conv":
+            raise ValueError(f"network must be conv with a backbone, not {self.network!r}")
+
+    def _check_stages(self) -> None:
+        if self.backbone is None:
+            super()._check_stages()
+        elif self.size % STRIDE:
+            raise ValueError(f"size must be a multiple of {STRIDE} with a backbone, not {self.size}")
+        if not self.decoder_widths or min(self.decoder_widths) < 1:
+            raise ValueError(f"decoder_widths must be positive numbers, one per stage, not {self.decoder_widths}")
+        stages = len(self.decoder_widths)
+        if not 1 <= self.decoded_size <= self.size or self.decoded_size % 2**stages:
+            raise ValueError(
+                f"decoder_size must be a multiple of {2**stages} for {stages} stages, at most the size ({self.size}), "
+                f"not {self.decoded_size}"
+            )
+
+    @property
+    def decoded_size(self) -> int:
+        return self.decoder_size or self.size
 
 
-class GaussianEncoder(ImageEncoder):
+class GaussianEncoder(GaussianHeads, ImageEncoder):
     """Images, and what they are conditioned on, to the posterior."""
 
     def __init__(self, config: VaeConfig, condition: int = 0) -> None:
         super().__init__(config, condition)
         self.pool = ForegroundPool(config.channels, config.widths) if config.foreground else None
         features = self.feature_dim + (self.pool.dim if self.pool is not None else 0)
-        self.mean = nn.Linear(features, config.latent_dim)
-        self.log_variance = nn.Linear(features, config.latent_dim)
+        self.add_heads(features, config.latent_dim)
 
     def see(self, x: Tensor, condition: Tensor | None = None) -> Seen:
         """What the heads go by, of images `(B, C, S, S)` in [0, 1]."""
@@ -92,12 +138,6 @@ class GaussianEncoder(ImageEncoder):
         maps = self.maps(x, condition)
         pooled, foreground = self.pool(2.0 * x - 1.0, maps)
         return Seen(torch.cat([maps[-1].flatten(1), pooled.to(maps[-1].dtype)], dim=1), foreground)
-
-    def posterior(self, seen: Seen) -> Posterior:
-        # Mixed precision gives halves here, in which the KL would lose its digits.
-        dtype = self.mean.weight.dtype
-        log_variance = self.log_variance(seen.features).to(dtype).clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
-        return Posterior(self.mean(seen.features).to(dtype), log_variance)
 
 
 class Vae(nn.Module):
@@ -113,14 +153,19 @@ class Vae(nn.Module):
 
     metric: Metric = "cosine"
     is_exportable = True  # to ONNX
+    encoder: GaussianEncoder | BackboneEncoder
 
     def __init__(self, config: VaeConfig, encoder_condition: int = 0, decoder_condition: int = 0) -> None:
         super().__init__()
         self.config: Any = config  # of the subclass that this is
-        self.encoder = GaussianEncoder(config, encoder_condition)
+        self.encoder = (GaussianEncoder if config.backbone is None else BackboneEncoder)(config, encoder_condition)
         self._add_decoder(config, config.latent_dim + decoder_condition)
         search_dim = config.search_dim or config.latent_dim
         self.search = SearchSpace(config.latent_dim, search_dim, config.whitening, config.turn)
+        self.item_search = None
+        if isinstance(self.encoder, BackboneEncoder) and config.item_share:
+            features = self.encoder.backbone.widths[-1]
+            self.item_search = SearchSpace(features, config.item_dim or features, whitening=0.0)
         self.to(memory_format=torch.channels_last)
 
     def _add_decoder(self, config: Any, latent_dim: int) -> None:
@@ -129,7 +174,15 @@ class Vae(nn.Module):
 
     @property
     def dim(self) -> int:
-        return self.search.dim
+        return self.search.dim + (0 if self.item_search is None else self.item_search.dim)
+
+    def load_backbone(self, state: Mapping[str, Tensor]) -> None:
+        """See `training.models.protocols.BackboneModel`."""
+        if isinstance(self.encoder, BackboneEncoder):
+            self.encoder.load_backbone(state)
+
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        return self.encoder.backbone.tuned_parameters() if isinstance(self.encoder, BackboneEncoder) else []
 
     def posterior(self, x: Tensor, label: Tensor | None = None) -> Posterior:
         """q(z | x) of images `(B, C, S, S)` in [0, 1]; a plain VAE takes no notice of labels."""
@@ -141,16 +194,28 @@ class Vae(nn.Module):
 
     def latent(self, x: Tensor) -> Tensor:
         """The posterior mean `(B, latent_dim)` of images `(B, C, S, S)` in [0, 1]."""
-        mean: Tensor = self.encoder.mean(self.see(x).features)
-        return mean.to(x.dtype)
+        return self._mean(self.see(x)).to(x.dtype)
 
     def embed(self, x: Tensor) -> Tensor:
-        vectors: Tensor = self.search(self.latent(x))
-        return vectors
+        seen = self.see(x)
+        vectors: Tensor = self.search(self._mean(seen).to(x.dtype))
+        if self.item_search is None or seen.item is None:
+            return vectors
+        share = self.config.item_share
+        parts = ((1.0 - share, vectors), (share, self.item_search(seen.item)))
+        return torch.cat([weight**0.5 * normalize(part, dim=1) for weight, part in parts], dim=1)
+
+    def _mean(self, seen: Seen) -> Tensor:
+        mean: Tensor = self.encoder.mean(seen.features)
+        return mean
 
     def decode(self, latent: Tensor) -> Tensor:
         """Mean images `(B, C, S, S)` in [0, 1] of latents `(B, latent_dim)`."""
-        return self.likelihood.mean(self.parameters_of(latent))
+        return self.picture(self.parameters_of(latent))
+
+    def picture(self, parameters: Tensor) -> Tensor:
+        """Mean images `(B, C, S, S)` of what the decoder says."""
+        return resize(self.likelihood.mean(parameters), self.config.size)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         return self.decode(self.posterior(x).mean)
@@ -171,6 +236,7 @@ class Vae(nn.Module):
             samples: Monte-Carlo samples of z; None takes the config's.
             generator: on the CPU; None draws from the global one.
         """
+        batch = self._reduced(batch)
         q = self.posterior(batch.x, batch.label)
         return self._bound(batch, q, draw(q, samples or self.config.samples, generator))
 
@@ -180,6 +246,7 @@ class Vae(nn.Module):
         Args:
             samples: K, any number; a bounded number of values is decoded at once.
         """
+        batch = self._reduced(batch)
         q = self.posterior(batch.x, batch.label)
         at_once = max(1, VALUES_AT_ONCE // self.numbers_to_decode(batch.x))
         weights = []
@@ -190,7 +257,11 @@ class Vae(nn.Module):
 
     def numbers_to_decode(self, x: Tensor) -> int:
         """How many numbers the likelihood of images takes for one sample of their latents."""
-        return x.numel()
+        return len(x) * self.values(x)
+
+    def values(self, x: Tensor) -> int:
+        """How many values the likelihood of each of the images `(B, C, S, S)` is of."""
+        return int(self.config.channels * self.config.decoded_size**2)
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
         """The importance-weighted bound with 16 samples, always the same ones."""
@@ -199,7 +270,7 @@ class Vae(nn.Module):
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """The objective at a training step (0 is the first), and its parts, all in nats per image."""
-        config = self.config
+        config, whole, batch = self.config, batch, self._reduced(batch)
         seen = self.see(batch.x, batch.label)
         q = self.encoder.posterior(seen)
         bound = self._bound(batch, q, draw(q, config.samples))
@@ -211,15 +282,25 @@ class Vae(nn.Module):
             "log_likelihood": bound.log_likelihood.mean().detach(),
             "beta": torch.tensor(beta),
         }
-        return Loss(beta * kl - bound.log_likelihood.mean(), scalars, q.mean, q, seen.foreground)
+        objective = beta * kl - bound.log_likelihood.mean()
+        if config.keep > 0 and isinstance(self.encoder, BackboneEncoder):
+            missed = self.encoder.missed(seen, whole)
+            objective = objective + config.keep * missed
+            scalars["missed"] = missed.detach()
+        return Loss(objective, scalars, q.mean, q, seen.foreground)
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> tuple[Self, Any]:
-        """This model without batch normalisation, its search space fitted to the posterior means of the images."""
+        """This model without batch normalisation, its search space fitted to what it gives of the images."""
         config = replace(self.config, normalisation="none")
+        if config.backbone is not None:
+            config = replace(config, backbone=replace(config.backbone, tuned=0))
         model = type(self)(config).to(self.encoder.mean.weight).eval()
         fold_blocks(self.eval(), model)
-        model.search.fit(torch.cat([model.latent(batch.x).cpu() for batch in batches]))
+        seen = [model.see(batch.x) for batch in batches]
+        model.search.fit(torch.cat([model._mean(each).cpu() for each in seen]))
+        if model.item_search is not None:
+            model.item_search.fit(torch.cat([each.item.cpu() for each in seen if each.item is not None]))
         return model, config
 
     def parameters_of(self, z: Tensor, label: Tensor | None = None) -> Tensor:
@@ -231,6 +312,17 @@ class Vae(nn.Module):
         log_likelihood = self._log_p(batch, z).mean(dim=0)
         kl = kl_to_standard_normal(q)
         return Elbo(log_likelihood - kl.sum(dim=1), log_likelihood, kl)
+
+    @torch.no_grad()
+    def _reduced(self, batch: Batch) -> Batch:
+        """The batch with targets and weights of the size that is decoded."""
+        side = self.config.decoded_size
+        if batch.target.shape[2] == side:
+            return batch
+        with torch.autocast(batch.x.device.type, enabled=False):  # 8-bit values need more digits than halves have
+            target = torch.round(255.0 * resize(batch.target, side)) / 255.0
+            weight = None if batch.weight is None else resize(batch.weight, side)
+        return batch._replace(target=target, weight=weight)
 
     def _log_p(self, batch: Batch, z: Tensor) -> Tensor:
         """log p(target | z) `(K, B)` of latents `(K, B, L)`."""

@@ -164,6 +164,8 @@ def _check_objective(recipe: Recipe) -> None:
         raise refuse("objective.condition", f"is what family {recipe.family} needs: category or an attribute")
     if objective.condition is None and is_conditional and recipe.model.get(FROM_LABELS) is not None:
         raise refuse("model.classes", "needs labels; name them in objective.condition")
+    if recipe.backbone_weights is not None and recipe.family != "backbone" and not recipe.model.get("backbone"):
+        raise refuse("backbone_weights", "needs a model with a backbone; set model.backbone.network")
     if objective.condition == "background" and recipe.backgrounds is None:
         raise refuse("objective.condition", "is background, which needs the section backgrounds")
     if recipe.backgrounds is not None and not any(

@@ -33,6 +33,7 @@ class Optimiser(Section):
     warmup_steps: int = Field(100, ge=0)
     weight_decay: float = Field(0.0, ge=0)
     clip: float | None = Field(200.0, gt=0, description="largest gradient norm; the loss is a sum over pixels")
+    backbone_lr: float = Field(0.1, gt=0, le=1, description="rate of a backbone's tuned levels, as a share of lr")
 
 
 class Augment(Section):
@@ -150,6 +151,9 @@ class Recipe(Section):
         None, description="train on what the item finder cuts out of the photos, and ship the encoder behind it"
     )
     model: dict[str, Any] = {}
+    backbone_weights: str | None = Field(
+        None, description="state dict of model.backbone, .safetensors or of torch.save; none is the installed package's"
+    )
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(128, ge=2)
     validation: float = Field(0.1, gt=0, lt=1, description="share of the items held out")

@@ -32,8 +32,10 @@ CODES: dict[str, Any] = {"codes": 8, "code_dim": 3, "pool": 2, "restart": 0.0, "
 MIXTURE: dict[str, Any] = {"likelihood": "logistic-mixture", "mixtures": 2}
 RASTER: dict[str, Any] = {**MIXTURE, "width": 6, "pool": 2}
 GREY_VAE = {"family": "vae", "config": {**CONV, "latent_dim": 5, "size": 8, "channels": 1}}
+NETWORK: dict[str, Any] = {"width": 0.25, "depth": 0.5}
 TINY: dict[str, dict[str, Any]] = {
     "ae": {**CONV, "latent_dim": 5},
+    "backbone": {"backbone": NETWORK},
     "beta-vae": {**CONV, "latent_dim": 5},
     "cvae": {**CONV, "latent_dim": 5, "classes": 3},
     "fusion": {"parts": (GREY_VAE, {"family": "pixels", "config": {"size": 16}}), "weights": (0.3, 0.7)},
@@ -82,6 +84,7 @@ OTHER_NETWORK: dict[str, Any] = {
     "scale": 0.5,
 }
 OTHER_SEARCH: dict[str, Any] = {"search_dim": 3, "whitening": 1.0, "turn": "zca"}
+ON_BACKBONE: dict[str, Any] = {"size": 32, "decoder_size": 16, "foreground": True, "backbone": {**NETWORK, "tuned": 1}}
 OTHER_VAE: dict[str, Any] = {
     **OTHER_NETWORK,
     **OTHER_SEARCH,
@@ -91,6 +94,11 @@ OTHER_VAE: dict[str, Any] = {
     "warmup_steps": 10,
     "samples": 2,
     "foreground": True,
+    "backbone": (NETWORK, {"size": 32}),
+    "decoder_size": 8,
+    "keep": (1e6, ON_BACKBONE),
+    "item_share": (0.5, ON_BACKBONE),
+    "item_dim": (2, {**ON_BACKBONE, "item_share": 0.5}),
 }
 OTHER_CODES: dict[str, Any] = {
     **{name: value for name, value in OTHER_NETWORK.items() if name not in ("network", "hidden", "activation")},
@@ -119,6 +127,13 @@ OTHER_RASTER: dict[str, Any] = {
 }
 OTHER: dict[str, dict[str, Any]] = {
     "ae": {**OTHER_NETWORK, **OTHER_SEARCH, "latent_dim": 4, "noise": 0.3},
+    "backbone": {
+        "size": 32,
+        "channels": 1,
+        "backbone": {"width": 0.5, "depth": 0.5},
+        "search_dim": 3,
+        "whitening": (1.0, {"search_dim": 3}),
+    },
     "beta-vae": OTHER_VAE,
     "cvae": {**OTHER_VAE, "classes": 4, "label_in_encoder": False, "label_dropout": 1.0},
     "fusion": {
