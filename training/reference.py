@@ -122,12 +122,17 @@ def resolve_encoder(ref: str | Path) -> Path:
     if (path / "encoder.json").is_file():
         return path
     name = str(ref)
-    if name == "default":
-        name = (PRETRAINED / "DEFAULT").read_text(encoding="utf-8").strip()
+    name = standing_names().get(name, name)
     if name in pretrained_names():
         return PRETRAINED / name
-    known = ", ".join(["default", *pretrained_names()])
+    known = ", ".join([*standing_names(), *pretrained_names()])
     raise EncoderError(f"encoder {str(ref)!r}: no such encoder directory or name; names are {known}")
+
+
+def standing_names() -> dict[str, str]:
+    """The shipped encoders to choose from, by what they are for: `default`, `accurate`, `small`."""
+    names: dict[str, str] = read_json(PRETRAINED / "names.json")
+    return names
 
 
 def pretrained_names() -> list[str]:
