@@ -32,7 +32,7 @@ def retrain(
     held_out: Annotated[float, typer.Option(help="Share of the items that candidates are judged on.")] = 0.2,
     items: Annotated[int, typer.Option(min=20, help="Most held-out items that are measured.")] = 500,
     confidence: Annotated[float, typer.Option(help="1 - chance of a promotion by luck, over all retrainings.")] = 0.95,
-    margin: Annotated[float, typer.Option(help="Loss of clean MAP@R that must be ruled out.")] = 0.05,
+    margin: Annotated[float, typer.Option(help="Loss of clean MAP@R that must be ruled out.")] = 0.08,
     min_recall: Annotated[float, typer.Option(min=0, max=1, help="recall@10 the new index must reach.")] = 0.95,
     device: Annotated[str, typer.Option(help="Where to train: auto, cpu or gpu.")] = "auto",
     precision: Annotated[str, typer.Option(help="32 or bf16-mixed.")] = "32",

@@ -109,13 +109,11 @@ def crossed_bound(table: Table, confidence: float) -> Bound:
 
     NaN for fewer than two products or two backgrounds: then nothing tells how far others may be.
     """
-    from scipy.stats import t
-
     mean = float(table.mean()) if table.size else float("nan")
     if min(table.shape) < 2:
         return Bound(mean, float("nan"))
     variance, freedom = mean_squares(table).of_mean()
-    return Bound(mean, mean - float(t.ppf(confidence, freedom)) * float(np.sqrt(variance)))
+    return Bound(mean, mean - _quantile(confidence, freedom) * float(np.sqrt(variance)))
 
 
 def loss_bound(values: NDArray[np.float64], confidence: float) -> Bound:
@@ -133,13 +131,11 @@ def loss_bound(values: NDArray[np.float64], confidence: float) -> Bound:
 
     NaN for fewer than two products.
     """
-    from scipy.stats import t
-
     count = len(values)
     mean = float(values.mean()) if count else float("nan")
     if count < 2:
         return Bound(mean, float("nan"))
-    quantile = float(t.ppf(confidence, count - 1))
+    quantile = _quantile(confidence, count - 1)
     by_spread = mean - quantile * float(values.std(ddof=1)) / float(np.sqrt(count))
     share = quantile**2 / count
     size = loss_size(values)
@@ -157,10 +153,8 @@ def loss_size(values: NDArray[np.float64]) -> float:
 
 def detectable_gain(of: Spread, products: int, backgrounds: int, confidence: float, power: float = POWER) -> float:
     """The smallest mean that `crossed_bound` is above 0 for, as often as `power` says."""
-    from scipy.stats import t
-
     variance, freedom = of.mean_squares(products, backgrounds).of_mean()
-    return float((t.ppf(confidence, freedom) + t.ppf(power, freedom)) * np.sqrt(variance))
+    return float((_quantile(confidence, freedom) + _quantile(power, freedom)) * np.sqrt(variance))
 
 
 def detectable_loss(deviation: float, size: float, products: int, confidence: float, power: float = POWER) -> float:
@@ -171,9 +165,8 @@ def detectable_loss(deviation: float, size: float, products: int, confidence: fl
         size: of a difference where there is one, as `loss_size` has it.
     """
     from scipy.optimize import brentq
-    from scipy.stats import t
 
-    quantile, chance = (float(t.ppf(share, products - 1)) for share in (confidence, power))
+    quantile, chance = (_quantile(share, products - 1) for share in (confidence, power))
 
     def missing(margin: float) -> float:
         judged_by = np.sqrt(max(deviation**2, margin * (size - margin)) / products)
@@ -219,6 +212,13 @@ class Pigeonhole:
         ratios = self.means(table)[below > 0] / below[below > 0]
         low, high = np.percentile(ratios, [2.5, 97.5])
         return Interval(float(table.mean() / base.mean()), float(low), float(high))
+
+
+def _quantile(share: float, freedom: float) -> float:
+    """Of Student's distribution."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, share))
 
 
 def _freedom(products: int, backgrounds: int) -> tuple[int, int, int]:
