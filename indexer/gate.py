@@ -1,19 +1,21 @@
 """The gate: which candidate, if any, replaces the active encoder.
 
-A candidate is promoted when its swapped MAP@R is better and its clean MAP@R is not worse by more than a margin, each
-shown at one level, on the same held-out products as the active encoder's:
+A candidate is promoted when its swapped MAP@R is better and its clean MAP@R is not worse by more than a margin, on the
+same held-out products as the active encoder's:
 
     lower bound of mean(swapped_candidate - swapped_active) > 0
     lower bound of mean(clean_candidate - clean_active) > -margin
 
-The first bound takes products and backgrounds for what they are, some of many (`indexer.evaluate.crossed_bound`); the
-second is a test of non-inferiority (`loss_bound`). What is promoted has passed both, so the chance that something is
-promoted that is no better, or loses more than the margin, is at most the level (an intersection-union test: Berger,
-Multiparameter hypothesis testing and acceptance sampling, 1982, https://doi.org/10.1080/00401706.1982.10487790).
+The first bound takes products and backgrounds for what they are, some of many (`indexer.evaluate.crossed_bound`). Its
+level is what the error budget of the held-out items gives this retraining (`indexer.gate_budget`), divided by the
+number of candidates (Bonferroni): however often a collection is retrained, the chance that anything is promoted that is
+no better stays below 1 - confidence.
 
-The level is what the error budget of the held-out items gives this retraining (`indexer.gate_budget`), divided by the
-number of candidates (Bonferroni). Of several that pass, the one with the best swapped MAP@R is promoted. A tie is no
-improvement: it is refused.
+The second is a test of non-inferiority (`loss_bound`) of each candidate at 1 - confidence. It shares no budget: a
+candidate that is better on other backgrounds and loses more than the margin on clean ones passes with that chance
+whenever one is tried. See docs/decisions/0013-errors-of-the-gate.md.
+
+Of several that pass, the one with the best swapped MAP@R is promoted. A tie is no improvement: it is refused.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ class GateRule:
 
     Args:
         confidence: 1 minus the chance that any retraining on one set of held-out items promotes what is no better.
-        margin: of clean MAP@R; a loss of as much or more has to be ruled out. At 60 items .08 is about what can be:
-            a candidate that loses nothing passes in 96 % of cases (docs/studies/gate.md).
+        margin: of clean MAP@R; a loss of as much or more has to be ruled out for each candidate. The default can be on
+            60 items, for most candidates that lose nothing (docs/studies/gate.md).
     """
 
     confidence: float = 0.95
@@ -72,7 +74,7 @@ class Verdict:
     """What the gate says of a candidate, with the differences to the active encoder that it rests on.
 
     Args:
-        level: the chance of error that each of the bounds is at.
+        level: the chance of error that the swapped bound is at; the clean one is at 1 - confidence.
         spread: standard deviations of the swapped differences (`product`, `background`, `interaction`) and of the clean
             ones between products (`clean`), and how large these are where there is one (`clean_size`).
     """
@@ -97,7 +99,7 @@ def judge(
     """A verdict on each candidate.
 
     Args:
-        level: what this retraining may spend of the error budget; all of it by default.
+        level: what this retraining may spend of the error budget over all candidates; all of it by default.
 
     Raises:
         ValueError: the evidence is not of the same products and backgrounds.
@@ -122,11 +124,11 @@ def winner(verdicts: Mapping[str, Verdict], candidates: Mapping[str, Evidence]) 
 
 def _judge(rule: GateRule, level: float, active: Evidence, candidate: Evidence) -> Verdict:
     swapped, clean = candidate.swapped - active.swapped, candidate.clean - active.clean
-    gain, loss = crossed_bound(swapped, 1.0 - level), loss_bound(clean, 1.0 - level)
+    gain, loss = crossed_bound(swapped, 1.0 - level), loss_bound(clean, rule.confidence)
     better, holds = gain.low > 0, loss.low > -rule.margin
     reasons = (
         f"swapped MAP@R is {_told(gain, level)}: " + ("better" if better else "not shown to be better"),
-        f"clean MAP@R is {_told(loss, level)}: "
+        f"clean MAP@R is {_told(loss, rule.budget)}: "
         + (f"within the margin of {rule.margin:g}" if holds else f"a loss of the margin, {rule.margin:g}, or more is "
            + ("likely" if loss.mean <= -rule.margin else "not ruled out")),
     )  # fmt: skip

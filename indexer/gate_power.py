@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from indexer.evaluate.crossed import POWER, Spread, detectable_gain, detectable_loss
-from indexer.gate import confidence_text
+from indexer.gate import GateRule, confidence_text
 from indexer.records import RetrainRecord
 
 # Of the differences between two encoders, on drawn items; measured in docs/studies/gate.md.
-ASSUMED = {"product": 0.2, "background": 0.03, "interaction": 0.35, "clean": 0.2, "clean_size": 0.6}
+ASSUMED = {"product": 0.2, "background": 0.05, "interaction": 0.32, "clean": 0.12, "clean_size": 0.6}
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Prospect:
         gain: of swapped MAP@R, that is shown to be one.
         loss: margin of clean MAP@R within which a candidate without a loss is found to be.
         products, backgrounds: expected to be measured.
-        level: of each candidate's bounds.
+        level: of each candidate's swapped bound.
         spread: standard deviations of differences to the active encoder that this rests on.
         measured_by: number of the retraining that the spread was measured by; None where it is assumed.
     """
@@ -40,10 +40,13 @@ class Prospect:
         return asdict(self)
 
 
-def prospect(records: Sequence[RetrainRecord], held_out: int, backgrounds: int, level: float) -> Prospect:
-    """What can be found on so many held-out items at a candidate's level.
+def prospect(
+    rule: GateRule, records: Sequence[RetrainRecord], held_out: int, backgrounds: int, level: float
+) -> Prospect:
+    """What can be found on so many held-out items.
 
     Args:
+        level: of each candidate's swapped bound.
         records: the collection's retrainings; the last one that stored its spread says how large that is, and which
             share of the held-out items could be measured.
     """
@@ -52,7 +55,7 @@ def prospect(records: Sequence[RetrainRecord], held_out: int, backgrounds: int, 
     swapped = Spread(of["product"], of["background"], of["interaction"])
     return Prospect(
         gain=detectable_gain(swapped, products, backgrounds, 1.0 - level),
-        loss=detectable_loss(of["clean"], of["clean_size"], products, 1.0 - level),
+        loss=detectable_loss(of["clean"], of["clean_size"], products, rule.confidence),
         products=products,
         backgrounds=backgrounds,
         level=level,
@@ -67,10 +70,10 @@ def describe_prospect(found: dict[str, Any], margin: float) -> list[str]:
     told = "assumed" if number is None else f"measured by retraining {number}"
     of = found["spread"]
     lines = [
-        f"on {found['products']} products and {found['backgrounds']} backgrounds, at {confidence_text(found['level'])} "
-        f"confidence for each candidate, {found['power']:.0%} of the candidates are promoted that gain "
-        f"{found['gain']:+.3f} swapped MAP@R or more and lose nothing clean, if a loss of {found['loss']:.3f} is "
-        "within the margin",
+        f"what can be found on {found['products']} products and {found['backgrounds']} backgrounds in "
+        f"{found['power']:.0%} of cases: a gain of {found['gain']:.3f} swapped MAP@R (at "
+        f"{confidence_text(found['level'])} confidence for each candidate), and that a candidate does not lose "
+        f"{found['loss']:.3f} clean",
         f"spread of differences, {told}: products {of['product']:.2f}, backgrounds {of['background']:.2f}, both "
         f"{of['interaction']:.2f}; clean {of['clean']:.2f}",
     ]

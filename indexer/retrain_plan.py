@@ -122,7 +122,7 @@ def outlook(home: Home, collection: str, plan: RetrainPlan) -> Outlook:
         STEPS,
         plan.to_json(),
         found.to_json(),
-        prospect(records, len(considered), plan.per_item, each).to_json(),
+        prospect(plan.gate, records, len(considered), plan.per_item, each).to_json(),
     )
 
 

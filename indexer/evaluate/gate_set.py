@@ -5,7 +5,7 @@ other backgrounds; where fewer than 20 items have two usable photos the query is
 
 - every retraining draws its own backgrounds: textures and rooms of a bank with the run's seed, or parts of other photos
   of the folder that is named. No encoder trains on these: training draws rooms of other seeds.
-- clean queries are all of an item's other photos, filled up to four by other views of them.
+- clean queries are all of an item's other photos, filled up to six by other views of them.
 - pictures are made as they are needed, a block at a time, so that memory does not grow with backgrounds.
 """
 
@@ -32,8 +32,8 @@ from training.data.sources import SourceImage
 from training.preprocessing import Preprocessing
 
 LEAST_PHOTOS = 5  # of a folder of backgrounds
-CLEAN_VIEWS = 4  # of an item, at least
-MOST_PHOTOS = 6  # of an item
+CLEAN_VIEWS = 6  # of an item, at least
+MOST_PHOTOS = 7  # of an item
 BLOCK = 64  # items put on a background at a time
 FIRST_SEED = 2**30  # banks of these seeds are no sample shop's, and below those that training draws rooms of
 

@@ -89,7 +89,7 @@ def test_the_bound_is_above_the_mean_as_seldom_as_it_says(
 
 
 def test_resampling_products_alone_is_above_it_far_more_often() -> None:
-    """What the gate did until now, where backgrounds differ: the bound of the same tables is above 0 every third time."""
+    """What the gate did until now: where backgrounds differ its bound is above 0 every third time."""
     rng, of = np.random.default_rng(5), Spread(0.1, 0.2, 0.4)
     bootstrap = Bootstrap([f"item {n:03d}" for n in range(200)], replicates=1000)
     old, new = 0, 0
