@@ -94,17 +94,14 @@ class GateSet:
             rows = [row for row, views in enumerate(self.views) if number < len(views)]
             for start in range(0, len(rows), BLOCK):
                 block = np.array(rows[start : start + BLOCK], dtype=np.intp)
-                yield block, np.stack([self._view(self.views[row][number]) for row in block])
+                views = [self.views[row][number] for row in block]
+                yield block, np.stack([_again(self.seed, view, self.photos[view.photo])[0] for view in views])
 
     def swapped(self, background: int) -> Iterator[Pixels]:
         """The queries on a background `(n, S, S, 3)`, in blocks of items."""
         for start in range(0, len(self), BLOCK):
             block = slice(start, start + BLOCK)
             yield composite(self.query[block], self.query_masks[block], self.bank.pictures[background])
-
-    def _view(self, view: View) -> Pixels:
-        photo = self.photos[view.photo]
-        return photo if view.variation == 0 else _again(self.seed, view, photo)[0]
 
 
 def gate_set(
@@ -133,45 +130,25 @@ def gate_set(
     bank = draw_bank(backgrounds, count, side, background_seed)
     chosen = choose(images, limit, seed, photos=MOST_PHOTOS)
     dataset = load_dataset(chosen, Preprocessing(side, 3, "stretch"), masks=SOURCES, processes=processes)
+    taken = _take(name, dataset)
     pixels, masks = upright(dataset)
-    by_item = _places(dataset)
-    usable = {item: [p for p in places if dataset.mask_sources[p] != FAILED] for item, places in by_item.items()}
-    several = [item for item, places in usable.items() if len(places) > 1]
-    truth: Truth = "photos" if len(several) >= ENOUGH_ITEMS else "views"
-    taken = several if truth == "photos" else [item for item, places in usable.items() if places]
-    left_out = Counter({
-        "photo cannot be read": len(dataset.skipped),
-        "photo without a usable mask": dataset.mask_sources.count(FAILED),
-        "item with a single usable photo": sum(map(bool, usable.values())) - len(taken),
-    })  # fmt: skip
-    if len(taken) < LEAST_ITEMS:
-        raise InvalidRequestError(
-            "data",
-            f"{name}: {len(taken)} items can be cut out of their photos, {LEAST_ITEMS} are needed; give more items, "
-            f"name masks in a column `mask`, or take photos on plain backgrounds ({counted(left_out)})",
-        )
-    first = [usable[item][0] for item in taken]
-    views = [_views(by_item[item], usable[item]) if truth == "photos" else _again_only(usable[item][0])
-             for item in taken]  # fmt: skip
-    if truth == "photos":
-        second = [usable[item][1] for item in taken]
-        query, query_masks = pixels[second], masks[second]
-    else:
-        second = []
-        again = [_again(background_seed, View(place, 1), pixels[place], masks[place]) for place in first]
-        query, query_masks = (np.stack([np.asarray(pair[part]) for pair in again]) for part in (0, 1))
+    again = [_again(background_seed, views[0], pixels[views[0].photo], masks[views[0].photo]) for views in taken.views]
     return GateSet(
-        truth=truth,
-        items=taken,
-        products=_products(dataset, pixels, taken, first, views),
-        gallery=pixels[first],
-        query=query,
-        query_masks=query_masks,
-        views=views,
+        truth=taken.truth,
+        items=taken.items,
+        products=_products(dataset, pixels, taken),
+        gallery=pixels[taken.first],
+        query=np.stack([picture for picture, _ in again]),
+        query_masks=np.stack([mask for _, mask in again if mask is not None]),
+        views=taken.views,
         photos=pixels,
         bank=bank,
-        left_out=+left_out,
-        mask_sources=Counter(dataset.mask_sources[place] for place in (*first, *second)),
+        left_out=+taken.left_out,
+        mask_sources=Counter(
+            dataset.mask_sources[place]
+            for first, views in zip(taken.first, taken.views, strict=True)
+            for place in {first, views[0].photo}
+        ),
         seed=background_seed,
     )
 
@@ -201,6 +178,41 @@ def background_seed(collection: str, number: int, seed: int) -> int:
     return FIRST_SEED + int.from_bytes(digest[:4], "big") % FIRST_SEED
 
 
+class _Taken(NamedTuple):
+    """The items that take part: where the photo that is searched for is, and their clean queries, the swapped first."""
+
+    truth: Truth
+    items: list[str]
+    first: list[int]
+    views: list[list[View]]
+    left_out: Counter[str]
+
+
+def _take(name: str, dataset: Dataset) -> _Taken:
+    by_item = _places(dataset)
+    usable = {item: [p for p in places if dataset.mask_sources[p] != FAILED] for item, places in by_item.items()}
+    several = [item for item, places in usable.items() if len(places) > 1]
+    truth: Truth = "photos" if len(several) >= ENOUGH_ITEMS else "views"
+    items = several if truth == "photos" else [item for item, places in usable.items() if places]
+    left_out = Counter({
+        "photo cannot be read": len(dataset.skipped),
+        "photo without a usable mask": dataset.mask_sources.count(FAILED),
+        "item with a single usable photo": sum(map(bool, usable.values())) - len(items),
+    })  # fmt: skip
+    if len(items) < LEAST_ITEMS:
+        raise InvalidRequestError(
+            "data",
+            f"{name}: {len(items)} items can be cut out of their photos, {LEAST_ITEMS} are needed; give more items, "
+            f"name masks in a column `mask`, or take photos on plain backgrounds ({counted(left_out)})",
+        )
+    first = [usable[item][0] for item in items]
+    if truth == "photos":
+        views = [_views(by_item[item], usable[item]) for item in items]
+    else:
+        views = [[View(place, number) for number in range(1, 1 + CLEAN_VIEWS)] for place in first]
+    return _Taken(truth, items, first, views, left_out)
+
+
 def _places(dataset: Dataset) -> dict[str, list[int]]:
     """Where the photos of each item are; a photo that an item has twice counts once."""
     found: dict[str, list[int]] = {}
@@ -219,19 +231,15 @@ def _views(places: Sequence[int], usable: Sequence[int]) -> list[View]:
     return [*(View(place, 0) for place in others), *again]
 
 
-def _again_only(place: int) -> list[View]:
-    return [View(place, number) for number in range(1, 1 + CLEAN_VIEWS)]
-
-
 def _again(seed: int, view: View, photo: Pixels, mask: Pixels | None = None) -> tuple[Pixels, Pixels | None]:
-    """A photo taken again, the same way whenever it is asked for."""
+    """A photo as a view has it, the same whenever it is asked for."""
+    if view.variation == 0:
+        return photo, mask
     return other_view(np.random.default_rng([seed, view.photo, view.variation]), photo, mask)
 
 
-def _products(
-    dataset: Dataset, pixels: Pixels, taken: Sequence[str], first: Sequence[int], views: Sequence[Sequence[View]]
-) -> list[str]:
-    shown = sorted({*first, *(view.photo for item in views for view in item)})
+def _products(dataset: Dataset, pixels: Pixels, taken: _Taken) -> list[str]:
+    shown = sorted({*taken.first, *(view.photo for views in taken.views for view in views)})
     tied = products([dataset.item_ids[place] for place in shown], pixels[shown])
-    names = np.unique(np.asarray(taken, np.str_))
-    return [str(names[tied[shown.index(place)]]) for place in first]
+    names = np.unique(np.asarray(taken.items, np.str_))
+    return [str(names[tied[shown.index(place)]]) for place in taken.first]
