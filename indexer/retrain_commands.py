@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from indexer.errors import InvalidRequestError
-from indexer.gate_budget import describe_budget
-from indexer.gate_power import describe_prospect
 from indexer.options import DEFAULT_HOME, CollectionOption, HomeOption
 from training.console import JsonOption, note, say
 
@@ -105,6 +103,8 @@ def retrain_abandon(
 
 def text(record: RetrainRecord) -> str:
     """A retraining in lines: what became of it, and each candidate beside the active encoder."""
+    from indexer.gate_budget import describe_budget
+
     ended = {
         "running": "unfinished; `nitamono retrain` goes on",
         "promoted": f"promoted, generation {record.generation}",
@@ -150,6 +150,9 @@ def _interval(figure: dict[str, Any]) -> str:
 
 
 def _plan_text(found: dict[str, Any]) -> str:
+    from indexer.gate_budget import describe_budget
+    from indexer.gate_power import describe_prospect
+
     lines = [
         f"{found['collection']!r}, encoder {found['active_encoder'][:12]} in service",
         f"train on {found['training_images']} photos of {found['training_items']} items, judge on "
