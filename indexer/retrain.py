@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from indexer.errors import CalibrationError, CorruptError, InvalidRequestError, MismatchError, NotFoundError
 from indexer.gate import judge, winner
+from indexer.gate_budget import budget
 from indexer.generations import build_generation, remove_old, remove_unused, verify
 from indexer.home import Home
 from indexer.records import EncoderRecord, GenerationRecord, RetrainRecord
-from indexer.retrain_evidence import figures, measure, to_evidence
-from indexer.retrain_plan import RetrainPlan, folder_name, from_rows, outlook, split, to_rows
+from indexer.retrain_evidence import figures, is_current, measure, to_evidence
+from indexer.retrain_plan import RetrainPlan, folder_name, from_rows, judged_items, outlook, split, to_rows
 from training.card import amend_card
 from training.console import to_json
 from training.data.sources import SourceImage
@@ -36,7 +37,7 @@ from training.files import publish_file
 from training.reference import EncoderDescription, describe_encoder, read_json
 
 if TYPE_CHECKING:
-    from indexer.evaluate.swaps import SwapSet
+    from indexer.evaluate.gate_set import GateSet
 
 Say = Callable[[str, str], None]
 
@@ -66,7 +67,7 @@ def retrain(
             outlook(home, collection, plan)  # what cannot work is said before anything is stored
             number = home.catalogue.add_retrain(collection_id, plan.to_json())
         else:
-            if plan is not None and plan.to_json() != record.plan:
+            if plan is not None and plan != RetrainPlan.from_json(record.plan):
                 raise InvalidRequestError(
                     "recipes",
                     f"retraining {record.number} of {collection!r} is unfinished and has another plan; go on with it "
@@ -174,13 +175,17 @@ class _Run:
             return decision
         evidence = self.evaluate({str(active): self.home.encoder(str(active)).directory}
                                  | {d.encoder_id: d.directory for d in candidates.values()}, held_out)  # fmt: skip
-        self.say("gate", f"{len(candidates)} candidates against encoder {str(active)[:12]}")
+        items = judged_items(held_out, self.plan)
+        found = budget(self.plan.gate, items, self.home.catalogue.retrains(self.collection), number=self.number)
+        self.say("gate", f"{len(candidates)} candidates against encoder {str(active)[:12]} at level {found.level:.2g}")
         of_active = to_evidence(evidence[str(active)])
         of_candidates = {name: to_evidence(evidence[d.encoder_id]) for name, d in candidates.items()}
-        verdicts = judge(self.plan.gate, of_active, of_candidates, seed=self.plan.seed)
+        verdicts = judge(self.plan.gate, of_active, of_candidates, level=found.level)
         best = winner(verdicts, of_candidates)
         decision = {
             "rule": asdict(self.plan.gate),
+            "budget": found.to_json(),
+            "held_out_items": items,
             "set": evidence[str(active)]["set"],
             "active": figures(evidence[str(active)]),
             "candidates": {
@@ -198,15 +203,16 @@ class _Run:
     def evaluate(self, encoders: Mapping[str, Path], held_out: Sequence[SourceImage]) -> dict[str, dict[str, Any]]:
         """Figures of encoders by id on the held-out items; those that are there are not measured again.
 
-        Photos may have gone since some were measured: then all are, for only figures of one set can be compared.
+        Photos may have gone since some were measured: then all are, for only figures of one set can be compared. So is
+        what an earlier version has measured.
         """
         paths = {encoder_id: self.directory / "evidence" / f"{encoder_id}.json" for encoder_id in encoders}
-        made: SwapSet | None = None
+        made: GateSet | None = None
         for encoder_id, path in paths.items():
-            if path.exists():
+            if path.exists() and is_current(read_json(path)):
                 continue
             self.say("evaluate", f"encoder {encoder_id[:12]} ({encoders[encoder_id].name})")
-            made = made or self._swap_set(held_out)
+            made = made or self._gate_set(held_out)
             publish_file(path, (json.dumps(measure(encoders[encoder_id], made, self.plan.seed)) + "\n").encode())
         found = {encoder_id: json.loads(path.read_text(encoding="utf-8")) for encoder_id, path in paths.items()}
         if len({json.dumps([document["set"], document["products"]]) for document in found.values()}) > 1:
@@ -215,14 +221,15 @@ class _Run:
             return self.evaluate(encoders, held_out)
         return found
 
-    def _swap_set(self, held_out: Sequence[SourceImage]) -> SwapSet:
-        from indexer.evaluate.swap_sources import photo_set
+    def _gate_set(self, held_out: Sequence[SourceImage]) -> GateSet:
+        from indexer.evaluate.gate_set import background_seed, gate_set
 
-        return photo_set(
+        return gate_set(
             f"held-out items of {self.collection}",
             held_out,
             backgrounds=Path(self.plan.backgrounds) if self.plan.backgrounds else None,
-            per_item=self.plan.per_item,
+            count=self.plan.per_item,
+            background_seed=background_seed(self.collection, self.number, self.plan.seed),
             limit=self.plan.items,
             seed=self.plan.seed,
         )

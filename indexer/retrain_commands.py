@@ -29,8 +29,8 @@ def retrain(
     backgrounds: Annotated[Path | None, typer.Option(help="Folder of photos that candidates are judged on.")] = None,
     held_out: Annotated[float, typer.Option(help="Share of the items that candidates are judged on.")] = 0.2,
     items: Annotated[int, typer.Option(min=20, help="Most held-out items that are measured.")] = 500,
-    confidence: Annotated[float, typer.Option(help="How sure it must be that swapped MAP@R is better.")] = 0.95,
-    margin: Annotated[float, typer.Option(help="Clean MAP@R that a candidate may lose.")] = 0.02,
+    confidence: Annotated[float, typer.Option(help="1 - chance of a promotion by luck, over all retrainings.")] = 0.95,
+    margin: Annotated[float, typer.Option(help="Loss of clean MAP@R that must be ruled out.")] = 0.08,
     min_recall: Annotated[float, typer.Option(min=0, max=1, help="recall@10 the new index must reach.")] = 0.95,
     device: Annotated[str, typer.Option(help="Where to train: auto, cpu or gpu.")] = "auto",
     precision: Annotated[str, typer.Option(help="32 or bf16-mixed.")] = "32",
@@ -103,6 +103,8 @@ def retrain_abandon(
 
 def text(record: RetrainRecord) -> str:
     """A retraining in lines: what became of it, and each candidate beside the active encoder."""
+    from indexer.gate_budget import describe_budget
+
     ended = {
         "running": "unfinished; `nitamono retrain` goes on",
         "promoted": f"promoted, generation {record.generation}",
@@ -120,9 +122,14 @@ def text(record: RetrainRecord) -> str:
     if decision is None:
         return "\n".join(lines)
     of = decision["set"]
+    if "budget" in decision:
+        lines.append(describe_budget(decision["budget"]))
     few = "views of single photos (fewer than 20 of them have two photos with usable masks, so clean figures are easy)"
     told = "several photos of one item" if of["truth"] == "photos" else few
-    lines.append(f"judged on {of['items']} held-out items, the same item told by {told}; MAP@R with 95 % intervals:")
+    lines.append(
+        f"judged on {of['items']} held-out items and {len(of.get('backgrounds', []))} backgrounds, the same item told "
+        f"by {told}; MAP@R with 95 % intervals:"
+    )
     if of["left_out"]:
         lines.append("left out: " + ", ".join(f"{count} x {reason}" for reason, count in of["left_out"].items()))
     rows = {"(in service then)": decision["active"], **decision["candidates"]}
@@ -143,11 +150,16 @@ def _interval(figure: dict[str, Any]) -> str:
 
 
 def _plan_text(found: dict[str, Any]) -> str:
+    from indexer.gate_budget import describe_budget
+    from indexer.gate_power import describe_prospect
+
     lines = [
         f"{found['collection']!r}, encoder {found['active_encoder'][:12]} in service",
         f"train on {found['training_images']} photos of {found['training_items']} items, judge on "
         f"{found['held_out_items']} others",
         *(f"  candidate {name}: {description}" for name, description in found["recipes"].items()),
         f"steps: {', '.join(found['steps'])}",
+        describe_budget(found["budget"]),
+        *describe_prospect(found["detectable"], found["plan"]["gate"]["margin"]),
     ]
     return "\n".join(lines)

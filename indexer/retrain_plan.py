@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from indexer.errors import InvalidRequestError, NotFoundError
 from indexer.gate import GateRule
+from indexer.gate_budget import budget
+from indexer.gate_power import prospect
 from indexer.home import Home
 from training.data.dataset import place_of
 from training.data.sources import SourceImage
@@ -20,6 +20,7 @@ from training.data.sources import SourceImage
 HELD_OUT = 0.2  # share of the items that candidates are judged on and never train on
 LEAST_HELD_OUT = 20
 MIN_RECALL = 0.95  # of the new index against exact search, at 10
+BACKGROUNDS = 20  # that every held-out item is put on; fewer say little of all the others (docs/studies/gate.md)
 STEPS = ("export", "train", "evaluate", "gate", "embed", "build", "verify", "calibrate", "activate")
 
 
@@ -33,6 +34,7 @@ class RetrainPlan:
         backgrounds: folder that held-out items are put on; the sample shop's bank without it.
         held_out: share of the items, told by the hashes of their ids: an item stays held out as the catalogue grows.
         items: most held-out items that are measured.
+        per_item: backgrounds that every item is put on, 20 or more.
         minimum_recall: recall@10 against exact search that the new index must reach.
     """
 
@@ -42,7 +44,7 @@ class RetrainPlan:
     backgrounds: str | None = None
     held_out: float = HELD_OUT
     items: int = 500
-    per_item: int = 5
+    per_item: int = BACKGROUNDS
     minimum_recall: float = MIN_RECALL
     device: str = "auto"
     precision: str = "32"
@@ -55,6 +57,8 @@ class RetrainPlan:
             raise ValueError("a recipe stands twice; name each once")
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must be between 0 and 1, not {self.held_out}")
+        if self.per_item < BACKGROUNDS:
+            raise ValueError(f"per_item must be {BACKGROUNDS} or more, not {self.per_item}")
         if not 0 <= self.minimum_recall <= 1:
             raise ValueError(f"minimum recall must be between 0 and 1, not {self.minimum_recall}")
 
@@ -64,14 +68,16 @@ class RetrainPlan:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> RetrainPlan:
+        """A stored plan; one of an earlier version, with fewer backgrounds, gets as many as are needed now."""
         values: dict[str, Any] = {**document, "gate": GateRule(**document["gate"])}
+        values["per_item"] = max(BACKGROUNDS, values.get("per_item", 0))
         values |= {name: tuple(values[name]) for name in ("recipes", "overrides")}
         return cls(**values)
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a retraining would do (`--dry-run`)."""
+    """What a retraining would do (`--dry-run`), which part of the error budget it may spend, and what it can find."""
 
     collection: str
     active_encoder: str
@@ -81,6 +87,8 @@ class Outlook:
     recipes: dict[str, str]
     steps: tuple[str, ...]
     plan: dict[str, Any]
+    budget: dict[str, Any]
+    detectable: dict[str, Any]
 
 
 def outlook(home: Home, collection: str, plan: RetrainPlan) -> Outlook:
@@ -89,7 +97,7 @@ def outlook(home: Home, collection: str, plan: RetrainPlan) -> Outlook:
     Raises:
         NitamonoError: what would otherwise be found only after the training.
     """
-    from training.data.backgrounds import Folder
+    from indexer.evaluate.gate_set import draw_bank
     from training.recipes import check_place, load_recipe
 
     state = home.catalogue.search_state(collection)
@@ -97,9 +105,13 @@ def outlook(home: Home, collection: str, plan: RetrainPlan) -> Outlook:
         raise NotFoundError(f"collection {collection!r} has no index yet; run `nitamono index SOURCE` first")
     check_place(plan.device, plan.precision)
     if plan.backgrounds is not None:
-        Folder(Path(plan.backgrounds)).draw(np.random.default_rng(0), 32)
+        draw_bank(Path(plan.backgrounds), plan.per_item, 32, plan.seed)
     recipes = {name: load_recipe(name, plan.overrides).description for name in plan.recipes}
     training, held_out = split(home, collection, plan.held_out)
+    records = home.catalogue.retrains(collection)
+    considered = judged_items(held_out, plan)
+    found = budget(plan.gate, considered, records)
+    each = found.level / len(plan.recipes)
     return Outlook(
         collection,
         state.encoder_id,
@@ -109,7 +121,16 @@ def outlook(home: Home, collection: str, plan: RetrainPlan) -> Outlook:
         recipes,
         STEPS,
         plan.to_json(),
+        found.to_json(),
+        prospect(plan.gate, records, len(considered), plan.per_item, each).to_json(),
     )
+
+
+def judged_items(held_out: Sequence[SourceImage], plan: RetrainPlan) -> list[str]:
+    """The held-out items that candidates are judged on, as far as they can be cut out of their photos."""
+    from indexer.evaluate.swap_sources import choose
+
+    return sorted({image.item_id for image in choose(held_out, plan.items, plan.seed)})
 
 
 def split(home: Home, collection: str, share: float) -> tuple[list[SourceImage], list[SourceImage]]:

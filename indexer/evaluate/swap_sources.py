@@ -58,7 +58,7 @@ def photo_set(
         raise InvalidRequestError("data", f"{name}: holds no photo; give a folder or manifest with some")
     folder = Folder(backgrounds) if backgrounds is not None else None
     dataset = load_dataset(
-        _choose(images, limit, seed), Preprocessing(side, 3, "stretch"), masks=SOURCES, processes=processes
+        choose(images, limit, seed), Preprocessing(side, 3, "stretch"), masks=SOURCES, processes=processes
     )
     by_item: dict[str, list[int]] = {}
     for place, source in enumerate(dataset.mask_sources):
@@ -78,7 +78,7 @@ def photo_set(
         raise InvalidRequestError(
             "data",
             f"{name}: {len(chosen)} items can be cut out of their photos, {LEAST_ITEMS} are needed; give more items, "
-            f"name masks in a column `mask`, or take photos on plain backgrounds ({_counted(left_out)})",
+            f"name masks in a column `mask`, or take photos on plain backgrounds ({counted(left_out)})",
         )
     shots = _from_pairs(dataset, chosen) if truth == "photos" else _from_views(dataset, chosen, seed)
     bank = Bank.of_folder(folder, per_item, side, seed) if folder else Bank.drawn(per_item, side)
@@ -86,25 +86,25 @@ def photo_set(
     return assemble(name, truth, shots, bank, seed, left_out=+left_out, mask_sources=sources)
 
 
-def _choose(images: Sequence[SourceImage], limit: int, seed: int) -> list[SourceImage]:
-    """Up to three photos of each of the items that are taken: those with several photos where there are enough."""
+def choose(images: Sequence[SourceImage], limit: int, seed: int, *, photos: int = 3) -> list[SourceImage]:
+    """Some photos of each of the items that are taken: those with several photos where there are enough."""
     by_item: dict[str, list[SourceImage]] = {}
     for image in images:
         by_item.setdefault(image.item_id, []).append(image)
     several = sorted(name for name, found in by_item.items() if len(found) > 1)
     names = several if len(several) >= ENOUGH_ITEMS else sorted(by_item)
     picked = [names[place] for place in np.random.default_rng(seed).permutation(len(names))[:limit]]
-    return [image for name in sorted(picked) for image in by_item[name][:3]]
+    return [image for name in sorted(picked) for image in by_item[name][:photos]]
 
 
 def _from_pairs(dataset: Dataset, pairs: Sequence[Sequence[int]]) -> Shots:
-    images, masks = _upright(dataset)
+    images, masks = upright(dataset)
     first, second = ([pair[side] for pair in pairs] for side in (0, 1))
     return _shots(dataset, first, (images, masks), (images[second], masks[second]))
 
 
 def _from_views(dataset: Dataset, chosen: Sequence[Sequence[int]], seed: int) -> Shots:
-    images, masks = _upright(dataset)
+    images, masks = upright(dataset)
     first = [places[0] for places in chosen]
     rng = np.random.default_rng([seed, 5])
     views = [other_view(rng, images[place], masks[place]) for place in first]
@@ -123,14 +123,14 @@ def _shots(
     return Shots(items, categories, images[first], masks[first], *queries, queries[0], behind)
 
 
-def _upright(dataset: Dataset) -> tuple[Pixels, Pixels]:
+def upright(dataset: Dataset) -> tuple[Pixels, Pixels]:
     """Images `(N, S, S, 3)` and masks `(N, S, S)`."""
     if dataset.masks is None:
         raise ValueError("the photos were read without masks")
     return np.ascontiguousarray(dataset.images.transpose(0, 2, 3, 1)), dataset.masks
 
 
-def _counted(counts: Counter[str]) -> str:
+def counted(counts: Counter[str]) -> str:
     return ", ".join(f"{count} times {reason}" for reason, count in (+counts).items()) or "nothing was left out"
 
 

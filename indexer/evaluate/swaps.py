@@ -54,6 +54,12 @@ class Bank(NamedTuple):
             [f"photo {number + 1}" for number in range(count)],
         )
 
+    @classmethod
+    def of_each(cls, folder: Folder, count: int, side: int, seed: int) -> Bank:
+        """Parts of as many different photos of a folder as there are; parts of one photo have one name."""
+        drawn = folder.each(np.random.default_rng([seed, 7]), side, count)
+        return cls(np.stack([_rounded(picture) for _, picture in drawn]), [name for name, _ in drawn])
+
 
 @dataclass(frozen=True)
 class Shots:

@@ -29,7 +29,8 @@ from indexer.promotion import activate, rollback
 from indexer.records import EncoderRecord, ImageWrite
 from indexer.retrain import abandon, find_retrain, unfinished
 from indexer.retrain_commands import text
-from indexer.retrain_plan import LEAST_HELD_OUT, STEPS, RetrainPlan, outlook, split
+from indexer.retrain_evidence import VERSION
+from indexer.retrain_plan import BACKGROUNDS, LEAST_HELD_OUT, STEPS, RetrainPlan, outlook, split
 from indexer.search import Searcher
 from service.cli import main
 from tests.conftest import COLOURS
@@ -42,7 +43,8 @@ from training.reference import describe_encoder
 ITEMS, PHOTOS, SIDE = 40, 2, 48
 HELD_OUT = 0.6
 PCA = ("preprocessing.size=8", "model.components=4")
-PLAN = RetrainPlan(("pca",), PCA, held_out=HELD_OUT)
+WIDE = GateRule(margin=0.4)  # of twenty items: a narrower margin cannot be held with so few
+PLAN = RetrainPlan(("pca",), PCA, WIDE, held_out=HELD_OUT)
 NAN = float("nan")
 
 
@@ -116,10 +118,11 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
             described = describe_encoder(directory)
             measured.append(described.family)
             value = swapped.get(directory.name.partition("-")[0], 0.4)
-            noise = np.random.default_rng(3).normal(0, 0.05, LEAST_HELD_OUT)
+            noise = np.random.default_rng(3).normal(0, 0.05, (LEAST_HELD_OUT, BACKGROUNDS))
             nothing = {"value": NAN, "ci": [NAN, NAN]}
             figure = {"clean": nothing, "swapped": {"value": value, "ci": [0, 1]}, "retention": nothing}
             return {
+                "version": VERSION,
                 "encoder_id": described.encoder_id,
                 "family": described.family,
                 "set": {"left_out": {}, **made},
@@ -127,6 +130,7 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
                 "displacement": nothing,
                 "background_share": nothing,
                 "products": [f"item-{number}" for number in range(LEAST_HELD_OUT)],
+                "backgrounds": [f"room {number}" for number in range(BACKGROUNDS)],
                 "clean": (np.full(LEAST_HELD_OUT, 0.7 if described.family == "pixels" else clean)).tolist(),
                 "swapped": (value + noise).tolist(),
             }
@@ -134,7 +138,7 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
         made = {"items": LEAST_HELD_OUT, "products": LEAST_HELD_OUT, "truth": "photos"}
         monkeypatch.setattr(export, "add_onnx", lambda directory: None)
         monkeypatch.setattr(retrain, "measure", measure)
-        monkeypatch.setattr(retrain._Run, "_swap_set", lambda self, held_out: made)
+        monkeypatch.setattr(retrain._Run, "_gate_set", lambda self, held_out: made)
         return measured
 
     return begin
@@ -178,7 +182,7 @@ def other_generation(home: Home, encoder: Path) -> int:
 
 def test_a_plan_is_the_same_after_json() -> None:
     plan = RetrainPlan(
-        ("pca", "my/own.yaml"), ("epochs=3",), GateRule(0.9, 0.05), "/rooms", 0.3, 50, 4, 0.9, "cpu", "bf16-mixed", 7
+        ("pca", "my/own.yaml"), ("epochs=3",), GateRule(0.9, 0.05), "/rooms", 0.3, 50, 24, 0.9, "cpu", "bf16-mixed", 7
     )
     assert RetrainPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
     assert RetrainPlan.from_json(RetrainPlan(("pca",)).to_json()) == RetrainPlan(("pca",))
@@ -195,6 +199,7 @@ def test_a_plan_is_the_same_after_json() -> None:
         {"held_out": NAN},
         {"minimum_recall": 1.1},
         {"minimum_recall": NAN},
+        {"per_item": 19},
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(values: dict[str, Any]) -> None:
@@ -376,7 +381,7 @@ def test_a_better_candidate_is_put_into_service_and_the_old_one_is_kept(home: Ho
 
 @pytest.mark.parametrize(
     ("swapped", "clean", "reason"),
-    [(0.3, 0.7, "not shown to be better"), (0.4, 0.7, "not shown to be better"), (0.9, 0.6, "worse by more than")],
+    [(0.3, 0.7, "not shown to be better"), (0.4, 0.7, "not shown to be better"), (0.9, 0.2, "or more is likely")],
     ids=["worse", "tie", "better-but-loses-clean"],
 )
 def test_a_candidate_that_is_not_better_leaves_everything_as_it_is(
@@ -401,7 +406,7 @@ def test_of_several_candidates_the_best_is_put_into_service(home: Home, judge: J
         settings = f"preprocessing: {{size: 8}}\nmodel: {{components: {components}}}\n"
         (tmp_path / f"{name}.yaml").write_text(f"description: {name}\nfamily: pca\n{settings}")
         recipes.append(str(tmp_path / f"{name}.yaml"))
-    record = retrain.retrain(home, "default", RetrainPlan(tuple(recipes), held_out=HELD_OUT))
+    record = retrain.retrain(home, "default", RetrainPlan(tuple(recipes), (), WIDE, held_out=HELD_OUT))
     assert record.decision is not None and record.decision["winner"] == recipes[1]
     assert [found["verdict"]["promoted"] for found in record.decision["candidates"].values()] == [True] * 3
     state = home.catalogue.search_state("default")
@@ -555,7 +560,7 @@ def test_an_index_that_finds_too_little_is_not_put_into_service(
         assert active_family(home) == "pixels"
         assert find_retrain(home, "default", None).status == "running"
     abandon(home, "default")
-    plan = RetrainPlan(("pca",), PCA, held_out=HELD_OUT, minimum_recall=0.9)
+    plan = RetrainPlan(("pca",), PCA, WIDE, held_out=HELD_OUT, minimum_recall=0.9)
     assert retrain.retrain(home, "default", plan).status == "promoted"
 
 
@@ -672,7 +677,7 @@ def call(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 
 OPTIONS = (
-    "--recipes", "pca", "--set", PCA[0], "--set", PCA[1], "--held-out", str(HELD_OUT), "--nice", "0",
+    "--recipes", "pca", "--set", PCA[0], "--set", PCA[1], "--held-out", str(HELD_OUT), "--margin", "0.4", "--nice", "0",
 )  # fmt: skip
 
 
@@ -680,7 +685,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(call: Callable[..., Any], 
     document, _ = call(*OPTIONS, "--margin", "0.05", "--dry-run")
     assert set(document) == {
         "collection", "active_encoder", "training_images", "training_items", "held_out_items", "recipes", "steps",
-        "plan",
+        "plan", "budget", "detectable",
     }  # fmt: skip
     assert document["steps"] == list(STEPS)
     assert document["plan"]["gate"] == {"confidence": 0.95, "margin": 0.05}

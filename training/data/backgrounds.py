@@ -98,10 +98,38 @@ class Folder:
             except (ImageError, OSError):
                 del self._files[place]
                 continue
-            part = _part(rng, pixels, float(rng.uniform(0.5, 1.0)))
-            square = Preprocessing(size, 3, "crop").apply(part).transpose(1, 2, 0)
-            return (square[:, ::-1] if rng.random() < 0.5 else square).astype(np.float32)
-        raise SourceError(f"backgrounds {self._folder}: no image there can be read")
+            return _square(rng, pixels, size)
+        raise self._nothing()
+
+    def each(self, rng: np.random.Generator, size: int, count: int) -> list[tuple[str, Floats]]:
+        """Parts of as many different images as there are, with the image's path in the folder.
+
+        Where the folder has fewer than `count` images that can be read, more parts are taken of each.
+        """
+        order = [self._files[place] for place in rng.permutation(len(self._files))]
+        found: list[tuple[str, Floats]] = []
+        place = 0
+        while order and len(found) < count:
+            place %= len(order)
+            try:
+                pixels = decode_image(order[place].read_bytes(), at_least=2 * size).pixels
+            except (ImageError, OSError):
+                del order[place]
+                continue
+            found.append((order[place].relative_to(self._folder).as_posix(), _square(rng, pixels, size)))
+            place += 1
+        if not found:
+            raise self._nothing()
+        return found
+
+    def _nothing(self) -> SourceError:
+        return SourceError(f"backgrounds {self._folder}: no image there can be read")
+
+
+def _square(rng: np.random.Generator, pixels: Pixels, size: int) -> Floats:
+    part = _part(rng, pixels, float(rng.uniform(0.5, 1.0)))
+    square = Preprocessing(size, 3, "crop").apply(part).transpose(1, 2, 0)
+    return (square[:, ::-1] if rng.random() < 0.5 else square).astype(np.float32)
 
 
 def flat(rng: np.random.Generator, size: int) -> Floats:
