@@ -33,8 +33,8 @@ from training.card import amend_card
 from training.console import to_json
 from training.data.sources import SourceImage
 from training.errors import RecipeError, SourceError
-from training.files import publish_file
-from training.reference import EncoderDescription, describe_encoder, read_json
+from training.files import publish_directory, publish_file
+from training.reference import ENCODER_FILES, EncoderDescription, describe_encoder, read_json
 
 if TYPE_CHECKING:
     from indexer.evaluate.gate_set import GateSet
@@ -62,7 +62,7 @@ def retrain(
         if record is None:
             if plan is None:
                 raise InvalidRequestError(
-                    "recipes", f"no retraining of {collection!r} is unfinished; give --recipes A,B"
+                    "recipes", f"no retraining of {collection!r} is unfinished; give --recipes A,B or --encoders"
                 )
             outlook(home, collection, plan)  # what cannot work is said before anything is stored
             number = home.catalogue.add_retrain(collection_id, plan.to_json())
@@ -71,7 +71,7 @@ def retrain(
                 raise InvalidRequestError(
                     "recipes",
                     f"retraining {record.number} of {collection!r} is unfinished and has another plan; go on with it "
-                    "by `nitamono retrain` without --recipes, or drop it by `nitamono retrain abandon`",
+                    "by `nitamono retrain` without --recipes and --encoders, or drop it by `nitamono retrain abandon`",
                 )
             number, plan = record.number, RetrainPlan.from_json(record.plan)
         _Run(home, collection, collection_id, number, plan, say).run()
@@ -165,7 +165,17 @@ class _Run:
             if "onnx_sha256" not in read_json(out / "card.json"):
                 add_onnx(out)
             trained[name] = describe_encoder(out)
-        return trained
+        return trained | {ref: self._taken(ref) for ref in self.plan.encoders}
+
+    def _taken(self, ref: str) -> EncoderDescription:
+        """A candidate that is trained already: a copy of its own, which nothing changes while it is judged."""
+        out = self.directory / "models" / folder_name(ref)
+        if not (out / "encoder.json").exists():
+            self.say("train", f"{ref} is taken as it is")
+            source = describe_encoder(ref).directory
+            there = [source / name for name in ENCODER_FILES if (source / name).is_file()]
+            publish_directory(out, {path.name: path.read_bytes() for path in there})
+        return describe_encoder(out)
 
     def gate(self, candidates: Mapping[str, EncoderDescription], held_out: Sequence[SourceImage]) -> dict[str, Any]:
         """The decision, which holds for the encoder that was in service when it was made."""

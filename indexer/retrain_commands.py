@@ -24,7 +24,8 @@ retraining = typer.Typer(
 @retraining.callback()
 def retrain(
     context: typer.Context,
-    recipes: Annotated[str | None, typer.Option(help="Recipes to try, A,B,C; none goes on.")] = None,
+    recipes: Annotated[str | None, typer.Option(help="Comma-separated recipes to train; omit to resume.")] = None,
+    encoders: Annotated[str | None, typer.Option(help="Comma-separated encoders to judge as they are.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override of every recipe: key=value.")] = None,
     backgrounds: Annotated[Path | None, typer.Option(help="Folder of photos that candidates are judged on.")] = None,
     held_out: Annotated[float, typer.Option(help="Share of the items that candidates are judged on.")] = 0.2,
@@ -53,23 +54,33 @@ def retrain(
     from indexer.retrain_plan import RetrainPlan, outlook
 
     try:
-        plan = None if recipes is None else RetrainPlan(
-            tuple(name.strip() for name in recipes.split(",") if name.strip()), tuple(set_ or ()),
+        plan = None if recipes is None and encoders is None else RetrainPlan(
+            _names(recipes), tuple(set_ or ()),
             GateRule(confidence, margin), str(backgrounds.absolute()) if backgrounds else None, held_out, items,
             minimum_recall=min_recall, device=device, precision=precision, seed=seed,
+            encoders=tuple(_absolute(ref) for ref in _names(encoders)),
         )  # fmt: skip
     except ValueError as exc:
         raise InvalidRequestError("recipes", str(exc)) from exc
     with Home.open(home) as opened:
         if dry_run:
             if plan is None:
-                raise InvalidRequestError("recipes", "give --recipes A,B to plan for; `retrain show` has what is begun")
+                raise InvalidRequestError("recipes", "give --recipes or --encoders; `retrain show` has what is begun")
             found = outlook(opened, collection, plan)
             say(asdict(found), json_output, _plan_text(asdict(found)))
             return
         os.nice(nice)
         record = run(opened, collection, plan, say=lambda step, text: note(f"{step}: {text}"))
     say(asdict(record), json_output, text(record))
+
+
+def _names(given: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (given or "").split(",") if name.strip())
+
+
+def _absolute(ref: str) -> str:
+    """A directory by its whole path, so that the command goes on from wherever it is started again."""
+    return str(Path(ref).absolute()) if (Path(ref) / "encoder.json").is_file() else ref
 
 
 @retraining.command("show")
@@ -114,7 +125,7 @@ def text(record: RetrainRecord) -> str:
     plan = record.plan
     lines = [
         f"retraining {record.number} of {record.collection!r}: {ended[record.status]}",
-        f"recipes {', '.join(plan['recipes'])}; {' '.join(plan['overrides']) or 'no overrides'}; "
+        f"candidates {', '.join([*plan['recipes'], *plan.get('encoders', ())])}; {' '.join(plan['overrides']) or 'no overrides'}; "
         f"{plan['held_out']:.0%} of the items held out; confidence {plan['gate']['confidence']:g}, margin "
         f"{plan['gate']['margin']:g}",
     ]
@@ -157,7 +168,7 @@ def _plan_text(found: dict[str, Any]) -> str:
         f"{found['collection']!r}, encoder {found['active_encoder'][:12]} in service",
         f"train on {found['training_images']} photos of {found['training_items']} items, judge on "
         f"{found['held_out_items']} others",
-        *(f"  candidate {name}: {description}" for name, description in found["recipes"].items()),
+        *(f"  candidate {name}: {what}" for name, what in {**found["recipes"], **found["encoders"]}.items()),
         f"steps: {', '.join(found['steps'])}",
         describe_budget(found["budget"]),
         *describe_prospect(found["detectable"], found["plan"]["gate"]["margin"]),

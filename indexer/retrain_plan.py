@@ -16,6 +16,7 @@ from indexer.gate_power import prospect
 from indexer.home import Home
 from training.data.dataset import place_of
 from training.data.sources import SourceImage
+from training.reference import EncoderDescription, describe_encoder
 
 HELD_OUT = 0.2  # share of the items that candidates are judged on and never train on
 LEAST_HELD_OUT = 20
@@ -29,16 +30,17 @@ class RetrainPlan:
     """What a retraining is asked to do; it is stored, and a run that goes on keeps it.
 
     Args:
-        recipes: names or YAML files, each a candidate.
+        recipes: names or YAML files, each trained to be a candidate.
         overrides: `key=value`, for all of the recipes.
         backgrounds: folder that held-out items are put on; the sample shop's bank without it.
         held_out: share of the items, told by the hashes of their ids: an item stays held out as the catalogue grows.
         items: most held-out items that are measured.
         per_item: backgrounds that every item is put on, 20 or more.
         minimum_recall: recall@10 against exact search that the new index must reach.
+        encoders: directories or pretrained names of encoders that are candidates as they are.
     """
 
-    recipes: tuple[str, ...]
+    recipes: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
     gate: GateRule = GateRule()
     backgrounds: str | None = None
@@ -49,18 +51,24 @@ class RetrainPlan:
     device: str = "auto"
     precision: str = "32"
     seed: int = 0
+    encoders: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.recipes:
-            raise ValueError("give one recipe or more")
-        if len(set(self.recipes)) < len(self.recipes):
-            raise ValueError("a recipe stands twice; name each once")
+        if not self.candidates:
+            raise ValueError("give one recipe or encoder, or more")
+        if len(set(self.candidates)) < len(self.candidates):
+            raise ValueError("a recipe or encoder stands twice; name each once")
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must be between 0 and 1, not {self.held_out}")
         if self.per_item < BACKGROUNDS:
             raise ValueError(f"per_item must be {BACKGROUNDS} or more, not {self.per_item}")
         if not 0 <= self.minimum_recall <= 1:
             raise ValueError(f"minimum recall must be between 0 and 1, not {self.minimum_recall}")
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """All that are judged, by the names that the decision gives them."""
+        return (*self.recipes, *self.encoders)
 
     def to_json(self) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
@@ -71,7 +79,7 @@ class RetrainPlan:
         """A stored plan; one of an earlier version, with fewer backgrounds, gets as many as are needed now."""
         values: dict[str, Any] = {**document, "gate": GateRule(**document["gate"])}
         values["per_item"] = max(BACKGROUNDS, values.get("per_item", 0))
-        values |= {name: tuple(values[name]) for name in ("recipes", "overrides")}
+        values |= {name: tuple(values[name]) for name in ("recipes", "encoders", "overrides") if name in values}
         return cls(**values)
 
 
@@ -85,6 +93,7 @@ class Outlook:
     training_items: int
     held_out_items: int
     recipes: dict[str, str]
+    encoders: dict[str, str]
     steps: tuple[str, ...]
     plan: dict[str, Any]
     budget: dict[str, Any]
@@ -107,11 +116,12 @@ def outlook(home: Home, collection: str, plan: RetrainPlan) -> Outlook:
     if plan.backgrounds is not None:
         draw_bank(Path(plan.backgrounds), plan.per_item, 32, plan.seed)
     recipes = {name: load_recipe(name, plan.overrides).description for name in plan.recipes}
+    encoders = {ref: _described(describe_encoder(ref)) for ref in plan.encoders}
     training, held_out = split(home, collection, plan.held_out)
     records = home.catalogue.retrains(collection)
     considered = judged_items(held_out, plan)
     found = budget(plan.gate, considered, records)
-    each = found.level / len(plan.recipes)
+    each = found.level / len(plan.candidates)
     return Outlook(
         collection,
         state.encoder_id,
@@ -119,11 +129,16 @@ def outlook(home: Home, collection: str, plan: RetrainPlan) -> Outlook:
         len({image.item_id for image in training}),
         len({image.item_id for image in held_out}),
         recipes,
+        encoders,
         STEPS,
         plan.to_json(),
         found.to_json(),
         prospect(plan.gate, records, len(considered), plan.per_item, each).to_json(),
     )
+
+
+def _described(encoder: EncoderDescription) -> str:
+    return str(encoder.card.get("description") or f"an encoder of family {encoder.family}")
 
 
 def judged_items(held_out: Sequence[SourceImage], plan: RetrainPlan) -> list[str]:
@@ -180,8 +195,8 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[SourceImage]:
     ]
 
 
-def folder_name(recipe: str) -> str:
-    """A folder for a recipe: its name, or a YAML file's with what tells two of one name apart."""
-    if "/" not in recipe and not recipe.endswith((".yaml", ".yml")):
-        return recipe
-    return f"{Path(recipe).stem}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+def folder_name(candidate: str) -> str:
+    """A folder for a candidate: its name, or a path's last part with what tells two of one name apart."""
+    if "/" not in candidate and not candidate.endswith((".yaml", ".yml")):
+        return candidate
+    return f"{Path(candidate).stem}-{hashlib.sha256(candidate.encode()).hexdigest()[:8]}"

@@ -194,6 +194,7 @@ def test_a_plan_is_the_same_after_json() -> None:
     [
         {"recipes": ()},
         {"recipes": ("pca", "pca")},
+        {"encoders": ("pca",)},
         {"held_out": 0.0},
         {"held_out": 1.0},
         {"held_out": NAN},
@@ -720,3 +721,22 @@ def test_the_command_goes_on_without_options_and_abandons(call: Callable[..., An
     with pytest.raises(Killed):
         retrain.retrain(home, "default", PLAN, say=say_until("gate"))
     assert call("abandon")[0]["status"] == "abandoned"
+
+
+def test_an_encoder_that_is_trained_already_is_judged_as_it_is(shop: Home, tmp_path: Path) -> None:
+    """Its copy is what is judged, under its own id; nothing is trained."""
+    from training.baselines import write_baselines
+
+    write_baselines(tmp_path / "others")
+    ref = str(tmp_path / "others" / "hog")
+    said: list[tuple[str, str]] = []
+    plan = RetrainPlan((), (), WIDE, held_out=HELD_OUT, encoders=(ref,))
+    found = retrain.outlook(shop, "default", plan)
+    assert list(found.encoders) == [ref] and not found.recipes
+    record = retrain.retrain(shop, "default", plan, say=lambda step, text: said.append((step, text)))
+    assert record.decision is not None
+    candidate = record.decision["candidates"][ref]
+    assert candidate["encoder_id"] == describe_encoder(ref).encoder_id
+    assert ("train", f"{ref} is taken as it is") in said
+    assert record.status in ("promoted", "refused")
+    assert RetrainPlan.from_json(record.plan) == plan
