@@ -324,13 +324,16 @@ class _Measurement:
     ) -> dict[str, Paired]:
         by_product = Bootstrap(swap.items, replicates=self.replicates, seed=self.seed)
         pairs = {
-            "clean map@r": (swap.clean[MAP_AT_R], base.swap.clean[MAP_AT_R], by_product),
-            "swapped map@r": (swap.swapped[MAP_AT_R], base.swap.swapped[MAP_AT_R], by_product),
-            "swapped recall@1": (swap.swapped["recall@1"], base.swap.swapped["recall@1"], by_product),
-            "displacement": (moved, base.displacements, self.by_item),
-            "attention score": (attended, base.attentions, self.by_item),
+            "clean map@r": (swap.clean[MAP_AT_R], base.swap.clean[MAP_AT_R], by_product, True),
+            "swapped map@r": (swap.swapped[MAP_AT_R], base.swap.swapped[MAP_AT_R], by_product, True),
+            "swapped recall@1": (swap.swapped["recall@1"], base.swap.swapped["recall@1"], by_product, True),
+            "displacement": (moved, base.displacements, self.by_item, False),
+            "attention score": (attended, base.attentions, self.by_item, False),
         }
-        tests = {name: paired_test(*pair, seed=self.seed) for name, pair in pairs.items()}
+        tests = {
+            name: paired_test(values, theirs, over, of_shares=of_shares, seed=self.seed)
+            for name, (values, theirs, over, of_shares) in pairs.items()
+        }
         adjusted = holm({name: test.p for name, test in tests.items()})
         return {name: Paired(test.difference, adjusted[name]) for name, test in tests.items()}
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from indexer.evaluate.disentanglement import NO_INTERVAL, Probe
-from indexer.evaluate.metrics import Interval
+from indexer.evaluate.disentanglement import Probe
+from indexer.evaluate.metrics import NO_INTERVAL, Interval
 from indexer.evaluate.report_parts import number, p_value
 from indexer.evaluate.robustness import MAP_AT_R
 

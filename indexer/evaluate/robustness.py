@@ -22,8 +22,9 @@ no query is in the gallery.
   over backgrounds; below 1 is safe.
 - attention score: (share of an attribution inside the mask - area of the mask) / (1 - area); 0 looks everywhere alike.
 
-Intervals are 95 % percentile bootstrap intervals over items: all queries of an item are drawn together, and retention
-is a ratio of means over the same items.
+Intervals are 95 % intervals over items: all queries of an item are taken together, and retention is a ratio of means
+over the same items. Figures in [0, 1], their differences and retention hold at the ends of the scale
+(`indexer.evaluate.intervals`); the others are bootstrap percentiles.
 
 Differs from the papers: every swap figure is a mean over items of the mean over their queries, so that items with more
 backgrounds do not weigh more; the background gap is of nearest neighbours, not of a trained classifier.
@@ -111,7 +112,7 @@ def swap_test(
     for name in found[0]:
         before, after = (values[name] for values in found)
         figures[name] = SwapFigure(
-            bootstrap.interval(before), bootstrap.interval(after), bootstrap.ratio(after, before)
+            bootstrap.share(before), bootstrap.share(after), bootstrap.retention(after, before)
         )
     return SwapTest(figures, names.tolist(), *found)
 
@@ -167,7 +168,7 @@ def background_gap(
     labels = np.asarray(categories, np.str_)
     left_out = np.stack([np.arange(len(labels)), same[1], random[1]], axis=1)
     found = [_nearest_has_category(gallery, photos, left_out, labels, metric) for photos in (same[0], random[0])]
-    return BackgroundGap(*map(bootstrap.interval, (*found, found[0] - found[1])))
+    return BackgroundGap(*map(bootstrap.share, found), bootstrap.difference(*found))
 
 
 def _nearest_has_category(

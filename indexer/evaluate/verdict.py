@@ -54,7 +54,10 @@ def differences(comparison: Comparison) -> dict[str, Paired]:
     bootstrap = Bootstrap(best.swap.items, seed=comparison.seed)
     own = best.swap.swapped[MAP_AT_R]
     tests = {
-        other.name: paired_test(own, other.swap.swapped[MAP_AT_R], bootstrap, seed=comparison.seed) for other in others
+        other.name: paired_test(
+            own, other.swap.swapped[MAP_AT_R], bootstrap, of_shares=True, seed=comparison.seed
+        )
+        for other in others
     }
     adjusted = holm({name: test.p for name, test in tests.items()})
     return {name: Paired(test.difference, adjusted[name]) for name, test in tests.items()}

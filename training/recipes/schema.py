@@ -163,7 +163,7 @@ class Recipe(Section):
 
         Backgrounds are replaced only where their number is what conditions the model.
         """
-        fit, is_on_backgrounds = self.prior, self.objective.condition == "background"
+        fit, is_on_backgrounds = self.prior, self.is_conditioned_on_backgrounds
         return self.model_copy(
             update={
                 "epochs": fit.epochs,
@@ -176,6 +176,10 @@ class Recipe(Section):
                 "pictures_every": fit.epochs + 1,
             }
         )
+
+    @property
+    def is_conditioned_on_backgrounds(self) -> bool:
+        return self.objective.condition == "background"
 
     @property
     def needs_masks(self) -> bool:
