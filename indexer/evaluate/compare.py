@@ -26,10 +26,10 @@ from indexer.evaluate.robustness import (
     displacement,
     lure_rate,
     swap_test,
-    variance_shares,
 )
 from indexer.evaluate.significance import Paired, holm, paired_test
 from indexer.evaluate.swaps import Pixels, SwapSet
+from indexer.evaluate.variance import variance_shares
 from indexer.vectors import Floats
 from training.attribution import occlusion
 from training.encoder import Encoder, load_encoder
@@ -53,7 +53,7 @@ class EncoderComparison:
         shares: of item, background and their interaction; `known_shares` of the studio's item, background, pose, light.
         probes: `background`, `category` and `item`, where they can be told.
         versus: differences to the first encoder on the same items, with p-values that hold for all of its tests.
-        displacements: `(I,)`.
+        displacement, overtaken: see `indexer.evaluate.robustness`; displacements `(I,)`.
         vectors: of the swapped queries `(I, B, dim)`.
         top: gallery places `(I, B, SHOWN)` of their nearest pictures.
         reconstructions: `(RECONSTRUCTED, B, C, S, S)` uint8, None without a decoder.
@@ -71,6 +71,7 @@ class EncoderComparison:
     probes: dict[str, Probe]
     lure: Interval
     displacement: Interval
+    overtaken: Interval
     attention: Interval
     disentanglement: Disentanglement | None
     versus: dict[str, Paired]
@@ -94,6 +95,7 @@ class EncoderComparison:
             "probes": {name: probe.to_json() for name, probe in self.probes.items()},
             "lure_rate": self.lure.to_json(),
             "displacement": self.displacement.to_json(),
+            "overtaken": self.overtaken.to_json(),
             "attention_score": self.attention.to_json(),
             "disentanglement": None if self.disentanglement is None else self.disentanglement.to_json(),
             "difference_to_first": {name: paired.to_json() for name, paired in self.versus.items()},
@@ -128,11 +130,11 @@ class Comparison:
     def to_text(self) -> str:
         """A table of the measures with their intervals, best first."""
         width = max(map(len, self.encoders))
-        head = ("clean map@r", "swapped map@r", "retention", "background share", "displacement", "lure rate")
+        head = ("clean map@r", "swapped map@r", "retention", "background share", "overtaken", "lure rate")
         lines = [describe(self.set), " ".join([" " * width, *(f"{name:>20s}" for name in head)])]
         for name, found in self.encoders.items():
             swap = found.swap.figures[MAP_AT_R]
-            cells = (*swap, found.shares["background"], found.displacement, found.lure)
+            cells = (*swap, found.shares["background"], found.overtaken, found.lure)
             lines.append(" ".join([name.ljust(width), *(f"{cell.to_text():>20s}" for cell in cells)]))
         return "\n".join(lines)
 
@@ -194,7 +196,7 @@ def measure_swaps(encoder: Encoder, made: SwapSet, *, replicates: int = 1000, se
     """One encoder's swap test, variance shares and displacement on a set."""
     measurement = _Measurement(encoder, made, replicates, seed)
     moved = displacement(measurement.swapped, made.products)
-    return SwapMeasures(measurement.swap_test(), measurement.shares(), measurement.by_item.interval(moved))
+    return SwapMeasures(measurement.swap_test(), measurement.shares(), measurement.by_item.interval(moved.ratio))
 
 
 def embed_pictures(encoder: Encoder, pictures: Pixels) -> Floats:
@@ -241,11 +243,12 @@ class _Measurement:
             lure=lure_rate(
                 self.swapped, self.lures, made.lure_backgrounds, encoder.metric, k=LURE_K, bootstrap=self.by_item
             ),
-            displacement=self.by_item.interval(moved),
+            displacement=self.by_item.interval(moved.ratio),
+            overtaken=self.by_item.share(moved.overtaken),
             attention=self.by_item.interval(attended),
             disentanglement=self._disentanglement(),
-            versus={} if base is None else self._versus(swap, moved, attended, base),
-            displacements=moved,
+            versus={} if base is None else self._versus(swap, moved.ratio, attended, base),
+            displacements=moved.ratio,
             attentions=attended,
             vectors=self.swapped,
             top=self._top(),

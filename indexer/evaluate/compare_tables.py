@@ -78,11 +78,11 @@ LEAGUE: tuple[tuple[Column, Callable[[EncoderComparison], Interval]], ...] = (
         lambda found: found.swap.figures[MAP_AT_R].retention,
     ),
     (
-        Column("background share", "share of the vectors' variation that the background explains", "low"),
+        Column("background share", "the background's variance component, as a share of all", "low"),
         lambda found: found.shares["background"],
     ),
     (
-        Column("item share", "share of the vectors' variation that the item explains", "high"),
+        Column("item share", "the item's variance component, as a share of all", "high"),
         lambda found: found.shares["item"],
     ),
     (
@@ -95,9 +95,19 @@ LEAGUE: tuple[tuple[Column, Callable[[EncoderComparison], Interval]], ...] = (
     ),
     (
         Column(
-            "displacement", "way that a new background moves an item, over that to the next item; <1 is safe", "low"
+            "displacement",
+            "distance that a new background moves an item, over that to the nearest other product on any background",
+            "low",
         ),
         lambda found: found.displacement,
+    ),
+    (
+        Column(
+            "overtaken",
+            "how often another product, on any background, is nearer than the item itself on another background",
+            "low",
+        ),
+        lambda found: found.overtaken,
     ),
     (
         Column("attention score", "0 heeds item and background alike, 1 the item alone", "high"),

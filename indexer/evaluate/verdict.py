@@ -26,6 +26,7 @@ FEW_BACKGROUNDS = 3
 LITTLE = 0.3  # MAP@R on the photos' own backgrounds of which it says little how much is kept
 ALL = 0.99
 KEEPS = 0.9  # retention that is high
+MOSTLY = 0.5  # share overtaken above which the background decides more often than the item
 READABLE = 0.5  # share of the way from chance to 1 at which a probe reads the background well
 CUT_BY_HAND = ("column", "alpha")  # masks that are somebody's, not found by us
 
@@ -113,8 +114,11 @@ def _follows(encoder: EncoderComparison) -> str:
         reasons.append(
             f"{100 * background:.0f} % of the variation is of the background, {100 * item:.0f} % of the item"
         )
-    if encoder.displacement.low > 1:
-        reasons.append(f"displacement {encoder.displacement.value:.1f}")
+    if encoder.overtaken.low > MOSTLY:
+        reasons.append(
+            f"another product is nearer than the item on another background {100 * encoder.overtaken.value:.0f} % of "
+            "the time"
+        )
     return ", ".join(reasons)
 
 
