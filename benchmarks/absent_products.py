@@ -37,7 +37,9 @@ def photos(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def ask(searcher: Searcher, folder: Path, queries: Sequence[tuple[str, str]]) -> tuple[list[float], list[bool], list[str]]:
+def ask(
+    searcher: Searcher, folder: Path, queries: Sequence[tuple[str, str]]
+) -> tuple[list[float], list[bool], list[str]]:
     """Probability, whether it is right, and the query of every hit shown as .5 or more."""
     claimed, right, asked = [], [], []
     for item_id, image in queries:

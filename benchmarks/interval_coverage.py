@@ -1,4 +1,4 @@
-"""How often 95 % intervals hold the truth, and how wide they are: `python benchmarks/interval_coverage.py [--trials N]`.
+"""How often 95 % intervals hold the truth, and how wide they are: `python benchmarks/interval_coverage.py`.
 
 Simulated items, of which the true mean is known: `binary` (recall@1), `ap` (an average precision: mostly 1, the loss by
 zeros and by values between) and `smooth` (beta, never 0 or 1). The percentile bootstrap stands beside

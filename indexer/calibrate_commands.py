@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -30,7 +30,7 @@ def calibrate(
     from training.encoder import check_device
 
     check_device(device)
-    share = None if present is None else "auto" if present == "auto" else _share(present)
+    share = None if present is None else _share(present)
     with Home.open(home) as opened:
         found = calibrate_collection(opened, collection, present=share, device=device)
     (low, high), (low_first, high_first) = found.ece_ci, found.ece_first_ci
@@ -38,13 +38,15 @@ def calibrate(
         f"{collection!r} is calibrated ({found.kind}, margin share {found.curve.margin_share:.2f}, truth "
         f"{found.truth}): {found.queries} queries, {found.pairs} pairs, {found.positives} of the same product; "
         f"for searches of which {found.present:.1%} have their product there: "
-        f"ECE {found.ece:.4f} [{low:.4f} {high:.4f}], {found.ece_chance:.4f} by chance, of first hits {found.ece_first:.4f} "
-        f"[{low_first:.4f} {high_first:.4f}], {found.ece_first_chance:.4f} by chance"
+        f"ECE {found.ece:.4f} [{low:.4f} {high:.4f}], {found.ece_chance:.4f} by chance, of first hits "
+        f"{found.ece_first:.4f} [{low_first:.4f} {high_first:.4f}], {found.ece_first_chance:.4f} by chance"
     )
     say({"collection": collection, **found.to_json()}, json_output, line)
 
 
-def _share(text: str) -> float:
+def _share(text: str) -> float | Literal["auto"]:
+    if text == "auto":
+        return "auto"
     try:
         return float(text)
     except ValueError as exc:

@@ -147,7 +147,9 @@ class FirstHits(NamedTuple):
 
 def recent_first_hits(home: Home, collection_id: int, encoder: EncoderDescription) -> FirstHits:
     """What the queries that servers logged would find now, each different vector once."""
-    vectors = list(dict.fromkeys(vector for _, vector in home.catalogue.recent_queries(collection_id, encoder.encoder_id)))
+    vectors = list(
+        dict.fromkeys(vector for _, vector in home.catalogue.recent_queries(collection_id, encoder.encoder_id))
+    )
     gallery = _read_gallery(home, collection_id, encoder)
     if not vectors or not len(gallery.items) or gallery.items[-1] == 0:
         return FirstHits(np.empty(0), np.empty(0))

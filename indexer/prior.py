@@ -7,8 +7,8 @@ Priori Probabilities: A Simple Procedure, Neural Computation 14, 2002, equation 
 https://doi.org/10.1162/089976602753284446). It holds where searches of either kind score as the catalogue's own photos
 do; photos that shoppers take score lower, and pass for searches of what is not there.
 
-With p = share r and q = (1 - share) (1 - r), the standard error is that of maximum likelihood, by the Fisher information
-sum of ((r - (1 - r)) / (p + q))^2 over the searches. Where scores hardly tell what is there it is large, and there is no
+The standard error is that of maximum likelihood, by the Fisher information, which is the sum over the searches of
+((2 r - 1) / (share r + (1 - share) (1 - r)))^2. Where scores hardly tell what is there it is large, and there is no
 estimate.
 """
 
@@ -64,14 +64,14 @@ def estimate_present(
     share, error = share_of(curve(recent.scores, recent.others))
     if error > MOST_ERROR:
         raise CalibrationError(
-            f"the scores of {len(recent.scores)} recent queries tell the share of present products to {error:.2f} only; "
-            "give --present SHARE"
+            f"the scores of {len(recent.scores)} recent queries tell the share of present products to {error:.2f} "
+            "only; give --present SHARE"
         )
     return share
 
 
 def share_of(balanced: Numbers) -> tuple[float, float]:
-    """The share of searches for what is there and its standard error, from P(there) `(n,)` of each at a share of 1/2."""
+    """The share of searches for what is there and its standard error, from P(there) `(n,)` at a share of a half."""
     share = HALF
     for _ in range(STEPS):
         there = share * balanced

@@ -209,9 +209,9 @@ def ece_interval(
     """ECE with a 95 % interval of the true error, which is 0 where the probabilities are true.
 
     What chance adds to the ECE is drawn under the probabilities themselves (`ece_of_chance`), scaled up in bins where
-    groups differ by more than that. An error of c times the gaps found, c >= 0, is in the interval where an ECE like the one found is
-    not among the 2.5 % largest or smallest that it would show; chance makes an ECE too large, so the upper end is never
-    below the ECE itself.
+    groups differ by more than that. An error of c times the gaps found, c >= 0, is in the interval where the ECE found
+    is not among the 2.5 % largest or smallest that such an error would show; chance makes an ECE too large, so the
+    upper end is never below the ECE itself.
     """
     from indexer.evaluate.metrics import Interval
 

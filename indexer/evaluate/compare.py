@@ -117,6 +117,7 @@ class Comparison:
         from indexer.evaluate.verdict import verdict
 
         made = self.set
+        of = {"mask_kind": made.mask_kind, "share_left_out": made.cut.left_out}  # beside the figures of each encoder
         return {
             "verdict": verdict(self),
             "set": made.name,
@@ -124,18 +125,21 @@ class Comparison:
             "leaks": self.leaks,
             "seed": self.seed,
             "first": self.first,
-            "encoders": {name: found.to_json() for name, found in self.encoders.items()},
+            "encoders": {name: {**of, **found.to_json()} for name, found in self.encoders.items()},
         }
 
     def to_text(self) -> str:
         """A table of the measures with their intervals, best first."""
         width = max(map(len, self.encoders))
         head = ("clean map@r", "swapped map@r", "retention", "background share", "overtaken", "lure rate")
-        lines = [describe(self.set), " ".join([" " * width, *(f"{name:>20s}" for name in head)])]
+        left_out = f"{self.set.cut.left_out:.0%} of photos"
+        lines = [describe(self.set), " ".join([" " * width, *(f"{name:>20s}" for name in (*head, "left out"))])]
         for name, found in self.encoders.items():
             swap = found.swap.figures[MAP_AT_R]
             cells = (*swap, found.shares["background"], found.overtaken, found.lure)
-            lines.append(" ".join([name.ljust(width), *(f"{cell.to_text():>20s}" for cell in cells)]))
+            lines.append(
+                " ".join([name.ljust(width), *(f"{cell.to_text():>20s}" for cell in cells), f"{left_out:>20s}"])
+            )
         return "\n".join(lines)
 
 
@@ -147,7 +151,7 @@ def describe(made: SwapSet) -> str:
     more = f", {tied} tied to others by near-duplicate photos" if tied else ""
     return (
         f"{made.name}: {len(made)} items{more} on {len(made.backgrounds)} backgrounds; the same item is told by "
-        f"{told}; {left}"
+        f"{told}; {made.masks_in_words()}; {left}"
     )
 
 

@@ -129,7 +129,9 @@ def league(comparison: Comparison) -> Table:
         notes = [_chance(each, "background") if column.name == "background probe" else "" for each in encoders]
         cells = [cell(each, note=note) for each, note in zip(figures, notes, strict=True)]
         columns.append(_marked(cells, [each.value for each in figures], column.better))
-    names = [(each.name, f"{each.family}, {each.dim} numbers") for each in encoders]
+    made = comparison.set
+    of = f"masks {made.mask_kind}, {made.cut.left_out:.0%} of the photos left out"
+    names = [(each.name, f"{each.family}, {each.dim} numbers; {of}") for each in encoders]
     return Table("Measures of each encoder", [column for column, _ in LEAGUE], _rows(names, columns))
 
 

@@ -7,8 +7,8 @@ true .98 in a third of all samples (`docs/studies/measures.md` has the coverage 
   the Binomial, 1934, https://doi.org/10.1093/biomet/26.4.404, at the effective size n* = n p (1 - p) / s^2, as Korn,
   Graubard: Confidence Intervals for Proportions with Small Expected Number of Positive Counts Estimated from Survey
   Data, Survey Methodology 24, 1998. s^2 is the variance of the values (of items that have several, of their residuals)
-  with one pseudo-item beside them, half of it at 0 and half at 1. Of binary values, one an item, n* = n: the interval is
-  the exact one. Values between 0 and 1 vary less, and n* grows.
+  with one pseudo-item beside them, half of it at 0 and half at 1. Of binary values, one an item, n* = n: the interval
+  is the exact one. Values between 0 and 1 vary less, and n* grows.
 - A paired difference, or a ratio, of two such means: percentiles of resamples that may draw that pseudo-item as well.
 """
 

@@ -113,9 +113,7 @@ def swap_test(
     ]
     for name in found[0]:
         before, after = (values[name] for values in found)
-        figures[name] = SwapFigure(
-            bootstrap.share(before), bootstrap.share(after), bootstrap.retention(after, before)
-        )
+        figures[name] = SwapFigure(bootstrap.share(before), bootstrap.share(after), bootstrap.retention(after, before))
     return SwapTest(figures, names.tolist(), *found)
 
 
@@ -169,8 +167,8 @@ def background_gap(
     """
     labels = np.asarray(categories, np.str_)
     left_out = np.stack([np.arange(len(labels)), same[1], random[1]], axis=1)
-    found = [_nearest_has_category(gallery, photos, left_out, labels, metric) for photos in (same[0], random[0])]
-    return BackgroundGap(*map(bootstrap.share, found), bootstrap.difference(*found))
+    usual, other = (_nearest_has_category(gallery, photos, left_out, labels, metric) for photos in (same[0], random[0]))
+    return BackgroundGap(bootstrap.share(usual), bootstrap.share(other), bootstrap.difference(usual, other))
 
 
 def _nearest_has_category(

@@ -48,20 +48,19 @@ def variance_shares(
     if z.ndim != len(factors) + 1 or min(z.shape[:-1]) < 2:
         raise ValueError(f"vectors {z.shape} need an axis of two or more values for each of {', '.join(factors)}")
     items = z.shape[0]
-    weights = np.random.default_rng(seed).multinomial(items, np.full(items, 1 / items), size=replicates)
-    weights = np.concatenate([np.ones((1, items), np.int64), weights]).astype(np.float64)  # the items as they are first
-    z = z.astype(np.float64)
-    length = np.square(z).sum(axis=-1).mean()
-    z -= z.mean(axis=tuple(range(len(factors))))  # far from the origin what differs would be lost
+    drawn = np.random.default_rng(seed).multinomial(items, np.full(items, 1 / items), size=replicates)
+    weights: Numbers = np.concatenate([np.ones((1, items)), drawn])  # the items as they are come first
+    length = np.square(z, dtype=np.float64).sum(axis=-1).mean()
+    centred: Numbers = z - z.mean(axis=tuple(range(len(factors))), dtype=np.float64)  # or what differs would be lost
     others = tuple(range(1, len(factors)))
-    apart, within = _agreeing(z, others, ())
+    apart, within = _agreeing(centred, others, ())
     nothing = _between(apart, weights)
-    total = (weights @ _agreeing(z, others, others)[1]) / items - nothing
+    total = (weights @ _agreeing(centred, others, others)[1]) / items - nothing
     components = {factors[0]: (weights @ within) / items - nothing}
     for axis in others:
-        components[factors[axis]] = _between(_agreeing(z, others, (axis,))[0], weights) - nothing
+        components[factors[axis]] = _between(_agreeing(centred, others, (axis,))[0], weights) - nothing
     components[INTERACTION] = total - sum(components.values())
-    is_constant = np.square(z).sum(axis=-1).mean() <= ROUNDING * length
+    is_constant = np.square(centred).sum(axis=-1).mean() <= ROUNDING * length
     return _shares(components, bool(is_constant), items)
 
 

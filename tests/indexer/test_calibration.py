@@ -26,10 +26,10 @@ from indexer.errors import (
     MismatchError,
     NotFoundError,
 )
+from indexer.evaluate.metrics import Bootstrap
 from indexer.home import Home
 from indexer.ingest import index_source
 from indexer.pairs import Pairs, collect_pairs
-from indexer.evaluate.metrics import Bootstrap
 from indexer.probability import Curve, HitCurve, best_others, bins_for, expected_calibration_error, fit
 from indexer.search import Searcher, SearchPage
 from service.cli import app
@@ -148,7 +148,7 @@ def test_the_first_hit_for_a_thing_that_is_not_there_is_not_believed(home: Home,
 
 
 def test_probabilities_are_right_where_half_of_the_searches_are_for_what_is_not_there(home: Home, studio: Path) -> None:
-    """Learnt from one half of the items, judged by searches for the others: of the default share hits claim too much."""
+    """Learnt from half of the items, judged on the others: learnt of the default share, hits claim too much."""
     index(home, studio / "catalogue.csv", "robust-vae-small-64")
     described = describe_encoder("robust-vae-small-64")
 
@@ -217,9 +217,7 @@ def test_near_duplicates_of_two_items_are_one_product(home: Home, tmp_path: Path
 
 def pairs_of(home: Home, encoder: Path, present: float = PRESENT) -> Pairs:
     described = describe_encoder(encoder)
-    return collect_pairs(
-        home, home.catalogue.collection_id("default"), described, queries=400, present=present, seed=0
-    )
+    return collect_pairs(home, home.catalogue.collection_id("default"), described, queries=400, present=present, seed=0)
 
 
 def test_pairs_are_the_hits_and_scores_of_a_search(home: Home, tmp_path: Path, encoder_dir: Path) -> None:
@@ -472,7 +470,10 @@ def test_the_command_says_what_was_found_or_what_is_missing(home: Home, tmp_path
     assert shown <= document.keys() and document["present"] == PRESENT
     half = json.loads(CliRunner().invoke(app, [*command[2:], "--json", "--present", "0.5"]).stdout)
     assert half["present"] == 0.5
-    for wrong, told in (("most", "'most' must be a share such as 0.8, or auto"), ("auto", "0 recent queries are stored")):
+    for wrong, told in (
+        ("most", "'most' must be a share such as 0.8, or auto"),
+        ("auto", "0 recent queries are stored"),
+    ):
         refused = run(*command, "--present", wrong)
         assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
         assert told in refused.stderr

@@ -27,10 +27,10 @@ from indexer.evaluate.compare import (
 from indexer.evaluate.disentanglement import disentanglement, linear_probe
 from indexer.evaluate.metrics import Bootstrap
 from indexer.evaluate.robustness import Photos, background_gap, displacement, lure_rate, swap_test
-from indexer.evaluate.variance import variance_shares
 from indexer.evaluate.significance import holm, paired_test
 from indexer.evaluate.swap_sources import studio_set
 from indexer.evaluate.swaps import CategoryBackgrounds, Donated, SwapSet
+from indexer.evaluate.variance import variance_shares
 from service.cli import main
 from training.encoder import load_encoder
 from training.errors import EncoderError
@@ -58,6 +58,8 @@ def test_every_encoder_has_every_measure_in_the_json(comparison: Comparison, mad
     assert document["set"] == made.name and document["items"] == 8 and document["products"] == 7
     assert document["truth"] == "photos" and document["backgrounds"] == made.backgrounds
     assert document["seed"] == SEED and document["masks"] == {"column": 16} and document["left_out"] == {}
+    assert document["mask_kind"] == "given" and document["share_left_out"] == 0
+    assert all(each["share_left_out"] == 0 and each["mask_kind"] == "given" for each in document["encoders"].values())
     assert document["leaks"] == dict.fromkeys(made.leaks(), 0)
     assert document["first"] == str(encoder_dir)
     assert set(document["encoders"]) == {str(encoder_dir), *BASELINES}
@@ -288,6 +290,7 @@ def test_the_command_compares_on_photos_and_writes_figures_beside_the_report(
         (("--studio", "shop", "--backgrounds", "absent"), "backgrounds absent: no such folder"),
         (("--studio", "shop", "--encoder", "nothing"), "nothing"),
         (("--studio", "shop", "--report", "."), "is a directory; name a file"),
+        (("--studio", "shop", "--masks", "mine"), "masks must be all or given, not 'mine'"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(

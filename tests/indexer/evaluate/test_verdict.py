@@ -13,7 +13,7 @@ from indexer.evaluate.compare import Comparison, EncoderComparison
 from indexer.evaluate.disentanglement import Probe
 from indexer.evaluate.metrics import Bootstrap, Interval
 from indexer.evaluate.robustness import MAP_AT_R, SwapFigure, SwapTest
-from indexer.evaluate.swaps import SwapSet
+from indexer.evaluate.swaps import Cut, SwapSet
 from indexer.evaluate.verdict import cautions, findings, verdict
 
 ITEMS = 80
@@ -87,7 +87,8 @@ def test_those_that_follow_the_background_are_named_with_the_reason() -> None:
     said = findings(comparison(encoder("good", 76), encoder("bad", 10, background=0.6, overtaken=0.8)))[-1]
     assert said == (
         "These follow the background more than the item: "
-        "bad (60 % of the variation is of the background, 30 % of the item, another product is nearer than the item on another background 80 % of the time)."
+        "bad (60 % of the variation is of the background, 30 % of the item, another product is "
+        "nearer than the item on another background 80 % of the time)."
     )
 
 
@@ -118,6 +119,12 @@ def test_a_sound_comparison_has_no_cautions() -> None:
 def test_what_weakens_the_figures_is_told(of_set: dict[str, Any], words: str) -> None:
     said = cautions(comparison(encoder("one", 70), **of_set))
     assert len(said) == 1 and words in said[0]
+
+
+def test_photos_that_could_not_be_cut_out_are_told_beside_the_figure() -> None:
+    said = findings(comparison(encoder("one", 70), cut=Cut(231, 341)))[0]
+    assert "on the photos' own; without the 32% of photos, 110 of 341, that could not be cut out)" in said
+    assert "cut out" not in findings(comparison(encoder("one", 70), cut=Cut(160, 160)))[0]
 
 
 def test_queries_that_look_the_same_on_another_background_are_told() -> None:
