@@ -1,8 +1,8 @@
 """Calibrations: what a score means in a collection, as the probability of the same product.
 
 A calibration belongs to one collection and one encoder, and is learnt from the catalogue's own photos without labels
-(`indexer.pairs`, `indexer.probability`). Its probabilities are those of searches of which about one in ten has no
-product in the catalogue.
+(`indexer.pairs`, `indexer.probability`). Its probabilities are those of searches of which a share `present` has its
+product in the catalogue: by default ten of eleven.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from indexer.errors import CalibrationError, CorruptError, MismatchError, NotFoundError
+from indexer.errors import CalibrationError, CorruptError, InvalidRequestError, MismatchError, NotFoundError
 from indexer.home import Home
 from indexer.probability import (
     Bin,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from indexer.evaluate.ground_truth import Truth
     from indexer.pairs import Pairs
 
+PRESENT = 10 / 11  # share of searches whose product is in the catalogue, where nobody says otherwise
 QUERIES = 400  # items asked for: the ECE's interval is then about 0.01 wide, and the time bounded
 MIN_ITEMS = 50  # to ask for: of fewer, one more or less would move every figure by percents
 MIN_POSITIVES = 20  # pairs of one product, and of two: with fewer there is no curve to tell from chance
@@ -54,9 +55,10 @@ class Calibration:
         truth: `photos` or `views`, see `indexer.pairs`.
         queries, pairs, positives: how many items were asked for, the hits, and those of one product with it.
         images: that the collection had.
-        ece, ece_ci: expected calibration error with its 95 % bootstrap interval over queried products, held out.
-        ece_first, ece_first_ci: the same of each query's first hit alone.
-        ece_first_chance: what it would be on average if the probabilities were true; of so few hits it is not 0.
+        present: share of searches whose product is in the catalogue, that the probabilities are of.
+        ece, ece_ci: expected calibration error, held out, with a 95 % interval of the true error.
+        ece_chance: what it would be on average if the probabilities were true; of finite pairs it is not 0.
+        ece_first, ece_first_ci, ece_first_chance: the same of each query's first hit alone.
         brier, log_loss: held out; nats a pair.
         reliability: (mean probability, share of the same product, pairs) of each bin, held out.
     """
@@ -68,8 +70,10 @@ class Calibration:
     pairs: int
     positives: int
     images: int
+    present: float
     ece: float
     ece_ci: tuple[float, float]
+    ece_chance: float
     ece_first: float
     ece_first_ci: tuple[float, float]
     ece_first_chance: float
@@ -113,6 +117,7 @@ def calibrate(
     collection: str,
     *,
     encoder_id: str | None = None,
+    present: float | Literal["auto"] | None = None,
     queries: int = QUERIES,
     seed: int = 0,
     limits: ImageLimits | None = None,
@@ -122,6 +127,8 @@ def calibrate(
 
     Args:
         encoder_id: None is the one in service; another one must have vectors of all images.
+        present: share of searches whose product is in the catalogue; "auto" estimates it from recent queries, None
+            keeps that of the last calibration.
         queries: at most how many items are asked for.
         seed: of the choice of photos, the folds and the bootstrap.
         limits, device: for photos that are embedded anew, as other views.
@@ -129,9 +136,14 @@ def calibrate(
     Raises:
         NotFoundError: no such collection, or it has no index.
         MismatchError: images have no vector by the encoder.
-        CalibrationError: too few items, or too few pairs of the same product.
+        InvalidRequestError: the share is not above 0 and at most 1.
+        CalibrationError: too few items, or too few pairs of the same product, or queries to estimate the share from.
     """
     from indexer.pairs import collect_pairs
+    from indexer.prior import estimate_present
+
+    if isinstance(present, float | int) and not 0 < present <= 1:
+        raise InvalidRequestError("present", f"present must be above 0 and at most 1, or auto, not {present}")
 
     state = home.catalogue.search_state(collection)
     encoder_id = encoder_id or state.encoder_id
@@ -143,15 +155,37 @@ def calibrate(
             "run `nitamono index SOURCE --encoder REF`"
         )
     described = home.encoder(encoder_id)
+    if present is None:
+        present = _last_share(home, state.collection_id, (encoder_id, state.encoder_id))
     try:
+        if present == "auto":
+            present = estimate_present(
+                home, state.collection_id, described, queries=queries, seed=seed, limits=limits, device=device
+            )
         pairs = collect_pairs(
-            home, state.collection_id, described, queries=queries, seed=seed, limits=limits, device=device
+            home,
+            state.collection_id,
+            described,
+            queries=queries,
+            present=float(present),
+            seed=seed,
+            limits=limits,
+            device=device,
         )
         calibration = calibration_of(pairs, encoder_id, seed=seed)
     except CalibrationError as exc:
         raise CalibrationError(f"collection {collection!r} cannot be calibrated: {exc}") from exc
     home.catalogue.put_calibration(state.collection_id, encoder_id, calibration.to_json())
     return calibration
+
+
+def _last_share(home: Home, collection_id: int, encoder_ids: Sequence[str | None]) -> float:
+    """The share that was set for the first of the encoders that has one, or the default."""
+    for encoder_id in filter(None, encoder_ids):
+        content = home.catalogue.calibration(collection_id, encoder_id) or {}
+        if "present" in content:
+            return float(content["present"])
+    return PRESENT
 
 
 def calibration_of(pairs: Pairs, encoder_id: str, *, seed: int = 0) -> Calibration:
@@ -174,8 +208,10 @@ def calibration_of(pairs: Pairs, encoder_id: str, *, seed: int = 0) -> Calibrati
         pairs=len(labels),
         positives=positives,
         images=pairs.images,
+        present=pairs.present,
         ece=ece.value,
         ece_ci=(ece.low, ece.high),
+        ece_chance=ece_of_chance(held_out, seed=seed),
         ece_first=ece_first.value,
         ece_first_ci=(ece_first.low, ece_first.high),
         ece_first_chance=ece_of_chance(held_out[first], bins=bins, seed=seed),
@@ -188,7 +224,7 @@ def calibration_of(pairs: Pairs, encoder_id: str, *, seed: int = 0) -> Calibrati
 def stored_calibration(home: Home, collection_id: int, encoder_id: str) -> Calibration | None:
     """What `calibrate` stored last; None where it never could, or only in a form that is due for renewal."""
     content = home.catalogue.calibration(collection_id, encoder_id)
-    return Calibration.from_json(content) if content is not None and _is_current(content) else None
+    return Calibration.from_json(_upgraded(content)) if content is not None and _is_current(content) else None
 
 
 def calibrate_if_due(
@@ -220,6 +256,15 @@ def calibrate_if_due(
 
 def _is_current(content: Mapping[str, Any]) -> bool:
     return "margin_share" in content
+
+
+def _upgraded(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With what calibrations once stored lack: the share was the default, and chance is drawn from their bins."""
+    if "present" in content or "reliability" not in content:
+        return content
+    bins = [Bin(**point) for point in content["reliability"]]
+    probabilities = np.repeat([each.probability for each in bins], [each.pairs for each in bins])
+    return {**content, "present": PRESENT, "ece_chance": ece_of_chance(probabilities)}
 
 
 def _curve_of(value: Mapping[str, Any]) -> Curve:

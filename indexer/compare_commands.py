@@ -22,6 +22,9 @@ def compare(
     backgrounds: Annotated[Path | None, typer.Option(help="Folder of photos to put the items on.")] = None,
     items: Annotated[int, typer.Option(min=8, max=5000, help="How many items to take at most, by chance.")] = 300,
     per_item: Annotated[int, typer.Option(min=2, max=50, help="Backgrounds that every item is put on.")] = 5,
+    masks: Annotated[
+        str, typer.Option(help="all, or given: only those of a mask column or an alpha channel, none that is found.")
+    ] = "all",
     report: Annotated[Path | None, typer.Option(help="HTML report to write, with its JSON beside it.")] = None,
     baselines: Annotated[bool, typer.Option(help="Set pixels and hog beside them.")] = True,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all that chance decides.")] = 0,
@@ -37,7 +40,7 @@ def compare(
         describe_encoder(ref)  # before minutes of work, not after
     if report is not None:
         check_output_file(report)
-    made = _make_set(data, studio, backgrounds, items, per_item, seed)
+    made = _make_set(data, studio, backgrounds, items, per_item, masks, seed)
     with progress_bar("comparing", "encoder") as progress:
         comparison = compare_encoders(
             made, refs, baselines=baselines, seed=seed, started=progress.started, advance=progress.advance
@@ -53,15 +56,18 @@ def compare(
 
 
 def _make_set(
-    data: Path | None, studio: str | None, backgrounds: Path | None, items: int, per_item: int, seed: int
+    data: Path | None, studio: str | None, backgrounds: Path | None, items: int, per_item: int, masks: str, seed: int
 ) -> SwapSet:
     from indexer.evaluate.swap_sources import photo_set, studio_set
-    from indexer.evaluate.swaps import BANK_SEED
+    from indexer.evaluate.swaps import BANK_SEED, GIVEN
+    from training.data.masks import SOURCES
     from training.data.sources import read_images
     from training.data.studio import Stock, check_stock
 
     if (data is None) == (studio is None):
         raise InvalidRequestError("data", "give either --data SOURCE or --studio shop|solids")
+    if masks not in ("all", "given"):
+        raise InvalidRequestError("masks", f"masks must be all or given, not {masks!r}")
     if studio is not None:
         check_stock(studio)
         with progress_bar("drawing", "photo") as progress:
@@ -73,4 +79,7 @@ def _make_set(
     images, problems = read_images(source)
     for problem in problems[:20]:
         note(f"{problem.where}: {problem.reason}")
-    return photo_set(source.stem, images, backgrounds=backgrounds, per_item=per_item, limit=items, seed=seed)
+    return photo_set(
+        source.stem, images, backgrounds=backgrounds, per_item=per_item, limit=items,
+        masks=GIVEN if masks == "given" else SOURCES, seed=seed,
+    )  # fmt: skip

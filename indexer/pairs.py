@@ -4,8 +4,9 @@ Each query is a photo of one item, and its pairs are the k best items, each by i
 and scores them. Where enough items have several photos the query is one of them, and neither it nor a copy of it is in
 the gallery (truth `photos`). Otherwise it is another view of a photo, whose own stays in the gallery (`views`).
 
-Shoppers also ask for what is not there, and then too some hit comes first: every tenth query is asked once more with
-its product taken away, so that not all that is learnt of first hits is learnt of products that are there.
+Shoppers also ask for what is not there, and then too some hit comes first: queries are asked once more with their
+product taken away, as many as make the share of searches whose product is there what it is said to be (`present`). So
+the pairs, and what is learnt of them, are of searches as they come: no odds need be moved afterwards.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -33,7 +34,6 @@ from training.preprocessing import Preprocessing
 from training.reference import EncoderDescription, Metric
 
 HITS = 10  # that a search shows unless asked for more
-ABSENT_EVERY = 10  # queries: one that is asked again without its product
 LOOKED_AT = 600  # photos read to find near-duplicates among the hits, nearest pairs first
 BATCH = 128  # views embedded at a time
 BLOCK_NUMBERS = 4_000_000  # scores held at a time: 16 MB
@@ -53,6 +53,8 @@ class Pairs:
     truth: Truth
     queries: int
     images: int  # of the gallery
+    present_search: Labels  # the query's product is in the gallery, whether or not among the hits
+    present: float  # share of the searches of which that is so
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,15 @@ def collect_pairs(
     encoder: EncoderDescription,
     *,
     queries: int,
+    present: float,
     seed: int,
     limits: ImageLimits | None = None,
     device: str = "cpu",
 ) -> Pairs:
     """The pairs of at most `queries` items, chosen by the seed, one photo of each.
+
+    Args:
+        present: share of the searches whose product is there, above 0 and at most 1.
 
     Raises:
         CalibrationError: too few items have a photo that can be asked for.
@@ -105,20 +111,52 @@ def collect_pairs(
     product = _products(gallery, asked, hits, files)
     own = product[gallery.items[asked.places]]
     labels = product[gallery.items[hits.places]] == own[:, None]
-    return _pairs(own, hits.scores.astype(np.float64), labels, truth, len(gallery.image_ids))
+    return _pairs(own, hits.scores.astype(np.float64), labels, truth, len(gallery.image_ids), present)
 
 
-def _pairs(own: Ints, scores: Numbers, labels: Labels, truth: Truth, images: int) -> Pairs:
-    """Pairs of queries `(q,)` and their hits `(q, k)`, then of every tenth query without its product."""
+def _pairs(own: Ints, scores: Numbers, labels: Labels, truth: Truth, images: int, present: float) -> Pairs:
+    """Pairs of queries `(q,)` and their hits `(q, k)`, and of queries whose product is taken away."""
     queries = len(own)
-    again = slice(None, None, ABSENT_EVERY)
-    without = -np.sort(np.where(labels[again], np.inf, -scores[again]), axis=1)
-    own, scores = np.concatenate([own, own[again]]), np.concatenate([scores, without])
-    labels = np.concatenate([labels, np.zeros_like(labels[again])])
+    there = _spread(queries, present / max(present, 1 - present))
+    gone = _spread(queries, (1 - present) / max(present, 1 - present))
+    without = -np.sort(np.where(labels[gone], np.inf, -scores[gone]), axis=1)
+    own, scores = np.concatenate([own[there], own[gone]]), np.concatenate([scores[there], without])
+    labels = np.concatenate([labels[there], np.zeros_like(labels[gone])])
     found = np.isfinite(scores) & np.isfinite(scores[:, 1:2])  # one item alone stands clear of nothing
     groups = np.broadcast_to(own[:, None], found.shape)[found]
     first = np.broadcast_to(np.arange(found.shape[1]) == 0, found.shape)[found]
-    return Pairs(scores[found], best_others(scores)[found], labels[found], groups, first, truth, queries, images)
+    kind = np.broadcast_to((np.arange(len(own)) < there.sum())[:, None], found.shape)[found]
+    return Pairs(
+        scores[found], best_others(scores)[found], labels[found], groups, first, truth, queries, images, kind, present
+    )
+
+
+def _spread(count: int, share: float) -> Labels:
+    """A share of so many, evenly spread from the first on `(count,)`."""
+    steps = np.floor(np.arange(-1, count) * share + 1e-9)
+    chosen: Labels = np.diff(steps) > 0
+    return chosen
+
+
+class FirstHits(NamedTuple):
+    """Score of the best item of each search, and of the next best `(n,)`."""
+
+    scores: Numbers
+    others: Numbers
+
+
+def recent_first_hits(home: Home, collection_id: int, encoder: EncoderDescription) -> FirstHits:
+    """What the queries that servers logged would find now, each different vector once."""
+    vectors = list(
+        dict.fromkeys(vector for _, vector in home.catalogue.recent_queries(collection_id, encoder.encoder_id))
+    )
+    gallery = _read_gallery(home, collection_id, encoder)
+    if not vectors or not len(gallery.items) or gallery.items[-1] == 0:
+        return FirstHits(np.empty(0), np.empty(0))
+    queries = np.frombuffer(b"".join(vectors), dtype="<f4").reshape(-1, encoder.dim).astype(np.float32)
+    asked = _Queries(np.zeros(len(queries), np.int64), queries)
+    best = _search(gallery, asked, encoder.metric, without_copies=False).scores.astype(np.float64)
+    return FirstHits(best[:, 0], best[:, 1])
 
 
 class _Files:

@@ -42,6 +42,8 @@ BINS = 15  # of the ECE, as Guo et al. 2017 take them, but equal in pairs rather
 PAIRS_A_BIN = 20  # at least, where the figures are of few: the share in a bin is then known to 0.1 or so
 FOLDS = 5
 REPLICATES = 1000
+TAIL = 0.025  # of each end of the ECE's interval
+LARGEST, HALVINGS = 8.0, 12  # of what is tried as the true error: multiples of the ECE, and how finely
 LOGISTIC_KNOTS = 257  # at even steps of the log-odds: straight lines between them miss the curve by less than 0.0002
 NEWTON_STEPS = 50
 SETTLED = 1e-10
@@ -204,21 +206,28 @@ def expected_calibration_error(probabilities: Numbers, labels: Labels, bins: int
 def ece_interval(
     probabilities: Numbers, labels: Labels, groups: Groups, *, bins: int = BINS, seed: int = 0
 ) -> Interval:
-    """ECE with a 95 % bootstrap interval over groups, the bins held.
+    """ECE with a 95 % interval of the true error, which is 0 where the probabilities are true.
 
-    Resampling adds noise of its own to sums of absolute values: the replicates are moved to have the ECE as their mean.
+    What chance adds to the ECE is drawn under the probabilities themselves (`ece_of_chance`), scaled up in bins where
+    groups differ by more than that. An error of c times the gaps found, c >= 0, is in the interval where the ECE found
+    is not among the 2.5 % largest or smallest that such an error would show; chance makes an ECE too large, so the
+    upper end is never below the ECE itself.
     """
     from indexer.evaluate.metrics import Interval
 
-    value = expected_calibration_error(probabilities, labels, bins)
-    names, group = np.unique(groups, return_inverse=True)
-    count = len(names)
-    bin_of = equal_mass_bins(probabilities, bins)
-    gaps = np.bincount(group * bins + bin_of, weights=labels - probabilities, minlength=count * bins)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=REPLICATES)
-    replicates = np.abs(drawn @ gaps.reshape(count, bins)).sum(axis=1) / (drawn @ np.bincount(group))
-    low, high = np.percentile(replicates - replicates.mean() + value, [2.5, 97.5])
-    return Interval(value, max(0.0, float(low)), float(high))
+    bin_of, count = equal_mass_bins(probabilities, bins), max(1, len(probabilities))
+    gaps = np.bincount(bin_of, weights=labels - probabilities, minlength=bins) / count
+    noise = _noise_of_chance(probabilities, bin_of, bins, seed) / count
+    noise *= np.sqrt(_design_effects(probabilities, labels, groups, bin_of, bins))
+    value = float(np.abs(gaps).sum())
+
+    def tails(scale: float) -> tuple[float, float]:
+        shown = np.abs(scale * gaps + noise).sum(axis=1)
+        return float((shown >= value).mean()), float((shown <= value).mean())
+
+    low = 0.0 if tails(0.0)[0] >= TAIL else _crossing(lambda scale: tails(scale)[0] - TAIL, 0.0, 1.0)
+    high = 1.0 if tails(1.0)[1] < TAIL else _crossing(lambda scale: TAIL - tails(scale)[1], 1.0, LARGEST)
+    return Interval(value, low * value, high * value)
 
 
 def ece_of_chance(probabilities: Numbers, *, bins: int = BINS, seed: int = 0) -> float:
@@ -227,9 +236,38 @@ def ece_of_chance(probabilities: Numbers, *, bins: int = BINS, seed: int = 0) ->
     Bröcker, Smith: Increasing the Reliability of Reliability Diagrams, 2007, section 3,
     https://doi.org/10.1175/WAF993.1.
     """
+    noise = _noise_of_chance(probabilities, equal_mass_bins(probabilities, bins), bins, seed)
+    return float(np.abs(noise).sum(axis=1).mean() / max(1, len(probabilities)))
+
+
+def _noise_of_chance(probabilities: Numbers, bin_of: NDArray[np.int64], bins: int, seed: int) -> Numbers:
+    """Sums of label - probability in each bin `(REPLICATES, bins)`, of labels drawn by the probabilities."""
     drawn = np.random.default_rng(seed).random((REPLICATES, len(probabilities))) < probabilities
-    gaps = (drawn - probabilities) @ (equal_mass_bins(probabilities, bins)[:, None] == np.arange(bins))
-    return float(np.abs(gaps).sum(axis=1).mean() / max(1, len(probabilities)))
+    noise: Numbers = (drawn - probabilities) @ (bin_of[:, None] == np.arange(bins)).astype(np.float64)
+    return noise
+
+
+def _design_effects(
+    probabilities: Numbers, labels: Labels, groups: Groups, bin_of: NDArray[np.int64], bins: int
+) -> Numbers:
+    """How many times as much each bin's gap varies between groups as by chance, 1 or more `(bins,)`."""
+    _, group = np.unique(groups, return_inverse=True)
+    count = int(group.max()) + 1
+    sums = np.bincount(group * bins + bin_of, weights=labels - probabilities, minlength=count * bins)
+    sizes = np.bincount(group * bins + bin_of, minlength=count * bins).reshape(count, bins)
+    means = np.bincount(bin_of, weights=labels - probabilities, minlength=bins) / np.maximum(1, sizes.sum(axis=0))
+    between = np.square(sums.reshape(count, bins) - sizes * means).sum(axis=0)
+    chance = np.bincount(bin_of, weights=probabilities * (1 - probabilities), minlength=bins)
+    effects: Numbers = np.maximum(1.0, between / np.where(chance > 0, chance, np.inf))
+    return effects
+
+
+def _crossing(falls_below: Callable[[float], float], low: float, high: float) -> float:
+    """Where a rising function passes 0, by halving; `high` where it does not."""
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if falls_below(middle) < 0 else (low, middle)
+    return high
 
 
 def reliability(probabilities: Numbers, labels: Labels, bins: int = BINS) -> tuple[Bin, ...]:

@@ -125,7 +125,8 @@ def text(record: RetrainRecord) -> str:
     plan = record.plan
     lines = [
         f"retraining {record.number} of {record.collection!r}: {ended[record.status]}",
-        f"candidates {', '.join([*plan['recipes'], *plan.get('encoders', ())])}; {' '.join(plan['overrides']) or 'no overrides'}; "
+        f"candidates {', '.join([*plan['recipes'], *plan.get('encoders', ())])}; "
+        f"{' '.join(plan['overrides']) or 'no overrides'}; "
         f"{plan['held_out']:.0%} of the items held out; confidence {plan['gate']['confidence']:g}, margin "
         f"{plan['gate']['margin']:g}",
     ]

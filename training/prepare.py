@@ -10,7 +10,7 @@ from training.data.dataset import FAILED, Dataset
 from training.errors import RecipeError
 from training.examples import Examples
 from training.recipes import Recipe
-from training.views import ViewMaker
+from training.views import ViewMaker, background_labels
 
 
 class Prepared(NamedTuple):
@@ -34,7 +34,7 @@ def prepare(recipe: Recipe, dataset: Dataset) -> Prepared:
         SourceError: there are fewer than two items, or the folder of backgrounds has no images.
     """
     condition = recipe.objective.condition
-    has_labels = condition is not None and condition != "background"
+    has_labels = condition is not None and not recipe.is_conditioned_on_backgrounds
     found = _values(dataset, str(condition)) if has_labels else []
     names = sorted(set(found))
     items = {item_id: number for number, item_id in enumerate(sorted(set(dataset.item_ids)))}
@@ -48,7 +48,8 @@ def prepare(recipe: Recipe, dataset: Dataset) -> Prepared:
     _check_masks(recipe, everything)
     training, held_out = (everything.take(torch.from_numpy(side)) for side in dataset.split(recipe.validation))
     bank = _draw_backgrounds(recipe, training)
-    classes = len(names) if has_labels else len(bank) + 1 if bank is not None and condition == "background" else 0
+    of_backgrounds = background_labels(len(bank)) if bank is not None and recipe.is_conditioned_on_backgrounds else 0
+    classes = len(names) if has_labels else of_backgrounds
     wanted = recipe.model.get("classes")
     if classes and wanted not in (None, classes):
         raise RecipeError(

@@ -48,7 +48,7 @@ class ViewMaker:
         seen, label = x, examples.labels
         if self.bank is not None and masks is not None:
             seen, numbers = self._on_other_backgrounds(x, masks, examples)
-            label = numbers if self.recipe.objective.condition == "background" else label
+            label = numbers if self.recipe.is_conditioned_on_backgrounds else label
         target = seen
         if self.recipe.objective.clean_target and masks is not None:
             target = composite(x, masks, torch.full_like(x[:1], WHITE))
@@ -63,12 +63,15 @@ class ViewMaker:
         """The images as they are."""
         x, _ = plain_images(examples)
         label = examples.labels
-        if self.recipe.objective.condition == "background" and self.bank is not None:
-            label = torch.full((len(x),), len(self.bank), device=x.device)
+        if self.recipe.is_conditioned_on_backgrounds and self.bank is not None:
+            label = torch.full((len(x),), background_labels(len(self.bank)) - 1, device=x.device)
         return Batch(x, x, None, label)
 
     def _on_other_backgrounds(self, x: Tensor, masks: Tensor, examples: Examples) -> tuple[Tensor, Tensor]:
-        """The pictures, and the number of each one's background; that of its own is the bank's size."""
+        """The pictures, and the label of each one's background; see `background_labels`.
+
+        Where the label conditions the model it says all that is behind the item: no light is matched, no shadow cast.
+        """
         bank, settings = self.bank, self.recipe.backgrounds
         if bank is None or settings is None or examples.has_mask is None:
             raise ValueError("backgrounds need a bank, their settings and masks")
@@ -79,10 +82,12 @@ class ViewMaker:
         replaced = examples.has_mask & (torch.rand(len(x), device=x.device) < settings.probability)
         background = bank[numbers].float() / 255.0
         background = torch.where(mirrored[:, None, None, None], background.flip(3), background)
+        if self.recipe.is_conditioned_on_backgrounds:
+            settings = settings.model_copy(update={"light": 0.0, "shadow": 0.0})
         placed = place(x, masks, background, settings)
         return (
             torch.where(replaced[:, None, None, None], placed, x),
-            torch.where(replaced, numbers, torch.full_like(numbers, len(bank))),
+            torch.where(replaced, 2 * numbers + mirrored, background_labels(len(bank)) - 1),
         )
 
     def _in_strange_colours(self, x: Tensor) -> Tensor:
@@ -97,6 +102,11 @@ class ViewMaker:
     def _weight(self, masks: Tensor | None) -> Tensor | None:
         least = self.recipe.objective.foreground_weight
         return None if masks is None or least == 1 else masks + least * (1.0 - masks)
+
+
+def background_labels(count: int) -> int:
+    """Labels of `count` backgrounds: 2 n is number n as it was drawn, 2 n + 1 mirrored, the last a photo's own."""
+    return 2 * count + 1
 
 
 def shape_rows(rows: int, share: float) -> Tensor:

@@ -317,14 +317,14 @@ def _result(
     difference = {}
     if base is not None:
         for metric in headline(measured.per_query):
-            difference[metric] = bootstrap.interval(measured.per_query[metric] - base.per_query[metric])
+            difference[metric] = bootstrap.difference(measured.per_query[metric], base.per_query[metric])
     return EncoderResult(
         name=name,
         encoder_id=encoder.encoder_id,
         family=encoder.family,
         dim=encoder.dim,
         metric=encoder.metric,
-        intervals={metric: bootstrap.interval(values) for metric, values in measured.per_query.items()},
+        intervals={metric: bootstrap.share(values) for metric, values in measured.per_query.items()},
         per_category=_by_category(measured.per_query, pair.queries.images),
         difference=difference,
         per_query=measured.per_query,

@@ -26,10 +26,10 @@ from indexer.evaluate.robustness import (
     displacement,
     lure_rate,
     swap_test,
-    variance_shares,
 )
 from indexer.evaluate.significance import Paired, holm, paired_test
 from indexer.evaluate.swaps import Pixels, SwapSet
+from indexer.evaluate.variance import variance_shares
 from indexer.vectors import Floats
 from training.attribution import occlusion
 from training.encoder import Encoder, load_encoder
@@ -53,7 +53,7 @@ class EncoderComparison:
         shares: of item, background and their interaction; `known_shares` of the studio's item, background, pose, light.
         probes: `background`, `category` and `item`, where they can be told.
         versus: differences to the first encoder on the same items, with p-values that hold for all of its tests.
-        displacements: `(I,)`.
+        displacement, overtaken: see `indexer.evaluate.robustness`; displacements `(I,)`.
         vectors: of the swapped queries `(I, B, dim)`.
         top: gallery places `(I, B, SHOWN)` of their nearest pictures.
         reconstructions: `(RECONSTRUCTED, B, C, S, S)` uint8, None without a decoder.
@@ -71,6 +71,7 @@ class EncoderComparison:
     probes: dict[str, Probe]
     lure: Interval
     displacement: Interval
+    overtaken: Interval
     attention: Interval
     disentanglement: Disentanglement | None
     versus: dict[str, Paired]
@@ -94,6 +95,7 @@ class EncoderComparison:
             "probes": {name: probe.to_json() for name, probe in self.probes.items()},
             "lure_rate": self.lure.to_json(),
             "displacement": self.displacement.to_json(),
+            "overtaken": self.overtaken.to_json(),
             "attention_score": self.attention.to_json(),
             "disentanglement": None if self.disentanglement is None else self.disentanglement.to_json(),
             "difference_to_first": {name: paired.to_json() for name, paired in self.versus.items()},
@@ -115,6 +117,7 @@ class Comparison:
         from indexer.evaluate.verdict import verdict
 
         made = self.set
+        of = {"mask_kind": made.mask_kind, "share_left_out": made.cut.left_out}  # beside the figures of each encoder
         return {
             "verdict": verdict(self),
             "set": made.name,
@@ -122,18 +125,21 @@ class Comparison:
             "leaks": self.leaks,
             "seed": self.seed,
             "first": self.first,
-            "encoders": {name: found.to_json() for name, found in self.encoders.items()},
+            "encoders": {name: {**of, **found.to_json()} for name, found in self.encoders.items()},
         }
 
     def to_text(self) -> str:
         """A table of the measures with their intervals, best first."""
         width = max(map(len, self.encoders))
-        head = ("clean map@r", "swapped map@r", "retention", "background share", "displacement", "lure rate")
-        lines = [describe(self.set), " ".join([" " * width, *(f"{name:>20s}" for name in head)])]
+        head = ("clean map@r", "swapped map@r", "retention", "background share", "overtaken", "lure rate")
+        left_out = f"{self.set.cut.left_out:.0%} of photos"
+        lines = [describe(self.set), " ".join([" " * width, *(f"{name:>20s}" for name in (*head, "left out"))])]
         for name, found in self.encoders.items():
             swap = found.swap.figures[MAP_AT_R]
-            cells = (*swap, found.shares["background"], found.displacement, found.lure)
-            lines.append(" ".join([name.ljust(width), *(f"{cell.to_text():>20s}" for cell in cells)]))
+            cells = (*swap, found.shares["background"], found.overtaken, found.lure)
+            lines.append(
+                " ".join([name.ljust(width), *(f"{cell.to_text():>20s}" for cell in cells), f"{left_out:>20s}"])
+            )
         return "\n".join(lines)
 
 
@@ -145,7 +151,7 @@ def describe(made: SwapSet) -> str:
     more = f", {tied} tied to others by near-duplicate photos" if tied else ""
     return (
         f"{made.name}: {len(made)} items{more} on {len(made.backgrounds)} backgrounds; the same item is told by "
-        f"{told}; {left}"
+        f"{told}; {made.masks_in_words()}; {left}"
     )
 
 
@@ -194,7 +200,7 @@ def measure_swaps(encoder: Encoder, made: SwapSet, *, replicates: int = 1000, se
     """One encoder's swap test, variance shares and displacement on a set."""
     measurement = _Measurement(encoder, made, replicates, seed)
     moved = displacement(measurement.swapped, made.products)
-    return SwapMeasures(measurement.swap_test(), measurement.shares(), measurement.by_item.interval(moved))
+    return SwapMeasures(measurement.swap_test(), measurement.shares(), measurement.by_item.interval(moved.ratio))
 
 
 def embed_pictures(encoder: Encoder, pictures: Pixels) -> Floats:
@@ -241,11 +247,12 @@ class _Measurement:
             lure=lure_rate(
                 self.swapped, self.lures, made.lure_backgrounds, encoder.metric, k=LURE_K, bootstrap=self.by_item
             ),
-            displacement=self.by_item.interval(moved),
+            displacement=self.by_item.interval(moved.ratio),
+            overtaken=self.by_item.share(moved.overtaken),
             attention=self.by_item.interval(attended),
             disentanglement=self._disentanglement(),
-            versus={} if base is None else self._versus(swap, moved, attended, base),
-            displacements=moved,
+            versus={} if base is None else self._versus(swap, moved.ratio, attended, base),
+            displacements=moved.ratio,
             attentions=attended,
             vectors=self.swapped,
             top=self._top(),
@@ -324,13 +331,16 @@ class _Measurement:
     ) -> dict[str, Paired]:
         by_product = Bootstrap(swap.items, replicates=self.replicates, seed=self.seed)
         pairs = {
-            "clean map@r": (swap.clean[MAP_AT_R], base.swap.clean[MAP_AT_R], by_product),
-            "swapped map@r": (swap.swapped[MAP_AT_R], base.swap.swapped[MAP_AT_R], by_product),
-            "swapped recall@1": (swap.swapped["recall@1"], base.swap.swapped["recall@1"], by_product),
-            "displacement": (moved, base.displacements, self.by_item),
-            "attention score": (attended, base.attentions, self.by_item),
+            "clean map@r": (swap.clean[MAP_AT_R], base.swap.clean[MAP_AT_R], by_product, True),
+            "swapped map@r": (swap.swapped[MAP_AT_R], base.swap.swapped[MAP_AT_R], by_product, True),
+            "swapped recall@1": (swap.swapped["recall@1"], base.swap.swapped["recall@1"], by_product, True),
+            "displacement": (moved, base.displacements, self.by_item, False),
+            "attention score": (attended, base.attentions, self.by_item, False),
         }
-        tests = {name: paired_test(*pair, seed=self.seed) for name, pair in pairs.items()}
+        tests = {
+            name: paired_test(values, theirs, over, of_shares=of_shares, seed=self.seed)
+            for name, (values, theirs, over, of_shares) in pairs.items()
+        }
         adjusted = holm({name: test.p for name, test in tests.items()})
         return {name: Paired(test.difference, adjusted[name]) for name, test in tests.items()}
 

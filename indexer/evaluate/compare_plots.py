@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.evaluate.report_parts import PALETTE, plot_json, script_safe
-from indexer.evaluate.robustness import INTERACTION
+from indexer.evaluate.variance import INTERACTION
 from indexer.vectors import Floats
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from indexer.evaluate.disentanglement import NO_INTERVAL, Probe
-from indexer.evaluate.metrics import Interval
+from indexer.evaluate.disentanglement import Probe
+from indexer.evaluate.metrics import NO_INTERVAL, Interval
 from indexer.evaluate.report_parts import number, p_value
 from indexer.evaluate.robustness import MAP_AT_R
 
@@ -78,11 +78,11 @@ LEAGUE: tuple[tuple[Column, Callable[[EncoderComparison], Interval]], ...] = (
         lambda found: found.swap.figures[MAP_AT_R].retention,
     ),
     (
-        Column("background share", "share of the vectors' variation that the background explains", "low"),
+        Column("background share", "the background's variance component, as a share of all", "low"),
         lambda found: found.shares["background"],
     ),
     (
-        Column("item share", "share of the vectors' variation that the item explains", "high"),
+        Column("item share", "the item's variance component, as a share of all", "high"),
         lambda found: found.shares["item"],
     ),
     (
@@ -95,9 +95,19 @@ LEAGUE: tuple[tuple[Column, Callable[[EncoderComparison], Interval]], ...] = (
     ),
     (
         Column(
-            "displacement", "way that a new background moves an item, over that to the next item; <1 is safe", "low"
+            "displacement",
+            "distance that a new background moves an item, over that to the nearest other product on any background",
+            "low",
         ),
         lambda found: found.displacement,
+    ),
+    (
+        Column(
+            "overtaken",
+            "how often another product, on any background, is nearer than the item itself on another background",
+            "low",
+        ),
+        lambda found: found.overtaken,
     ),
     (
         Column("attention score", "0 heeds item and background alike, 1 the item alone", "high"),
@@ -119,7 +129,9 @@ def league(comparison: Comparison) -> Table:
         notes = [_chance(each, "background") if column.name == "background probe" else "" for each in encoders]
         cells = [cell(each, note=note) for each, note in zip(figures, notes, strict=True)]
         columns.append(_marked(cells, [each.value for each in figures], column.better))
-    names = [(each.name, f"{each.family}, {each.dim} numbers") for each in encoders]
+    made = comparison.set
+    of = f"masks {made.mask_kind}, {made.cut.left_out:.0%} of the photos left out"
+    names = [(each.name, f"{each.family}, {each.dim} numbers; {of}") for each in encoders]
     return Table("Measures of each encoder", [column for column, _ in LEAGUE], _rows(names, columns))
 
 

@@ -37,7 +37,7 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from indexer.evaluate.metrics import Bootstrap, Interval
+from indexer.evaluate.metrics import NO_INTERVAL, Bootstrap, Interval
 
 Kind = Literal["accuracy", "r2"]
 Values = NDArray[np.float64]
@@ -52,7 +52,6 @@ LEAF_PHOTOS = 5  # deeper leaves fit noise, whose importance hides that of the u
 ITERATIONS = 200
 FOLDS = 4
 PENALTIES = np.logspace(-2, 5, 8)
-NO_INTERVAL = Interval(float("nan"), float("nan"), float("nan"))
 
 
 class Mig(NamedTuple):
@@ -238,7 +237,7 @@ def linear_probe(
     if kind == "accuracy":
         correct = _logistic(x, values[~held_out]).predict(xq) == truth
         chance = np.unique(truth, return_counts=True)[1].max() / len(truth)
-        return Probe(bootstrap.interval(correct.astype(np.float64)), float(chance), kind)
+        return Probe(bootstrap.share(correct.astype(np.float64)), float(chance), kind)
     predicted = _ridge(x, values[~held_out], names[~held_out]).predict(xq)
     missed = bootstrap.ratio((truth - predicted) ** 2, (truth - truth.mean()) ** 2)
     return Probe(Interval(1 - missed.value, 1 - missed.high, 1 - missed.low), 0.0, kind)

@@ -1,4 +1,4 @@
-"""Retrieval metrics as pure functions over rankings, and their bootstrap intervals.
+"""Retrieval metrics as pure functions over rankings, and their intervals.
 
 A ranking is given as gains `(Q, M)`: per query the relevance grade of each gallery image, best match first (0 is not
 relevant). Definitions, with R the number of relevant images of a query:
@@ -20,11 +20,20 @@ relevant). Definitions, with R the number of relevant images of a query:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.evaluate.intervals import (
+    ROUNDING,
+    TAILS,
+    effective_size,
+    exact_interval,
+    expanded_tails,
+    with_pseudo_item,
+)
 from indexer.vectors import Floats
 from training.reference import Metric
 
@@ -35,7 +44,7 @@ PASS_NUMBERS = 100_000_000  # scores held at a time where the gallery's vectors 
 
 
 class Interval(NamedTuple):
-    """A mean with its 95 % bootstrap interval."""
+    """A mean with its 95 % interval."""
 
     value: float
     low: float
@@ -171,8 +180,14 @@ def _dcg(gains: Gains, k: int) -> NDArray[np.float64]:
     return total
 
 
+NO_INTERVAL = Interval(float("nan"), float("nan"), float("nan"))
+
+
 class Bootstrap:
-    """Resampling of items: queries of one item are drawn together, since they are not independent.
+    """Intervals over items: queries of one item are drawn together, since they are not independent.
+
+    `share`, `difference` and `retention` are of values in [0, 1] and hold at the ends of the scale, see
+    `indexer.evaluate.intervals`; `interval` and `ratio` are of values without bounds.
 
     Args:
         items: `(Q,)` the item of each query.
@@ -182,18 +197,80 @@ class Bootstrap:
 
     def __init__(self, items: Sequence[str], *, replicates: int = 1000, seed: int = 0) -> None:
         names, self._item = np.unique(np.asarray(items, dtype=np.str_), return_inverse=True)
-        count = len(names)
-        rng = np.random.default_rng(seed)
-        self._weights = (
-            rng.multinomial(count, np.full(count, 1 / count), size=replicates) if count else np.zeros((replicates, 0))
-        )
+        self._count, self._replicates, self._seed = len(names), replicates, seed
 
-    def interval(self, values: NDArray[np.float64]) -> Interval:
-        """Mean over the queries that have a value, with the 2.5 % and 97.5 % percentiles of the resampled means."""
+    @cached_property
+    def _weights(self) -> NDArray[np.int64]:
+        """How often each resample draws each item `(replicates, items)`."""
+        count, rng = self._count, np.random.default_rng(self._seed)
+        if not count:
+            return np.zeros((self._replicates, 0), np.int64)
+        return rng.multinomial(count, np.full(count, 1 / count), size=self._replicates)
+
+    @cached_property
+    def _augmented(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        return with_pseudo_item(self._count, self._replicates, self._seed)
+
+    def share(self, values: NDArray[np.float64]) -> Interval:
+        """Mean of values in [0, 1] over the queries that have one; never a single point.
+
+        Raises:
+            ValueError: a value is outside [0, 1].
+        """
         known = ~np.isnan(values)
         if not known.any():
-            return Interval(float("nan"), float("nan"), float("nan"))
-        low, high = np.percentile(self._means(values, known), [2.5, 97.5])
+            return NO_INTERVAL
+        _check_shares(values[known])
+        sums, sizes = self._sums(values, known), self._sums(np.ones_like(values), known)
+        shown, mean = sizes > 0, float(np.clip(values[known].mean(), 0.0, 1.0))
+        low, high = exact_interval(mean, effective_size(sums[shown], sizes[shown]))
+        return Interval(mean, low, high)
+
+    def difference(self, values: NDArray[np.float64], base: NDArray[np.float64]) -> Interval:
+        """Mean of the values minus those of a base, both in [0, 1], over queries that have both; never a single point.
+
+        Raises:
+            ValueError: a value is outside [0, 1].
+        """
+        known = ~(np.isnan(values) | np.isnan(base))
+        if not known.any():
+            return NO_INTERVAL
+        _check_shares(np.concatenate([values[known], base[known]]))
+        gained, sizes = self._sums(values - base, known), self._sums(np.ones_like(values), known)
+        weights, down, up = self._augmented
+        size = sizes[sizes > 0].mean()
+        drawn = weights @ sizes + size * (down + up)
+        means = (weights @ gained + size * (up - down))[drawn > 0] / drawn[drawn > 0]
+        low, high = np.percentile(means, [100 * tail for tail in TAILS])
+        return Interval(float((values - base)[known].mean()), float(low), float(high))
+
+    def retention(self, values: NDArray[np.float64], base: NDArray[np.float64]) -> Interval:
+        """Sum of the values over that of the base's, both in [0, 1], of queries that have both; never a single point.
+
+        Without a value where the base is 0.
+
+        Raises:
+            ValueError: a value is outside [0, 1].
+        """
+        known = ~(np.isnan(values) | np.isnan(base))
+        above, below = self._sums(values, known), self._sums(base, known)
+        if not below.sum() > 0:
+            return NO_INTERVAL
+        _check_shares(np.concatenate([values[known], base[known]]))
+        sizes = self._sums(np.ones_like(values), known)
+        weights, down, up = self._augmented
+        size = sizes[sizes > 0].mean()
+        drawn = weights @ below + size * down
+        ratios = (weights @ above + size * up)[drawn > 0] / drawn[drawn > 0]
+        low, high = np.percentile(ratios, [100 * tail for tail in TAILS])
+        return Interval(float(above.sum() / below.sum()), float(low), float(high))
+
+    def interval(self, values: NDArray[np.float64]) -> Interval:
+        """Mean over the queries that have a value, with percentiles of the resampled means (`expanded_tails`)."""
+        known = ~np.isnan(values)
+        if not known.any():
+            return NO_INTERVAL
+        low, high = np.percentile(self._means(values, known), self._tails(known))
         return Interval(float(values[known].mean()), float(low), float(high))
 
     def lower_bound(self, values: NDArray[np.float64], confidence: float) -> float:
@@ -220,13 +297,16 @@ class Bootstrap:
         known = ~(np.isnan(values) | np.isnan(base))
         above, below = self._sums(values, known), self._sums(base, known)
         if not below.sum() > 0:
-            return Interval(float("nan"), float("nan"), float("nan"))
-        low, high = np.percentile(self._ratios(above, below), [2.5, 97.5])
+            return NO_INTERVAL
+        low, high = np.percentile(self._ratios(above, below), self._tails(known))
         return Interval(float(above.sum() / below.sum()), float(low), float(high))
+
+    def _tails(self, known: NDArray[np.bool_]) -> tuple[float, float]:
+        return expanded_tails(len(np.unique(self._item[known])))
 
     def _sums(self, values: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Of each item `(items,)`."""
-        sums = np.bincount(self._item[known], weights=values[known], minlength=self._weights.shape[1])
+        sums = np.bincount(self._item[known], weights=values[known], minlength=self._count)
         return sums.astype(np.float64)  # counts, where there is nothing to sum
 
     def _means(self, values: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -237,3 +317,9 @@ class Bootstrap:
         drawn = self._weights @ below
         ratios: NDArray[np.float64] = (self._weights @ above)[drawn > 0] / drawn[drawn > 0]
         return ratios
+
+
+def _check_shares(values: NDArray[np.float64]) -> None:
+    outside = values[(values < -ROUNDING) | (values > 1 + ROUNDING)]
+    if len(outside):
+        raise ValueError(f"values must be in [0, 1], not {outside[0]}; `interval` is for those without bounds")

@@ -14,16 +14,18 @@ no query is in the gallery.
   backgrounds of any category, both among the photos that lend the item neither of its two backgrounds (Xiao et al.:
   Noise or Signal: The Role of Image Backgrounds in Object Recognition, 2021, section 3,
   https://arxiv.org/abs/2006.09994, there for a classifier).
-- share of a factor: its sum of squares over the total one, in the balanced analysis of variance of z over item,
-  background and whatever else is known; what is left is their interaction.
+- shares of item and background: variance components, see `indexer.evaluate.variance`.
 - lure rate: share of the first k neighbours that have the query's background but show another item, over the share of
   such photos in the gallery; 1 is chance. The query's own item is left out.
-- displacement: |z(i, b) - z(i, b')| over the distance from z(i, b) to the nearest other product on b, each averaged
-  over backgrounds; below 1 is safe.
+- displacement: |z(i, b') - z(i, b)| over the distance from z(i, b') to the nearest photo of another product on any of
+  the backgrounds, for each query x(i, b') and each other photo x(i, b) of its item; the mean over both.
+- overtaken: share of these with a ratio of 1 or more. The other product then comes before the item's own photo, in a
+  gallery that has both; the mean ratio alone does not tell how often, whether below 1 or above.
 - attention score: (share of an attribution inside the mask - area of the mask) / (1 - area); 0 looks everywhere alike.
 
-Intervals are 95 % percentile bootstrap intervals over items: all queries of an item are drawn together, and retention
-is a ratio of means over the same items.
+Intervals are 95 % intervals over items: all queries of an item are taken together, and retention is a ratio of means
+over the same items. Figures in [0, 1], their differences and retention hold at the ends of the scale
+(`indexer.evaluate.intervals`); the others are bootstrap percentiles.
 
 Differs from the papers: every swap figure is a mean over items of the mean over their queries, so that items with more
 backgrounds do not weigh more; the background gap is of nearest neighbours, not of a trained classifier.
@@ -45,8 +47,9 @@ from training.reference import Metric
 
 KS = (1, 5, 10)
 MAP_AT_R = "map@r"
-INTERACTION = "interaction"
-ROUNDING = 1e-12  # share of the vectors' mean squared length: what differs by less is the same in single precision
+BLOCK_NUMBERS = 4_000_000  # distances held at a time: 32 MB
+TIED = 1e-7  # share by which distances that differ by less count as equal
+ROUNDING = 1e-12  # share of the vectors' mean squared length: what is nearer than its root is in one place
 
 
 @dataclass(frozen=True)
@@ -110,9 +113,7 @@ def swap_test(
     ]
     for name in found[0]:
         before, after = (values[name] for values in found)
-        figures[name] = SwapFigure(
-            bootstrap.interval(before), bootstrap.interval(after), bootstrap.ratio(after, before)
-        )
+        figures[name] = SwapFigure(bootstrap.share(before), bootstrap.share(after), bootstrap.retention(after, before))
     return SwapTest(figures, names.tolist(), *found)
 
 
@@ -166,8 +167,8 @@ def background_gap(
     """
     labels = np.asarray(categories, np.str_)
     left_out = np.stack([np.arange(len(labels)), same[1], random[1]], axis=1)
-    found = [_nearest_has_category(gallery, photos, left_out, labels, metric) for photos in (same[0], random[0])]
-    return BackgroundGap(*map(bootstrap.interval, (*found, found[0] - found[1])))
+    usual, other = (_nearest_has_category(gallery, photos, left_out, labels, metric) for photos in (same[0], random[0]))
+    return BackgroundGap(bootstrap.share(usual), bootstrap.share(other), bootstrap.difference(usual, other))
 
 
 def _nearest_has_category(
@@ -178,53 +179,6 @@ def _nearest_has_category(
         np.put_along_axis(scores, left_out[block], -np.inf, axis=1)
         right[block] = labels[scores.argmax(axis=1)] == labels[block]
     return right
-
-
-def variance_shares(
-    z: NDArray[np.floating], factors: Sequence[str], *, replicates: int = 1000, seed: int = 0
-) -> dict[str, Interval]:
-    """The share of the vectors' sum of squares that each factor explains by itself, and that of their interaction.
-
-    Args:
-        z: `(items, n_2, ..., n_k, dim)`, one vector for every combination of the factors' values.
-        factors: names of the k axes, the items' first; intervals are over items.
-
-    All is NaN where the vectors do not differ but by rounding.
-
-    Raises:
-        ValueError: the axes do not match the names, or one has a single value.
-    """
-    if z.ndim != len(factors) + 1 or min(z.shape[:-1]) < 2:
-        raise ValueError(f"vectors {z.shape} need an axis of two or more values for each of {', '.join(factors)}")
-    items = z.shape[0]
-    weights = np.random.default_rng(seed).multinomial(items, np.full(items, 1 / items), size=replicates) / items
-    weights = np.concatenate([np.full((1, items), 1 / items), weights])  # the items as they are come first
-    z = z.astype(np.float64)
-    length = np.square(z).sum(axis=-1).mean()
-    z -= z.mean(axis=tuple(range(len(factors))))  # far from the origin the sums of squares would cancel
-    others = tuple(range(1, len(factors)))
-    of_item = z.mean(axis=others)  # (items, dim)
-    centre = np.square(weights @ of_item).sum(axis=1)
-    total = weights @ np.square(z).sum(axis=-1).mean(axis=others) - centre
-    squares = {factors[0]: weights @ np.square(of_item).sum(axis=1) - centre}
-    for axis in others:
-        marginal = z.mean(axis=tuple(other for other in others if other != axis))  # (items, n, dim)
-        # One value at a time: the replicates of all at once, by the thousands of numbers of a vector, fill the memory.
-        lengths = [np.square(weights @ marginal[:, value]).sum(axis=1) for value in range(z.shape[axis])]
-        squares[factors[axis]] = np.mean(lengths, axis=0) - centre
-    squares[INTERACTION] = total - sum(squares.values())
-    total[total <= ROUNDING * length] = np.nan
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shares = {name: values / total for name, values in squares.items()}
-    return {name: _interval(values) for name, values in shares.items()}
-
-
-def _interval(values: NDArray[np.float64]) -> Interval:
-    """The first of the values, with the percentiles of the others."""
-    if not np.isfinite(values[0]):
-        return Interval(float("nan"), float("nan"), float("nan"))
-    low, high = np.nanpercentile(values[1:], [2.5, 97.5])
-    return Interval(float(values[0]), float(low), float(high))
 
 
 def lure_rate(
@@ -256,37 +210,46 @@ def lure_rate(
     return bootstrap.ratio(*per_item)
 
 
-def displacement(z: NDArray[np.floating], products: Sequence[str] | None = None) -> NDArray[np.float64]:
-    """How far a change of background moves each item `(I,)`, in distances to the nearest other product.
+class Displacement(NamedTuple):
+    """How far a change of background moves each item `(I,)`, and how often another product comes before it `(I,)`."""
+
+    ratio: NDArray[np.float64]
+    overtaken: NDArray[np.float64]
+
+
+def displacement(z: NDArray[np.floating], products: Sequence[str] | None = None) -> Displacement:
+    """Displacement and the share that is overtaken, of each item.
 
     Args:
-        z: every item on every background `(I, B, dim)`. NaN where another product has the very same vectors.
+        z: every item on every background `(I, B, dim)`. The ratio is NaN where another product has the very same
+            vector as each of an item's; both are where there is no other product.
         products: which items are one product; by default none are.
     """
-    items, count, _ = z.shape
-    same = np.eye(items, dtype=bool)
-    if products is not None:
-        names = np.asarray(products, np.str_)
-        same = names[:, None] == names[None]
-    z = z.astype(np.float64)
-    moved = np.zeros(items)
-    for b in range(count):
-        moved += np.linalg.norm(z - z[:, b : b + 1], axis=2).sum(axis=1)
-    nearest = np.zeros(items)
-    for b in range(count):
-        nearest += _nearest_other(z[:, b], same)
+    items, count, dim = z.shape
+    numbers = np.arange(items) if products is None else np.unique(np.asarray(products, np.str_), return_inverse=True)[1]
+    flat = z.reshape(-1, dim).astype(np.float64)
+    flat -= flat.mean(axis=0)
+    lengths, product = np.square(flat).sum(axis=1), np.repeat(numbers, count)
+    nearest = np.empty(len(flat))
+    rows = max(1, BLOCK_NUMBERS // len(flat))
+    for start in range(0, len(flat), rows):
+        block = slice(start, start + rows)
+        squares = lengths[block, None] - 2 * (flat[block] @ flat.T) + lengths
+        squares[product[block, None] == product] = np.inf
+        nearest[block] = np.sqrt(np.maximum(squares.min(axis=1), 0.0))
+    nearest[nearest < np.sqrt(ROUNDING * lengths.mean())] = 0.0
+    own = flat.reshape(items, count, dim)
+    moved = np.stack([np.linalg.norm(own - own[:, b : b + 1], axis=2) for b in range(count)], axis=2)  # (I, B', B)
+    other = ~np.eye(count, dtype=bool)
+    moved, limit = moved[:, other].reshape(items, count, -1), nearest.reshape(items, count, 1)
+    alone = ~np.isfinite(limit[:, :, 0]).any(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio: NDArray[np.float64] = (moved / (count * (count - 1))) / (nearest / count)
-    return np.where((nearest > 0) & np.isfinite(nearest), ratio, np.nan)
-
-
-def _nearest_other(vectors: NDArray[np.floating], same: NDArray[np.bool_]) -> NDArray[np.float64]:
-    from scipy.spatial.distance import cdist
-
-    distances = cdist(vectors, vectors)
-    distances[same] = np.inf
-    least: NDArray[np.float64] = distances.min(axis=1)
-    return least
+        ratios = np.where(limit > 0, moved / limit, np.nan).reshape(items, -1)
+    known = (~np.isnan(ratios)).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        ratio = np.where((known > 0) & ~alone, np.nansum(ratios, axis=1) / np.maximum(known, 1), np.nan)
+    overtaken = (moved >= limit * (1 - TIED)).reshape(items, -1).mean(axis=1)
+    return Displacement(ratio, np.where(alone, np.nan, overtaken))
 
 
 def attention_score(attribution: NDArray[np.floating], masks: NDArray[np.floating]) -> NDArray[np.float64]:

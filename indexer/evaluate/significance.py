@@ -24,24 +24,33 @@ class Paired(NamedTuple):
 
 
 def paired_test(
-    values: NDArray[np.float64], base: NDArray[np.float64], bootstrap: Bootstrap, *, seed: int = 0
+    values: NDArray[np.float64],
+    base: NDArray[np.float64],
+    bootstrap: Bootstrap,
+    *,
+    of_shares: bool = False,
+    seed: int = 0,
 ) -> Paired:
     """Values minus base, item by item `(I,)`; items without both take no part.
+
+    Args:
+        of_shares: both are in [0, 1], and the interval is never a single point (`Bootstrap.difference`).
 
     The p-value is two-sided, of the permutation test that exchanges the two encoders on items drawn at random (Smucker,
     Allan, Carterette: A comparison of statistical significance tests for information retrieval evaluation, CIKM 2007,
     section 3.1, https://doi.org/10.1145/1321440.1321528); 9,999 draws, so at least 1e-4.
     """
     difference = values - base
+    interval = bootstrap.difference(values, base) if of_shares else bootstrap.interval(difference)
     known = difference[~np.isnan(difference)]
     if not len(known):
-        return Paired(bootstrap.interval(difference), float("nan"))
+        return Paired(interval, float("nan"))
     rng = np.random.default_rng(seed)
     signs = rng.integers(0, 2, (PERMUTATIONS, len(known)), dtype=np.int8) * 2.0 - 1.0
     exchanged = np.abs(signs @ known)
     rounding = 1e-12 * float(np.abs(known).sum())  # sums in another order are as far from zero, whatever the unit
     p = (1 + int((exchanged >= abs(known.sum()) - rounding).sum())) / (PERMUTATIONS + 1)
-    return Paired(bootstrap.interval(difference), p)
+    return Paired(interval, p)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -12,11 +12,22 @@ import numpy as np
 
 from indexer.errors import InvalidRequestError
 from indexer.evaluate.ground_truth import Truth, other_view
-from indexer.evaluate.swaps import BANK_SEED, Bank, Factorial, FactorPhotos, Pixels, Shots, SwapSet, assemble, composite
+from indexer.evaluate.swaps import (
+    BANK_SEED,
+    Bank,
+    Cut,
+    Factorial,
+    FactorPhotos,
+    Pixels,
+    Shots,
+    SwapSet,
+    assemble,
+    composite,
+)
 from training.data.backgrounds import Folder, paint_out
 from training.data.dataset import FAILED, Dataset, load_dataset
 from training.data.masks import SOURCES
-from training.data.sources import SourceImage
+from training.data.sources import MaskSource, SourceImage
 from training.data.studio import Item, Photo, Scene, Stock, draw_background, make_item, random_scene, render
 from training.data.studio.scenes import BACKGROUNDS
 from training.preprocessing import Preprocessing
@@ -36,6 +47,7 @@ def photo_set(
     backgrounds: Path | None = None,
     per_item: int = 5,
     limit: int = 500,
+    masks: Sequence[MaskSource] = SOURCES,
     seed: int = 0,
     side: int = SIDE,
     processes: int | None = None,
@@ -49,6 +61,7 @@ def photo_set(
         backgrounds: folder of photos to put the items on; the sample shop's bank of textures and rooms without it.
         per_item: backgrounds that every item is put on, 2 or more.
         limit: most items, chosen by the seed.
+        masks: where masks may come from, best first; of `swaps.GIVEN` alone none is found by us.
 
     Raises:
         InvalidRequestError: fewer than 8 items can be cut out.
@@ -58,7 +71,7 @@ def photo_set(
         raise InvalidRequestError("data", f"{name}: holds no photo; give a folder or manifest with some")
     folder = Folder(backgrounds) if backgrounds is not None else None
     dataset = load_dataset(
-        choose(images, limit, seed), Preprocessing(side, 3, "stretch"), masks=SOURCES, processes=processes
+        choose(images, limit, seed), Preprocessing(side, 3, "stretch"), masks=tuple(masks), processes=processes
     )
     by_item: dict[str, list[int]] = {}
     for place, source in enumerate(dataset.mask_sources):
@@ -83,7 +96,9 @@ def photo_set(
     shots = _from_pairs(dataset, chosen) if truth == "photos" else _from_views(dataset, chosen, seed)
     bank = Bank.of_folder(folder, per_item, side, seed) if folder else Bank.drawn(per_item, side)
     sources = Counter(dataset.mask_sources[place] for places in chosen for place in places)
-    return assemble(name, truth, shots, bank, seed, left_out=+left_out, mask_sources=sources)
+    looked_at = len(dataset.mask_sources)
+    cut = Cut(looked_at - dataset.mask_sources.count(FAILED), looked_at)
+    return assemble(name, truth, shots, bank, seed, left_out=+left_out, mask_sources=sources, cut=cut)
 
 
 def choose(images: Sequence[SourceImage], limit: int, seed: int, *, photos: int = 3) -> list[SourceImage]:

@@ -13,7 +13,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,12 +21,30 @@ from numpy.typing import NDArray
 
 from indexer.evaluate.ground_truth import Truth, products
 from training.data.backgrounds import Folder
+from training.data.sources import MaskSource
 from training.data.studio import draw_background
 from training.data.studio.scenes import BACKGROUNDS, background_kind
 
 Pixels = NDArray[np.uint8]
 BANK_SEED = 9001
 BANK_KINDS = ("texture", "room")
+GIVEN: tuple[MaskSource, ...] = ("column", "alpha")  # masks that are somebody's, or exact by construction
+MaskKind = Literal["given", "found", "mixed"]
+
+
+class Cut(NamedTuple):
+    """How many of the photos looked at could be cut out, and so may take part; of drawn items all."""
+
+    cut: int
+    of: int
+
+    @property
+    def left_out(self) -> float:
+        """The share that no figure speaks of."""
+        return 1 - self.cut / self.of if self.of else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {"photos_cut_out": self.cut, "photos": self.of, "share_left_out": self.left_out}
 
 
 class Bank(NamedTuple):
@@ -126,6 +144,7 @@ class SwapSet:
         lures: `(I, S, S, 3)`, the gallery pictures on the background with the number in `lure_backgrounds`.
         masks: of the clean pictures, `(I, S, S)`.
         left_out: photos and items that take no part, by reason. mask_sources: where the others' masks are from.
+        cut: how many photos had a usable mask.
     """
 
     name: str
@@ -145,6 +164,7 @@ class SwapSet:
     mask_sources: Counter[str] = field(default_factory=Counter)
     factorial: Factorial | None = None
     factor_photos: FactorPhotos | None = None
+    cut: Cut = Cut(0, 0)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -158,7 +178,24 @@ class SwapSet:
             "backgrounds": self.backgrounds,
             "left_out": dict(self.left_out),
             "masks": dict(self.mask_sources),
+            "mask_kind": self.mask_kind,
+            **self.cut.to_json(),
         }
+
+    @property
+    def mask_kind(self) -> MaskKind:
+        """Whether the masks were given with the photos (a column, an alpha channel, drawn) or found by us."""
+        given = sum(count for source, count in self.mask_sources.items() if source in GIVEN)
+        return "given" if given == sum(self.mask_sources.values()) else "mixed" if given else "found"
+
+    def masks_in_words(self) -> str:
+        """Where the masks are from, and how many photos are left out for want of one."""
+        sources = ", ".join(f"{count} by {source}" for source, count in self.mask_sources.items())
+        said = f"masks {self.mask_kind}" + (f" ({sources})" if sources else "")
+        missing = self.cut.of - self.cut.cut
+        return (
+            f"{said}; {self.cut.left_out:.0%} of the photos left out ({missing} of {self.cut.of} could not be cut out)"
+        )
 
     def leaks(self) -> dict[str, int]:
         """Queries that are in the gallery, and swapped ones on a background that changes nothing."""
@@ -182,6 +219,7 @@ def assemble(
     mask_sources: Counter[str] | None = None,
     factorial: Factorial | None = None,
     factor_photos: FactorPhotos | None = None,
+    cut: Cut | None = None,
 ) -> SwapSet:
     """Put the items of shots on the backgrounds of a bank, and on each other's."""
     rng = np.random.default_rng([seed, 11])
@@ -209,6 +247,7 @@ def assemble(
         mask_sources=mask_sources or Counter(),
         factorial=factorial,
         factor_photos=factor_photos,
+        cut=cut or Cut(2 * count, 2 * count),
     )
 
 

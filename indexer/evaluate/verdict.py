@@ -16,6 +16,7 @@ from indexer.evaluate.metrics import Bootstrap, Interval
 from indexer.evaluate.report_parts import DASH, listed, number, p_value
 from indexer.evaluate.robustness import MAP_AT_R
 from indexer.evaluate.significance import Paired, holm, paired_test
+from indexer.evaluate.swaps import GIVEN
 
 if TYPE_CHECKING:
     from indexer.evaluate.compare import Comparison, EncoderComparison
@@ -26,8 +27,8 @@ FEW_BACKGROUNDS = 3
 LITTLE = 0.3  # MAP@R on the photos' own backgrounds of which it says little how much is kept
 ALL = 0.99
 KEEPS = 0.9  # retention that is high
+MOSTLY = 0.5  # share overtaken above which the background decides more often than the item
 READABLE = 0.5  # share of the way from chance to 1 at which a probe reads the background well
-CUT_BY_HAND = ("column", "alpha")  # masks that are somebody's, not found by us
 
 
 def verdict(comparison: Comparison) -> list[str]:
@@ -40,7 +41,10 @@ def findings(comparison: Comparison) -> list[str]:
     best, *others = comparison.encoders.values()
     against = differences(comparison)
     level = [other.name for other in others if not is_clear(against[other.name])]
-    said = [_opening(best, level, alone=not others), *(_beside(other, against[other.name]) for other in others)]
+    said = [
+        _opening(comparison, best, level, alone=not others),
+        *(_beside(other, against[other.name]) for other in others),
+    ]
     fuller = [other.name for other in others if _retention(other).value > _retention(best).value]
     if fuller:
         verb = "keep" if len(fuller) > 1 else "keeps"
@@ -54,7 +58,8 @@ def differences(comparison: Comparison) -> dict[str, Paired]:
     bootstrap = Bootstrap(best.swap.items, seed=comparison.seed)
     own = best.swap.swapped[MAP_AT_R]
     tests = {
-        other.name: paired_test(own, other.swap.swapped[MAP_AT_R], bootstrap, seed=comparison.seed) for other in others
+        other.name: paired_test(own, other.swap.swapped[MAP_AT_R], bootstrap, of_shares=True, seed=comparison.seed)
+        for other in others
     }
     adjusted = holm({name: test.p for name, test in tests.items()})
     return {name: Paired(test.difference, adjusted[name]) for name, test in tests.items()}
@@ -66,11 +71,12 @@ def is_clear(paired: Paired) -> bool:
     return (low > 0 or high < 0) and paired.p < LEVEL
 
 
-def _opening(best: EncoderComparison, level: Sequence[str], *, alone: bool) -> str:
+def _opening(comparison: Comparison, best: EncoderComparison, level: Sequence[str], *, alone: bool) -> str:
     figure = best.swap.figures[MAP_AT_R]
     kept = (
         f"on other backgrounds it keeps {percent(figure.retention)} of its retrieval "
-        f"(MAP@R {number(figure.swapped.value)} after {number(figure.clean.value)} on the photos' own)"
+        f"(MAP@R {number(figure.swapped.value)} after {number(figure.clean.value)} on the photos' own"
+        f"{_without(comparison)})"
     )
     if alone:
         opening = f"{best.name} is the only encoder here: {kept}."
@@ -84,6 +90,17 @@ def _opening(best: EncoderComparison, level: Sequence[str], *, alone: bool) -> s
     if figure.retention.high < 0.5:
         opening += " That is less than half: none of them is fit for photos whose backgrounds change."
     return opening
+
+
+def _without(comparison: Comparison) -> str:
+    """What the figures do not speak of; nothing where every photo could be cut out."""
+    cut = comparison.set.cut
+    missing = cut.of - cut.cut
+    return (
+        f"; without the {cut.left_out:.0%} of photos, {missing} of {cut.of}, that could not be cut out"
+        if missing
+        else ""
+    )
 
 
 def _beside(other: EncoderComparison, against: Paired) -> str:
@@ -110,8 +127,11 @@ def _follows(encoder: EncoderComparison) -> str:
         reasons.append(
             f"{100 * background:.0f} % of the variation is of the background, {100 * item:.0f} % of the item"
         )
-    if encoder.displacement.low > 1:
-        reasons.append(f"displacement {encoder.displacement.value:.1f}")
+    if encoder.overtaken.low > MOSTLY:
+        reasons.append(
+            f"another product is nearer than the item on another background {100 * encoder.overtaken.value:.0f} % of "
+            "the time"
+        )
     return ", ".join(reasons)
 
 
@@ -132,7 +152,7 @@ def _of_the_set(comparison: Comparison) -> list[str]:
             "The same item is told by views, one photo turned and lit a little differently: real second photos differ "
             "more, and figures of them may be lower."
         )
-    found = {source: count for source, count in made.mask_sources.items() if source not in CUT_BY_HAND}
+    found = {source: count for source, count in made.mask_sources.items() if source not in GIVEN}
     if found:
         total, parts = sum(made.mask_sources.values()), listed([f"{count} by {name}" for name, count in found.items()])
         said.append(

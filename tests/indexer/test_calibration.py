@@ -17,12 +17,20 @@ import pytest
 from typer.testing import CliRunner
 
 import indexer.ingest
-from indexer.calibration import Calibration, calibrate, calibration_of
-from indexer.errors import BusyError, CalibrationError, CorruptError, MismatchError, NotFoundError
+from indexer.calibration import PRESENT, Calibration, calibrate, calibration_of, stored_calibration
+from indexer.errors import (
+    BusyError,
+    CalibrationError,
+    CorruptError,
+    InvalidRequestError,
+    MismatchError,
+    NotFoundError,
+)
+from indexer.evaluate.metrics import Bootstrap
 from indexer.home import Home
 from indexer.ingest import index_source
 from indexer.pairs import Pairs, collect_pairs
-from indexer.probability import Curve, HitCurve, best_others, bins_for, expected_calibration_error
+from indexer.probability import Curve, HitCurve, best_others, bins_for, expected_calibration_error, fit
 from indexer.search import Searcher, SearchPage
 from service.cli import app
 from tests.conftest import draw_photo, write_photos
@@ -74,7 +82,10 @@ def made_up(seed: int = 0, count: int = 600) -> Pairs:
     falling = -np.sort(-rng.uniform(0, 1, (count // 10, 10)), axis=1)
     scores, others = falling.ravel(), best_others(falling).ravel()
     labels = rng.random(count) < 1 / (1 + np.exp(7 - 12 * (scores - 0.5 * others)))
-    return Pairs(scores, others, labels, np.arange(count) // 10, np.arange(count) % 10 == 0, "photos", count // 10, 999)
+    return Pairs(
+        scores, others, labels, np.arange(count) // 10, np.arange(count) % 10 == 0, "photos", count // 10, 999,
+        np.ones(count, bool), 1.0,
+    )  # fmt: skip
 
 
 def test_the_studio_is_calibrated_on_pairs_held_out_and_on_photos_it_never_had(home: Home, studio: Path) -> None:
@@ -136,6 +147,37 @@ def test_the_first_hit_for_a_thing_that_is_not_there_is_not_believed(home: Home,
     assert np.mean([hit.probability or 0.0 for hit in wrong]) < 0.35
 
 
+def test_probabilities_are_right_where_half_of_the_searches_are_for_what_is_not_there(home: Home, studio: Path) -> None:
+    """Learnt from half of the items, judged on the others: learnt of the default share, hits claim too much."""
+    index(home, studio / "catalogue.csv", "robust-vae-small-64")
+    described = describe_encoder("robust-vae-small-64")
+
+    def pairs(present: float) -> Pairs:
+        return collect_pairs(home, 1, described, queries=ITEMS, present=present, seed=0)
+
+    half, claimed = pairs(0.5), {}
+    for present in (PRESENT, 0.5):
+        learnt, claimed[present] = pairs(present), np.empty(len(half.scores))
+        for side in (0, 1):
+            seen, asked = learnt.groups % 2 == side, half.groups % 2 != side
+            curve = fit(learnt.scores[seen], learnt.others[seen], learnt.labels[seen], learnt.groups[seen])
+            claimed[present][asked] = curve(half.scores[asked], half.others[asked])
+    claim, right = {}, {}
+    for present, probabilities in claimed.items():
+        shown = probabilities >= 0.5
+        claim[present] = probabilities[shown].mean()
+        right[present] = Bootstrap([str(group) for group in half.groups[shown]]).share(half.labels[shown].astype(float))
+    assert claim[PRESENT] > right[PRESENT].high + 0.03
+    assert right[0.5].low < claim[0.5] < right[0.5].high
+
+
+def test_a_share_is_kept_until_another_is_set(home: Home, tmp_path: Path, encoder_dir: Path) -> None:
+    index(home, write_photos(tmp_path / "shop", 60), encoder_dir)
+    assert calibrate(home, "default").present == PRESENT
+    assert calibrate(home, "default", present=0.6).present == 0.6
+    assert calibrate(home, "default").present == 0.6
+
+
 def test_files_that_are_gone_are_left_out_until_too_few_are_left(home: Home, tmp_path: Path, encoder_dir: Path) -> None:
     shop = write_photos(tmp_path / "shop", 60)
     index(home, shop, encoder_dir)
@@ -173,9 +215,9 @@ def test_near_duplicates_of_two_items_are_one_product(home: Home, tmp_path: Path
     assert pairs.labels.sum() > 1.5 * pairs.queries
 
 
-def pairs_of(home: Home, encoder: Path) -> Pairs:
+def pairs_of(home: Home, encoder: Path, present: float = PRESENT) -> Pairs:
     described = describe_encoder(encoder)
-    return collect_pairs(home, home.catalogue.collection_id("default"), described, queries=400, seed=0)
+    return collect_pairs(home, home.catalogue.collection_id("default"), described, queries=400, present=present, seed=0)
 
 
 def test_pairs_are_the_hits_and_scores_of_a_search(home: Home, tmp_path: Path, encoder_dir: Path) -> None:
@@ -210,6 +252,20 @@ def test_pairs_are_the_hits_and_scores_of_a_search(home: Home, tmp_path: Path, e
     assert pairs.first[600:].sum() == 6
     starts = np.flatnonzero(pairs.first)
     np.testing.assert_array_equal(pairs.groups[starts[60:]], pairs.groups[starts[:60:10]])
+    assert pairs.present_search[:600].all() and not pairs.present_search[600:].any()
+
+
+@pytest.mark.parametrize(("present", "there", "gone"), [(1.0, 60, 0), (0.75, 60, 20), (0.5, 60, 60), (0.2, 15, 60)])
+def test_searches_for_what_is_there_have_the_share_that_is_asked_for(
+    home: Home, tmp_path: Path, encoder_dir: Path, present: float, there: int, gone: int
+) -> None:
+    shop = write_photos(tmp_path / "shop", 120, categories=("all",))
+    rows = [(f"item-{number // 2}", f"all/{number:04d}.jpg") for number in range(120)]
+    index(home, write_rows(shop / "shop.csv", rows), encoder_dir)
+    pairs = pairs_of(home, encoder_dir, present)
+    kinds = pairs.present_search[pairs.first]
+    assert (kinds.sum(), (~kinds).sum(), pairs.present) == (there, gone, present)
+    assert not pairs.labels[~pairs.present_search].any()
 
 
 @pytest.fixture(scope="module")
@@ -265,6 +321,27 @@ def test_a_curve_of_the_score_alone_as_once_stored_is_not_used_and_is_renewed(
     index(home, shop)
     assert home.catalogue.calibration(1, encoder_id) == now
     assert None not in found(home, searcher)
+
+
+def test_a_calibration_as_once_stored_without_a_share_is_used_and_is_of_the_default(
+    home: Home, tmp_path: Path, encoder_dir: Path
+) -> None:
+    index(home, write_photos(tmp_path / "shop", 60), encoder_dir)
+    encoder_id = describe_encoder(encoder_dir).encoder_id
+    now = home.catalogue.calibration(1, encoder_id) or {}
+    once = {name: value for name, value in now.items() if name not in ("present", "ece_chance")}
+    home.catalogue.put_calibration(1, encoder_id, once)
+    stored = stored_calibration(home, 1, encoder_id)
+    assert stored is not None and stored.present == PRESENT
+    assert stored.ece_chance == pytest.approx(now["ece_chance"], abs=0.01)
+    assert None not in found(home, Searcher(home))
+
+
+@pytest.mark.parametrize("present", [0.0, -0.5, 1.5])
+def test_a_share_that_cannot_be_is_refused(home: Home, present: float) -> None:
+    home.catalogue.ensure_collection("default")
+    with pytest.raises(InvalidRequestError, match=f"above 0 and at most 1, or auto, not {present}"):
+        calibrate(home, "default", present=present)
 
 
 def test_too_few_items_are_indexed_without_and_refused_by_name(home: Home, tmp_path: Path, encoder_dir: Path) -> None:
@@ -389,7 +466,17 @@ def test_the_command_says_what_was_found_or_what_is_missing(home: Home, tmp_path
     done = CliRunner().invoke(app, [*command[2:], "--json"])
     document: dict[str, Any] = json.loads(done.stdout)
     assert (document["collection"], document["truth"], document["queries"]) == ("default", "views", 60)
-    assert {"kind", "pairs", "positives", "ece", "ece_ci", "ece_first_ci", "knots", "margin_share"} <= document.keys()
+    shown = {"kind", "pairs", "positives", "ece", "ece_ci", "ece_chance", "ece_first_ci", "knots", "margin_share"}
+    assert shown <= document.keys() and document["present"] == PRESENT
+    half = json.loads(CliRunner().invoke(app, [*command[2:], "--json", "--present", "0.5"]).stdout)
+    assert half["present"] == 0.5
+    for wrong, told in (
+        ("most", "'most' must be a share such as 0.8, or auto"),
+        ("auto", "0 recent queries are stored"),
+    ):
+        refused = run(*command, "--present", wrong)
+        assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+        assert told in refused.stderr
 
 
 def test_indexing_what_has_not_changed_loads_nothing_to_calibrate_with(

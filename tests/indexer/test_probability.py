@@ -116,6 +116,24 @@ def test_the_interval_of_the_error_is_wider_where_pairs_of_a_group_go_together()
     assert together.high - together.low > 2 * (apart.high - apart.low)
 
 
+def test_the_interval_holds_the_true_error_as_often_as_it_says() -> None:
+    """Of true probabilities that is 0, and an ECE that is resampled about itself hardly ever comes near it."""
+    rng, trials, held, resampled = np.random.default_rng(5), 60, np.zeros(2), 0
+    for trial in range(trials):
+        true = rng.beta(0.4, 2.0, 600).clip(1e-3, 1 - 1e-3)
+        labels, groups = rng.random(600) < true, np.arange(600) // 10
+        for place, claimed in enumerate((true, true / 2)):
+            interval = ece_interval(claimed, labels, groups, seed=trial)
+            held[place] += interval.low <= (true - claimed).mean() <= interval.high
+        bin_of = equal_mass_bins(true)
+        gaps = np.bincount(groups * BINS + bin_of, weights=labels - true, minlength=60 * BINS).reshape(60, BINS)
+        drawn = np.abs(rng.multinomial(60, np.full(60, 1 / 60), 300) @ gaps).sum(axis=1) / 600
+        value = expected_calibration_error(true, labels)
+        resampled += np.percentile(drawn - drawn.mean() + value, 2.5) <= 0
+    assert held[0] >= 0.93 * trials and held[1] >= 0.88 * trials
+    assert resampled < 0.2 * trials
+
+
 def test_true_probabilities_have_the_error_of_chance_and_false_ones_a_larger_one() -> None:
     rng = np.random.default_rng(12)
     probabilities = rng.uniform(0.6, 1, 150)

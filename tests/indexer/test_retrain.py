@@ -723,7 +723,7 @@ def test_the_command_goes_on_without_options_and_abandons(call: Callable[..., An
     assert call("abandon")[0]["status"] == "abandoned"
 
 
-def test_an_encoder_that_is_trained_already_is_judged_as_it_is(shop: Home, tmp_path: Path) -> None:
+def test_an_encoder_that_is_trained_already_is_judged_as_it_is(home: Home, tmp_path: Path) -> None:
     """Its copy is what is judged, under its own id; nothing is trained."""
     from training.baselines import write_baselines
 
@@ -731,9 +731,9 @@ def test_an_encoder_that_is_trained_already_is_judged_as_it_is(shop: Home, tmp_p
     ref = str(tmp_path / "others" / "hog")
     said: list[tuple[str, str]] = []
     plan = RetrainPlan((), (), WIDE, held_out=HELD_OUT, encoders=(ref,))
-    found = retrain.outlook(shop, "default", plan)
+    found = retrain.outlook(home, "default", plan)
     assert list(found.encoders) == [ref] and not found.recipes
-    record = retrain.retrain(shop, "default", plan, say=lambda step, text: said.append((step, text)))
+    record = retrain.retrain(home, "default", plan, say=lambda step, text: said.append((step, text)))
     assert record.decision is not None
     candidate = record.decision["candidates"][ref]
     assert candidate["encoder_id"] == describe_encoder(ref).encoder_id

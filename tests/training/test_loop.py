@@ -400,7 +400,7 @@ def test_a_conditional_family_learns_its_labels_from_the_data(shop: list[SourceI
     assert card(out)["labels"] == {"condition": "category", "names": names}
     assert json.loads((out / "encoder.json").read_text())["config"]["classes"] == len(names)
     nuisance = run(load_recipe(path, [*SMALL_CVAE, "objective.condition=background"]), shop, tmp_path / "nuisance")
-    assert json.loads((nuisance / "encoder.json").read_text())["config"]["classes"] == 9
+    assert json.loads((nuisance / "encoder.json").read_text())["config"]["classes"] == 17
 
 
 def test_conditions_that_the_data_cannot_meet_are_refused(shop: list[SourceImage], tmp_path: Path) -> None:

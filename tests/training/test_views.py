@@ -95,15 +95,28 @@ def test_background_pixels_weigh_less_in_the_likelihood(least: float) -> None:
     assert (batch.weight[3] == 1.0).all()  # no mask: all of it counts
 
 
-def test_labels_are_the_examples_or_the_numbers_of_their_backgrounds() -> None:
+def test_labels_are_the_examples_own_where_an_attribute_conditions() -> None:
     found, batch = on_bank(objective={"condition": "category"})
     assert found.labels is not None and torch.equal(batch.label, found.labels)
-    found, batch = on_bank(objective={"condition": "background"})
-    corner = (batch.x[:, 0, 0, 0] * 255).round()
-    expected = torch.where(corner == 255, 3, (corner / 10 - 1).long())
-    assert torch.equal(batch.label, expected) and set(batch.label.tolist()) == {0, 1, 2, 3}
-    plain = ViewMaker(recipe(backgrounds={}, objective={"condition": "background"}), bank()).plain(found)
-    assert (plain.label == 3).all() and torch.equal(plain.x, found.images.float() / 255.0)
+
+
+def test_the_label_of_a_background_says_all_that_is_behind_the_item() -> None:
+    torch.manual_seed(0)
+    found = examples(80)
+    slope = torch.arange(SIDE, dtype=torch.uint8).expand(3, SIDE, SIDE)
+    slopes = torch.stack([slope + 10 * number for number in range(3)])  # (3, 3, S, S), each unlike its mirror image
+    settings = recipe(backgrounds={"light": 1.0, "shadow": 1.0}, objective={"condition": "background"})
+    batch = ViewMaker(settings, slopes)(found)
+    own = 6
+    assert set(batch.label.tolist()) == set(range(7))
+    assert torch.equal(batch.label == own, ~found.has_mask)
+    outside = found.masks[0] == 0
+    for label in range(own):
+        behind = slopes[label // 2].flip(2) if label % 2 else slopes[label // 2]
+        shown = (batch.x[batch.label == label] * 255).round()
+        assert (shown[:, :, outside] == behind.float()[:, outside]).all(), "neither light nor shadow nor another side"
+    plain = ViewMaker(settings, slopes).plain(found)
+    assert (plain.label == own).all() and torch.equal(plain.x, found.images.float() / 255.0)
 
 
 def test_what_is_erased_is_hidden_from_the_encoder_alone() -> None:

@@ -1,11 +1,14 @@
-"""Conditional variational autoencoder: a VAE that is told a label, and so need not keep it in its latent.
+"""Conditional variational autoencoder: a VAE whose decoder is told a label.
 
 Kingma, Rezende, Mohamed, Welling: Semi-supervised Learning with Deep Generative Models, 2014,
 https://arxiv.org/abs/1406.5298, model M2 with labels that are known (equation 6):
     log p(x | y) >= E_{q(z | x, y)} log p(x | z, y) - KL(q(z | x, y) || N(0, I)).
 The label is a one-hot vector: planes of its own beside the image in the encoder, numbers joined to z in the decoder.
-It may be a class ("same style, other label") or a nuisance such as the background's number, which the latent then
-drops.
+It is for drawing one style under every label. A latent need not hold a class that the decoder is told: where labels
+say all about a part of the picture, and training repeats each of them often, the latent loses that part
+(`tests/training/models/test_cvae.py`). It does not make a search ignore backgrounds: that of a photo to search for
+has no label, and latents that were conditioned on those of training hold it as before (`docs/studies/measures.md`). For
+that there are a clean target and contrast, as in `robust-vae`.
 
 Differs from the paper: nobody knows the label of a photo to search for, so the encoder is also trained without one (all
 zeros, with probability `label_dropout`), or is never given one (`label_in_encoder` false); no classifier q(y | x).

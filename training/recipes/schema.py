@@ -182,7 +182,7 @@ class Recipe(Section):
 
         Backgrounds are replaced only where their number is what conditions the model.
         """
-        fit, is_on_backgrounds = self.prior, self.objective.condition == "background"
+        fit, is_on_backgrounds = self.prior, self.is_conditioned_on_backgrounds
         return self.model_copy(
             update={
                 "epochs": fit.epochs,
@@ -207,6 +207,10 @@ class Recipe(Section):
         if self.item_first is not None and self.preprocessing.channels != 3:
             raise ValueError("preprocessing.channels must be 3 beside item_first: the finder looks at colours")
         return self
+
+    @property
+    def is_conditioned_on_backgrounds(self) -> bool:
+        return self.objective.condition == "background"
 
     @property
     def needs_masks(self) -> bool:

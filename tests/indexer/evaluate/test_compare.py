@@ -26,10 +26,11 @@ from indexer.evaluate.compare import (
 )
 from indexer.evaluate.disentanglement import disentanglement, linear_probe
 from indexer.evaluate.metrics import Bootstrap
-from indexer.evaluate.robustness import Photos, background_gap, displacement, lure_rate, swap_test, variance_shares
+from indexer.evaluate.robustness import Photos, background_gap, displacement, lure_rate, swap_test
 from indexer.evaluate.significance import holm, paired_test
 from indexer.evaluate.swap_sources import studio_set
 from indexer.evaluate.swaps import CategoryBackgrounds, Donated, SwapSet
+from indexer.evaluate.variance import variance_shares
 from service.cli import main
 from training.encoder import load_encoder
 from training.errors import EncoderError
@@ -57,6 +58,8 @@ def test_every_encoder_has_every_measure_in_the_json(comparison: Comparison, mad
     assert document["set"] == made.name and document["items"] == 8 and document["products"] == 7
     assert document["truth"] == "photos" and document["backgrounds"] == made.backgrounds
     assert document["seed"] == SEED and document["masks"] == {"column": 16} and document["left_out"] == {}
+    assert document["mask_kind"] == "given" and document["share_left_out"] == 0
+    assert all(each["share_left_out"] == 0 and each["mask_kind"] == "given" for each in document["encoders"].values())
     assert document["leaks"] == dict.fromkeys(made.leaks(), 0)
     assert document["first"] == str(encoder_dir)
     assert set(document["encoders"]) == {str(encoder_dir), *BASELINES}
@@ -111,10 +114,14 @@ def test_differences_are_those_of_the_paired_test_and_hold_together(comparison: 
     by_item = Bootstrap(comparison.set.items, replicates=REPLICATES, seed=SEED)
     assert len(base.swap.items) == 7
     tests = {
-        "clean map@r": paired_test(other.swap.clean["map@r"], base.swap.clean["map@r"], by_product, seed=SEED),
-        "swapped map@r": paired_test(other.swap.swapped["map@r"], base.swap.swapped["map@r"], by_product, seed=SEED),
+        "clean map@r": paired_test(
+            other.swap.clean["map@r"], base.swap.clean["map@r"], by_product, of_shares=True, seed=SEED
+        ),
+        "swapped map@r": paired_test(
+            other.swap.swapped["map@r"], base.swap.swapped["map@r"], by_product, of_shares=True, seed=SEED
+        ),
         "swapped recall@1": paired_test(
-            other.swap.swapped["recall@1"], base.swap.swapped["recall@1"], by_product, seed=SEED
+            other.swap.swapped["recall@1"], base.swap.swapped["recall@1"], by_product, of_shares=True, seed=SEED
         ),
         "displacement": paired_test(other.displacements, base.displacements, by_item, seed=SEED),
         "attention score": paired_test(other.attentions, base.attentions, by_item, seed=SEED),
@@ -154,8 +161,9 @@ def test_the_measures_of_an_encoder_are_those_of_the_pure_functions(
         for name, share in variance_shares(shown, names, replicates=REPLICATES, seed=SEED).items():
             assert own[name] == pytest.approx(share, abs=1e-5)
     moved = displacement(z, made.products)
-    np.testing.assert_allclose(found.displacements, moved, rtol=1e-4)
-    assert found.displacement == pytest.approx(by_item.interval(moved), rel=1e-4)
+    np.testing.assert_allclose(found.displacements, moved.ratio, rtol=1e-4)
+    assert found.displacement == pytest.approx(by_item.interval(moved.ratio), rel=1e-4)
+    assert found.overtaken == pytest.approx(by_item.share(moved.overtaken), rel=1e-4)
     rate = lure_rate(z, lures, made.lure_backgrounds, "cosine", k=10, bootstrap=by_item)
     assert found.lure == pytest.approx(rate)
     items, backgrounds = np.repeat(made.items, 4), np.tile(np.arange(4), 8)
@@ -282,6 +290,7 @@ def test_the_command_compares_on_photos_and_writes_figures_beside_the_report(
         (("--studio", "shop", "--backgrounds", "absent"), "backgrounds absent: no such folder"),
         (("--studio", "shop", "--encoder", "nothing"), "nothing"),
         (("--studio", "shop", "--report", "."), "is a directory; name a file"),
+        (("--studio", "shop", "--masks", "mine"), "masks must be all or given, not 'mine'"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(

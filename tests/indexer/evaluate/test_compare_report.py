@@ -123,7 +123,8 @@ def figures_of(found: dict[str, Any]) -> list[Any]:
     return [
         swap["map@r"]["clean"], swap["map@r"]["swapped"], swap["recall@1"]["clean"], swap["recall@1"]["swapped"],
         swap["map@r"]["retention"], found["shares"]["background"], found["shares"]["item"],
-        found["probes"]["background"]["score"], found["lure_rate"], found["displacement"], found["attention_score"],
+        found["probes"]["background"]["score"], found["lure_rate"], found["displacement"], found["overtaken"],
+        found["attention_score"],
         gap and gap["gap"],
     ]  # fmt: skip
 

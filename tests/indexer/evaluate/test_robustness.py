@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from indexer.evaluate.disentanglement import linear_probe
 from indexer.evaluate.metrics import Bootstrap
@@ -21,8 +20,8 @@ from indexer.evaluate.robustness import (
     lure_rate,
     query_metrics,
     swap_test,
-    variance_shares,
 )
+from indexer.evaluate.variance import variance_shares
 
 RNG = np.random.default_rng(0)
 ITEMS = [f"item {n}" for n in range(40)]
@@ -43,7 +42,7 @@ def test_an_encoder_that_sees_no_background_retains_all(metric: str) -> None:
     figures = swap_test(gallery, gallery, queries, metric).figures
     assert list(figures) == ["recall@1", "recall@5", "recall@10", "map@r"]
     for figure in figures.values():
-        assert figure.clean == figure.swapped == figure.retention == (1, 1, 1)
+        assert figure.clean.value == figure.swapped.value == figure.retention.value == 1
 
 
 def test_the_more_an_encoder_sees_of_backgrounds_the_less_it_retains() -> None:
@@ -154,7 +153,8 @@ class Seen:
             "background share": shares["background"].value,
             "background gap": gap.gap.value,
             "lure rate": lure_rate(self.swapped, self.lures, LURES, metric, k=10, bootstrap=PAIRED).value,
-            "displacement": PAIRED.interval(displacement(self.swapped)).value,
+            "displacement": PAIRED.interval(displacement(self.swapped).ratio).value,
+            "overtaken": PAIRED.share(displacement(self.swapped).overtaken).value,
             "background probe": linear_probe(flat, backgrounds, items, replicates=50).score.value,
             "item probe": linear_probe(
                 flat, items, backgrounds.astype(str), replicates=50, split=backgrounds > 2
@@ -195,7 +195,7 @@ def test_an_encoder_that_ignores_backgrounds_has_the_ideal_of_every_measure(metr
     assert seen(1.0, metric).figures(metric) == pytest.approx(
         {
             "swapped recall@1": 1, "swapped recall@5": 1, "swapped map@r": 1, "retention": 1,
-            "item share": 1, "background share": 0, "background gap": 0, "displacement": 0,
+            "item share": 1, "background share": 0, "background gap": 0, "displacement": 0, "overtaken": 0,
             "lure rate": 1,  # its neighbours are on each of the backgrounds as often as any photo
             "background probe": 1 / BANK,  # one answer for all photos of an item
             "item probe": 1,
@@ -218,7 +218,7 @@ def test_an_encoder_that_sees_only_backgrounds_is_at_chance_or_worst(metric: str
             "retention": 1 / COUNT, "item share": 0, "background share": 1,
             "background gap": 1 - by_luck,
             "lure rate": BANK,  # all of the neighbours, where one in five photos has the background
-            "background probe": 1, "item probe": 1 / COUNT,
+            "background probe": 1, "item probe": 1 / COUNT, "overtaken": 1,
         },
         abs=1e-6,
     )  # fmt: skip
@@ -238,92 +238,17 @@ def test_every_measure_ranks_mixtures_rightly(metric: str, pose: float) -> None:
 
 
 def test_an_encoder_that_sees_nothing_has_no_shares_and_no_displacement() -> None:
-    """0.1 is no binary number: the sums of squares differ by rounding, which would be called the items' share."""
+    """0.1 is no binary number: the inner products differ by rounding, which would be called the items' share."""
     z = np.full((8, BANK, DIM), 0.1, np.float32)
     for share in variance_shares(z, ("item", "background")).values():
         assert np.isnan(share).all()
-    assert np.isnan(displacement(z)).all()
-
-
-# --- shares of variance
-
-
-def anova(z: np.ndarray, axis: int) -> float:
-    """Sum of squares between the values of one factor, over the total: the definition as a loop."""
-    grand = z.mean(axis=tuple(range(z.ndim - 1)))
-    between = total = 0.0
-    for index in np.ndindex(z.shape[:-1]):
-        level = np.take(z, index[axis], axis=axis).mean(axis=tuple(range(z.ndim - 2)))
-        between += float(np.square(level - grand).sum())
-        total += float(np.square(z[index] - grand).sum())
-    return between / total
-
-
-def test_shares_worked_by_hand() -> None:
-    """Two items on two backgrounds, one number each; about their mean 2.
-
-    Total: 4 + 1 + 1 + 4 = 10... item means 0.5 and 3.5: 4 (1.5)^2 = 9; background means 1.5 and 2.5: 4 (0.5)^2 = 1.
-    """
-    shares = variance_shares(np.array([[[0.0], [1.0]], [[3.0], [4.0]]]), ("item", "background"), replicates=10)
-    assert {name: share.value for name, share in shares.items()} == pytest.approx(
-        {"item": 0.9, "background": 0.1, "interaction": 0.0}
-    )
-    # And one of interaction alone: item and background means are all 0.
-    crossed = variance_shares(np.array([[[1.0], [-1.0]], [[-1.0], [1.0]]]), ("item", "background"), replicates=10)
-    assert {name: share.value for name, share in crossed.items()} == pytest.approx(
-        {"item": 0, "background": 0, "interaction": 1}
-    )
-
-
-@pytest.mark.parametrize("shape", [(7, 4, 3), (5, 3, 4, 2), (4, 2, 3, 2, 2)])
-def test_shares_equal_the_analysis_of_variance_as_a_loop(shape: tuple[int, ...]) -> None:
-    rng = np.random.default_rng(len(shape))
-    factors = ("item", "background", "pose", "light")[: len(shape) - 1]
-    z = rng.normal(size=shape) + 3 * rng.normal(size=(shape[0], *[1] * (len(shape) - 2), shape[-1])) + 50.0
-    found = variance_shares(z, factors, replicates=10)
-    assert list(found) == [*factors, "interaction"]
-    for axis, name in enumerate(factors):
-        assert found[name].value == pytest.approx(anova(z, axis), abs=1e-12)
-
-
-latents = hnp.arrays(np.float64, (6, 3, 4), elements=st.integers(-8, 8).map(float))
-
-
-@hypothesis.settings(max_examples=60, deadline=None)
-@given(latents, st.integers(0, 1000), st.floats(0.01, 100))
-def test_shares_are_parts_of_one_and_the_same_wherever_the_axes_lie(z: np.ndarray, seed: int, scale: float) -> None:
-    hypothesis.assume(np.ptp(z.reshape(-1, 4), axis=0).any())
-    found = variance_shares(z, ("item", "background"), replicates=20)
-    assert sum(share.value for share in found.values()) == pytest.approx(1)
-    for share in found.values():
-        assert -1e-9 <= share.low <= share.high <= 1 + 1e-9 and -1e-9 <= share.value <= 1 + 1e-9
-    rng = np.random.default_rng(seed)
-    turned = scale * (z @ rotation(rng, 4)) + rng.normal(size=4)
-    for name, share in variance_shares(turned, ("item", "background"), replicates=20).items():
-        assert share == pytest.approx(found[name], abs=1e-6)
+    moved = displacement(z)
+    assert np.isnan(moved.ratio).all()
+    assert (moved.overtaken == 1).all(), "what ties with another product is not nearer"
 
 
 def rotation(rng: np.random.Generator, dim: int) -> np.ndarray:
     return np.linalg.qr(rng.normal(size=(dim, dim)))[0]
-
-
-def test_intervals_of_shares_cover_those_of_all_items_as_often_as_they_say() -> None:
-    """Variance 1 of the items, 0.5 of two backgrounds at +-0.71: the shares of all items are 2/3 and 1/3."""
-    covered = np.zeros(2)
-    for trial in range(200):
-        rng = np.random.default_rng(trial)
-        z = rng.normal(size=(60, 1, 1)) + np.array([-1, 1])[None, :, None] * np.sqrt(0.5)
-        found = variance_shares(z, ("item", "background"), replicates=400, seed=trial)
-        for place, (name, truth) in enumerate((("item", 2 / 3), ("background", 1 / 3))):
-            assert found[name].low <= found[name].value <= found[name].high
-            covered[place] += found[name].low <= truth <= found[name].high
-    assert (covered / 200 >= 0.88).all() and (covered / 200 <= 0.99).all()
-
-
-@pytest.mark.parametrize("shape", [(1, 3, 2), (3, 1, 2), (3, 2)])
-def test_shares_need_two_values_of_every_factor(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="two or more values for each of item, background"):
-        variance_shares(np.zeros(shape), ("item", "background"))
 
 
 # --- lure rate
@@ -378,30 +303,63 @@ def test_no_more_neighbours_are_looked_at_than_can_be_lures() -> None:
 def test_a_displacement_worked_by_hand() -> None:
     """On the first background items are at 0, 2, 5, on the second 1 further but for the last, which is at 9.
 
-    Moved 1, 1, 4. Nearest others: 2, 2, 3 on the first (0 2 5); 2, 2, 6 on the second (1 3 9). Means 2, 2, 4.5.
+    Moved 1, 1, 4. Nearest other products on any background: 2 and 1 of the first item (0 to 2, 1 to 2), 1 and 2 of the
+    second (2 to 1, 3 to 1), 2 and 6 of the third (5 to 3, 9 to 3). A tie counts as overtaken.
     """
     z = np.array([[[0.0], [1.0]], [[2.0], [3.0]], [[5.0], [9.0]]])
-    assert displacement(z) == pytest.approx([1 / 2, 1 / 2, 4 / 4.5])
+    found = displacement(z)
+    assert found.ratio == pytest.approx([(1 / 2 + 1 / 1) / 2, (1 / 1 + 1 / 2) / 2, (4 / 2 + 4 / 6) / 2])
+    assert found.overtaken == pytest.approx([1 / 2, 1 / 2, 1 / 2])
 
 
-def test_displacement_equals_a_plain_loop() -> None:
+def test_displacement_equals_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     z = seen(0.6, "l2", pose=0.3).swapped
+    monkeypatch.setattr("indexer.evaluate.robustness.BLOCK_NUMBERS", 7 * COUNT * BANK)
+    found = displacement(z)
     for item in range(COUNT):
-        moved = [np.linalg.norm(z[item, b] - z[item, c]) for b in range(BANK) for c in range(BANK) if b != c]
-        nearest = [
-            min(np.linalg.norm(z[item, b] - z[other, b]) for other in range(COUNT) if other != item)
-            for b in range(BANK)
-        ]
-        assert displacement(z)[item] == pytest.approx(np.mean(moved) / np.mean(nearest), rel=1e-6)
+        ratios = []
+        for query in range(BANK):
+            others = np.delete(z, item, axis=0).reshape(-1, z.shape[-1])
+            nearest = np.linalg.norm(others - z[item, query], axis=1).min()
+            ratios += [
+                np.linalg.norm(z[item, query] - z[item, other]) / nearest for other in range(BANK) if other != query
+            ]
+        assert found.ratio[item] == pytest.approx(np.mean(ratios), rel=1e-6)
+        assert found.overtaken[item] == pytest.approx(np.mean(np.array(ratios) >= 1))
+
+
+def test_what_is_overtaken_is_what_a_search_does_not_find_first() -> None:
+    """A gallery of the item's photo on one background and of all other items on every background."""
+    z = seen(0.8, "l2", pose=0.3).swapped
+    missed = []
+    for item in range(COUNT):
+        for query in range(BANK):
+            for own in set(range(BANK)) - {query}:
+                gallery = np.concatenate([np.delete(z, item, axis=0).reshape(-1, z.shape[-1]), z[item, own][None]])
+                found = np.linalg.norm(gallery - z[item, query], axis=1).argmin()
+                missed.append(found != len(gallery) - 1)
+    assert displacement(z).overtaken.mean() == pytest.approx(np.mean(missed))
+    assert 0.05 < np.mean(missed) < 0.95
+
+
+def test_a_mean_displacement_below_1_is_not_safe() -> None:
+    """Nine of ten items hardly move, the tenth far beyond the others: its queries find another product."""
+    rng = np.random.default_rng(0)
+    z = np.repeat(rng.normal(size=(10, 1, 16)), 5, axis=1) + 0.01 * rng.normal(size=(10, 5, 16))
+    z[0] += 2 * rng.normal(size=(5, 16))
+    found = displacement(z)
+    assert found.ratio.mean() < 0.5 and found.overtaken.mean() > 0.04
 
 
 def test_an_item_is_set_against_other_products_not_against_copies_of_itself() -> None:
     z = seen(0.6, "l2").swapped[:6]
-    twice = np.concatenate([z, z[:1] + np.float32(1e-6)])
+    twice = np.concatenate([z, z[:1] + np.float32(1e-4)])
     products = ["a", "b", "c", "d", "e", "f", "a"]
-    assert displacement(twice)[0] > 1e4
-    np.testing.assert_allclose(displacement(twice, products)[:6], displacement(z), rtol=1e-4)
-    assert np.isnan(displacement(twice, ["a"] * 7)).all()
+    assert displacement(twice).ratio[0] > 100
+    known, apart, alone = displacement(twice, products), displacement(z), displacement(twice, ["a"] * 7)
+    for part in ("ratio", "overtaken"):
+        np.testing.assert_allclose(getattr(known, part)[:6], getattr(apart, part), rtol=1e-3)
+        assert np.isnan(getattr(alone, part)).all()
 
 
 @hypothesis.settings(max_examples=30, deadline=None)
@@ -411,7 +369,7 @@ def test_no_figure_depends_on_where_the_axes_lie_or_on_their_unit(seed: int, sca
     shown = seen(0.6, "l2", pose=0.3)
     turn = scale * rotation(rng, DIM)
     turned = Seen(*((getattr(shown, each.name) @ turn).astype(np.float32) for each in fields(Seen)))
-    np.testing.assert_allclose(displacement(turned.swapped), displacement(shown.swapped), rtol=1e-3)
+    np.testing.assert_allclose(displacement(turned.swapped).ratio, displacement(shown.swapped).ratio, rtol=1e-3)
     for measure in (rates, gaps, retained):
         assert measure(turned) == pytest.approx(measure(shown), abs=1e-6)
 
@@ -482,7 +440,7 @@ def test_the_gap_of_an_encoder_that_ignores_backgrounds_is_none_even_in_small_ca
     found = background_gap(
         items, (items, same), (items, random), labels, "cosine", bootstrap=Bootstrap(labels, replicates=20)
     )
-    assert found.gap == (0, 0, 0)
+    assert found.gap.value == 0
 
 
 # --- attention

@@ -15,7 +15,7 @@ from PIL import Image
 
 from indexer.errors import InvalidRequestError
 from indexer.evaluate.swap_sources import FACTOR_SCENES, photo_set, studio_set
-from indexer.evaluate.swaps import Bank, Shots, SwapSet, assemble, composite
+from indexer.evaluate.swaps import GIVEN, Bank, Shots, SwapSet, assemble, composite
 from tests.conftest import draw_photo
 from training.data.backgrounds import Folder
 from training.data.sources import read_images
@@ -231,7 +231,11 @@ def test_two_photos_of_twenty_items_are_gallery_and_query(write: Write) -> None:
     assert made.left_out == {
         "photo cannot be read": 1, "photo without a usable mask": 1, "item with a single usable photo": 2,
     }  # fmt: skip
-    assert made.mask_sources == {"column": 40}
+    assert made.mask_sources == {"column": 40} and made.mask_kind == "given"
+    assert made.cut == (43, 44) and made.to_json()["share_left_out"] == pytest.approx(1 / 44)
+    assert made.masks_in_words() == (
+        "masks given (40 by column); 2% of the photos left out (1 of 44 could not be cut out)"
+    )
     assert made.swapped.shape == (20, 2, 32, 32, 3)
     for number, item in enumerate(made.items):
         colour = np.random.default_rng(int(item.split()[1])).integers(0, 256, 3)
@@ -303,6 +307,19 @@ def test_masks_may_be_told_from_plain_backgrounds(tmp_path: Path) -> None:
     assert made.truth == "views" and len(made) == 9 and set(made.categories) == {None}
     assert set(made.mask_sources) <= {"border", "grabcut"} and sum(made.mask_sources.values()) == 9
     assert made.by_category is None
+    assert made.mask_kind == "found" and made.cut == (9, 9)
+    with pytest.raises(InvalidRequestError, match="0 items can be cut out"):
+        made_of(tmp_path, masks=GIVEN)
+
+
+def test_photos_with_an_alpha_channel_are_a_set_with_exact_masks(tmp_path: Path) -> None:
+    for number in range(10):
+        picture = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+        picture.paste(draw_photo(number).resize((30, 30)), (10 + number, 16))
+        picture.save(tmp_path / f"{number}.png")
+    draw_photo(10).save(tmp_path / "10.png")
+    made = made_of(tmp_path, masks=GIVEN)
+    assert made.mask_sources == {"alpha": 10} and made.mask_kind == "given" and made.cut == (10, 11)
 
 
 # --- sets of drawn items
@@ -319,7 +336,7 @@ def test_drawn_items_are_in_another_pose_on_one_background(drawn: SwapSet) -> No
         assert alike[n] > 0.5 and max(np.delete(alike, n)) < 0.4, "the background is its own"
         assert (made.gallery[n] != made.clean[n]).any(axis=-1).mean() > 0.05, "the pose is another"
     assert made.leaks() == dict.fromkeys(made.leaks(), 0)
-    assert made.mask_sources == {"column": 16}
+    assert made.mask_sources == {"column": 16} and made.cut == (16, 16) and made.cut.left_out == 0
 
 
 def test_drawn_items_are_swapped_by_themselves_onto_the_bank(drawn: SwapSet) -> None:

@@ -13,7 +13,7 @@ from indexer.evaluate.compare import Comparison, EncoderComparison
 from indexer.evaluate.disentanglement import Probe
 from indexer.evaluate.metrics import Bootstrap, Interval
 from indexer.evaluate.robustness import MAP_AT_R, SwapFigure, SwapTest
-from indexer.evaluate.swaps import SwapSet
+from indexer.evaluate.swaps import Cut, SwapSet
 from indexer.evaluate.verdict import cautions, findings, verdict
 
 ITEMS = 80
@@ -23,18 +23,18 @@ FALLS = RNG.permutation(ITEMS)
 
 
 def encoder(
-    name: str, right: int, *, clean: int = ITEMS, background: float = 0.1, displacement: float = 0.5, probe: float = 0.3
+    name: str, right: int, *, clean: int = ITEMS, background: float = 0.1, overtaken: float = 0.1, probe: float = 0.3
 ) -> EncoderComparison:
     """One that finds so many of the items on other backgrounds, and on their own."""
     found = [np.isin(np.arange(ITEMS), FALLS[:count]).astype(float) for count in (clean, right)]
     bootstrap = Bootstrap(NAMES, replicates=200)
-    figure = SwapFigure(bootstrap.interval(found[0]), bootstrap.interval(found[1]), bootstrap.ratio(found[1], found[0]))
+    figure = SwapFigure(*map(bootstrap.share, found), bootstrap.retention(found[1], found[0]))
     swap = SwapTest({MAP_AT_R: figure}, NAMES, {MAP_AT_R: found[0]}, {MAP_AT_R: found[1]})
     shares = {"item": 0.9 - background, "background": background, "interaction": 0.1}
     none = Interval(*[float("nan")] * 3)
     return EncoderComparison(
         name, "0" * 64, "vae", 8, "cosine", swap, None, {factor: around(share) for factor, share in shares.items()}, {},
-        {"background": Probe(around(probe), 0.2, "accuracy")}, none, around(displacement), none, None, {},
+        {"background": Probe(around(probe), 0.2, "accuracy")}, none, around(0.5), around(overtaken), none, None, {},
         np.zeros(ITEMS), np.zeros(ITEMS), np.zeros((ITEMS, 5, 8), np.float32), np.zeros((ITEMS, 5, 5), np.intp),
         None, 1.0,
     )  # fmt: skip
@@ -84,10 +84,11 @@ def test_when_all_fail_it_says_so() -> None:
 
 
 def test_those_that_follow_the_background_are_named_with_the_reason() -> None:
-    said = findings(comparison(encoder("good", 76), encoder("bad", 10, background=0.6, displacement=2.0)))[-1]
+    said = findings(comparison(encoder("good", 76), encoder("bad", 10, background=0.6, overtaken=0.8)))[-1]
     assert said == (
         "These follow the background more than the item: "
-        "bad (60 % of the variation is of the background, 30 % of the item, displacement 2.0)."
+        "bad (60 % of the variation is of the background, 30 % of the item, another product is "
+        "nearer than the item on another background 80 % of the time)."
     )
 
 
@@ -118,6 +119,12 @@ def test_a_sound_comparison_has_no_cautions() -> None:
 def test_what_weakens_the_figures_is_told(of_set: dict[str, Any], words: str) -> None:
     said = cautions(comparison(encoder("one", 70), **of_set))
     assert len(said) == 1 and words in said[0]
+
+
+def test_photos_that_could_not_be_cut_out_are_told_beside_the_figure() -> None:
+    said = findings(comparison(encoder("one", 70), cut=Cut(231, 341)))[0]
+    assert "on the photos' own; without the 32% of photos, 110 of 341, that could not be cut out)" in said
+    assert "cut out" not in findings(comparison(encoder("one", 70), cut=Cut(160, 160)))[0]
 
 
 def test_queries_that_look_the_same_on_another_background_are_told() -> None:
