@@ -25,7 +25,8 @@ def measure(directory: Path, made: GateSet, seed: int) -> dict[str, Any]:
     """An encoder's figures on the gate's set, and its MAP@R of each product, clean and on each background."""
     from indexer.evaluate.compare import embed_pictures
     from indexer.evaluate.metrics import Bootstrap
-    from indexer.evaluate.robustness import MAP_AT_R, Photos, displacement, variance_shares
+    from indexer.evaluate.robustness import MAP_AT_R, Photos, displacement
+    from indexer.evaluate.variance import variance_shares
     from training.encoder import load_encoder
 
     encoder = load_encoder(directory)
@@ -40,7 +41,7 @@ def measure(directory: Path, made: GateSet, seed: int) -> dict[str, Any]:
         "family": encoder.family,
         "set": made.to_json(),
         "swap": _figures(clean, swapped, names, seed),
-        "displacement": Bootstrap(made.items, seed=seed).interval(moved).to_json(),
+        "displacement": Bootstrap(made.items, seed=seed).interval(moved.ratio).to_json(),
         "background_share": variance_shares(vectors, ("item", "background"), seed=seed)["background"].to_json(),
         "products": names,
         "backgrounds": sorted(set(made.bank.names)),
