@@ -120,6 +120,7 @@ class SwapSet:
         lures: `(I, S, S, 3)`, the gallery pictures on the background with the number in `lure_backgrounds`.
         masks: of the clean pictures, `(I, S, S)`.
         left_out: photos and items that take no part, by reason. mask_sources: where the others' masks are from.
+        layers: the queries' items as they are cut out by `masks`, `(I, S, S, 3)`. bank: the backgrounds `(B, S, S, 3)`.
     """
 
     name: str
@@ -139,6 +140,8 @@ class SwapSet:
     mask_sources: Counter[str] = field(default_factory=Counter)
     factorial: Factorial | None = None
     factor_photos: FactorPhotos | None = None
+    layers: Pixels | None = None
+    bank: Pixels | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -203,6 +206,8 @@ def assemble(
         mask_sources=mask_sources or Counter(),
         factorial=factorial,
         factor_photos=factor_photos,
+        layers=shots.query,
+        bank=bank.pictures,
     )
 
 
