@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from indexer.errors import InvalidRequestError
 from indexer.evaluate.disentanglement import Disentanglement, Probe, disentanglement, linear_probe
 from indexer.evaluate.images import batches, embed_pixels
-from indexer.evaluate.metrics import Bootstrap, Interval, PerQuery, rank, score_blocks
-from indexer.evaluate.placement import PlacedItems, PlacementTest, place_items, placement_test
+from indexer.evaluate.metrics import Bootstrap, Interval, rank, score_blocks
+from indexer.evaluate.placement import PlacedItems, PlacementTest, place_set, search_placed
 from indexer.evaluate.placement_tables import placement_lines
 from indexer.evaluate.robustness import (
     MAP_AT_R,
@@ -28,7 +28,6 @@ from indexer.evaluate.robustness import (
     background_gap,
     displacement,
     lure_rate,
-    query_metrics,
     swap_test,
     variance_shares,
 )
@@ -184,7 +183,7 @@ def compare_encoders(
         raise InvalidRequestError("data", f"{made.name}: queries are in the gallery ({leaks}); remove doubled photos")
     encoders = {name: load_encoder(name) for name in names}
     started(len(encoders))
-    placed = _place(made, seed) if placement else None
+    placed = place_set(made, seed) if placement else None
     found: dict[str, EncoderComparison] = {}
     for name, encoder in encoders.items():
         base = next(iter(found.values()), None)
@@ -192,12 +191,6 @@ def compare_encoders(
         advance(1)
     ordered = sorted(found.values(), key=lambda each: -each.swap.figures[MAP_AT_R].swapped.value)
     return Comparison(made, seed, leaks, {each.name: each for each in ordered}, names[0])
-
-
-def _place(made: SwapSet, seed: int) -> PlacedItems | None:
-    if made.layers is None or made.bank is None:
-        return None
-    return place_items(made.layers, made.masks, made.products, made.bank, seed)
 
 
 class SwapMeasures(NamedTuple):
@@ -290,15 +283,9 @@ class _Measurement:
         return variance_shares(self.swapped, ("item", "background"), replicates=self.replicates, seed=self.seed)
 
     def _placement(self, placed: PlacedItems, base: PlacementTest | None) -> PlacementTest | None:
-        gallery, metric = Photos(self.gallery, self.made.products), self.encoder.metric
-        order = np.random.default_rng(self.seed).permutation(len(self.made))
-
-        def judge(vectors: Floats, rows: NDArray[np.intp]) -> PerQuery:
-            queries = Photos(vectors, [self.made.products[row] for row in rows])
-            return query_metrics(gallery, queries, metric, order, (1,))
-
-        return placement_test(
-            placed, partial(embed_pictures, self.encoder), judge,
+        gallery, embed = Photos(self.gallery, self.made.products), partial(embed_pictures, self.encoder)
+        return search_placed(
+            placed, embed, gallery, self.encoder.metric,
             base=base, replicates=self.replicates, seed=self.seed,
         )  # fmt: skip
 

@@ -47,7 +47,9 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
         factors=factors(comparison),
         maps=maps,
         map_table=neighbours(maps),
-        placements=placement_tables(comparison),
+        placements=placement_tables(
+            {name: found.placement for name, found in comparison.encoders.items()}, comparison.first
+        ),
         album=pictures.album.to_script(),
         **parts,
     )

@@ -21,15 +21,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.evaluate.metrics import Bootstrap, Interval, PerQuery
+from indexer.evaluate.robustness import Photos, query_metrics
 from indexer.evaluate.significance import Paired, holm, paired_test
 from indexer.vectors import Floats
+from training.reference import Metric
+
+if TYPE_CHECKING:
+    from indexer.evaluate.swaps import SwapSet
 
 Pixels = NDArray[np.uint8]
 Ground = Literal["white", "other"]
@@ -184,6 +189,13 @@ def place_items(
     )
 
 
+def place_set(made: SwapSet, seed: int) -> PlacedItems | None:
+    """The queries of a swap set by scale and place; None of a set that does not hold what they are made of."""
+    if made.layers is None or made.bank is None:
+        return None
+    return place_items(made.layers, made.masks, made.products, made.bank, seed)
+
+
 def _touches(mask: Pixels) -> bool:
     frame = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
     return any(bool((edge >= OPAQUE).any()) for edge in frame)
@@ -269,19 +281,41 @@ def placement_test(
     return PlacementTest(queries, test.items, figures, anywhere, _versus(test, base, bootstrap, seed))
 
 
+def search_placed(
+    queries: PlacedItems,
+    embed: Callable[[Pixels], Floats],
+    gallery: Photos,
+    metric: Metric,
+    *,
+    base: PlacementTest | None = None,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> PlacementTest | None:
+    """`placement_test` in a gallery that shows the items, or products, which the queries show: recall@1 and MAP@R."""
+    order = np.random.default_rng(seed).permutation(len(gallery.items))
+    shown = dict(zip(queries.rows.tolist(), queries.items, strict=True))
+
+    def judge(vectors: Floats, rows: NDArray[np.intp]) -> PerQuery:
+        return query_metrics(gallery, Photos(vectors, [shown[row] for row in rows.tolist()]), metric, order, (1,))
+
+    return placement_test(queries, embed, judge, base=base, replicates=replicates, seed=seed)
+
+
 def _summary(cells: NDArray[np.float64], bootstrap: Bootstrap) -> tuple[PlacementFigures, NDArray[np.float64]]:
     """Of values `(I, PER_GROUND)`: the figures, and each item's own anywhere `(I,)`."""
     middle, grid = cells[:, 0], cells[:, 1:].reshape(-1, len(SCALES), len(KINDS))
     by_scale = grid @ WEIGHTS
     anywhere: NDArray[np.float64] = by_scale.mean(axis=1)
     of_scale = {f"{scale:g}": bootstrap.interval(by_scale[:, turn]) for turn, scale in enumerate(SCALES)}
-    of_place = {kind: bootstrap.interval(grid[:, :, turn].mean(axis=1)) for turn, kind in enumerate(KINDS)}
+    of_place: dict[str, Interval] = {
+        kind: bootstrap.interval(grid[:, :, turn].mean(axis=1)) for turn, kind in enumerate(KINDS)
+    }
     figures = PlacementFigures(
         bootstrap.interval(middle),
         bootstrap.interval(anywhere),
         bootstrap.ratio(anywhere, middle),
         of_scale,
-        dict[str, Interval](of_place),
+        of_place,
     )
     return figures, anywhere
 

@@ -43,14 +43,14 @@ def first_metric(test: PlacementTest) -> str:
     return next(iter(test.figures[GROUNDS[0]]))
 
 
-def placement_tables(comparison: Comparison) -> list[tuple[str, Table]]:
+def placement_tables(tests: Mapping[str, PlacementTest | None], first: str) -> list[tuple[str, Table]]:
     """A heading and a table each: both grounds, then differences to the first encoder; none where none was measured."""
-    known = {name: each.placement for name, each in comparison.encoders.items() if each.placement is not None}
+    known = {name: test for name, test in tests.items() if test is not None}
     if not known:
         return []
     metric = first_metric(next(iter(known.values())))
     tables = [
-        (WORDS[ground].capitalize(), _table(f"Recall by scale and place, {WORDS[ground]}", ground, metric, known))
+        (WORDS[ground].capitalize(), _table(f"{metric} by scale and place, {WORDS[ground]}", ground, metric, known))
         for ground in GROUNDS
     ]
     differences = {name: test.versus for name, test in known.items() if test.versus}
@@ -60,8 +60,8 @@ def placement_tables(comparison: Comparison) -> list[tuple[str, Table]]:
             Row(name, "", [cell(each.difference, signed=True, note=p_value(each.p)) for each in versus.values()])
             for name, versus in differences.items()
         ]
-        caption = f"Differences to {comparison.first} by placement"
-        tables.append((f"Against {comparison.first}, on the same queries", Table(caption, columns, rows)))
+        caption = f"Differences to {first} by placement"
+        tables.append((f"Against {first}, by scale and place", Table(caption, columns, rows)))
     return tables
 
 
