@@ -1,31 +1,31 @@
-"""Recall by the item's scale and place on drawn items: `python benchmarks/placement.py [REF...]`.
+"""Recall by the item's scale and place: `python benchmarks/placement.py [REF...] --studio shop --data SOURCE`.
 
-What `nitamono compare --studio STOCK --items N` says of it, without the other measures. Prints a Markdown table for
-each stock; `--json FILE` has all figures.
+What `nitamono compare` says of it, without the other measures. Prints a Markdown table for each set; `--json FILE` has
+all figures.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from time import process_time
-from typing import Any
 
-from indexer.evaluate.compare import embed_pictures
+from indexer.evaluate.compare import describe, embed_pictures
 from indexer.evaluate.placement import GROUNDS, KINDS, SCALES, PlacementTest, place_set, search_placed
 from indexer.evaluate.robustness import Photos
-from indexer.evaluate.swap_sources import studio_set
-from indexer.evaluate.swaps import BANK_SEED
+from indexer.evaluate.swap_sources import photo_set, studio_set
+from indexer.evaluate.swaps import BANK_SEED, SwapSet
 from training.console import to_json
+from training.data.sources import read_images
 from training.data.studio import check_stock
 from training.encoder import load_encoder
 
 COLUMNS = ("ground", "encoder", "middle", "anywhere", "retention", *(f"scale {scale:g}" for scale in SCALES), *KINDS)
 
 
-def measure(stock: Any, items: int, per_item: int, refs: list[str], seed: int) -> dict[str, PlacementTest]:
-    made = studio_set(stock, items, per_item=per_item, seed=BANK_SEED + seed, factors=False)
+def measure(made: SwapSet, refs: list[str], seed: int) -> dict[str, PlacementTest]:
     queries = place_set(made, seed)
     if queries is None:
         raise SystemExit(f"{made.name}: holds no cut-outs")
@@ -40,6 +40,16 @@ def measure(stock: Any, items: int, per_item: int, refs: list[str], seed: int) -
             found[ref] = test
         print(f"{ref}: {process_time() - began:.1f} core-seconds")
     return found
+
+
+def sets(options: argparse.Namespace) -> Iterator[tuple[str, SwapSet]]:
+    items, per_item, seed = options.items, options.per_item, options.seed
+    for stock in options.studio or ([] if options.data else ["shop"]):
+        check_stock(stock)
+        yield stock, studio_set(stock, items, per_item=per_item, seed=BANK_SEED + seed, factors=False)
+    for source in options.data or []:
+        images, _ = read_images(source)
+        yield source.stem, photo_set(source.stem, images, per_item=per_item, limit=items, seed=seed)
 
 
 def table(found: dict[str, PlacementTest]) -> str:
@@ -59,17 +69,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("refs", nargs="*", metavar="REF", default=["default", "hog", "pixels"])
     parser.add_argument("--studio", action="append", help="shop or solids; repeatable")
+    parser.add_argument("--data", action="append", type=Path, help="SOURCE of photos; repeatable")
     parser.add_argument("--items", type=int, default=100)
     parser.add_argument("--per-item", type=int, default=5, help="backgrounds of the bank")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     document = {}
-    for stock in options.studio or ["shop"]:
-        check_stock(stock)
-        found = measure(stock, options.items, options.per_item, options.refs, options.seed)
-        print(f"\n{stock}, {options.items} items\n\n{table(found)}\n")
-        document[stock] = {ref: test.to_json() for ref, test in found.items()}
+    for name, made in sets(options):
+        found = measure(made, options.refs, options.seed)
+        print(f"\n{describe(made)}\n\n{table(found)}\n", flush=True)
+        document[name] = {ref: test.to_json() for ref, test in found.items()}
     if options.json is not None:
         options.json.write_text(to_json(document) + "\n")
 

@@ -107,7 +107,8 @@ def search_queries(
             for row in np.unique(rows[block]).tolist():
                 these = np.flatnonzero(rows[block] == row)
                 gains[these] = gains_of(row)
-                scores[np.ix_(these, list(same.get(row, ())))] = -np.inf
+                copies = np.array(same.get(row, ()), np.intp)
+                scores[np.ix_(these, copies)] = -np.inf
             blocks.append(metrics_of(in_order(gains, rank(scores, order)), (1,)))
         return {name: np.concatenate([values[name] for values in blocks]) for name in METRICS}
 

@@ -94,7 +94,7 @@ def test_encoders_come_in_the_order_of_their_swapped_figure_and_differ_from_the_
         ]  # fmt: skip
     lines = comparison.to_text().splitlines()
     assert lines[0] == describe(comparison.set) and "1 tied to others by near-duplicate photos" in lines[0]
-    assert [line.split()[0] for line in lines[2:]] == list(comparison.encoders)
+    assert [line.split()[0] for line in lines[2 : 2 + len(comparison.encoders)]] == list(comparison.encoders)
 
 
 def test_the_first_named_is_what_others_are_set_against_wherever_it_ranks(comparison: Comparison) -> None:
