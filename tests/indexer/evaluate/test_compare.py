@@ -244,6 +244,7 @@ def test_the_command_compares_on_drawn_items(call: Callable[..., tuple[int, str,
     assert document["items"] == 8 and len(document["backgrounds"]) == 2 and document["first"] == "pixels"
     assert list(document["encoders"]) == ["pixels"]
     assert document["encoders"]["pixels"]["difference_to_first"] == {}
+    assert document["encoders"]["pixels"]["placement"]["items"] == 8
 
 
 def test_the_command_compares_on_photos_and_writes_figures_beside_the_report(
@@ -262,10 +263,19 @@ def test_the_command_compares_on_photos_and_writes_figures_beside_the_report(
         picture.save(folder / f"{number}.png")
     (folder / "broken.png").write_bytes(b"no photo")
     status, out, err = call(
-        "--data", "shop", str(encoder_dir), "--no-baselines", "--per-item", "2", "--report", "out.html"
+        "--data",
+        "shop",
+        str(encoder_dir),
+        "--no-baselines",
+        "--no-placement",
+        "--per-item",
+        "2",
+        "--report",
+        "out.html",
     )
     assert status == 0, err
     document = json.loads((tmp_path / "out.json").read_text())
+    assert document["encoders"][str(encoder_dir)]["placement"] is None
     assert document["truth"] == "views" and document["left_out"] == {"photo cannot be read": 1}
     assert "shop: 8 items on 2 backgrounds; the same item is told by a photo and how it might have been taken" in out
     assert [path for _, path in reported] == [Path("out.html")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from indexer.evaluate import Evaluation, evaluate_retrieval
 from indexer.evaluate.placed_evaluation import place_queries
 from indexer.evaluate.placement import GROUNDS, PER_GROUND
 from indexer.evaluate.report import write_report
+from service.cli import main
 from training.data.sources import SourceImage, read_images
 from training.preprocessing import Preprocessing
 
@@ -108,3 +110,19 @@ def test_text_and_report_have_them(evaluation: Evaluation, tmp_path: Path) -> No
     assert f"precision@1 of {ITEMS - WITHOUT_MASK} items by scale and place" in evaluation.to_text()
     html = write_report(evaluation, tmp_path / "report.html").read_text()
     assert "precision@1 by scale and place, on white" in html and "Differences to hog by placement" in html
+
+
+def test_the_command_places_queries_when_asked(
+    sets: tuple[list[SourceImage], list[SourceImage]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gallery, queries = (str(images[0].path.parent / "list.csv") for images in sets)
+    arguments = ["--gallery", gallery, "--queries", queries, "--relevance", "item_id", "--encoder", "pixels"]
+    for more, items in (([], None), (["--place"], ITEMS - WITHOUT_MASK)):
+        monkeypatch.setattr(sys, "argv", ["nitamono", "evaluate", *arguments, "--no-baselines", "--json", *more])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert not stop.value.code
+        placement = json.loads(capsys.readouterr().out)["encoders"]["pixels"]["placement"]
+        assert (placement and placement["items"]) == items
