@@ -135,6 +135,9 @@ def evaluate(
     more: Annotated[list[str] | None, typer.Argument(metavar="[REF...]", help="More encoders.")] = None,
     report: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
     baselines: Annotated[bool, typer.Option(help="Set pixels, pca and hog beside them.")] = True,
+    place: Annotated[
+        bool, typer.Option("--place", help="Also search for the queries' items by scale and place.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap and of the order of ties.")] = 0,
     json_output: JsonOption = False,
 ) -> None:
@@ -152,7 +155,7 @@ def evaluate(
         note(f"{problem.where}: {problem.reason}")
     with progress_bar("reading", "img") as progress:
         evaluation = evaluate_retrieval(
-            gallery_images, query_images, relevance, refs, baselines=baselines, seed=seed,
+            gallery_images, query_images, relevance, refs, baselines=baselines, place=place, seed=seed,
             started=progress.started, advance=progress.advance,
         )  # fmt: skip
     for remark in evaluation.notes:

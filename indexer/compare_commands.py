@@ -27,6 +27,7 @@ def compare(
     ] = "all",
     report: Annotated[Path | None, typer.Option(help="HTML report to write, with its JSON beside it.")] = None,
     baselines: Annotated[bool, typer.Option(help="Set pixels and hog beside them.")] = True,
+    placement: Annotated[bool, typer.Option(help="Measure recall by the item's scale and place.")] = True,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all that chance decides.")] = 0,
     json_output: JsonOption = False,
 ) -> None:
@@ -43,8 +44,9 @@ def compare(
     made = _make_set(data, studio, backgrounds, items, per_item, masks, seed)
     with progress_bar("comparing", "encoder") as progress:
         comparison = compare_encoders(
-            made, refs, baselines=baselines, seed=seed, started=progress.started, advance=progress.advance
-        )
+            made, refs, baselines=baselines, placement=placement, seed=seed,
+            started=progress.started, advance=progress.advance,
+        )  # fmt: skip
     document = comparison.to_json()
     if report is not None:
         from indexer.evaluate.compare_report import write_comparison

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ from training.data.sources import SourceImage, SourceProblem
 from training.reference import describe_encoder
 
 if TYPE_CHECKING:
-    from indexer.evaluate.images import ImageSet
+    from indexer.evaluate.images import GalleryVectors, ImageSet
+    from indexer.evaluate.placement import PlacedItems, PlacementTest
     from training.encoder import Encoder
     from training.preprocessing import Preprocessing
 
@@ -47,6 +48,7 @@ class EncoderResult:
     top: NDArray[np.intp]  # (Q, SHOWN) gallery positions
     hits: NDArray[np.bool_]  # (Q, SHOWN) whether those are relevant
     seconds: float
+    placement: PlacementTest | None = None  # by scale and place of the queries' items, where it was asked for
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -57,6 +59,7 @@ class EncoderResult:
             "family": self.family,
             "dim": self.dim,
             "metric": self.metric,
+            "placement": None if self.placement is None else self.placement.to_json(),
             "seconds": round(self.seconds, 3),
         }
 
@@ -105,7 +108,12 @@ class Evaluation:
         for name, result in self.encoders.items():
             row = (result.intervals[metric].to_text() for metric in self.headline)
             lines.append(" ".join([name.ljust(width), *(f"{text:>20s}" for text in row)]))
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._placement_lines()])
+
+    def _placement_lines(self) -> list[str]:
+        from indexer.evaluate.placement_tables import placement_lines
+
+        return placement_lines({name: result.placement for name, result in self.encoders.items()})
 
 
 def headline(known: Collection[str]) -> tuple[str, ...]:
@@ -119,6 +127,7 @@ def evaluate_retrieval(
     encoders: Sequence[str],
     *,
     baselines: bool = True,
+    place: bool = False,
     ks: Sequence[int] = KS,
     replicates: int = 1000,
     seed: int = 0,
@@ -134,6 +143,7 @@ def evaluate_retrieval(
     Args:
         relevance: `category`, `item_id`, `attribute:NAME` or the path of a qrels file.
         encoders: references; the first is what the others are compared with.
+        place: search for the queries' items by scale and place as well; see `indexer.evaluate.placement`.
         ks: cut-offs of precision, recall, hit and nDCG.
         replicates, seed: of the bootstrap over query items.
 
@@ -162,6 +172,11 @@ def evaluate_retrieval(
         identical=sum(len(places) for places in same.values()),
         rejected=[*first.gallery.rejected, *first.queries.rejected],
     )
+    placed = _place(first, judge, same, loaded[0][1].preprocessing, seed, processes) if place else None
+    if placed is not None and not len(placed):
+        evaluation.notes.append(
+            "no query with anything to find can be cut out of its photo: no figures by scale and place"
+        )
     for name, described in loaded:
         began = perf_counter()
         pair = sets.of(described.preprocessing)
@@ -171,8 +186,32 @@ def evaluate_retrieval(
         encoder = described.load(pair.gallery)
         measured = _measure(encoder, pair, judge, same, order, ks)
         base = next(iter(evaluation.encoders.values()), None)
-        evaluation.encoders[name] = _result(name, encoder, measured, bootstrap, pair, base, perf_counter() - began)
+        result = _result(name, encoder, measured, bootstrap, pair, base, perf_counter() - began)
+        if placed is not None:
+            from indexer.evaluate.placed_evaluation import search_queries
+
+            placement = search_queries(
+                placed, encoder, measured.gallery, lambda row: _gains(judge, same, slice(row, row + 1)), same, order,
+                base=None if base is None else base.placement, replicates=replicates, seed=seed,
+            )  # fmt: skip
+            result = replace(result, placement=placement)
+        evaluation.encoders[name] = result
     return evaluation
+
+
+def _place(
+    pair: _Pair,
+    judge: Relevance,
+    same: dict[int, list[int]],
+    preprocessing: Preprocessing,
+    seed: int,
+    processes: int | None,
+) -> PlacedItems:
+    from indexer.evaluate.placed_evaluation import place_queries
+
+    images = pair.queries.images
+    rows = [row for row in range(len(images)) if _gains(judge, same, slice(row, row + 1)).any()]
+    return place_queries(images, rows, preprocessing, seed, processes=processes)
 
 
 @dataclass(frozen=True)
@@ -243,6 +282,7 @@ class _Sets:
 
 @dataclass(frozen=True)
 class _Measured:
+    gallery: GalleryVectors
     per_query: PerQuery
     curve: NDArray[np.float64]
     top: NDArray[np.intp]
@@ -298,6 +338,7 @@ def _measure(
     known = ~np.isnan(per_query["map"])
     curves = np.concatenate([curve for _, curve, _, _ in blocks])
     return _Measured(
+        gallery,
         per_query,
         curves[known].mean(axis=0) if known.any() else np.full(curves.shape[1], np.nan),
         np.concatenate([top for _, _, top, _ in blocks]),

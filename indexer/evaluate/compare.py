@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from indexer.errors import InvalidRequestError
 from indexer.evaluate.disentanglement import Disentanglement, Probe, disentanglement, linear_probe
 from indexer.evaluate.images import batches, embed_pixels
 from indexer.evaluate.metrics import Bootstrap, Interval, rank, score_blocks
+from indexer.evaluate.placement import PlacedItems, PlacementTest, place_set, search_placed
+from indexer.evaluate.placement_tables import placement_lines
 from indexer.evaluate.robustness import (
     MAP_AT_R,
     BackgroundGap,
@@ -57,6 +60,7 @@ class EncoderComparison:
         vectors: of the swapped queries `(I, B, dim)`.
         top: gallery places `(I, B, SHOWN)` of their nearest pictures.
         reconstructions: `(RECONSTRUCTED, B, C, S, S)` uint8, None without a decoder.
+        placement: figures by the item's scale and place, None where they were not asked for.
     """
 
     name: str
@@ -81,6 +85,7 @@ class EncoderComparison:
     top: NDArray[np.intp]
     reconstructions: Pixels | None
     seconds: float
+    placement: PlacementTest | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -99,6 +104,7 @@ class EncoderComparison:
             "attention_score": self.attention.to_json(),
             "disentanglement": None if self.disentanglement is None else self.disentanglement.to_json(),
             "difference_to_first": {name: paired.to_json() for name, paired in self.versus.items()},
+            "placement": None if self.placement is None else self.placement.to_json(),
             "seconds": round(self.seconds, 2),
         }
 
@@ -140,7 +146,7 @@ class Comparison:
             lines.append(
                 " ".join([name.ljust(width), *(f"{cell.to_text():>20s}" for cell in cells), f"{left_out:>20s}"])
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *placement_lines({name: each.placement for name, each in self.encoders.items()})])
 
 
 def describe(made: SwapSet) -> str:
@@ -160,12 +166,16 @@ def compare_encoders(
     refs: Sequence[str],
     *,
     baselines: bool = False,
+    placement: bool = True,
     replicates: int = 1000,
     seed: int = 0,
     started: Callable[[int], None] = lambda total: None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Comparison:
     """Measure encoders on one set; `started` and `advance` are told of encoders.
+
+    Args:
+        placement: measure recall by the item's scale and place as well; 20 more queries of each of up to 200 items.
 
     Raises:
         InvalidRequestError: no encoder is named, or queries of the set are in its gallery.
@@ -179,10 +189,11 @@ def compare_encoders(
         raise InvalidRequestError("data", f"{made.name}: queries are in the gallery ({leaks}); remove doubled photos")
     encoders = {name: load_encoder(name) for name in names}
     started(len(encoders))
+    placed = place_set(made, seed) if placement else None
     found: dict[str, EncoderComparison] = {}
     for name, encoder in encoders.items():
         base = next(iter(found.values()), None)
-        found[name] = _Measurement(encoder, made, replicates, seed).compare(name, base)
+        found[name] = _Measurement(encoder, made, replicates, seed).compare(name, base, placed)
         advance(1)
     ordered = sorted(found.values(), key=lambda each: -each.swap.figures[MAP_AT_R].swapped.value)
     return Comparison(made, seed, leaks, {each.name: each for each in ordered}, names[0])
@@ -228,11 +239,14 @@ class _Measurement:
             embed_pictures(encoder, pictures) for pictures in (made.gallery, made.clean, made.swapped, made.lures)
         )
 
-    def compare(self, name: str, base: EncoderComparison | None) -> EncoderComparison:
+    def compare(
+        self, name: str, base: EncoderComparison | None, placed: PlacedItems | None = None
+    ) -> EncoderComparison:
         began = perf_counter()
         encoder, made = self.encoder, self.made
         swap = self.swap_test()
         moved, attended = displacement(self.swapped, made.products), self._attention()
+        place = None if placed is None else self._placement(placed, None if base is None else base.placement)
         return EncoderComparison(
             name=name,
             encoder_id=encoder.encoder_id,
@@ -258,6 +272,7 @@ class _Measurement:
             top=self._top(),
             reconstructions=self._reconstructions(),
             seconds=perf_counter() - began,
+            placement=place,
         )
 
     def swap_test(self) -> SwapTest:
@@ -273,6 +288,13 @@ class _Measurement:
 
     def shares(self) -> dict[str, Interval]:
         return variance_shares(self.swapped, ("item", "background"), replicates=self.replicates, seed=self.seed)
+
+    def _placement(self, placed: PlacedItems, base: PlacementTest | None) -> PlacementTest | None:
+        gallery, embed = Photos(self.gallery, self.made.products), partial(embed_pictures, self.encoder)
+        return search_placed(
+            placed, embed, gallery, self.encoder.metric,
+            base=base, replicates=self.replicates, seed=self.seed,
+        )  # fmt: skip
 
     def _gap(self) -> BackgroundGap | None:
         parts = self.made.by_category

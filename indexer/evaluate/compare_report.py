@@ -9,6 +9,7 @@ from indexer.evaluate.compare import Comparison, describe
 from indexer.evaluate.compare_pictures import Pictures
 from indexer.evaluate.compare_plots import GREY, OF_FACTOR, make_maps, share_bars
 from indexer.evaluate.compare_tables import Table, against_first, factors, league, neighbours, probes, shares
+from indexer.evaluate.placement_tables import placed_pictures, placement_tables
 from indexer.evaluate.report_parts import write_html
 from indexer.evaluate.verdict import cautions, findings
 
@@ -30,6 +31,7 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
         "swap_items": pictures.swap_items(),
         "failures": pictures.failures(),
         "decoded": pictures.decoded(),
+        "placed": placed_pictures(comparison, pictures.album),
     }
     return write_html(
         path,
@@ -45,6 +47,9 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
         factors=factors(comparison),
         maps=maps,
         map_table=neighbours(maps),
+        placements=placement_tables(
+            {name: found.placement for name, found in comparison.encoders.items()}, comparison.first
+        ),
         album=pictures.album.to_script(),
         **parts,
     )

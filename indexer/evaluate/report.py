@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from indexer.evaluate import EncoderResult, Evaluation
+from indexer.evaluate.placement_tables import placement_tables
 from indexer.evaluate.report_parts import colours, inline_jpeg, plot_json, write_html
 from training.data.decode import decode_image
 from training.data.sources import SourceImage
@@ -55,6 +56,10 @@ def write_report(evaluation: Evaluation, path: Path) -> Path:
         bars=_bars(evaluation),
         curves=_curves(evaluation),
         categories=_category_table(evaluation),
+        placements=placement_tables(
+            {name: result.placement for name, result in evaluation.encoders.items()}, next(iter(evaluation.encoders))
+        ),
+        placed=[],
         sections=[_section(evaluation, result, thumbnails) for result in evaluation.encoders.values()],
     )
 

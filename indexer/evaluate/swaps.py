@@ -145,6 +145,7 @@ class SwapSet:
         masks: of the clean pictures, `(I, S, S)`.
         left_out: photos and items that take no part, by reason. mask_sources: where the others' masks are from.
         cut: how many photos had a usable mask.
+        layers: the queries' items as they are cut out by `masks`, `(I, S, S, 3)`. bank: the backgrounds `(B, S, S, 3)`.
     """
 
     name: str
@@ -165,6 +166,8 @@ class SwapSet:
     factorial: Factorial | None = None
     factor_photos: FactorPhotos | None = None
     cut: Cut = Cut(0, 0)
+    layers: Pixels | None = None
+    bank: Pixels | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -248,6 +251,8 @@ def assemble(
         factorial=factorial,
         factor_photos=factor_photos,
         cut=cut or Cut(2 * count, 2 * count),
+        layers=shots.query,
+        bank=bank.pictures,
     )
 
 

@@ -97,7 +97,7 @@ def test_encoders_come_in_the_order_of_their_swapped_figure_and_differ_from_the_
         ]  # fmt: skip
     lines = comparison.to_text().splitlines()
     assert lines[0] == describe(comparison.set) and "1 tied to others by near-duplicate photos" in lines[0]
-    assert [line.split()[0] for line in lines[2:]] == list(comparison.encoders)
+    assert [line.split()[0] for line in lines[2 : 2 + len(comparison.encoders)]] == list(comparison.encoders)
 
 
 def test_the_first_named_is_what_others_are_set_against_wherever_it_ranks(comparison: Comparison) -> None:
@@ -252,6 +252,7 @@ def test_the_command_compares_on_drawn_items(call: Callable[..., tuple[int, str,
     assert document["items"] == 8 and len(document["backgrounds"]) == 2 and document["first"] == "pixels"
     assert list(document["encoders"]) == ["pixels"]
     assert document["encoders"]["pixels"]["difference_to_first"] == {}
+    assert document["encoders"]["pixels"]["placement"]["items"] == 8
 
 
 def test_the_command_compares_on_photos_and_writes_figures_beside_the_report(
@@ -270,10 +271,19 @@ def test_the_command_compares_on_photos_and_writes_figures_beside_the_report(
         picture.save(folder / f"{number}.png")
     (folder / "broken.png").write_bytes(b"no photo")
     status, out, err = call(
-        "--data", "shop", str(encoder_dir), "--no-baselines", "--per-item", "2", "--report", "out.html"
+        "--data",
+        "shop",
+        str(encoder_dir),
+        "--no-baselines",
+        "--no-placement",
+        "--per-item",
+        "2",
+        "--report",
+        "out.html",
     )
     assert status == 0, err
     document = json.loads((tmp_path / "out.json").read_text())
+    assert document["encoders"][str(encoder_dir)]["placement"] is None
     assert document["truth"] == "views" and document["left_out"] == {"photo cannot be read": 1}
     assert "shop: 8 items on 2 backgrounds; the same item is told by a photo and how it might have been taken" in out
     assert [path for _, path in reported] == [Path("out.html")]

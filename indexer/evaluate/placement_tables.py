@@ -1,0 +1,121 @@
+"""Recall by scale and place as text, as the tables of a report, and as the pictures of one item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from indexer.evaluate.compare_pictures import Album, Shown
+from indexer.evaluate.compare_tables import Column, Row, Table, cell
+from indexer.evaluate.metrics import Interval
+from indexer.evaluate.placement import GROUNDS, KINDS, SCALES, Ground, PlacementFigures, PlacementTest
+from indexer.evaluate.report_parts import p_value
+
+if TYPE_CHECKING:
+    from indexer.evaluate.compare import Comparison
+
+WORDS: Mapping[Ground, str] = {"white": "on white", "other": "on other backgrounds"}
+MAP_AT_R = "map@r"
+Figure = Callable[[PlacementFigures], Interval]
+
+
+def placement_lines(tests: Mapping[str, PlacementTest | None]) -> list[str]:
+    """The headline figures of each encoder for a console; nothing where none was measured."""
+    known = {name: test for name, test in tests.items() if test is not None}
+    if not known:
+        return []
+    first = next(iter(known.values()))
+    metric = first_metric(first)
+    width = max(map(len, known))
+    head = [f"{what}, {ground}" for ground in GROUNDS for what in ("middle", "anywhere", "retention")]
+    lines = [
+        f"{metric} of {len(first.queries)} items by scale and place (anywhere: scales "
+        f"{', '.join(f'{scale:g}' for scale in SCALES)} of the frame's side)",
+        " ".join([" " * width, *(f"{name:>20s}" for name in head)]),
+    ]
+    for name, test in known.items():
+        cells = [interval for ground in GROUNDS for interval in test.figures[ground][metric][:3]]
+        lines.append(" ".join([name.ljust(width), *(f"{each.to_text():>20s}" for each in cells)]))
+    return lines
+
+
+def first_metric(test: PlacementTest) -> str:
+    return next(iter(test.figures[GROUNDS[0]]))
+
+
+def placement_tables(tests: Mapping[str, PlacementTest | None], first: str) -> list[tuple[str, Table]]:
+    """A heading and a table each: both grounds, then differences to the first encoder; none where none was measured."""
+    known = {name: test for name, test in tests.items() if test is not None}
+    if not known:
+        return []
+    metric = first_metric(next(iter(known.values())))
+    tables = [
+        (WORDS[ground].capitalize(), _table(f"{metric} by scale and place, {WORDS[ground]}", ground, metric, known))
+        for ground in GROUNDS
+    ]
+    differences = {name: test.versus for name, test in known.items() if test.versus}
+    if differences:
+        columns = [Column(name.replace(MAP_AT_R, "MAP@R")) for name in next(iter(differences.values()))]
+        rows = [
+            Row(name, "", [cell(each.difference, signed=True, note=p_value(each.p)) for each in versus.values()])
+            for name, versus in differences.items()
+        ]
+        caption = f"Differences to {first} by placement"
+        tables.append((f"Against {first}, by scale and place", Table(caption, columns, rows)))
+    return tables
+
+
+def _table(caption: str, ground: Ground, metric: str, tests: Mapping[str, PlacementTest]) -> Table:
+    heads: list[tuple[Column, Figure]] = [
+        (Column("middle", f"{metric}, the item's longer side as long as the frame's, in the middle"), _middle),
+        (Column("anywhere", f"{metric}, the item at .7, .5 and .3 of the frame's side, at any place"), _anywhere),
+        (Column("retention", "anywhere over middle; 1 keeps all"), _retention),
+        *((Column(f"scale {scale:g}", "at any place"), _at_scale(f"{scale:g}")) for scale in SCALES),
+        *((Column(kind, "at scales .7, .5 and .3"), _at_place(kind)) for kind in KINDS),
+    ]
+    rows = []
+    for name, test in tests.items():
+        cells = [cell(figure(test.figures[ground][metric])) for _, figure in heads]
+        of_map = test.figures[ground].get(MAP_AT_R)
+        if of_map is not None:
+            cells.append(cell(of_map.anywhere))
+        rows.append(Row(name, "", cells))
+    columns = [column for column, _ in heads]
+    if len(rows[0].cells) > len(columns):
+        columns.append(Column("MAP@R anywhere"))
+    return Table(caption, columns, rows)
+
+
+def _middle(figures: PlacementFigures) -> Interval:
+    return figures.middle
+
+
+def _anywhere(figures: PlacementFigures) -> Interval:
+    return figures.anywhere
+
+
+def _retention(figures: PlacementFigures) -> Interval:
+    return figures.retention
+
+
+def _at_scale(scale: str) -> Figure:
+    return lambda figures: figures.by_scale[scale]
+
+
+def _at_place(kind: str) -> Figure:
+    return lambda figures: figures.by_place[kind]
+
+
+def placed_pictures(comparison: Comparison, album: Album) -> list[list[Shown]]:
+    """The first item's queries, ground by ground; none where none was measured."""
+    test = next((each.placement for each in comparison.encoders.values() if each.placement is not None), None)
+    if test is None:
+        return []
+    name = comparison.set.items[int(test.queries.rows[0])]
+    return [
+        [
+            Shown(album.add(picture), f"{name} {WORDS[ground]} at scale {each.scale:g}")
+            for picture, each in zip(pictures, test.queries.placements[0], strict=True)
+        ]
+        for ground, pictures in zip(GROUNDS, test.queries.pictures(0), strict=True)
+    ]
