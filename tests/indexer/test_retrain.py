@@ -685,8 +685,8 @@ OPTIONS = (
 def test_a_dry_run_prints_the_plan_and_writes_nothing(call: Callable[..., Any], home: Home) -> None:
     document, _ = call(*OPTIONS, "--margin", "0.05", "--dry-run")
     assert set(document) == {
-        "collection", "active_encoder", "training_images", "training_items", "held_out_items", "recipes", "encoders", "steps",
-        "plan", "budget", "detectable",
+        "collection", "active_encoder", "training_images", "training_items", "held_out_items", "recipes", "encoders",
+        "steps", "plan", "budget", "detectable",
     }  # fmt: skip
     assert document["steps"] == list(STEPS)
     assert document["plan"]["gate"] == {"confidence": 0.95, "margin": 0.05}
