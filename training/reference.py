@@ -42,7 +42,7 @@ class EncoderDescription:
 
 
 def describe_encoder(ref: str | Path) -> EncoderDescription:
-    """Describe the encoder that a directory or pretrained name (`default` is the best shipped one) stands for.
+    """Describe the encoder that a directory or pretrained name or standing name (`default`, `accurate`, `small`) stands for.
 
     Raises:
         EncoderError: nothing has that name, or its files are missing, damaged, changed or of another format.
