@@ -311,7 +311,7 @@ class Encoder:
 
 
 def load_encoder(ref: str | Path, device: str | torch.device = "cpu") -> Encoder:
-    """Load an encoder by directory or by pretrained name or standing name (`default`, `accurate`, `small`).
+    """Load an encoder by directory, pretrained name or standing name (`default`, `accurate`, `small`).
 
     Raises:
         EncoderError: nothing has that name, the directory's files are missing, damaged or of another format, or there

@@ -42,7 +42,7 @@ class EncoderDescription:
 
 
 def describe_encoder(ref: str | Path) -> EncoderDescription:
-    """Describe the encoder that a directory or pretrained name or standing name (`default`, `accurate`, `small`) stands for.
+    """Describe the encoder of a directory, a pretrained name or a standing one (`default`, `accurate`, `small`).
 
     Raises:
         EncoderError: nothing has that name, or its files are missing, damaged, changed or of another format.
