@@ -114,9 +114,10 @@ def verify(home: Home, collection: str, number: int) -> list[str]:
     record = find_generation(home, collection, number)
     directory = home.generation_directory(collection, number)
     try:
-        manifest = verify_directory(directory)
+        Manifest.read(directory)
         if _sha256(directory / "manifest.json") != record.manifest_sha256:
             return [f"{directory / 'manifest.json'}: is not the file that the catalogue recorded"]
+        manifest = verify_directory(directory)
         described = home.encoder(manifest.encoder_id)
     except ValueError as exc:
         return [str(exc)]

@@ -23,8 +23,10 @@ from training.reference import Metric
 Rerank = Literal["none", "expand", "reciprocal"]
 EXPANSION = 10  # neighbours that expand a query
 ALPHA = 3.0  # the paper's
-K1, K2 = 20, 6  # the paper's, as is the share
-ORIGINAL_SHARE = 0.3  # lambda: of the original distance in the final one
+# The paper's 20, 6 and 0.3 are for ten and more photos of each identity; a shop has few of an item, and with them its
+# other photos are lost among its kind (docs/studies/reranking.md).
+K1, K2 = 6, 2
+ORIGINAL_SHARE = 0.5  # lambda: of the original distance in the final one
 DEPTH = 100  # first hits that are re-ranked
 TINY = 1e-12
 
@@ -174,7 +176,7 @@ def _expansion(lists: NeighbourLists, rows: Ints, members: Ints, keys: Ints, hal
 
 
 def _dense(encodings: _Encodings, count: int, support: Ints) -> NDArray[np.float64]:
-    """`(count, s + 1)`: weights of the s members in `support`, which is sorted, then the sum of all: 1, or 0 of none."""
+    """`(count, s + 1)`: weights of the s members in sorted `support`, then the sum of all: 1, or 0 of none."""
     table = np.zeros((count, len(support) + 1))
     table[encodings.rows, -1] = 1.0
     places = np.searchsorted(support, encodings.members)
