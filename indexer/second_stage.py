@@ -51,7 +51,8 @@ def _expanded(
         return []
     metric = view.manifest.metric
     vectors = _vectors(view, near)
-    first = rank(view, queries, 2, subset, without)  # whose scores decide how clear a match stands of the others
+    # The best two by similarity: their scores decide how clear a match stands of the others.
+    first = near if subset is everything else rank(view, queries, 2, subset, without)
     expanded = expand_query(queries, vectors, metric)
     found = rank(view, expanded, need, subset, without)
     scores = exact_scores(queries, _vectors(view, found), metric).max(axis=0) if found else np.empty(0)
