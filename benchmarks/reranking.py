@@ -15,8 +15,8 @@ import faiss
 import numpy as np
 
 from indexer.generations import Manifest
-from indexer.records import SearchState
-from indexer.rerank import K1, NeighbourLists, Rerank
+from indexer.records import Rerank, SearchState
+from indexer.rerank import K1, NeighbourLists
 from indexer.second_stage import second_stage
 from indexer.vectors import Floats
 from indexer.vectors.faiss import FaissIndex

@@ -15,7 +15,7 @@ from indexer.drift_commands import drift
 from indexer.encoder_commands import encoders
 from indexer.errors import CorruptError, InvalidRequestError
 from indexer.options import DEFAULT_HOME, CollectionOption, DeviceOption, HomeOption, ProcessesOption
-from indexer.rerank import Rerank
+from indexer.records import Rerank
 from indexer.retrain_commands import retraining
 from training.console import JsonOption, note, progress_bar, say
 from training.errors import ImageError, NitamonoError

@@ -12,7 +12,7 @@ Scores are cosines, or negated distances for L2, as `indexer.vectors` gives them
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from indexer.vectors import Floats, Ints
 from training.reference import Metric
 
-Rerank = Literal["none", "expand", "reciprocal"]
 EXPANSION = 10  # neighbours that expand a query
 ALPHA = 3.0  # the paper's
 # The paper's 20, 6 and 0.3 are for ten and more photos of each identity; a shop has few of an item, and with them its

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from indexer.errors import InvalidRequestError, NotFoundError
 from indexer.home import Home
-from indexer.records import SearchState
-from indexer.rerank import Rerank
+from indexer.records import Rerank, SearchState
 from indexer.second_stage import second_stage
 from indexer.vectors import Floats
 from indexer.view import Subset, View, load_view

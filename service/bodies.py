@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from indexer.errors import InvalidRequestError
 from indexer.items import MAX_IMAGES
-from indexer.rerank import Rerank
+from indexer.records import Rerank
 from indexer.search import Region, parse_filters
 from service.errors import MediaTypeError
 from service.schemas import MAX_FILTERS, ItemForm, ItemRequest, SearchForm, SearchRequest

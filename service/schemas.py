@@ -27,8 +27,8 @@ from indexer.records import (
     GenerationRecord,
     ImageRecord,
     ItemRecord,
+    Rerank,
 )
-from indexer.rerank import Rerank
 from indexer.search import MAX_DEPTH, MAX_K, ChosenBy, Hit, SearchPage, Used
 from training.data.sources import MAX_ITEM_ID
 

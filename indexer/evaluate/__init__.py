@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from indexer.errors import InvalidRequestError
 from indexer.evaluate.metrics import Bootstrap, Interval, PerQuery, in_order, knn_correct, metrics_of, rank
 from indexer.evaluate.relevance import Relevance, SameLabel, make_relevance
-from indexer.rerank import Rerank
+from indexer.records import Rerank
 from training.data.sources import SourceImage, SourceProblem
 from training.reference import describe_encoder
 

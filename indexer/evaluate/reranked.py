@@ -9,7 +9,8 @@ import numpy as np
 
 from indexer.errors import InvalidRequestError
 from indexer.generations import exact_scores
-from indexer.rerank import DEPTH, EXPANSION, K1, NeighbourLists, Rerank, distances_of, expand_query, k_reciprocal
+from indexer.records import Rerank
+from indexer.rerank import DEPTH, EXPANSION, K1, NeighbourLists, distances_of, expand_query, k_reciprocal
 from indexer.vectors import Floats
 from training.reference import Metric
 

@@ -15,7 +15,8 @@ from indexer.generations import NEIGHBOURS, build_generation, verify
 from indexer.home import Home
 from indexer.ingest import index_source
 from indexer.items import delete_item, put_item
-from indexer.rerank import DEPTH, Rerank
+from indexer.records import Rerank
+from indexer.rerank import DEPTH
 from indexer.schema import generations
 from indexer.search import Searcher, SearchPage
 from tests.conftest import write_photos

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from indexer.home import Home
-from indexer.rerank import Rerank
+from indexer.records import Rerank
 from indexer.search import Region, Searcher, SearchPage
 from tests.service.conftest import ITEMS, assert_problem
 

@@ -23,8 +23,8 @@ from indexer.evaluate.relevance import Judged, make_relevance, read_qrels
 from indexer.evaluate.report import write_report
 from indexer.evaluate.reranked import reranked
 from indexer.generations import Manifest
-from indexer.records import SearchState
-from indexer.rerank import K1, Rerank
+from indexer.records import Rerank, SearchState
+from indexer.rerank import K1
 from indexer.second_stage import second_stage
 from indexer.vectors.faiss import FaissIndex
 from indexer.vectors.neighbours import nearest_others
