@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 ImageStatus = Literal["ok", "rejected"]
 GenerationStatus = Literal["active", "retired", "removed"]
 RetrainStatus = Literal["running", "promoted", "refused", "abandoned"]
+Rerank = Literal["none", "expand", "reciprocal"]  # the second stage of a search
 ChangeKind = Literal["added", "updated", "described", "deleted", "rejected"]
 
 
