@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from training.reference import trained_from
-
 if TYPE_CHECKING:
     from training.reference import EncoderDescription
 
@@ -70,6 +68,8 @@ class EncoderRecord:
     @property
     def trained_from(self) -> str:
         """What its card says that it learnt from."""
+        from training.reference import trained_from  # brings NumPy, which the command line starts without
+
         return trained_from(self.card)
 
     @classmethod
