@@ -15,6 +15,7 @@ from indexer.drift_commands import drift
 from indexer.encoder_commands import encoders
 from indexer.errors import CorruptError, InvalidRequestError
 from indexer.options import DEFAULT_HOME, CollectionOption, DeviceOption, HomeOption, ProcessesOption
+from indexer.records import Rerank
 from indexer.retrain_commands import retraining
 from training.console import JsonOption, note, progress_bar, say
 from training.errors import ImageError, NitamonoError
@@ -66,6 +67,7 @@ def search(
     offset: Annotated[int, typer.Option(help="How many to leave out first.")] = 0,
     filters: Annotated[list[str] | None, typer.Option("--filter", help="key=value, repeatable.")] = None,
     region: Annotated[str | None, typer.Option(help="x,y,width,height as fractions of the image.")] = None,
+    rerank: Annotated[Rerank, typer.Option(help="Second stage of the search.")] = "none",
     home: HomeOption = DEFAULT_HOME,
     collection: CollectionOption = "default",
     json_output: JsonOption = False,
@@ -79,7 +81,9 @@ def search(
     data = _read_file(image)
     with Home.open(home) as opened:
         try:
-            page = Searcher(opened).search_image(collection, data, k=k, offset=offset, filters=wanted, region=part)
+            page = Searcher(opened).search_image(
+                collection, data, k=k, offset=offset, filters=wanted, region=part, rerank=rerank
+            )
         except ImageError as exc:
             raise ImageError(f"{image}: {exc}") from exc
     lines = [
@@ -138,6 +142,7 @@ def evaluate(
     place: Annotated[
         bool, typer.Option("--place", help="Also search for the queries' items by scale and place.")
     ] = False,
+    rerank: Annotated[Rerank, typer.Option(help="Also evaluate every encoder with this second stage.")] = "none",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap and of the order of ties.")] = 0,
     json_output: JsonOption = False,
 ) -> None:
@@ -155,7 +160,8 @@ def evaluate(
         note(f"{problem.where}: {problem.reason}")
     with progress_bar("reading", "img") as progress:
         evaluation = evaluate_retrieval(
-            gallery_images, query_images, relevance, refs, baselines=baselines, place=place, seed=seed,
+            gallery_images, query_images, relevance, refs, baselines=baselines, place=place,
+            reranks=("none", rerank), seed=seed,
             started=progress.started, advance=progress.advance,
         )  # fmt: skip
     for remark in evaluation.notes:

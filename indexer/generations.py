@@ -2,6 +2,7 @@
 
 <number>/index.faiss      the vectors, by position
 <number>/ids.npy          (count, 2) int64: image_id and item key of each position
+<number>/neighbours.npy   (count, k): position and score of the nearest others of each; up to MAX_LISTED vectors
 <number>/manifest.json    encoder, dim, metric, factory, count, recall@10 against exact search, checksums
 """
 
@@ -21,18 +22,22 @@ import numpy as np
 from indexer.errors import CorruptError, NotFoundError
 from indexer.home import Home
 from indexer.records import EncoderRecord, GenerationRecord
-from indexer.vectors import Floats, Ints
+from indexer.rerank import K1, NeighbourLists
+from indexer.vectors import Floats, Ints, VectorIndex
 from training.files import fsync_directory, write_durably
 from training.reference import Metric, first_line
 
 KEEP = 3  # directories per collection: the active one, and two to roll back to
 RECALL_QUERIES = 64
 FILES = ("index.faiss", "ids.npy")
+NEIGHBOURS = "neighbours.npy"  # generations of before, and large ones, have none
+MAX_LISTED = 100_000  # vectors: the exact lists of more take longer than embedding them
+PAIR = np.dtype([("position", "<i4"), ("score", "<f4")])
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a generation directory says of itself; `sha256` covers the two other files."""
+    """What a generation directory says of itself; `sha256` covers the other files."""
 
     collection: str
     number: int
@@ -109,9 +114,10 @@ def verify(home: Home, collection: str, number: int) -> list[str]:
     record = find_generation(home, collection, number)
     directory = home.generation_directory(collection, number)
     try:
-        manifest = verify_directory(directory)
+        Manifest.read(directory)
         if _sha256(directory / "manifest.json") != record.manifest_sha256:
             return [f"{directory / 'manifest.json'}: is not the file that the catalogue recorded"]
+        manifest = verify_directory(directory)
         described = home.encoder(manifest.encoder_id)
     except ValueError as exc:
         return [str(exc)]
@@ -133,7 +139,7 @@ def verify_directory(directory: Path) -> Manifest:
     from indexer.vectors.faiss import FaissIndex
 
     manifest = Manifest.read(directory)
-    for name in FILES:
+    for name in sorted({*FILES, *manifest.sha256}):
         try:
             found = _sha256(directory / name)
         except OSError as exc:
@@ -147,7 +153,21 @@ def verify_directory(directory: Path) -> Manifest:
             f"{directory}: index has {index.count} vectors of {index.dim}, ids {len(ids)}, "
             f"manifest says {manifest.count} of {manifest.dim}"
         )
+    lists = load_neighbours(directory, manifest)
+    if lists is not None and len(lists.positions) != manifest.count:
+        raise CorruptError(f"{directory / NEIGHBOURS}: lists {len(lists.positions)} vectors, not {manifest.count}")
     return manifest
+
+
+def load_neighbours(directory: Path, manifest: Manifest) -> NeighbourLists | None:
+    """The nearest others of each vector, memory-mapped; None where the generation holds no lists."""
+    if NEIGHBOURS not in manifest.sha256:
+        return None
+    try:
+        pairs = np.load(directory / NEIGHBOURS, mmap_mode="r", allow_pickle=False)
+        return NeighbourLists(pairs["position"], pairs["score"])
+    except (OSError, ValueError, IndexError) as exc:
+        raise CorruptError(f"{directory / NEIGHBOURS}: cannot be read ({first_line(exc)})") from exc
 
 
 def load_ids(directory: Path) -> Ints:
@@ -174,6 +194,7 @@ def _write_generation(
     index = FaissIndex.build(vectors, metric)
     index.write(directory / "index.faiss")
     np.save(directory / "ids.npy", np.asarray(ids, dtype=np.int64).reshape(-1, 2))
+    names = [*FILES, *_write_neighbours(index, vectors, directory)]
     manifest = Manifest(
         collection=collection,
         number=number,
@@ -185,13 +206,26 @@ def _write_generation(
         search_parameters={},
         recall_at_10=recall_against_exact(index, vectors, metric),
         watermark=watermark,
-        sha256={name: _sha256(directory / name) for name in FILES},
+        sha256={name: _sha256(directory / name) for name in names},
     )
-    for name in FILES:
+    for name in names:
         _fsync(directory / name)
     write_durably(directory / "manifest.json", _json(asdict(manifest)))
     fsync_directory(directory)
     return manifest
+
+
+def _write_neighbours(index: VectorIndex, vectors: Floats, directory: Path) -> list[str]:
+    """Write the lists that re-ranking needs; names of the files, none where there are too many vectors or too few."""
+    from indexer.vectors.neighbours import nearest_others
+
+    if not 2 <= len(vectors) <= MAX_LISTED:
+        return []
+    lists = nearest_others(index, vectors, K1)
+    pairs = np.empty(lists.positions.shape, PAIR)
+    pairs["position"], pairs["score"] = lists
+    np.save(directory / NEIGHBOURS, pairs)
+    return [NEIGHBOURS]
 
 
 def recall_against_exact(index: Any, vectors: Floats, metric: Metric, k: int = 10) -> float:

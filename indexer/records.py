@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from training.reference import trained_from
-
 if TYPE_CHECKING:
     from training.reference import EncoderDescription
 
 ImageStatus = Literal["ok", "rejected"]
 GenerationStatus = Literal["active", "retired", "removed"]
 RetrainStatus = Literal["running", "promoted", "refused", "abandoned"]
+Rerank = Literal["none", "expand", "reciprocal"]  # the second stage of a search
 ChangeKind = Literal["added", "updated", "described", "deleted", "rejected"]
 
 
@@ -69,6 +68,8 @@ class EncoderRecord:
     @property
     def trained_from(self) -> str:
         """What its card says that it learnt from."""
+        from training.reference import trained_from  # brings NumPy, which the command line starts without
+
         return trained_from(self.card)
 
     @classmethod

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from indexer.errors import InvalidRequestError, NotFoundError
 from indexer.home import Home
-from indexer.records import SearchState
+from indexer.records import Rerank, SearchState
+from indexer.second_stage import second_stage
 from indexer.vectors import Floats
-from indexer.view import Subset, View, load_view, rank
+from indexer.view import Subset, View, load_view
 from training.data.decode import ImageLimits, decode_image
 from training.embedder import prepare
 from training.errors import NitamonoError
@@ -196,6 +197,7 @@ class Searcher:
         offset: int = 0,
         filters: Mapping[str, str] | None = None,
         region: Region | None = None,
+        rerank: Rerank = "none",
     ) -> SearchPage:
         """The items most like an image file, or like a region of it; `ImageError` where it cannot be used."""
         _check_page(k, offset)
@@ -210,7 +212,7 @@ class Searcher:
         vectors, found = embedder.embed_with_regions(prepare(embedder, pixels), framed=region is not None)
         if self._query_log is not None:
             self._query_log.add(view.state.collection_id, view.manifest.encoder_id, vectors)
-        page = self._search(collection, view, vectors, k, offset, filters, None)
+        page = self._search(collection, view, vectors, k, offset, filters, None, rerank)
         return replace(page, used=_used(embedder, region, found, (decoded.width, decoded.height)))
 
     def search_item(
@@ -221,6 +223,7 @@ class Searcher:
         k: int = 10,
         offset: int = 0,
         filters: Mapping[str, str] | None = None,
+        rerank: Rerank = "none",
     ) -> SearchPage:
         """The items most like an item's own images, without itself."""
         _check_page(k, offset)
@@ -230,7 +233,7 @@ class Searcher:
         if not stored:
             raise NotFoundError(f"item {item_id!r} has no searchable image; see `nitamono rejects list`")
         queries = np.stack([np.frombuffer(vector, dtype="<f4") for _, _, vector in stored])
-        return self._search(collection, view, queries, k, offset, filters, pk)
+        return self._search(collection, view, queries, k, offset, filters, pk, rerank)
 
     def search_vector(
         self,
@@ -240,6 +243,7 @@ class Searcher:
         k: int = 10,
         offset: int = 0,
         filters: Mapping[str, str] | None = None,
+        rerank: Rerank = "none",
     ) -> SearchPage:
         """The items nearest to a vector by the collection's encoder."""
         _check_page(k, offset)
@@ -254,7 +258,7 @@ class Searcher:
             raise InvalidRequestError("vector", "vector must hold finite numbers, not all zero")
         if view.manifest.metric == "cosine":
             query = query / norm
-        return self._search(collection, view, query[None].astype(np.float32), k, offset, filters, None)
+        return self._search(collection, view, query[None].astype(np.float32), k, offset, filters, None, rerank)
 
     def _search(
         self,
@@ -265,13 +269,17 @@ class Searcher:
         offset: int,
         filters: Mapping[str, str] | None,
         without: int | None,
+        rerank: Rerank,
     ) -> SearchPage:
         subset = self._subset(view, filters or {})
-        ranked = rank(view, queries, max(offset + k, 2), subset, without)
+        ranked = second_stage(view, queries, max(offset + k, 2), subset, without, rerank, self._subset(view, {}))
         page = ranked[offset : offset + k]
         probabilities: Sequence[float | None] = [None] * len(page)
         if view.calibration is not None and without is None:
-            probabilities = view.calibration.probabilities([hit.score for hit in ranked])[offset : offset + k]
+            # Of similarities, in their order: re-ranking changes neither what they are nor what they mean.
+            scores = sorted((hit.score for hit in ranked), reverse=True)
+            likely = dict(zip(scores, view.calibration.probabilities(scores), strict=True))
+            probabilities = [likely[hit.score] for hit in page]
         summaries = self.home.catalogue.summaries(hit.pk for hit in page)
         results = [
             Hit(found.item_id, hit.score, probability, found.title, found.attributes, hit.image_id)

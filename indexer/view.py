@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from indexer.calibration import Calibration, stored_calibration
 from indexer.errors import MismatchError
-from indexer.generations import Manifest, exact_scores, load_ids
+from indexer.generations import Manifest, exact_scores, load_ids, load_neighbours
 from indexer.home import Home
 from indexer.records import SearchState
+from indexer.rerank import NeighbourLists
 from indexer.vectors import Floats, Ints, VectorIndex
 
 
@@ -47,6 +48,7 @@ class View:
     live_ids: Ints  # (n, 2) image_id, item key
     live_vectors: Floats
     calibration: Calibration | None  # of the manifest's encoder
+    lists: NeighbourLists | None  # of the index; None where the generation holds none
     subsets: OrderedDict[tuple[tuple[str, str], ...], Subset] = field(default_factory=OrderedDict)
 
     def subset(self, items: NDArray[np.int64] | None) -> Subset:
@@ -68,19 +70,21 @@ class View:
 def load_view(home: Home, collection: str, state: SearchState, held: View | None) -> View:
     """What a state stands for; of the view that is held, the index is kept where it is of the same generation."""
     if held is not None and held.state.generation == state.generation:
-        manifest, index, ids = held.manifest, held.index, held.ids
+        manifest, index, ids, lists = held.manifest, held.index, held.ids, held.lists
     else:
-        manifest, index, ids = _open_generation(home, collection, state)
+        manifest, index, ids, lists = _open_generation(home, collection, state)
     changed = home.catalogue.live_items(state.collection_id, manifest.watermark)
     stored = home.catalogue.vectors_of_items(manifest.encoder_id, sorted(changed))
     live_ids = np.array([(image_id, pk) for pk, image_id, _ in stored], dtype=np.int64).reshape(-1, 2)
     blobs = b"".join(vector for _, _, vector in stored)
     live_vectors = np.frombuffer(blobs, dtype="<f4").reshape(-1, manifest.dim).astype(np.float32)
     calibration = stored_calibration(home, state.collection_id, manifest.encoder_id)
-    return View(state, manifest, index, ids, frozenset(changed), live_ids, live_vectors, calibration)
+    return View(state, manifest, index, ids, frozenset(changed), live_ids, live_vectors, calibration, lists)
 
 
-def _open_generation(home: Home, collection: str, state: SearchState) -> tuple[Manifest, VectorIndex, Ints]:
+def _open_generation(
+    home: Home, collection: str, state: SearchState
+) -> tuple[Manifest, VectorIndex, Ints, NeighbourLists | None]:
     from indexer.vectors.faiss import FaissIndex
 
     directory = home.generation_directory(collection, state.generation or 0)
@@ -91,7 +95,7 @@ def _open_generation(home: Home, collection: str, state: SearchState) -> tuple[M
             f"the catalogue says {str(state.encoder_id)[:12]}; run `nitamono generations verify`"
         )
     index = FaissIndex.read(directory / "index.faiss", manifest.factory)
-    return manifest, index, load_ids(directory)
+    return manifest, index, load_ids(directory), load_neighbours(directory, manifest)
 
 
 def rank(view: View, queries: Floats, need: int, subset: Subset, without: int | None) -> list[Ranked]:

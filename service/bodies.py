@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from indexer.errors import InvalidRequestError
 from indexer.items import MAX_IMAGES
+from indexer.records import Rerank
 from indexer.search import Region, parse_filters
 from service.errors import MediaTypeError
 from service.schemas import MAX_FILTERS, ItemForm, ItemRequest, SearchForm, SearchRequest
@@ -42,6 +43,7 @@ class Query:
     region: Region | None = None
     item_id: str | None = None
     vector: list[float] | None = None
+    rerank: Rerank = "none"
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,11 @@ def read_query(body: Body) -> Query:
     if isinstance(body, bytes):
         sent = _from_json(SearchRequest, body)
         region = _region(sent.region)
-        return Query(sent.k, sent.offset, sent.filter, sent.image_base64, region, sent.item_id, sent.vector)
+        return Query(
+            sent.k, sent.offset, sent.filter, sent.image_base64, region, sent.item_id, sent.vector, sent.rerank
+        )
     form = _from_form(SearchForm, body, texts=("filter",))
-    return Query(form.k, form.offset, parse_filters(form.filter), form.image, _region(form.region))
+    return Query(form.k, form.offset, parse_filters(form.filter), form.image, _region(form.region), rerank=form.rerank)
 
 
 def read_item(body: Body) -> Item:

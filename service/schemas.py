@@ -27,6 +27,7 @@ from indexer.records import (
     GenerationRecord,
     ImageRecord,
     ItemRecord,
+    Rerank,
 )
 from indexer.search import MAX_DEPTH, MAX_K, ChosenBy, Hit, SearchPage, Used
 from training.data.sources import MAX_ITEM_ID
@@ -74,12 +75,17 @@ FilterTexts = Annotated[
 
 
 class Paging(BaseModel):
-    """Which part of the ranking is asked for."""
+    """How the catalogue is ranked, and which part of the ranking is asked for."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     k: int = Field(DEFAULT_K, ge=1, le=MAX_K, description="how many results")
     offset: int = Field(0, ge=0, description=f"how many results to skip; offset + k is at most {MAX_DEPTH}")
+    rerank: Rerank = Field(
+        "none",
+        description="second stage: `expand` searches again with the query averaged with its nearest items, "
+        "`reciprocal` re-orders the first hits by mutual neighbours; scores stay similarities to the query",
+    )
 
     @model_validator(mode="after")
     def _within_depth(self) -> Self:

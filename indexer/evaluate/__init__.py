@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from indexer.errors import InvalidRequestError
 from indexer.evaluate.metrics import Bootstrap, Interval, PerQuery, in_order, knn_correct, metrics_of, rank
 from indexer.evaluate.relevance import Relevance, SameLabel, make_relevance
+from indexer.records import Rerank
 from training.data.sources import SourceImage, SourceProblem
 from training.reference import describe_encoder
 
@@ -128,6 +129,7 @@ def evaluate_retrieval(
     *,
     baselines: bool = True,
     place: bool = False,
+    reranks: Sequence[Rerank] = ("none",),
     ks: Sequence[int] = KS,
     replicates: int = 1000,
     seed: int = 0,
@@ -144,6 +146,7 @@ def evaluate_retrieval(
         relevance: `category`, `item_id`, `attribute:NAME` or the path of a qrels file.
         encoders: references; the first is what the others are compared with.
         place: search for the queries' items by scale and place as well; see `indexer.evaluate.placement`.
+        reranks: second stages of a search, each measured with every encoder.
         ks: cut-offs of precision, recall, hit and nDCG.
         replicates, seed: of the bootstrap over query items.
 
@@ -184,18 +187,22 @@ def evaluate_retrieval(
             evaluation.notes.append(f"{name} is left out: it is fitted on the gallery, which needs 2 images and has 1")
             continue
         encoder = described.load(pair.gallery)
-        measured = _measure(encoder, pair, judge, same, order, ks)
-        base = next(iter(evaluation.encoders.values()), None)
-        result = _result(name, encoder, measured, bootstrap, pair, base, perf_counter() - began)
-        if placed is not None:
-            from indexer.evaluate.placed_evaluation import search_queries
+        for rerank in dict.fromkeys(reranks):
+            measured = _measure(encoder, pair, judge, same, order, ks, rerank)
+            base = next(iter(evaluation.encoders.values()), None)
+            title = name if rerank == "none" else f"{name} + {rerank}"
+            result = _result(title, encoder, measured, bootstrap, pair, base, perf_counter() - began)
+            if placed is not None and rerank == "none":
+                from indexer.evaluate.placed_evaluation import search_queries
 
-            placement = search_queries(
-                placed, encoder, measured.gallery, lambda row: _gains(judge, same, slice(row, row + 1)), same, order,
-                base=None if base is None else base.placement, replicates=replicates, seed=seed,
-            )  # fmt: skip
-            result = replace(result, placement=placement)
-        evaluation.encoders[name] = result
+                placement = search_queries(
+                    placed, encoder, measured.gallery,
+                    lambda row: _gains(judge, same, slice(row, row + 1)), same, order,
+                    base=None if base is None else base.placement, replicates=replicates, seed=seed,
+                )  # fmt: skip
+                result = replace(result, placement=placement)
+            evaluation.encoders[title] = result
+            began = perf_counter()
     return evaluation
 
 
@@ -315,13 +322,15 @@ def _measure(
     same: dict[int, list[int]],
     order: NDArray[np.intp],
     ks: Sequence[int],
+    rerank: Rerank,
 ) -> _Measured:
     from indexer.evaluate.images import GalleryVectors, embed_pixels
+    from indexer.evaluate.reranked import reranked
 
     gallery = GalleryVectors(encoder, pair.gallery.pixels)
     queries = embed_pixels(encoder, pair.queries.pixels)
     blocks: list[tuple[PerQuery, NDArray[np.float64], NDArray[np.intp], NDArray[np.bool_]]] = []
-    for block, scores in gallery.scored(queries):
+    for block, scores in reranked(gallery, queries, same, encoder.metric, rerank):
         gains = _gains(judge, same, block)
         for row in range(block.start, block.stop):
             scores[row - block.start, same.get(row, [])] = -np.inf

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.errors import CorruptError
-from indexer.vectors import Floats, Neighbours
+from indexer.vectors import Floats, Ints, Neighbours
 from training.reference import Metric
 
 FACTORY = "Flat"
@@ -60,6 +60,11 @@ class FaissIndex:
 
     def write(self, path: Path) -> None:
         faiss.write_index(self._index, str(path))
+
+    def vectors_at(self, positions: Ints) -> Floats:
+        index: Any = self._index
+        vectors: Floats = index.reconstruct_batch(np.ascontiguousarray(positions, dtype=np.int64))
+        return vectors
 
     def search(self, queries: Floats, k: int, allowed: NDArray[np.bool_] | None = None) -> Neighbours:
         k = min(k, self.count)

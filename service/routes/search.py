@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from fastapi import Query as QueryParameters
@@ -54,7 +54,7 @@ def similar_items(
     service: ServiceDep,
 ) -> SearchResponse:
     """The items most similar to an item, itself left out."""
-    asked = Query(query.k, query.offset, parse_filters(query.filter), item_id=item_id)
+    asked = Query(query.k, query.offset, parse_filters(query.filter), item_id=item_id, rerank=query.rerank)
     with stopwatch(service.metrics, "search") as watch:
         page = run(service.searcher, collection, asked)
     return SearchResponse.of(page, watch.seconds)
@@ -62,9 +62,9 @@ def similar_items(
 
 def run(searcher: Searcher, collection: str, query: Query) -> SearchPage:
     """The one call into the indexer that a query stands for."""
-    k, offset, filters = query.k, query.offset, query.filters
+    paging: dict[str, Any] = {"k": query.k, "offset": query.offset, "filters": query.filters, "rerank": query.rerank}
     if query.image is not None:
-        return searcher.search_image(collection, query.image, k=k, offset=offset, filters=filters, region=query.region)
+        return searcher.search_image(collection, query.image, region=query.region, **paging)
     if query.item_id is not None:
-        return searcher.search_item(collection, query.item_id, k=k, offset=offset, filters=filters)
-    return searcher.search_vector(collection, query.vector or [], k=k, offset=offset, filters=filters)
+        return searcher.search_item(collection, query.item_id, **paging)
+    return searcher.search_vector(collection, query.vector or [], **paging)

@@ -72,7 +72,7 @@ def test_old_generations_are_removed_but_never_the_active_one(home: Home, shop: 
         activate(home, "default", 1)
 
 
-@pytest.mark.parametrize("name", ["index.faiss", "ids.npy", "manifest.json"])
+@pytest.mark.parametrize("name", ["index.faiss", "ids.npy", "neighbours.npy", "manifest.json"])
 @pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
 def test_harm_to_any_file_is_found_and_never_activated(
     name: str, harm: str, home: Home, shop: Path, encoder_dir: Path

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from indexer.home import Home
+from indexer.records import Rerank
 from indexer.search import Region, Searcher, SearchPage
 from tests.service.conftest import ITEMS, assert_problem
 
@@ -76,6 +77,21 @@ def test_a_region_is_searched_instead_of_the_whole(client: httpx.Client, searche
     assert_same(client.post(SEARCH, json=body).json(), page)
     whole = upload(client, photo, k="5")
     assert [hit["score"] for hit in whole["results"]] != [hit["score"] for hit in answer["results"]]
+
+
+@pytest.mark.parametrize("rerank", ["expand", "reciprocal"])
+def test_every_search_takes_a_second_stage(
+    client: httpx.Client, searcher: Searcher, photo: bytes, rerank: Rerank
+) -> None:
+    page = searcher.search_image("shop", photo, k=9, rerank=rerank)
+    assert_same(upload(client, photo, k="9", rerank=rerank), page)
+    body = {"image_base64": base64.b64encode(photo).decode(), "k": 9, "rerank": rerank}
+    assert_same(client.post(SEARCH, json=body).json(), page)
+    item = page.results[0].item_id
+    similar = client.get(f"/v1/collections/shop/items/{item}/similar", params={"k": 9, "rerank": rerank}).json()
+    assert_same(similar, searcher.search_item("shop", item, k=9, rerank=rerank))
+    refused = client.post(SEARCH, json=body | {"rerank": "best"})
+    assert refused.status_code == 422 and "rerank" in refused.text
 
 
 def test_a_vector_is_searched(client: httpx.Client, searcher: Searcher) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import cast, get_args
 
 import numpy as np
 import pytest
@@ -14,11 +17,22 @@ from PIL import Image
 
 from indexer.errors import InvalidRequestError
 from indexer.evaluate import BASELINES, HEADLINE, KNN, Evaluation, evaluate_retrieval
+from indexer.evaluate.images import GalleryVectors
+from indexer.evaluate.metrics import score_blocks
 from indexer.evaluate.relevance import Judged, make_relevance, read_qrels
 from indexer.evaluate.report import write_report
+from indexer.evaluate.reranked import reranked
+from indexer.generations import Manifest
+from indexer.records import Rerank, SearchState
+from indexer.rerank import K1
+from indexer.second_stage import second_stage
+from indexer.vectors.faiss import FaissIndex
+from indexer.vectors.neighbours import nearest_others
+from indexer.view import View
 from tests.conftest import draw_photo, write_photos
 from training.data.sources import SourceImage, read_images
 from training.errors import SourceError
+from training.reference import Metric
 
 
 def images(folder: Path) -> list[SourceImage]:
@@ -120,6 +134,74 @@ def test_a_gallery_whose_vectors_are_not_kept_gives_the_same_figures(
     monkeypatch.setattr("indexer.evaluate.images.CHUNK", 7)
     found = evaluate_retrieval(*sets, "category", [str(encoder_dir)], replicates=200, baselines=False)
     assert found.encoders[str(encoder_dir)].intervals == evaluation.encoders[str(encoder_dir)].intervals
+
+
+@pytest.mark.parametrize("rerank", ["expand", "reciprocal"])
+def test_a_second_stage_is_measured_beside_the_plain_search(
+    sets: tuple[list[SourceImage], list[SourceImage]], encoder_dir: Path, rerank: Rerank
+) -> None:
+    name = str(encoder_dir)
+    found = evaluate_retrieval(
+        *sets, "category", [name], baselines=False, reranks=("none", rerank, rerank), replicates=50
+    ).encoders
+    assert list(found) == [name, f"{name} + {rerank}"]
+    plain, second = found.values()
+    assert (plain.top != second.top).any()
+    difference = second.intervals["map"].value - plain.intervals["map"].value
+    assert second.difference["map"].value == pytest.approx(difference)
+
+
+@pytest.mark.parametrize("rerank", ["expand", "reciprocal"])
+def test_with_a_second_stage_queries_do_not_find_themselves_either(
+    sets: tuple[list[SourceImage], list[SourceImage]], encoder_dir: Path, rerank: Rerank
+) -> None:
+    gallery, _ = sets
+    (found,) = evaluate_retrieval(
+        gallery, gallery[:9], "category", [str(encoder_dir)], baselines=False, reranks=(rerank,), replicates=50
+    ).encoders.values()
+    assert all(row not in top for row, top in enumerate(found.top.tolist()))
+    assert (found.top != found.top[0]).any()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_an_evaluation_ranks_as_a_search_does(metric: Metric) -> None:
+    """Of a catalogue with one photo an item, the first `DEPTH` of it; the rest stay below in their order."""
+    rng = np.random.default_rng(0)
+    gallery = (rng.normal(size=(20, 6)).repeat(10, axis=0) + 0.6 * rng.normal(size=(200, 6))).astype(np.float32)
+    queries = gallery[::40] + 0.1 * rng.normal(size=(5, 6)).astype(np.float32)
+    if metric == "cosine":
+        gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+        queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    index = FaissIndex.build(gallery, metric)
+    view = View(
+        state=SearchState(1, 1, "e", 0, 0),
+        manifest=Manifest("c", 1, "e", 6, metric, 200, "Flat", {}, 1.0, 0, {}),
+        index=index,
+        ids=np.stack([np.arange(200)] * 2, axis=1),
+        removed=frozenset(),
+        live_ids=np.empty((0, 2), np.int64),
+        live_vectors=np.empty((0, 6), np.float32),
+        calibration=None,
+        lists=nearest_others(index, gallery, K1),
+    )
+    everything = view.subset(None)
+    kept = cast(GalleryVectors, Kept(gallery, metric))
+    for rerank in get_args(Rerank):
+        for block, scores in reranked(kept, queries, {}, metric, rerank):
+            for query, row in zip(queries[block], scores, strict=True):
+                found = second_stage(view, query[None], 200, everything, None, rerank, everything)
+                assert np.argsort(-row, kind="stable").tolist() == [hit.pk for hit in found]
+
+
+@dataclass
+class Kept:
+    """The part of `GalleryVectors` that is used of vectors in memory."""
+
+    kept: np.ndarray
+    metric: Metric
+
+    def scored(self, queries: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        return score_blocks(queries, self.kept, self.metric)
 
 
 def test_an_encoder_that_sees_nothing_scores_chance_whatever_the_file_order(tmp_path: Path) -> None:

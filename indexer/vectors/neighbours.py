@@ -1,0 +1,27 @@
+"""Nearest others of every vector: exact, in blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from indexer.rerank import NeighbourLists
+from indexer.vectors import Floats, VectorIndex
+
+BLOCK = 1024  # vectors searched at a time
+
+
+def nearest_others(index: VectorIndex, vectors: Floats, k: int) -> NeighbourLists:
+    """The `k` nearest others of each of the index's own vectors `(n, dim)`; fewer where there are no more.
+
+    Memory beside the result is bounded by the block: 1,024 queries.
+    """
+    k = max(0, min(k, len(vectors) - 1))
+    positions = np.empty((len(vectors), k), np.int32)
+    scores = np.empty((len(vectors), k), np.float32)
+    for start in range(0, len(vectors) if k else 0, BLOCK):
+        found = index.search(vectors[start : start + BLOCK], k + 1)
+        other = found.positions != np.arange(start, start + len(found.positions))[:, None]
+        other[other.all(axis=1), -1] = False  # one that has k + 1 equals may not find itself
+        positions[start : start + BLOCK] = found.positions[other].reshape(-1, k)
+        scores[start : start + BLOCK] = found.scores[other].reshape(-1, k)
+    return NeighbourLists(positions, scores)
