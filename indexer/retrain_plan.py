@@ -55,7 +55,7 @@ class RetrainPlan:
 
     def __post_init__(self) -> None:
         if not self.candidates:
-            raise ValueError("give one recipe or encoder, or more")
+            raise ValueError("give one or more recipes or encoders")
         if len(set(self.candidates)) < len(self.candidates):
             raise ValueError("a recipe or encoder stands twice; name each once")
         if not 0 < self.held_out < 1:

@@ -75,20 +75,22 @@ def test_comparing_sets_settings_figures_sizes_and_speed_side_by_side(
     call: Callable[..., Any], encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("indexer.encoders.RUN_SECONDS", 0.01)
-    refs = ["default", "hog", str(encoder_dir)]
+    refs = ["robust-vae-64", "hog", str(encoder_dir)]
     found = call("compare", *refs, "--json")
     rows = found["rows"]
     assert found["encoders"] == refs
-    assert rows["dim"] == {"default": describe_encoder("default").dim, "hog": 1764, refs[2]: 768}
+    assert rows["dim"] == {"robust-vae-64": describe_encoder("robust-vae-64").dim, "hog": 1764, refs[2]: 768}
     assert rows["config.latent_dim"] == {
-        "default": describe_encoder("default").config["latent_dim"],
+        "robust-vae-64": describe_encoder("robust-vae-64").config["latent_dim"],
         "hog": None,
         refs[2]: None,
     }
-    assert rows["figures.validation.elbo"]["default"] < 0
-    described = describe_encoder("default")
-    assert rows["data.images"] == {"default": described.card["data"]["images"], "hog": None, refs[2]: None}
-    assert rows["megabytes"]["default"] == round(sum(n for name, n in sizes(described).items() if "." in name) / 1e6, 3)
+    assert rows["figures.validation.elbo"]["robust-vae-64"] < 0
+    described = describe_encoder("robust-vae-64")
+    assert rows["data.images"] == {"robust-vae-64": described.card["data"]["images"], "hog": None, refs[2]: None}
+    assert rows["megabytes"]["robust-vae-64"] == round(
+        sum(n for name, n in sizes(described).items() if "." in name) / 1e6, 3
+    )
     assert all(speed > 10 for speed in rows["images_per_second"].values())
     kinds = [name.split(".")[0] for name in rows if "." in name]
     assert kinds == sorted(kinds, key=["config", "preprocessing", "data", "figures"].index)
@@ -96,7 +98,7 @@ def test_comparing_sets_settings_figures_sizes_and_speed_side_by_side(
     assert len(table) == len(rows) + 1
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["show", "default"]])
+@pytest.mark.parametrize("arguments", [["list"], ["show", "robust-vae-64"]])
 def test_listing_and_showing_load_no_torch(arguments: list[str], home: Home) -> None:
     code = (
         "import sys; from service.cli import app\n"

@@ -55,6 +55,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "finder": {"size": 16, "widths": (4, 6), "depths": (0, 0), "decoder_widths": (4,), "normalisation": False},
         "encoder": {"family": "pixels", "config": {"size": 8, "channels": 3}},
     },
+    "backbone": {"backbone": {"width": 0.25, "depth": 0.5}},
     "onnx": {},
     "fusion": {"parts": [{"family": "pixels", "config": {"size": 8}}, {"family": "hog", "config": {"size": 16}}]},
 }
@@ -77,7 +78,7 @@ def trained(family: str) -> Encoder:
         model.partial_fit(x)
     elif family == "onnx":
         load(model, vector_graph())
-    elif family not in ("pixels", "hog", "fusion", "item-first"):
+    elif family not in ("pixels", "hog", "fusion", "item-first", "backbone"):
         optimiser = torch.optim.Adam(model.parameters(), 1e-2)
         for step in range(15):
             optimiser.zero_grad()
