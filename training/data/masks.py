@@ -10,7 +10,7 @@ Border, finder and GrabCut work on small copies. Each mask says whether it is us
 * every kind: the item covers 3 % to 90 % of the photo;
 * border: nine tenths of the frame are of one colour, but for a slow change over the photo; the item is mostly in one
   piece, does not touch all four sides, and differs clearly from what is around it;
-* finder: the network expects an intersection over union of 0.6 with the true mask, and the item is mostly in one piece;
+* finder: the network expects an intersection over union of 0.7 with the true mask, and the item is mostly in one piece;
 * grabcut: as border, and two runs from different frames agree on it (intersection over union of 0.6).
 
 Differs from the paper: two runs of a few iterations without anybody's correction; no border matting.
@@ -44,7 +44,7 @@ UNIFORM = 0.9  # least share of the frame near one colour
 TOLERANCE, WIDEST = 7.0, 11.0  # Lab units that a uniform background may vary by: always, and where it is noisy
 CONTRAST = 10.0  # least distance in Lab units of the item from what is around it
 AGREEMENT = 0.6
-EXPECTED = 0.6  # least intersection over union that the finder expects
+EXPECTED = 0.7  # least intersection over union that the finder expects
 ITERATIONS = 3
 SHADE = 0.35  # weight of a difference in lightness alone where the item may throw a shadow
 

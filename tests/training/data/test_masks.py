@@ -13,11 +13,13 @@ from PIL import Image
 
 from training.data.dataset import load_dataset
 from training.data.decode import ImageLimits, decode_alpha, decode_image
-from training.data.masks import Mask, MaskRequest, border_mask, find_mask, grabcut_mask
+from training.data.found import find_item
+from training.data.masks import Mask, MaskRequest, border_mask, find_mask, finder_mask, grabcut_mask
 from training.data.reader import Loaded, Request, read_file
 from training.data.sources import SourceImage
 from training.data.studio import Photo, make_item, random_scene, render
 from training.data.studio.scenes import background_kind
+from training.errors import EncoderError
 from training.preprocessing import Preprocessing
 
 SMALL = Preprocessing(32)
@@ -196,3 +198,26 @@ def test_several_processes_find_the_masks_that_one_finds(tmp_path: Path) -> None
     alone, pooled = (load_dataset(rows, SMALL, processes=n, masks=("border", "grabcut")) for n in (0, 2))
     assert alone.masks is not None and pooled.masks is not None
     assert np.array_equal(alone.masks, pooled.masks) and alone.mask_sources == pooled.mask_sources
+
+
+def test_the_finder_takes_drawn_items_anywhere_and_finds_nothing_in_noise_and_on_bare_ground(
+    photos: dict[str, list[Photo]],
+) -> None:
+    found = [(finder_mask(photo.image), photo.mask > 127) for of_kind in photos.values() for photo in of_kind]
+    usable = [(mask.pixels > 127, true) for mask, true in found if mask.is_usable]
+    assert len(usable) >= 0.8 * len(found)
+    overlaps = [(mask & true).sum() / (mask | true).sum() for mask, true in usable]
+    assert np.median(overlaps) > 0.85
+    rng = np.random.default_rng(0)
+    for side in (24, 200):
+        noise = [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(6)]
+        assert not any(finder_mask(pixels).is_usable for pixels in noise)
+    assert not finder_mask(np.full((64, 64, 3), 128, np.uint8)).is_usable
+
+
+def test_a_finder_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match="finder.onnx: the item finder cannot be read"):
+        find_item(np.zeros((32, 32, 3), np.uint8), tmp_path / "finder.onnx")
+    (tmp_path / "finder.onnx").write_bytes(b"broken")
+    with pytest.raises(EncoderError, match="cannot load the item finder"):
+        find_item(np.zeros((32, 32, 3), np.uint8), tmp_path / "finder.onnx")
