@@ -158,6 +158,13 @@ class Encoder:
         self._weights, self._description = stored or (_serialise(model, family, stored_as), self._describe())
         self.encoder_id = identity(self._weights, self._description)
 
+    def stored_types(self) -> dict[str, torch.dtype]:
+        """The type in which the weights file holds each tensor of the model."""
+        types = {name: tensor.dtype for name, tensor in self.model.state_dict().items()}
+        if self.family != IMPORTED:
+            types |= {name: tensor.dtype for name, tensor in load_tensors(self._weights).items()}
+        return types
+
     @property
     def is_generative(self) -> bool:
         return isinstance(self.model, GenerativeModel)

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from training.encoder import Encoder, load_encoder
 from training.errors import EncoderError
 from training.models import MODELS
 from training.models.families import Part
 from training.preprocessing import Preprocessing
-from training.reference import WEIGHTS_FILE, EncoderDescription, describe_encoder
+from training.reference import EncoderDescription, describe_encoder
 
 FAMILY = "fusion"
 
@@ -51,7 +50,7 @@ def fuse(refs: Sequence[str | Path], weights: Sequence[float] | None = None) -> 
         config=asdict(config),
         preprocessing=preprocessing,
         card=_card(found, shares),
-        stored_as=_types(model, found),
+        stored_as=_types(model, encoders),
     )
 
 
@@ -75,14 +74,10 @@ def _preprocessing(found: Sequence[EncoderDescription]) -> Preprocessing:
     return Preprocessing(size, channels, found[0].preprocessing.fit)
 
 
-def _types(model: Any, found: Sequence[EncoderDescription]) -> dict[str, torch.dtype]:
+def _types(model: Any, encoders: Sequence[Encoder]) -> dict[str, torch.dtype]:
     """The type in which each part's file holds each of its numbers."""
     types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
-    for number, described in enumerate(found):
-        if (described.directory / WEIGHTS_FILE).is_file():
-            stored = load_file(described.directory / WEIGHTS_FILE)
-            types |= {f"parts.{number}.{name}": tensor.dtype for name, tensor in stored.items()}
-    return types
+    return types | {f"parts.{n}.{name}": t for n, e in enumerate(encoders) for name, t in e.stored_types().items()}
 
 
 def _card(found: Sequence[EncoderDescription], shares: Sequence[float]) -> dict[str, Any]:

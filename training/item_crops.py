@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.data.dataset import Dataset
+from training.data.dataset import FAILED, Dataset
 from training.models.finder import Finder
 from training.models.item_first import ItemFirst, ItemFirstConfig, within
 from training.models.resample import crop
@@ -45,8 +45,8 @@ def crop_to_items(dataset: Dataset, finder: Finder, settings: ItemFirstSettings,
         if masks is not None and dataset.masks is not None:
             coverage = torch.from_numpy(dataset.masks[rows]).float()[:, None] / 255.0
             masks[rows] = _to_bytes(crop(coverage, region.box, size) * within(region.box, size))[:, 0]
-            unknown = [first + row for row in range(len(x)) if bool((coverage[row] == 1.0).all())]
-            masks[unknown] = 255
+    if masks is not None:
+        masks[[source == FAILED for source in dataset.mask_sources]] = 255  # still none that is usable
     return replace(dataset, images=images, masks=masks)
 
 

@@ -18,14 +18,13 @@ from training.models.item_first import ItemFirst, ItemFirstConfig
 from training.preprocessing import Fit, Preprocessing
 
 CARRIED = ("description", "data", "recipe", "seed", "commit", "labels", "trained_from", "licence", "attribution")
-SIDE = 192  # of the pictures that items are cut out of
 
 
 def item_first(
     inner: Encoder,
     finder: Finder,
     *,
-    size: int = SIDE,
+    size: int = ItemFirstConfig.size,
     fit: Fit | None = None,
     card: Mapping[str, Any] | None = None,
     **settings: Any,
@@ -53,7 +52,7 @@ def item_first(
     model = ItemFirst(config)
     model.finder.load_state_dict(finder.state_dict())
     model.encoder.load_state_dict(inner.model.state_dict())
-    round_weights(model, torch.float16)
+    round_weights(model.finder, torch.float16)
     if card is None:
         card = {name: inner.card[name] for name in CARRIED if name in inner.card}
     return Encoder(
@@ -62,7 +61,8 @@ def item_first(
         config=json.loads(json.dumps(asdict(config))),
         preprocessing=Preprocessing(size, 3, fit or inner.preprocessing.fit),
         card={**card, "inner_encoder_id": inner.encoder_id},
-        stored_as=torch.float16,
+        stored_as=dict.fromkeys((f"finder.{name}" for name in model.finder.state_dict()), torch.float16)
+        | {f"encoder.{name}": stored for name, stored in inner.stored_types().items()},
     )
 
 

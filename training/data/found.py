@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.errors import EncoderError
-from training.reference import PRETRAINED, first_line
+from training.graphs import open_session
+from training.reference import PRETRAINED
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -69,13 +70,9 @@ def refine(pixels: NDArray[np.uint8], probability: Floats) -> NDArray[np.bool_]:
 
 @lru_cache(maxsize=2)
 def _session(finder: Path) -> InferenceSession:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # the reading processes share the cores
     try:
-        return onnxruntime.InferenceSession(finder.read_bytes(), options, providers=["CPUExecutionProvider"])
+        return open_session(finder.read_bytes(), threads=1)  # the reading processes share the cores
     except OSError as exc:
         raise EncoderError(f"{finder}: the item finder cannot be read ({exc.strerror}); install again") from exc
-    except Exception as exc:  # noqa: BLE001 - its exceptions have no common base but this
-        raise EncoderError(f"{finder}: ONNX Runtime cannot load the item finder ({first_line(exc)})") from exc
+    except EncoderError as exc:
+        raise EncoderError(f"{finder}: {exc}") from exc

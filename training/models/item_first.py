@@ -143,9 +143,9 @@ class ItemFirst(nn.Module):
         """To ONNX."""
         return bool(self.encoder.is_exportable)
 
-    def embed(self, x: Tensor, framed: Tensor | None = None) -> Tensor:
-        """Vectors `(B, dim)` of pictures `(B, 3, S, S)` in [0, 1]; `framed` as in `locate`."""
-        vectors: Tensor = self.encoder.embed(self.see(x, self.locate(x, framed)))
+    def embed(self, x: Tensor) -> Tensor:
+        """Vectors `(B, dim)` of pictures `(B, 3, S, S)` in [0, 1]."""
+        vectors: Tensor = self.encoder.embed(self.see(x, self.locate(x)))
         return vectors
 
     def embed_with_regions(self, x: Tensor, framed: Tensor) -> tuple[Tensor, Tensor]:

@@ -220,3 +220,14 @@ def test_what_cannot_be_put_behind_a_finder_is_refused(inner: Encoder):
 
 def test_an_encoder_without_decoder_gains_none_behind_a_finder():
     assert not isinstance(build(), GenerativeModel)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_inner_encoder_keeps_the_precision_that_it_is_stored_in(inner: Encoder, tmp_path: Path, dtype: torch.dtype):
+    stored = Encoder(inner.model, family="vae", config=inner.config, preprocessing=inner.preprocessing, stored_as=dtype)
+    loaded = load_encoder(stored.save(tmp_path / "inner"))
+    first = item_first(loaded, Finder(FinderConfig(**FINDER)).eval(), size=64)
+    types = load_encoder(first.save(tmp_path / "first")).stored_types()
+    assert {t for name, t in types.items() if name.startswith("encoder.") and t.is_floating_point} == {dtype}
+    for name, tensor in loaded.model.state_dict().items():
+        assert torch.equal(tensor, first.model.encoder.state_dict()[name])
