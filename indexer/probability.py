@@ -158,12 +158,16 @@ def fit_logistic(scores: Numbers, labels: Labels) -> Curve:
 
 
 def fit_isotonic(scores: Numbers, labels: Labels) -> Curve:
-    """Isotonic regression on Platt's targets."""
-    from sklearn.isotonic import IsotonicRegression
+    """Isotonic regression on Platt's targets; knots are where a level begins or ends."""
+    from scipy.optimize import isotonic_regression
 
     targets, _ = _targets(labels)
-    fitted = IsotonicRegression(increasing=True, out_of_bounds="clip").fit(scores, targets)
-    return _curve("isotonic", fitted.X_thresholds_, fitted.y_thresholds_)
+    places, place_of, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    means = np.bincount(place_of, weights=targets) / counts
+    levels = isotonic_regression(means, weights=counts).x
+    is_end = np.ones(len(levels), dtype=bool)
+    is_end[1:-1] = (levels[1:-1] != levels[:-2]) | (levels[1:-1] != levels[2:])
+    return _curve("isotonic", places[is_end], levels[is_end])
 
 
 def folds(groups: Groups, count: int = FOLDS, *, seed: int = 0) -> NDArray[np.int64]:

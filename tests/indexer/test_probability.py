@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.optimize import minimize
 from sklearn.calibration import calibration_curve
+from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from indexer.probability import (
@@ -244,6 +245,16 @@ labelled = st.integers(2, 60).flatmap(
         hnp.arrays(np.float64, n, elements=st.floats(-4, 1, width=32)), hnp.arrays(np.bool_, n, elements=st.booleans())
     )
 )
+
+
+@given(labelled)
+def test_the_isotonic_curve_is_scikit_learns(pairs: tuple[np.ndarray, np.ndarray]) -> None:
+    scores, labels = np.round(pairs[0], 6), pairs[1]  # scikit-learn takes nearly equal scores for one
+    positives = int(labels.sum())
+    targets = np.where(labels, (positives + 1) / (positives + 2), 1 / (len(labels) - positives + 2))
+    oracle = IsotonicRegression(out_of_bounds="clip").fit(scores, targets)
+    at = np.concatenate([scores, np.linspace(scores.min() - 1, scores.max() + 1, 50)])
+    np.testing.assert_allclose(fit_isotonic(scores, labels)(at), oracle.predict(at), atol=1e-9)
 
 
 @given(labelled, st.sampled_from([fit_logistic, fit_isotonic]))
