@@ -190,6 +190,8 @@ def encoders_item_first(
     size: Annotated[int, typer.Option(help="Side of the pictures that items are cut out of.")] = 192,
     fit: Annotated[str | None, typer.Option(help="stretch, pad or crop; as the encoder has it without it.")] = None,
     passes: Annotated[int, typer.Option(min=1, max=2, help="Times that the finder looks.")] = 1,
+    paint: Annotated[float, typer.Option(help="How white the background becomes, 0 to 1; 0 only crops.")] = 1.0,
+    beside: Annotated[float, typer.Option(help="Share of the whole photo's vector beside the item's.")] = 0.0,
     home: HomeOption = DEFAULT_HOME,
     json_output: JsonOption = False,
 ) -> None:
@@ -206,7 +208,8 @@ def encoders_item_first(
     inner = load_encoder(find_encoder(ref, home).directory)
     try:
         chosen = None if fit is None else check_fit(fit)
-        write_item_first(inner, load_finder(finder), out, size=size, fit=chosen, passes=passes)
+        settings = {"size": size, "passes": passes, "paint": paint, "beside": beside}
+        write_item_first(inner, load_finder(finder), out, fit=chosen, **settings)
     except ValueError as exc:
         raise EncoderError(f"{ref}: {exc}") from exc
     written = load_encoder(out)

@@ -9,7 +9,11 @@ it expects of that mask, which is its confidence c. From these follow
     seen      v x + (1 - v) neutral, v = 1 - w (1 - m), of the region at the inner encoder's size
 
 and the vector is the inner encoder's of what is `seen`. So a photo in which nothing is found is encoded as it is, and
-one in which the item is plain to see is encoded as the item alone. As Wei et al.: Selective Convolutional Descriptor
+one in which the item is plain to see is encoded as the item alone. With a share b of the whole picture (`beside`) it is
+
+    z = (1 - b) u(seen) + b u(picture), brought to length 1, u being the inner encoder's unit vector
+
+so that what is told by the whole (how an item is worn, what comes with it, what the finder missed) is not lost. As Wei et al.: Selective Convolutional Descriptor
 Aggregation, 2017, https://arxiv.org/abs/1604.04994, keep what is inside of a mask found without labels.
 
 Differs from the paper: the picture is cut and masked before the encoder sees it, instead of its features after.
@@ -23,6 +27,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from training.encoder import GenerativeModel, Likelihood, LikelihoodModel, SamplingModel
 from training.models.checks import check_image
@@ -50,6 +55,8 @@ class ItemFirstConfig:
         doubt, trust: confidence up to which the whole picture counts, and from which on the item alone.
         paint: how white what is not the item's becomes, 0 to 1; 0 only crops.
         passes: 2 finds the item once more, in what the first pass cut out, for a finer mask.
+        beside: share of the whole picture's vector beside the item's, 0 to below 1; above 0 the inner encoder runs
+            twice, and its metric must be the cosine.
     """
 
     size: int = 192
@@ -61,6 +68,7 @@ class ItemFirstConfig:
     trust: float = 0.6
     paint: float = 1.0
     passes: int = 1
+    beside: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoder", Part.of(self.encoder))
@@ -80,6 +88,8 @@ class ItemFirstConfig:
             raise ValueError(f"paint must be between 0 and 1, not {self.paint}")
         if self.passes not in (1, 2):
             raise ValueError(f"passes must be 1 or 2, not {self.passes}")
+        if not 0 <= self.beside < 1:
+            raise ValueError(f"beside must be at least 0 and below 1, not {self.beside}")
         if self.part.config.get("channels", 3) != 3:
             raise ValueError("encoder.channels must be 3, as the pictures have")
 
@@ -120,6 +130,8 @@ class ItemFirst(nn.Module):
         self.finder = Finder(FinderConfig(**config.finder))
         self.encoder: Any = config.part.build()
         self.metric: Metric = self.encoder.metric
+        if config.beside > 0 and self.metric != "cosine":
+            raise ValueError(f"beside must be 0 with an inner encoder of metric {self.metric!r}: it adds unit vectors")
         # What the inner encoder can do besides, this one can do with what it sees of a picture.
         if isinstance(self.encoder, SamplingModel):
             self.sample = self.encoder.sample
@@ -145,14 +157,21 @@ class ItemFirst(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """Vectors `(B, dim)` of pictures `(B, 3, S, S)` in [0, 1]."""
-        vectors: Tensor = self.encoder.embed(self.see(x, self.locate(x)))
-        return vectors
+        return self._vectors(x, self.locate(x))
 
     def embed_with_regions(self, x: Tensor, framed: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors, and what they are of: left, top, right, bottom in shares of the picture, confidence `(B, 5)`."""
         region = self.locate(x, framed)
-        vectors: Tensor = self.encoder.embed(self.see(x, region))
-        return vectors, torch.cat([region.box.clamp(0.0, 1.0), region.confidence[:, None]], dim=1)
+        told = torch.cat([region.box.clamp(0.0, 1.0), region.confidence[:, None]], dim=1)
+        return self._vectors(x, region), told
+
+    def _vectors(self, x: Tensor, region: Region) -> Tensor:
+        share = self.config.beside
+        item: Tensor = self.encoder.embed(self.see(x, region))
+        if share == 0:
+            return item
+        whole = normalize(self.encoder.embed(resize(x, self.inner_size)), dim=1)
+        return normalize(torch.lerp(normalize(item, dim=1), whole, share), dim=1)
 
     def locate(self, x: Tensor, framed: Tensor | None = None) -> Region:
         """Where the item is.

@@ -138,6 +138,8 @@ class ItemFirstSettings(Section):
     size: int = Field(192, ge=96, le=1024, description="side of the pictures that items are cut out of, in pixels")
     margin: float = Field(0.08, ge=0, le=1, description="around the item, in shares of its longer side")
     passes: int = Field(1, ge=1, le=2, description="times that the finder looks")
+    paint: float = Field(1.0, ge=0, le=1, description="how white the background becomes before the encoder sees it")
+    beside: float = Field(0.0, ge=0, lt=1, description="share of the whole photo's vector beside the item's")
 
 
 class Recipe(Section):

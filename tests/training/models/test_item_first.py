@@ -134,6 +134,16 @@ def test_a_second_pass_looks_again_at_what_the_first_cut_out():
     assert not torch.equal(once.embed(x), twice.embed(x))
 
 
+def test_beside_adds_a_share_of_the_whole_pictures_unit_vector():
+    x = torch.rand(2, 3, 64, 64)
+    mask = rectangle(2, 2, 9, 8)
+    item, whole = (finding(build(), mask, confidence).embed(x) for confidence in (0.99, 0.01))
+    both = finding(build(beside=0.25), mask, 0.99).embed(x)
+    expected = 0.75 * item / item.norm(dim=1, keepdim=True) + 0.25 * whole / whole.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(both, expected / expected.norm(dim=1, keepdim=True), atol=2e-3, rtol=0.0)
+    assert not torch.allclose(both, item / item.norm(dim=1, keepdim=True), atol=1e-2)
+
+
 def test_items_are_put_back_where_they_were_cut_out():
     x = torch.ones(1, 3, 64, 64)
     x[:, :, 16:48, 8:40] = torch.rand(1, 3, 1, 1)
@@ -152,6 +162,11 @@ def test_items_are_put_back_where_they_were_cut_out():
         ({"doubt": 0.7}, "doubt and trust must rise"),
         ({"paint": 2.0}, "paint must be"),
         ({"passes": 3}, "passes must be 1 or 2"),
+        ({"beside": 1.0}, "beside must be at least 0 and below 1"),
+        (
+            {"beside": 0.5, "encoder": {"family": "onnx", "config": {"size": 16, "channels": 3, "metric": "l2"}}},
+            "beside must be 0 with an inner encoder of metric 'l2'",
+        ),
         ({"finder": {**FINDER, "normalisation": True}}, "finder.normalisation must be false"),
         ({"encoder": {"family": "pixels", "config": {"channels": 1}}}, "encoder.channels must be 3"),
         ({"encoder": {"family": "nothing"}}, "family must be one of"),
@@ -173,9 +188,10 @@ def inner() -> Encoder:
     return Encoder(model, family="vae", config=asdict(config), preprocessing=Preprocessing(16, 3, "pad"), card=card)
 
 
-def test_put_before_a_vae_it_is_an_encoder_like_any_other(inner: Encoder, tmp_path: Path):
+@pytest.mark.parametrize("beside", [0.0, 0.4])
+def test_put_before_a_vae_it_is_an_encoder_like_any_other(inner: Encoder, beside: float, tmp_path: Path):
     finder = Finder(FinderConfig(**FINDER)).eval()
-    directory = write_item_first(inner, finder, tmp_path / "first", size=64, doubt=0.0, trust=1.0)
+    directory = write_item_first(inner, finder, tmp_path / "first", size=64, doubt=0.0, trust=1.0, beside=beside)
     loaded = load_encoder(directory)
     assert (
         loaded.family == "item-first"
