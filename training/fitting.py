@@ -13,7 +13,7 @@ from torch import Tensor
 from training.errors import RecipeError
 from training.examples import Batches, Examples, other_photos
 from training.models.protocols import BackboneModel, Batch, GradientModel, Loss, VariationalModel
-from training.objectives import build_objectives
+from training.objectives import Beside, build_objectives
 from training.recipes import Recipe
 from training.views import ViewMaker
 
@@ -69,6 +69,10 @@ class Fitting(LightningModule):
         self.images_seen += len(examples)
         return objective
 
+    def on_train_batch_end(self, outputs: Any, batch: Examples, batch_index: int) -> None:
+        if self.objectives.teacher is not None:
+            self.objectives.teacher.follow(self.model, self.global_step)
+
     def on_validation_epoch_start(self) -> None:
         torch.manual_seed(HELD_OUT_SEED)  # the next training epoch reseeds by its number
         self._noise = torch.Generator().manual_seed(HELD_OUT_SEED)
@@ -79,7 +83,7 @@ class Fitting(LightningModule):
         figures = {"val/objective": objective}
         figures |= {
             f"val/{name}": scalars[name]
-            for name in ("consistency", "contrastive", "foreground", "missed")
+            for name in ("consistency", "contrastive", "foreground", "teacher", "missed")
             if name in scalars
         }
         count = len(examples) // 2 if two_views else len(examples)
@@ -123,8 +127,12 @@ class Fitting(LightningModule):
 
     def _objective(self, batch: Batch, examples: Examples, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         loss: Loss = self.model.loss(batch, step)
-        extra, scalars = self.objectives(loss, examples.items, batch.mask)
+        extra, scalars = self.objectives(loss, examples.items, batch.mask, self._beside(batch))
         return loss.objective + extra, {**loss.scalars, **scalars}
+
+    def _beside(self, batch: Batch) -> Beside:
+        teacher = self.objectives.teacher
+        return Beside(taught=None if teacher is None else teacher(batch))
 
     def _batches(self, examples: Examples, size: int, order: Tensor, generator: torch.Generator) -> Batches:
         settings = self.recipe.objective

@@ -84,6 +84,7 @@ def test_a_file_of_ones_own_is_a_recipe_too(tmp_path: Path) -> None:
         ("backgrounds.folders=x", "recipe vae: backgrounds.folders is unknown; settings are probability, count"),
         ("backgrounds.kinds.sea=1", "recipe vae: backgrounds.kinds.sea is unknown; settings are flat, gradient"),
         ("objective.contrastive={weight: 1, heat: 1}", "recipe vae: objective.contrastive.heat is unknown; settings"),
+        ("objective.teacher={weight: 1, decay: 1}", "recipe vae: objective.teacher.decay: input should be less than 1"),
         ("objective.contrastive={}", "recipe vae: objective.contrastive.weight is missing; add it"),
         (
             "objective.foreground_weight=2",
@@ -160,6 +161,7 @@ def test_every_setting_is_in_the_reference() -> None:
     section = text.split("## Settings of a recipe", 1)[1].split("\n## ", 1)[0]
     sections = [schema.Recipe, schema.PreprocessingSettings, schema.Optimiser, schema.Augment, schema.Backgrounds]
     sections += [schema.BackgroundKinds, schema.Objective, schema.Contrastive, schema.PriorFit]
+    sections += [schema.Teacher]
     missing = [name for part in sections for name in part.model_fields if f"`{name}`" not in section]
     assert missing == []
 
@@ -168,6 +170,7 @@ def test_every_setting_is_in_the_reference() -> None:
     ("family", "override", "message"),
     [
         ("ae", "objective.consistency=1", "objective.consistency needs a family with a posterior, which ae has not"),
+        ("ae", "objective.teacher.weight=1", "objective.teacher needs a family with a posterior, which ae has not"),
         ("vae", "objective.foreground=1", "objective.foreground needs a model that guesses it; set model.foreground"),
         ("cvae", "epochs=1", "objective.condition is what family cvae needs: category or an attribute"),
         ("cvae", "objective.condition=background", "is background, which needs the section backgrounds"),

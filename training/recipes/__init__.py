@@ -141,6 +141,7 @@ def _check_objective(recipe: Recipe) -> None:
         "objective.foreground": objective.foreground > 0,
         "objective.consistency": objective.consistency > 0,
         "objective.contrastive": objective.contrastive is not None,
+        "objective.teacher": objective.teacher is not None,
         "objective.condition": objective.condition is not None,
     }
     setting = next((name for name, is_asked in asked.items() if is_asked), None)
@@ -154,8 +155,9 @@ def _check_objective(recipe: Recipe) -> None:
         raise refuse(setting, f"needs a family that is trained by gradient, which {recipe.family} is not")
     if recipe.needs_masks and not recipe.masks:
         raise refuse(str(setting), "needs masks of the items; name their sources in masks")
-    if objective.consistency > 0 and not issubclass(family.model, VariationalModel):
-        raise refuse("objective.consistency", f"needs a family with a posterior, which {recipe.family} has not")
+    for name in ("objective.consistency", "objective.teacher"):
+        if asked[name] and not issubclass(family.model, VariationalModel):
+            raise refuse(name, f"needs a family with a posterior, which {recipe.family} has not")
     if objective.foreground > 0 and not recipe.model.get("foreground"):
         raise refuse("objective.foreground", "needs a model that guesses it; set model.foreground to true")
     if objective.condition is not None and not is_conditional:

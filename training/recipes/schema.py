@@ -105,6 +105,13 @@ class Contrastive(Section):
         return self
 
 
+class Teacher(Section):
+    """A moving average of the weights as the teacher of the weights themselves; see `training.objectives.teacher`."""
+
+    weight: float = Field(gt=0, description="nats of the objective per nat of KL from the teacher's posterior")
+    decay: float = Field(0.99, gt=0, lt=1, description="of the average after each step; it rises to this at first")
+
+
 class Objective(Section):
     """What is asked of the latents besides the family's own objective; see `training.objectives`."""
 
@@ -112,6 +119,7 @@ class Objective(Section):
     foreground_weight: float = Field(1.0, ge=0, le=1, description="weight of background pixels in the likelihood")
     consistency: float = Field(0.0, ge=0, description="weight of the KL between the posteriors of two views")
     contrastive: Contrastive | None = None
+    teacher: Teacher | None = None
     foreground: float = Field(
         0.0, ge=0, description="weight of the nats by which the encoder's guess of the item's pixels misses the masks"
     )
@@ -120,7 +128,12 @@ class Objective(Section):
 
     @property
     def has_two_views(self) -> bool:
-        return self.consistency > 0 or self.contrastive is not None
+        return self.consistency > 0 or self.contrastive is not None or self.teacher is not None
+
+    @property
+    def shape_share(self) -> float:
+        """Share of the latent, and of the pairs, that is there for shapes."""
+        return 0.0 if self.contrastive is None else self.contrastive.shape_share
 
 
 class PriorFit(Section):

@@ -1,0 +1,122 @@
+"""What a recipe asks of the latents besides the family's own objective: terms over two views of each item.
+
+Each term's paper and formula stand in a file of its own: `consistency`, `contrast`, `teacher`, `foreground`; `parts`
+says which part of the latent a pair teaches.
+
+The other two ways to be robust to backgrounds are made in the batch (`training.views`): `clean_target` gives the item
+on white as the target, `foreground_weight` weighs what is behind it in the likelihood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from training.examples import Examples
+from training.models.protocols import Loss, Posterior
+from training.objectives.consistency import consistency, kl_between
+from training.objectives.contrast import info_nce
+from training.objectives.foreground import foreground_nats
+from training.objectives.parts import parts_of
+from training.objectives.teacher import Teacher, taught_nats
+from training.recipes.schema import Contrastive, Objective
+
+__all__ = [
+    "Beside",
+    "Objectives",
+    "Teacher",
+    "build_objectives",
+    "consistency",
+    "foreground_nats",
+    "info_nce",
+    "kl_between",
+]
+
+Term = tuple[str, float, Tensor]  # its name, its weight, its nats per image
+
+
+class Beside(NamedTuple):
+    """What some terms need besides the loss of a batch of `2B` views.
+
+    Args:
+        taught: the teacher's posteriors of the views.
+    """
+
+    taught: Posterior | None = None
+
+
+class Objectives(nn.Module):
+    """The terms that a recipe adds, and what they learn themselves, which never ships.
+
+    Args:
+        latent_dim: size of the model's latents.
+        teacher: where the settings ask for one.
+    """
+
+    def __init__(self, settings: Objective, latent_dim: int, teacher: Teacher | None = None) -> None:
+        super().__init__()
+        self.settings = settings
+        self.teacher = teacher
+        self.head: nn.Module = nn.Identity()
+        width = settings.contrastive.projection if settings.contrastive else None
+        if width is not None:
+            self.head = nn.Sequential(nn.Linear(latent_dim, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(
+        self, loss: Loss, items: Tensor, mask: Tensor | None = None, beside: Beside | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What is added to the objective, in nats per image, and each term before its weight.
+
+        Args:
+            loss: of a batch with first views in its first half and second views in its second; consistency and a
+                teacher ask for posteriors.
+            items: number of the item in each row `(2B,)`.
+            mask: of the batch, see `Batch`.
+        """
+        extra = torch.zeros_like(loss.objective)
+        scalars: dict[str, Tensor] = {}
+        for name, weight, nats in self._terms(loss, items, mask, beside or Beside()):
+            extra = extra + weight * nats
+            scalars[name] = nats.detach()
+        return extra, scalars
+
+    def _terms(self, loss: Loss, items: Tensor, mask: Tensor | None, beside: Beside) -> Iterator[Term]:
+        settings = self.settings
+        if settings.consistency > 0:
+            if loss.posterior is None:
+                raise ValueError("consistency needs a model with a posterior")
+            yield "consistency", settings.consistency, consistency(loss.posterior)
+        if settings.contrastive is not None:
+            yield "contrastive", settings.contrastive.weight, self._contrast(loss.latent, items, settings.contrastive)
+        if settings.foreground > 0 and mask is not None:
+            if loss.foreground is None:
+                raise ValueError("foreground needs a model that guesses it")
+            yield "foreground", settings.foreground, foreground_nats(loss.foreground, mask)
+        if settings.teacher is not None:
+            if loss.posterior is None or beside.taught is None:
+                raise ValueError("teacher needs a model with a posterior, and the teacher's posteriors of the views")
+            yield "teacher", settings.teacher.weight, taught_nats(beside.taught, loss.posterior, settings.shape_share)
+
+    def _contrast(self, latent: Tensor, items: Tensor, settings: Contrastive) -> Tensor:
+        if settings.shape_share == 0:
+            return info_nce(self.head(latent), items, settings.temperature)
+        nats = [
+            info_nce(latent[:, part.latents][part.rows], items[part.rows], settings.temperature)
+            for part in parts_of(latent, settings.shape_share)
+        ]
+        return torch.stack(nats).mean()
+
+
+def build_objectives(settings: Objective, model: Any, examples: Examples) -> Objectives:
+    """The objectives over a model, whose latents' size is asked of the model itself."""
+    teacher = None if settings.teacher is None else Teacher(model, settings.teacher.decay)
+    if settings.contrastive is None or settings.contrastive.projection is None:
+        return Objectives(settings, 0, teacher)
+    was_training = model.training
+    with torch.no_grad():
+        latent_dim = model.eval().latent(examples.images[:1].float() / 255.0).shape[1]
+    model.train(was_training)
+    return Objectives(settings, latent_dim, teacher)
