@@ -311,6 +311,7 @@ ROBUST = {
     "foreground": (["model.foreground=true", "objective.foreground=100"], "val/foreground"),
     "consistency": (["backgrounds.count=8", "objective.consistency=100"], "val/consistency"),
     "contrastive": (["objective.contrastive={weight: 1000, temperature: 0.2, projection: 16}"], "val/contrastive"),
+    "prototypes": (["objective.prototypes={weight: 1000, count: 8}"], "val/prototypes"),
     "teacher": (["backgrounds.count=8", "objective.teacher={weight: 100, decay: 0.9}"], "val/teacher"),
 }
 ZERO_AT_FIRST = {"consistency": "objective.consistency=1e-6", "teacher": "objective.teacher={weight: 1e-6, decay: 0.9}"}
@@ -334,7 +335,10 @@ def test_each_objective_lowers_its_own_term(name: str, shop: list[SourceImage], 
 
 
 def test_nothing_of_the_objectives_ships(shop: list[SourceImage], tmp_path: Path) -> None:
-    learnt = ["objective.contrastive={weight: 10, projection: 16}", "objective.teacher={weight: 1}"]
+    learnt = [
+        "objective.contrastive={weight: 10, projection: 16}", "objective.teacher={weight: 1}",
+        "objective.prototypes={weight: 1}",
+    ]  # fmt: skip
     plain, robust = (run(tiny("epochs=1", *more), shop, tmp_path / f"{len(more)}") for more in ([], learnt))
     assert load_encoder(plain).model.state_dict().keys() == load_encoder(robust).model.state_dict().keys()
 
@@ -347,7 +351,11 @@ def test_what_selects_an_epoch_is_the_bound_where_nothing_else_is_asked(trained:
 WITH_STATE = {
     "robust": ["objective.consistency=10", "objective.contrastive={weight: 10, projection: 8}"],
     "teacher": ["objective.teacher={weight: 10, decay: 0.9}"],
-}
+    "prototypes": ["objective.prototypes={weight: 10, count: 8}"],
+    "mined": [
+        "objective.contrastive={weight: 10}", "objective.mined={start: 1, every: 2, neighbours: 3, share: 0.9}",
+    ],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", list(WITH_STATE))
@@ -375,6 +383,8 @@ def test_a_robust_run_resumed_ends_as_if_nothing_had_happened(
     resumed = load_encoder(run(recipe, shop, tmp_path / "killed", resume=True))
     assert resumed.card["run"]["resumed_from_epoch"] == 2
     assert resumed.encoder_id == untouched.encoder_id
+    if name == "mined":
+        assert scalars(tmp_path / "untouched", "train/mined")[-1] > 0
 
 
 def test_objectives_without_any_mask_are_refused(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def test_a_file_of_ones_own_is_a_recipe_too(tmp_path: Path) -> None:
         ("backgrounds.kinds.sea=1", "recipe vae: backgrounds.kinds.sea is unknown; settings are flat, gradient"),
         ("objective.contrastive={weight: 1, heat: 1}", "recipe vae: objective.contrastive.heat is unknown; settings"),
         ("objective.teacher={weight: 1, decay: 1}", "recipe vae: objective.teacher.decay: input should be less than 1"),
+        ("objective.mined={}", "recipe vae: objective: mined needs a term over two views; set contrastive, prototypes"),
         ("objective.contrastive={}", "recipe vae: objective.contrastive.weight is missing; add it"),
         (
             "objective.foreground_weight=2",
@@ -135,6 +136,7 @@ def test_a_recipe_that_is_not_there_is_named(name: str) -> None:
         ("pca", ["objective.clean_target=true"], "objective.clean_target needs a family that is trained by gradient"),
         ("vae", ["objective.clean_target=true", "masks=[]"], "objective.clean_target needs masks of the items"),
         ("vae", ["objective.foreground_weight=0.5", "masks=[]"], "objective.foreground_weight needs masks"),
+        ("pca", ["objective.prototypes.weight=1"], "objective.prototypes needs a family that is trained by gradient"),
         (
             "vae",
             ["backgrounds.kinds={flat: 0, gradient: 0, texture: 0, photos: 0, studio: 0}"],
@@ -161,7 +163,7 @@ def test_every_setting_is_in_the_reference() -> None:
     section = text.split("## Settings of a recipe", 1)[1].split("\n## ", 1)[0]
     sections = [schema.Recipe, schema.PreprocessingSettings, schema.Optimiser, schema.Augment, schema.Backgrounds]
     sections += [schema.BackgroundKinds, schema.Objective, schema.Contrastive, schema.PriorFit]
-    sections += [schema.Teacher]
+    sections += [schema.Teacher, schema.Prototypes, schema.Mined]
     missing = [name for part in sections for name in part.model_fields if f"`{name}`" not in section]
     assert missing == []
 

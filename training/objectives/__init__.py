@@ -1,7 +1,7 @@
 """What a recipe asks of the latents besides the family's own objective: terms over two views of each item.
 
-Each term's paper and formula stand in a file of its own: `consistency`, `contrast`, `teacher`, `foreground`; `parts`
-says which part of the latent a pair teaches.
+Each term's paper and formula stand in a file of its own: `consistency`, `contrast`, `teacher`, `prototypes`,
+`foreground`; `parts` says which part of the latent a pair teaches.
 
 The other two ways to be robust to backgrounds are made in the batch (`training.views`): `clean_target` gives the item
 on white as the target, `foreground_weight` weighs what is behind it in the likelihood.
@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from training.examples import Examples
 from training.models.protocols import Loss, Posterior
+from training.modes import in_use
 from training.objectives.consistency import consistency, kl_between
 from training.objectives.contrast import info_nce
 from training.objectives.foreground import foreground_nats
-from training.objectives.parts import parts_of
+from training.objectives.parts import looks_of, parts_of
+from training.objectives.prototypes import Prototypes
 from training.objectives.teacher import Teacher, taught_nats
-from training.recipes.schema import Contrastive, Objective
+from training.recipes.schema import Objective
 
 __all__ = [
     "Beside",
@@ -43,9 +45,11 @@ class Beside(NamedTuple):
 
     Args:
         taught: the teacher's posteriors of the views.
+        related: which rows are of items that were mined as each other's neighbours, `(2B, 2B)` bool.
     """
 
     taught: Posterior | None = None
+    related: Tensor | None = None
 
 
 class Objectives(nn.Module):
@@ -64,6 +68,11 @@ class Objectives(nn.Module):
         width = settings.contrastive.projection if settings.contrastive else None
         if width is not None:
             self.head = nn.Sequential(nn.Linear(latent_dim, width), nn.SiLU(), nn.Linear(width, width))
+        self.prototypes = nn.ModuleList()
+        if settings.prototypes is not None:
+            looks = looks_of(latent_dim, settings.shape_share)
+            dims = [width or latent_dim] if settings.shape_share == 0 else [looks, latent_dim - looks]
+            self.prototypes.extend(Prototypes(settings.prototypes, dim) for dim in dims)
 
     def forward(
         self, loss: Loss, items: Tensor, mask: Tensor | None = None, beside: Beside | None = None
@@ -90,7 +99,8 @@ class Objectives(nn.Module):
                 raise ValueError("consistency needs a model with a posterior")
             yield "consistency", settings.consistency, consistency(loss.posterior)
         if settings.contrastive is not None:
-            yield "contrastive", settings.contrastive.weight, self._contrast(loss.latent, items, settings.contrastive)
+            nats = self._contrast(loss.latent, items, beside.related, settings.contrastive.temperature)
+            yield "contrastive", settings.contrastive.weight, nats
         if settings.foreground > 0 and mask is not None:
             if loss.foreground is None:
                 raise ValueError("foreground needs a model that guesses it")
@@ -99,24 +109,32 @@ class Objectives(nn.Module):
             if loss.posterior is None or beside.taught is None:
                 raise ValueError("teacher needs a model with a posterior, and the teacher's posteriors of the views")
             yield "teacher", settings.teacher.weight, taught_nats(beside.taught, loss.posterior, settings.shape_share)
+        if settings.prototypes is not None:
+            yield "prototypes", settings.prototypes.weight, self._assign(loss.latent)
 
-    def _contrast(self, latent: Tensor, items: Tensor, settings: Contrastive) -> Tensor:
-        if settings.shape_share == 0:
-            return info_nce(self.head(latent), items, settings.temperature)
-        nats = [
-            info_nce(latent[:, part.latents][part.rows], items[part.rows], settings.temperature)
-            for part in parts_of(latent, settings.shape_share)
-        ]
+    def _contrast(self, latent: Tensor, items: Tensor, related: Tensor | None, temperature: float) -> Tensor:
+        if self.settings.shape_share == 0:
+            return info_nce(self.head(latent), items, temperature, related)
+        nats = []
+        for part in parts_of(latent, self.settings.shape_share):
+            among = None if related is None else related[part.rows][:, part.rows]
+            nats.append(info_nce(latent[:, part.latents][part.rows], items[part.rows], temperature, among))
         return torch.stack(nats).mean()
+
+    def _assign(self, latent: Tensor) -> Tensor:
+        if self.settings.shape_share == 0:
+            nats: Tensor = self.prototypes[0](self.head(latent))
+            return nats
+        parts = parts_of(latent, self.settings.shape_share)
+        return torch.stack([self.prototypes[part.number](latent[:, part.latents][part.rows]) for part in parts]).mean()
 
 
 def build_objectives(settings: Objective, model: Any, examples: Examples) -> Objectives:
     """The objectives over a model, whose latents' size is asked of the model itself."""
     teacher = None if settings.teacher is None else Teacher(model, settings.teacher.decay)
-    if settings.contrastive is None or settings.contrastive.projection is None:
+    has_head = settings.contrastive is not None and settings.contrastive.projection is not None
+    if not has_head and settings.prototypes is None:
         return Objectives(settings, 0, teacher)
-    was_training = model.training
-    with torch.no_grad():
-        latent_dim = model.eval().latent(examples.images[:1].float() / 255.0).shape[1]
-    model.train(was_training)
+    with in_use(model):
+        latent_dim = model.latent(examples.images[:1].float() / 255.0).shape[1]
     return Objectives(settings, latent_dim, teacher)

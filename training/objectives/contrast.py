@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 
-def info_nce(latents: Tensor, items: Tensor, temperature: float) -> Tensor:
+def info_nce(latents: Tensor, items: Tensor, temperature: float, related: Tensor | None = None) -> Tensor:
     """InfoNCE in nats per view.
 
     Args:
         latents: `(2B, D)`; row i + B is the other view of row i.
         items: `(2B,)`; rows of one item are never negatives of each other.
+        related: other rows that are no negatives of each other, `(2B, 2B)` bool.
     """
     rows = len(latents)
     with torch.autocast(latents.device.type, enabled=False):  # cosines need more digits than halves have
@@ -27,5 +28,7 @@ def info_nce(latents: Tensor, items: Tensor, temperature: float) -> Tensor:
         scores = unit @ unit.T / temperature
     partner = (torch.arange(rows, device=latents.device) + rows // 2) % rows
     left_out = items[:, None] == items[None, :]
+    if related is not None:
+        left_out |= related
     left_out[torch.arange(rows, device=latents.device), partner] = False
     return nn.functional.cross_entropy(scores.masked_fill(left_out, -torch.inf), partner)

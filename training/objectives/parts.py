@@ -17,8 +17,9 @@ from training.views import shape_rows
 
 
 class Part(NamedTuple):
-    """Rows `(2B,)` bool of a batch of pairs, and the latents that are compared over them."""
+    """Rows `(2B,)` bool of a batch of pairs, and the latents that are compared over them; 0 is looks, 1 shapes."""
 
+    number: int
     rows: Tensor
     latents: slice
 
@@ -27,7 +28,7 @@ def parts_of(latent: Tensor, share: float) -> list[Part]:
     """The part that holds looks and the one that holds shapes, of latents `(2B, D)`; those without a pair left out."""
     in_strange_colours = shape_rows(len(latent), share).to(latent.device)
     looks = looks_of(latent.shape[1], share)
-    parts = (Part(~in_strange_colours, slice(0, looks)), Part(in_strange_colours, slice(looks, None)))
+    parts = (Part(0, ~in_strange_colours, slice(0, looks)), Part(1, in_strange_colours, slice(looks, None)))
     return [part for part in parts if bool(part.rows.any())]
 
 

@@ -142,6 +142,7 @@ def _check_objective(recipe: Recipe) -> None:
         "objective.consistency": objective.consistency > 0,
         "objective.contrastive": objective.contrastive is not None,
         "objective.teacher": objective.teacher is not None,
+        "objective.prototypes": objective.prototypes is not None,
         "objective.condition": objective.condition is not None,
     }
     setting = next((name for name, is_asked in asked.items() if is_asked), None)

@@ -112,6 +112,25 @@ class Teacher(Section):
     decay: float = Field(0.99, gt=0, lt=1, description="of the average after each step; it rises to this at first")
 
 
+class Prototypes(Section):
+    """Views of an item belong to the same prototypes; see `training.objectives.prototypes`."""
+
+    count: int = Field(128, ge=2, le=65_536, description="prototypes; better no more than items in a batch")
+    weight: float = Field(gt=0, description="nats of the objective per nat of the cross-entropy")
+    temperature: float = Field(0.1, gt=0)
+    epsilon: float = Field(0.05, gt=0, description="how soft the assignments of a batch are")
+    iterations: int = Field(3, ge=1, le=100, description="of Sinkhorn and Knopp; each balances the assignments more")
+
+
+class Mined(Section):
+    """Items that are one another's nearest lend each other second views; see `training.mining`."""
+
+    every: int = Field(5, ge=1, description="epochs after which neighbours are looked for again")
+    neighbours: int = Field(5, ge=1, le=100, description="k: two photos are neighbours where each is in the other's k")
+    share: float = Field(0.5, ge=0, le=1, description="share of the second views, where there are neighbours")
+    start: int = Field(10, ge=1, description="epochs before the first time: latents must mean something by then")
+
+
 class Objective(Section):
     """What is asked of the latents besides the family's own objective; see `training.objectives`."""
 
@@ -120,6 +139,8 @@ class Objective(Section):
     consistency: float = Field(0.0, ge=0, description="weight of the KL between the posteriors of two views")
     contrastive: Contrastive | None = None
     teacher: Teacher | None = None
+    prototypes: Prototypes | None = None
+    mined: Mined | None = None
     foreground: float = Field(
         0.0, ge=0, description="weight of the nats by which the encoder's guess of the item's pixels misses the masks"
     )
@@ -128,7 +149,16 @@ class Objective(Section):
 
     @property
     def has_two_views(self) -> bool:
-        return self.consistency > 0 or self.contrastive is not None or self.teacher is not None
+        over_two = (self.contrastive, self.teacher, self.prototypes)
+        return self.consistency > 0 or any(term is not None for term in over_two)
+
+    @model_validator(mode="after")
+    def _views_to_mine_for(self) -> Self:
+        if self.mined is not None and not self.has_two_views:
+            raise ValueError(
+                "mined needs a term over two views; set contrastive, prototypes, teacher or consistency as well"
+            )
+        return self
 
     @property
     def shape_share(self) -> float:
