@@ -47,6 +47,10 @@ VARIANTS: dict[str, list[str]] = {
     "prototypes": ["objective.prototypes={weight: 3000, count: 128, temperature: 0.1, epsilon: 0.05}"],
     "prototypes-alone": ["objective.prototypes={weight: 10000, count: 128}", "objective.contrastive=null"],
     "mined": ["objective.mined={start: 10, every: 5, neighbours: 5, share: 0.5}"],
+    "small-views": ["objective.small_views={count: 2, least: 0.3, most: 0.6, size: 32}"],
+    "hard-backgrounds": ["backgrounds.hard={candidates: 4, share: 0.5}"],
+    "size-96": ["preprocessing.size=96"],
+    "progressive-96": ["preprocessing.size=96", "progressive={size: 64, after: 0.67}"],
 }
 Numbers = NDArray[np.float64]
 Figures = dict[tuple[str, str], dict[str, float]]  # of a test and a metric, the value of each item

@@ -14,6 +14,7 @@ from training.errors import RecipeError
 from training.examples import Batches, Examples, other_photos
 from training.mining import Mined, is_due, lend_views, mine
 from training.models.protocols import BackboneModel, Batch, GradientModel, Loss, VariationalModel
+from training.modes import in_use, untracked
 from training.objectives import Beside, build_objectives
 from training.recipes import Recipe
 from training.views import ViewMaker
@@ -68,7 +69,9 @@ class Fitting(LightningModule):
             self.log("train/mined", self._mined.share)
 
     def training_step(self, examples: Examples, batch_index: int) -> Tensor:
-        objective, scalars = self._objective(self._views(examples), examples, self.global_step)
+        look = self._look if self.recipe.backgrounds is not None and self.recipe.backgrounds.hard is not None else None
+        batch = self._views(examples, look=look, size=self.recipe.size_shown(self.current_epoch))
+        objective, scalars = self._objective(batch, examples, self.global_step)
         figures = {f"train/{name}": value for name, value in {**scalars, "objective": objective.detach()}.items()}
         self.log_dict(figures, batch_size=len(examples))
         self.images_seen += len(examples)
@@ -143,9 +146,21 @@ class Fitting(LightningModule):
         extra, scalars = self.objectives(loss, examples.items, batch.mask, self._beside(batch, examples))
         return loss.objective + extra, {**loss.scalars, **scalars}
 
+    def _look(self, x: Tensor) -> Tensor:
+        with in_use(self.model):
+            latents: Tensor = self.model.latent(x)
+        return latents
+
+    def _small_latents(self, small: Tensor) -> Tensor:
+        """Latents of small views, whose statistics are not those of the pictures that the model will be shown."""
+        with untracked(self.model):
+            latents: Tensor = self.model.latent(small)
+        return latents
+
     def _beside(self, batch: Batch, examples: Examples) -> Beside:
         teacher = self.objectives.teacher
         return Beside(
+            small=self._small_latents(batch.small) if batch.small is not None and self.training else None,
             taught=None if teacher is None else teacher(batch),
             related=self._mined.related(examples.items) if self._mined is not None and self.training else None,
         )

@@ -311,6 +311,11 @@ ROBUST = {
     "foreground": (["model.foreground=true", "objective.foreground=100"], "val/foreground"),
     "consistency": (["backgrounds.count=8", "objective.consistency=100"], "val/consistency"),
     "contrastive": (["objective.contrastive={weight: 1000, temperature: 0.2, projection: 16}"], "val/contrastive"),
+    "hard backgrounds": (
+        ["backgrounds.count=8", "backgrounds.hard={candidates: 3, share: 0.8}", "objective.consistency=1"],
+        "val/objective",
+    ),
+    "progressive": (["progressive={size: 8, after: 0.5}"], "val/objective"),
     "prototypes": (["objective.prototypes={weight: 1000, count: 8}"], "val/prototypes"),
     "teacher": (["backgrounds.count=8", "objective.teacher={weight: 100, decay: 0.9}"], "val/teacher"),
 }
@@ -352,6 +357,10 @@ WITH_STATE = {
     "robust": ["objective.consistency=10", "objective.contrastive={weight: 10, projection: 8}"],
     "teacher": ["objective.teacher={weight: 10, decay: 0.9}"],
     "prototypes": ["objective.prototypes={weight: 10, count: 8}"],
+    "views": [
+        "objective.contrastive={weight: 10}", "objective.small_views={count: 1, size: 8}",
+        "backgrounds.hard={candidates: 2}", "progressive={size: 8, after: 0.6}",
+    ],
     "mined": [
         "objective.contrastive={weight: 10}", "objective.mined={start: 1, every: 2, neighbours: 3, share: 0.9}",
     ],

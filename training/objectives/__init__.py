@@ -1,7 +1,7 @@
 """What a recipe asks of the latents besides the family's own objective: terms over two views of each item.
 
 Each term's paper and formula stand in a file of its own: `consistency`, `contrast`, `teacher`, `prototypes`,
-`foreground`; `parts` says which part of the latent a pair teaches.
+`small_views`, `foreground`; `parts` says which part of the latent a pair teaches.
 
 The other two ways to be robust to backgrounds are made in the batch (`training.views`): `clean_target` gives the item
 on white as the target, `foreground_weight` weighs what is behind it in the likelihood.
@@ -10,7 +10,7 @@ on white as the target, `foreground_weight` weighs what is behind it in the like
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from training.objectives.contrast import info_nce
 from training.objectives.foreground import foreground_nats
 from training.objectives.parts import looks_of, parts_of
 from training.objectives.prototypes import Prototypes
+from training.objectives.small_views import small_info_nce, small_swapped, with_small
 from training.objectives.teacher import Teacher, taught_nats
 from training.recipes.schema import Objective
 
@@ -45,11 +46,22 @@ class Beside(NamedTuple):
 
     Args:
         taught: the teacher's posteriors of the views.
+        small: latents of the batch's small views `(V B, latent_dim)`.
         related: which rows are of items that were mined as each other's neighbours, `(2B, 2B)` bool.
     """
 
     taught: Posterior | None = None
+    small: Tensor | None = None
     related: Tensor | None = None
+
+
+class Compared(NamedTuple):
+    """A part of the latent, and the rows that it is compared over; `small` are those pairs' small views."""
+
+    number: int
+    rows: Tensor | slice
+    latent: Tensor
+    small: Tensor | None
 
 
 class Objectives(nn.Module):
@@ -99,7 +111,7 @@ class Objectives(nn.Module):
                 raise ValueError("consistency needs a model with a posterior")
             yield "consistency", settings.consistency, consistency(loss.posterior)
         if settings.contrastive is not None:
-            nats = self._contrast(loss.latent, items, beside.related, settings.contrastive.temperature)
+            nats = self._contrast(loss.latent, items, beside, settings.contrastive.temperature)
             yield "contrastive", settings.contrastive.weight, nats
         if settings.foreground > 0 and mask is not None:
             if loss.foreground is None:
@@ -110,23 +122,40 @@ class Objectives(nn.Module):
                 raise ValueError("teacher needs a model with a posterior, and the teacher's posteriors of the views")
             yield "teacher", settings.teacher.weight, taught_nats(beside.taught, loss.posterior, settings.shape_share)
         if settings.prototypes is not None:
-            yield "prototypes", settings.prototypes.weight, self._assign(loss.latent)
+            yield "prototypes", settings.prototypes.weight, self._assign(loss.latent, beside.small)
 
-    def _contrast(self, latent: Tensor, items: Tensor, related: Tensor | None, temperature: float) -> Tensor:
-        if self.settings.shape_share == 0:
-            return info_nce(self.head(latent), items, temperature, related)
+    def _contrast(self, latent: Tensor, items: Tensor, beside: Beside, temperature: float) -> Tensor:
         nats = []
-        for part in parts_of(latent, self.settings.shape_share):
-            among = None if related is None else related[part.rows][:, part.rows]
-            nats.append(info_nce(latent[:, part.latents][part.rows], items[part.rows], temperature, among))
+        for part in self._compared(latent, beside.small):
+            related = None if beside.related is None else beside.related[part.rows][:, part.rows]
+            among = items[part.rows]
+            full = info_nce(part.latent, among, temperature, related)
+            if part.small is not None:
+                small = small_info_nce(part.small, part.latent, among, temperature, related)
+                full = with_small(full, small, 2 * len(part.small) // len(part.latent))
+            nats.append(full)
         return torch.stack(nats).mean()
 
-    def _assign(self, latent: Tensor) -> Tensor:
-        if self.settings.shape_share == 0:
-            nats: Tensor = self.prototypes[0](self.head(latent))
-            return nats
-        parts = parts_of(latent, self.settings.shape_share)
-        return torch.stack([self.prototypes[part.number](latent[:, part.latents][part.rows]) for part in parts]).mean()
+    def _assign(self, latent: Tensor, small: Tensor | None) -> Tensor:
+        nats = []
+        for part in self._compared(latent, small):
+            prototypes = cast(Prototypes, self.prototypes[part.number])
+            full: Tensor = prototypes(part.latent)
+            if part.small is not None:
+                missed = small_swapped(part.small, part.latent, prototypes)
+                full = with_small(full, missed, 2 * len(part.small) // len(part.latent))
+            nats.append(full)
+        return torch.stack(nats).mean()
+
+    def _compared(self, latent: Tensor, small: Tensor | None) -> Iterator[Compared]:
+        share = self.settings.shape_share
+        if share == 0:
+            yield Compared(0, slice(None), self.head(latent), None if small is None else self.head(small))
+            return
+        for part in parts_of(latent, share):
+            pairs = part.rows[: len(latent) // 2]
+            some = None if small is None else small[pairs.repeat(len(small) // len(pairs)), part.latents]
+            yield Compared(part.number, part.rows, latent[:, part.latents][part.rows], some)
 
 
 def build_objectives(settings: Objective, model: Any, examples: Examples) -> Objectives:

@@ -57,6 +57,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         raise RecipeError(f"recipe {path.stem}: {_explain(exc, Recipe)}") from exc
     recipe = recipe.model_copy(update={"model": _check_model(recipe)})
     _check_objective(recipe)
+    _check_sides(recipe)
     return recipe
 
 
@@ -175,6 +176,29 @@ def _check_objective(recipe: Recipe) -> None:
         weight for kind, weight in recipe.backgrounds.kinds if kind != "folder" or recipe.backgrounds.folder
     ):
         raise refuse("backgrounds.kinds", "has no kind with a weight above 0")
+
+
+def _check_sides(recipe: Recipe) -> None:
+    """Refuse to show an encoder pictures of a side that it cannot take."""
+    from training.models import MODELS
+
+    small = recipe.objective.small_views
+    asked = {
+        "objective.small_views.size": None if small is None else small.size,
+        "progressive.size": None if recipe.progressive is None else recipe.progressive.size,
+    }
+    config: Any = MODELS[recipe.family].config
+    for name, side in asked.items():
+        if side is None or side == recipe.preprocessing.size:
+            continue
+        multiple = getattr(config(**recipe.model_config_values()), "seen_multiple", None)
+        if multiple is None:
+            raise RecipeError(
+                f"recipe {recipe.name}: {name} needs an encoder that takes other sizes, a conv network of family ae, "
+                f"vae, beta-vae, cvae or pixel-vae without a backbone; leave it out"
+            )
+        if side % multiple:
+            raise RecipeError(f"recipe {recipe.name}: {name} must be a multiple of {multiple}, not {side}")
 
 
 def _explain(exc: ValidationError, schema: type[BaseModel] | None = None) -> str:

@@ -68,6 +68,13 @@ class BackgroundKinds(Section):
     folder: float = Field(8.0, ge=0)
 
 
+class HardBackgrounds(Section):
+    """Of several backgrounds the one that moves the latent furthest; see `training.views`. Each costs a look more."""
+
+    candidates: int = Field(4, ge=2, le=64, description="backgrounds that are tried; so many more looks at the picture")
+    share: float = Field(0.5, gt=0, le=1, description="share of the replaced backgrounds that are chosen so")
+
+
 class Backgrounds(Section):
     """Random backgrounds behind the items of training images; see `training.data.backgrounds`."""
 
@@ -81,6 +88,7 @@ class Backgrounds(Section):
     feather: float = Field(0.7, ge=0, le=8, description="pixels that the item's edge is softened by at most")
     light: float = Field(0.5, ge=0, le=1, description="most that a background's light goes towards the item's")
     shadow: float = Field(0.3, ge=0, le=1, description="darkest shadow of the item on its background")
+    hard: HardBackgrounds | None = None
 
 
 class Contrastive(Section):
@@ -122,6 +130,21 @@ class Prototypes(Section):
     iterations: int = Field(3, ge=1, le=100, description="of Sinkhorn and Knopp; each balances the assignments more")
 
 
+class SmallViews(Section):
+    """Parts of a picture that are compared with its whole views; see `training.objectives.small_views`."""
+
+    count: int = Field(2, ge=1, le=16, description="of each pair; in turn of its first and its second photo")
+    least: float = Field(0.3, ge=0.05, le=1, description="least share of the side that one shows")
+    most: float = Field(0.6, ge=0.05, le=1, description="largest share of the side that one shows")
+    size: int | None = Field(None, ge=8, le=1024, description="pixels of its side; none is the model's own size")
+
+    @model_validator(mode="after")
+    def _from_least_to_most(self) -> Self:
+        if self.least > self.most:
+            raise ValueError(f"least must be at most most ({self.most}), not {self.least}")
+        return self
+
+
 class Mined(Section):
     """Items that are one another's nearest lend each other second views; see `training.mining`."""
 
@@ -140,6 +163,7 @@ class Objective(Section):
     contrastive: Contrastive | None = None
     teacher: Teacher | None = None
     prototypes: Prototypes | None = None
+    small_views: SmallViews | None = None
     mined: Mined | None = None
     foreground: float = Field(
         0.0, ge=0, description="weight of the nats by which the encoder's guess of the item's pixels misses the masks"
@@ -160,10 +184,23 @@ class Objective(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _views_to_compare_small_ones_with(self) -> Self:
+        if self.small_views is not None and self.contrastive is None and self.prototypes is None:
+            raise ValueError("small_views needs a term that compares them; set contrastive or prototypes as well")
+        return self
+
     @property
     def shape_share(self) -> float:
         """Share of the latent, and of the pairs, that is there for shapes."""
         return 0.0 if self.contrastive is None else self.contrastive.shape_share
+
+
+class Progressive(Section):
+    """Smaller pictures first; see `training.views`."""
+
+    size: int = Field(ge=8, le=1024, description="side that the encoder is shown at first, below preprocessing.size")
+    after: float = Field(0.67, gt=0, lt=1, description="share of the epochs after which pictures are shown in full")
 
 
 class PriorFit(Section):
@@ -218,6 +255,7 @@ class Recipe(Section):
     )
     backgrounds: Backgrounds | None = None
     objective: Objective = Objective()
+    progressive: Progressive | None = None
     prior: PriorFit = PriorFit()
 
     def for_prior(self) -> Recipe:
@@ -233,6 +271,7 @@ class Recipe(Section):
                 "ema": fit.ema,
                 "optimiser": fit.optimiser,
                 "objective": Objective(condition=self.objective.condition),
+                "progressive": None,
                 "augment": self.augment.model_copy(update={"erase": 0.0}),
                 "backgrounds": self.backgrounds if is_on_backgrounds else None,
                 "pictures_every": fit.epochs + 1,
@@ -250,6 +289,20 @@ class Recipe(Section):
         if self.item_first is not None and self.preprocessing.channels != 3:
             raise ValueError("preprocessing.channels must be 3 beside item_first: the finder looks at colours")
         return self
+
+    @model_validator(mode="after")
+    def _smaller_at_first(self) -> Self:
+        if self.progressive is not None and self.progressive.size >= self.preprocessing.size:
+            raise ValueError(
+                f"progressive.size must be below preprocessing.size ({self.preprocessing.size}), "
+                f"not {self.progressive.size}"
+            )
+        return self
+
+    def size_shown(self, epoch: int) -> int:
+        """Side of the pictures that the encoder is trained on in an epoch; 0 is the first."""
+        first = self.progressive
+        return first.size if first is not None and epoch < first.after * self.epochs else self.preprocessing.size
 
     @property
     def is_conditioned_on_backgrounds(self) -> bool:
