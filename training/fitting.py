@@ -12,8 +12,10 @@ from torch import Tensor
 
 from training.errors import RecipeError
 from training.examples import Batches, Examples, other_photos
+from training.mining import Mined, is_due, lend_views, mine
 from training.models.protocols import BackboneModel, Batch, GradientModel, Loss, VariationalModel
-from training.objectives import build_objectives
+from training.modes import in_use, untracked
+from training.objectives import Beside, build_objectives
 from training.recipes import Recipe
 from training.views import ViewMaker
 
@@ -41,15 +43,17 @@ class Fitting(LightningModule):
         self._train = train
         self._validation = validation
         self._views = views
+        self._mined: Mined | None = None
         self.images_seen = 0
         self.first_epoch = 0
 
     def train_dataloader(self) -> Batches:
+        self._mine()
         generator = torch.Generator().manual_seed(self._seed(0))
         order = torch.randperm(len(self._train), generator=generator)
         if len(order) % self.recipe.batch_size == 1 and len(order) > 1:
             order = order[:-1]  # a batch of one has no variance to normalise by
-        return self._batches(self._train, self.recipe.batch_size, order, generator)
+        return self._batches(self._train, self.recipe.batch_size, order, generator, self._mined)
 
     def val_dataloader(self) -> Batches:
         generator = torch.Generator().manual_seed(HELD_OUT_SEED)
@@ -61,13 +65,21 @@ class Fitting(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(self._seed(1))
+        if self._mined is not None:
+            self.log("train/mined", self._mined.share)
 
     def training_step(self, examples: Examples, batch_index: int) -> Tensor:
-        objective, scalars = self._objective(self._views(examples), examples, self.global_step)
+        look = self._look if self.recipe.backgrounds is not None and self.recipe.backgrounds.hard is not None else None
+        batch = self._views(examples, look=look, size=self.recipe.size_shown(self.current_epoch))
+        objective, scalars = self._objective(batch, examples, self.global_step)
         figures = {f"train/{name}": value for name, value in {**scalars, "objective": objective.detach()}.items()}
         self.log_dict(figures, batch_size=len(examples))
         self.images_seen += len(examples)
         return objective
+
+    def on_train_batch_end(self, outputs: Any, batch: Examples, batch_index: int) -> None:
+        if self.objectives.teacher is not None:
+            self.objectives.teacher.follow(self.model, self.global_step)
 
     def on_validation_epoch_start(self) -> None:
         torch.manual_seed(HELD_OUT_SEED)  # the next training epoch reseeds by its number
@@ -79,7 +91,7 @@ class Fitting(LightningModule):
         figures = {"val/objective": objective}
         figures |= {
             f"val/{name}": scalars[name]
-            for name in ("consistency", "contrastive", "foreground", "missed")
+            for name in ("consistency", "contrastive", "foreground", "teacher", "prototypes", "missed")
             if name in scalars
         }
         count = len(examples) // 2 if two_views else len(examples)
@@ -90,6 +102,14 @@ class Fitting(LightningModule):
             figures["val/kl"] = bound.kl.sum(dim=1).mean()
             figures["val/bits_per_dim"] = bits_per_dim(bound.elbo.mean(), self.model.values(plain.x))
         self.log_dict(figures, batch_size=count)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._mined is not None:
+            checkpoint["mined"] = {"neighbours": self._mined.neighbours, "epoch": self._mined.epoch}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "mined" in checkpoint:
+            self._mined = Mined.of(items=self._train.items, **checkpoint["mined"])
 
     def on_train_epoch_end(self) -> None:
         if not math.isfinite(float(self.trainer.callback_metrics["val/objective"])):
@@ -123,14 +143,43 @@ class Fitting(LightningModule):
 
     def _objective(self, batch: Batch, examples: Examples, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         loss: Loss = self.model.loss(batch, step)
-        extra, scalars = self.objectives(loss, examples.items, batch.mask)
+        extra, scalars = self.objectives(loss, examples.items, batch.mask, self._beside(batch, examples))
         return loss.objective + extra, {**loss.scalars, **scalars}
 
-    def _batches(self, examples: Examples, size: int, order: Tensor, generator: torch.Generator) -> Batches:
+    def _look(self, x: Tensor) -> Tensor:
+        with in_use(self.model):
+            latents: Tensor = self.model.latent(x)
+        return latents
+
+    def _small_latents(self, small: Tensor) -> Tensor:
+        """Latents of small views, whose statistics are not those of the pictures that the model will be shown."""
+        with untracked(self.model):
+            latents: Tensor = self.model.latent(small)
+        return latents
+
+    def _beside(self, batch: Batch, examples: Examples) -> Beside:
+        teacher = self.objectives.teacher
+        return Beside(
+            small=self._small_latents(batch.small) if batch.small is not None and self.training else None,
+            taught=None if teacher is None else teacher(batch),
+            related=self._mined.related(examples.items) if self._mined is not None and self.training else None,
+        )
+
+    def _mine(self) -> None:
+        settings, epoch = self.recipe.objective.mined, self.trainer.current_epoch
+        if settings is not None and is_due(settings, epoch, self._mined):
+            self._mined = mine(self.model, self._train, settings, epoch, self.recipe.batch_size)
+
+    def _batches(
+        self, examples: Examples, size: int, order: Tensor, generator: torch.Generator, mined: Mined | None = None
+    ) -> Batches:
         settings = self.recipe.objective
         if not settings.has_two_views:
             return Batches(examples, size, order)
-        return Batches(examples, size, order, other_photos(examples.items, settings.other_photo, generator)[order])
+        others = other_photos(examples.items, settings.other_photo, generator)
+        if mined is not None and settings.mined is not None:
+            others = lend_views(others, mined, settings.mined.share, generator)
+        return Batches(examples, size, order, others[order])
 
     def _seed(self, purpose: int) -> int:
         return (self.recipe.seed * 1_000_003 + self.trainer.current_epoch * 1009 + purpose) % 2**63

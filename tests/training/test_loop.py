@@ -311,7 +311,15 @@ ROBUST = {
     "foreground": (["model.foreground=true", "objective.foreground=100"], "val/foreground"),
     "consistency": (["backgrounds.count=8", "objective.consistency=100"], "val/consistency"),
     "contrastive": (["objective.contrastive={weight: 1000, temperature: 0.2, projection: 16}"], "val/contrastive"),
+    "hard backgrounds": (
+        ["backgrounds.count=8", "backgrounds.hard={candidates: 3, share: 0.8}", "objective.consistency=1"],
+        "val/objective",
+    ),
+    "progressive": (["progressive={size: 8, after: 0.5}"], "val/objective"),
+    "prototypes": (["objective.prototypes={weight: 1000, count: 8}"], "val/prototypes"),
+    "teacher": (["backgrounds.count=8", "objective.teacher={weight: 100, decay: 0.9}"], "val/teacher"),
 }
+ZERO_AT_FIRST = {"consistency": "objective.consistency=1e-6", "teacher": "objective.teacher={weight: 1e-6, decay: 0.9}"}
 
 
 @pytest.mark.parametrize("name", list(ROBUST))
@@ -320,8 +328,8 @@ def test_each_objective_lowers_its_own_term(name: str, shop: list[SourceImage], 
     steps = ["epochs=8", "ema=null", "pictures_every=100", "validation=0.3", "optimiser.lr=0.01"]
     out = run(tiny(*steps, *settings), shop, tmp_path / "out")
     values = scalars(out, term)
-    if name == "consistency":  # while nothing is encoded the views agree: what counts is that asking for it lowers it
-        free = run(tiny(*steps, "backgrounds.count=8", "objective.consistency=1e-6"), shop, tmp_path / "free")
+    if name in ZERO_AT_FIRST:  # while nothing is encoded the views agree: what counts is that asking for it lowers it
+        free = run(tiny(*steps, "backgrounds.count=8", ZERO_AT_FIRST[name]), shop, tmp_path / "free")
         assert values[-1] < 0.5 * scalars(free, term)[-1]
     else:
         assert values[-1] < values[0]
@@ -332,8 +340,11 @@ def test_each_objective_lowers_its_own_term(name: str, shop: list[SourceImage], 
 
 
 def test_nothing_of_the_objectives_ships(shop: list[SourceImage], tmp_path: Path) -> None:
-    head = "objective.contrastive={weight: 10, projection: 16}"
-    plain, robust = (run(tiny("epochs=1", *more), shop, tmp_path / f"{len(more)}") for more in ([], [head]))
+    learnt = [
+        "objective.contrastive={weight: 10, projection: 16}", "objective.teacher={weight: 1}",
+        "objective.prototypes={weight: 1}",
+    ]  # fmt: skip
+    plain, robust = (run(tiny("epochs=1", *more), shop, tmp_path / f"{len(more)}") for more in ([], learnt))
     assert load_encoder(plain).model.state_dict().keys() == load_encoder(robust).model.state_dict().keys()
 
 
@@ -342,13 +353,28 @@ def test_what_selects_an_epoch_is_the_bound_where_nothing_else_is_asked(trained:
         assert objective == pytest.approx(-bound, rel=0.01)
 
 
+WITH_STATE = {
+    "robust": ["objective.consistency=10", "objective.contrastive={weight: 10, projection: 8}"],
+    "teacher": ["objective.teacher={weight: 10, decay: 0.9}"],
+    "prototypes": ["objective.prototypes={weight: 10, count: 8}"],
+    "views": [
+        "objective.contrastive={weight: 10}", "objective.small_views={count: 1, size: 8}",
+        "backgrounds.hard={candidates: 2}", "progressive={size: 8, after: 0.6}",
+    ],
+    "mined": [
+        "objective.contrastive={weight: 10}", "objective.mined={start: 1, every: 2, neighbours: 3, share: 0.9}",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(WITH_STATE))
+@pytest.mark.parametrize("ema", ["0.9", "null"])
 def test_a_robust_run_resumed_ends_as_if_nothing_had_happened(
-    shop: list[SourceImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ema: str, name: str, shop: list[SourceImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tiny(
-        "epochs=4", "ema=0.9", "deterministic=true", "backgrounds.count=8", "objective.clean_target=true",
-        "objective.consistency=10", "objective.contrastive={weight: 10, projection: 8}", "augment.rotate=10",
-        "augment.erase=0.3",
+        "epochs=4", f"ema={ema}", "deterministic=true", "backgrounds.count=8", "objective.clean_target=true",
+        "augment.rotate=10", "augment.erase=0.3", *WITH_STATE[name],
     )  # fmt: skip
     untouched = load_encoder(run(recipe, shop, tmp_path / "untouched"))
 
@@ -366,6 +392,8 @@ def test_a_robust_run_resumed_ends_as_if_nothing_had_happened(
     resumed = load_encoder(run(recipe, shop, tmp_path / "killed", resume=True))
     assert resumed.card["run"]["resumed_from_epoch"] == 2
     assert resumed.encoder_id == untouched.encoder_id
+    if name == "mined":
+        assert scalars(tmp_path / "untouched", "train/mined")[-1] > 0
 
 
 def test_objectives_without_any_mask_are_refused(tmp_path: Path) -> None:

@@ -84,6 +84,18 @@ def test_a_file_of_ones_own_is_a_recipe_too(tmp_path: Path) -> None:
         ("backgrounds.folders=x", "recipe vae: backgrounds.folders is unknown; settings are probability, count"),
         ("backgrounds.kinds.sea=1", "recipe vae: backgrounds.kinds.sea is unknown; settings are flat, gradient"),
         ("objective.contrastive={weight: 1, heat: 1}", "recipe vae: objective.contrastive.heat is unknown; settings"),
+        ("objective.teacher={weight: 1, decay: 1}", "recipe vae: objective.teacher.decay: input should be less than 1"),
+        ("objective.mined={}", "recipe vae: objective: mined needs a term over two views; set contrastive, prototypes"),
+        (
+            "objective.small_views={}",
+            "recipe vae: objective: small_views needs a term that compares them; set contrast",
+        ),
+        ("progressive={size: 64}", r"progressive.size must be below preprocessing.size \(64\), not 64"),
+        ("progressive={size: 40}", "recipe vae: progressive.size must be a multiple of 16, not 40"),
+        (
+            "backgrounds.hard={candidates: 1}",
+            "recipe vae: backgrounds.hard.candidates: input should be greater than or",
+        ),
         ("objective.contrastive={}", "recipe vae: objective.contrastive.weight is missing; add it"),
         (
             "objective.foreground_weight=2",
@@ -134,6 +146,17 @@ def test_a_recipe_that_is_not_there_is_named(name: str) -> None:
         ("pca", ["objective.clean_target=true"], "objective.clean_target needs a family that is trained by gradient"),
         ("vae", ["objective.clean_target=true", "masks=[]"], "objective.clean_target needs masks of the items"),
         ("vae", ["objective.foreground_weight=0.5", "masks=[]"], "objective.foreground_weight needs masks"),
+        ("pca", ["objective.prototypes.weight=1"], "objective.prototypes needs a family that is trained by gradient"),
+        (
+            "vae",
+            ["objective.contrastive.weight=1", "objective.small_views={least: 0.7, most: 0.5}"],
+            r"objective.small_views: least must be at most most \(0.5\), not 0.7",
+        ),
+        (
+            "vae",
+            ["objective.contrastive.weight=1", "objective.small_views.size=24"],
+            "objective.small_views.size must be a multiple of 16, not 24",
+        ),
         (
             "vae",
             ["backgrounds.kinds={flat: 0, gradient: 0, texture: 0, photos: 0, studio: 0}"],
@@ -160,6 +183,8 @@ def test_every_setting_is_in_the_reference() -> None:
     section = text.split("## Settings of a recipe", 1)[1].split("\n## ", 1)[0]
     sections = [schema.Recipe, schema.PreprocessingSettings, schema.Optimiser, schema.Augment, schema.Backgrounds]
     sections += [schema.BackgroundKinds, schema.Objective, schema.Contrastive, schema.PriorFit]
+    sections += [schema.Teacher, schema.Prototypes, schema.Mined, schema.SmallViews]
+    sections += [schema.HardBackgrounds, schema.Progressive]
     missing = [name for part in sections for name in part.model_fields if f"`{name}`" not in section]
     assert missing == []
 
@@ -168,7 +193,9 @@ def test_every_setting_is_in_the_reference() -> None:
     ("family", "override", "message"),
     [
         ("ae", "objective.consistency=1", "objective.consistency needs a family with a posterior, which ae has not"),
+        ("ae", "objective.teacher.weight=1", "objective.teacher needs a family with a posterior, which ae has not"),
         ("vae", "objective.foreground=1", "objective.foreground needs a model that guesses it; set model.foreground"),
+        ("vq-vae", "progressive.size=32", "recipe mine: progressive.size needs an encoder that takes other sizes"),
         ("cvae", "epochs=1", "objective.condition is what family cvae needs: category or an attribute"),
         ("cvae", "objective.condition=background", "is background, which needs the section backgrounds"),
         ("vae", "objective.condition=category", "objective.condition needs a family with classes, which vae has not"),

@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
+from training.compositing import composite
 from training.examples import Examples
+from training.modes import in_use, untracked
 from training.recipes import Recipe
-from training.views import ViewMaker
+from training.views import ViewMaker, boxes_on_items, plain_images
 
 SIDE = 16
 
@@ -143,3 +147,146 @@ def test_mixed_precision_changes_no_pixel() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
             made.append(maker(examples()).x)
     assert torch.equal(*made)
+
+
+def brightness(x: Tensor) -> Tensor:
+    """A latent that turns with the brightness of the corner: white lies along the first axis."""
+    angle = 1.5 * (1.0 - x[:, :, 0, 0].mean(dim=1))
+    return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+def test_hard_backgrounds_are_those_that_move_the_latent_furthest() -> None:
+    """Of 10, 20 and 30 the darkest is furthest from white; with many candidates it is always among them."""
+    found = examples()
+    assert found.has_mask is not None
+    hard = recipe(backgrounds={"hard": {"candidates": 40, "share": 1.0}}, objective={"condition": "background"})
+    torch.manual_seed(0)
+    batch = ViewMaker(hard, bank())(found, look=brightness)
+    corner = (batch.x[:, 0, 0, 0] * 255).round()
+    assert (corner[found.has_mask] == 10).all() and (corner[~found.has_mask] == 255).all()
+    assert set(batch.label[found.has_mask].tolist()) <= {0, 1} and (batch.label[~found.has_mask] == 6).all()
+
+
+def test_a_share_of_the_backgrounds_is_hard_and_none_without_a_look() -> None:
+    hard = recipe(backgrounds={"hard": {"candidates": 40, "share": 0.5}})
+    found = examples(400)
+    torch.manual_seed(0)
+    dark = (ViewMaker(hard, bank())(found, look=brightness).x[:, 0, 0, 0] * 255).round() == 10
+    share = float(dark[found.has_mask].float().mean())
+    assert 0.6 < share < 0.73  # half of them, and a third of the others
+    torch.manual_seed(0)
+    free = ViewMaker(hard, bank())(found).x
+    torch.manual_seed(0)
+    assert torch.equal(free, ViewMaker(recipe(backgrounds={}), bank())(found).x)
+
+
+def test_the_look_is_at_what_the_encoder_will_be_shown() -> None:
+    sides = []
+
+    def look(x: Tensor) -> Tensor:
+        sides.append(x.shape[2])
+        return brightness(x)
+
+    hard = recipe(backgrounds={"hard": {"candidates": 3, "share": 1.0}}, objective={"clean_target": True})
+    batch = ViewMaker(hard, bank())(examples(), look=look, size=8)
+    assert sides == [8] * 4  # the item on white and three candidates
+    assert batch.x.shape == (40, 3, 8, 8) and batch.target.shape == (40, 3, SIDE, SIDE)
+
+
+def test_smaller_pictures_are_the_same_pictures_and_their_targets_stay() -> None:
+    made = []
+    for size in (None, 8):
+        torch.manual_seed(0)
+        made.append(ViewMaker(recipe(backgrounds={}), bank())(examples(), size=size))
+    whole, small = made
+    assert torch.equal(whole.target, small.target)
+    torch.testing.assert_close(small.x.mean(dim=(2, 3)), whole.x.mean(dim=(2, 3)), atol=0.02, rtol=0)
+    assert small.x.shape[2] == 8
+
+
+def test_the_first_epochs_of_a_progressive_recipe_are_small() -> None:
+    found = recipe(progressive={"size": 32, "after": 0.5}, epochs=4, preprocessing={"size": 64})
+    assert [found.size_shown(epoch) for epoch in range(4)] == [32, 32, 64, 64]
+    assert recipe().size_shown(0) == 64
+
+
+def test_small_views_are_parts_of_each_pairs_pictures_in_turn() -> None:
+    """Pairs of a grey square of one level with one of another: the middle of a small view is on the square."""
+    pairs = 6
+    found = examples(2 * pairs)
+    images, masks = found.images.clone(), torch.zeros_like(found.masks)
+    masks[:, 4:12, 4:12] = 255
+    levels = torch.arange(2 * pairs, dtype=torch.uint8) * 10 + 20
+    images[:, :, 4:12, 4:12] = levels[:, None, None, None]
+    found = Examples(images, torch.arange(pairs).repeat(2), masks, torch.ones(2 * pairs, dtype=torch.bool))
+    asked = {"contrastive": {"weight": 1.0}, "small_views": {"count": 3, "least": 0.25, "most": 0.25, "size": 8}}
+    torch.manual_seed(0)
+    maker = ViewMaker(recipe(objective=asked, backgrounds={}), bank())
+    small = maker(found).small
+    assert small.shape == (3 * pairs, 3, 8, 8)
+    middle = (small[:, 0, 3:5, 3:5].mean(dim=(1, 2)) * 255).reshape(3, pairs)
+    for turn, half in enumerate((0, 1, 0)):
+        inside = levels[half * pairs : (half + 1) * pairs].float()
+        assert ((middle[turn] - inside).abs() < 40).all()
+    assert maker.plain(found).small is None
+
+
+def test_small_views_without_masks_have_the_models_size() -> None:
+    plain = Examples(examples(8).images, torch.arange(4).repeat(2))
+    asked = {"contrastive": {"weight": 1.0}, "small_views": {"count": 2}}
+    assert ViewMaker(recipe(objective=asked))(plain).small.shape == (8, 3, SIDE, SIDE)
+
+
+def test_the_rest_of_a_batch_is_the_same_with_small_views() -> None:
+    made = []
+    for more in ({}, {"small_views": {"count": 2}}):
+        torch.manual_seed(0)
+        asked = recipe(objective={"contrastive": {"weight": 1.0}, **more}, backgrounds={})
+        made.append(ViewMaker(asked, bank())(examples()))
+    assert torch.equal(made[0].x, made[1].x) and made[0].small is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.05, 1.0), st.floats(0.05, 1.0), st.integers(0, 99))
+def test_boxes_have_sides_in_range_and_stay_in_the_picture(one: float, other: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    least, most = sorted((one, other))
+    x = torch.zeros(20, 3, SIDE, SIDE)
+    masks = torch.zeros(20, 1, SIDE, SIDE)
+    masks[:, :, 0, 5] = 1.0
+    for given_masks in (None, masks):
+        boxes = boxes_on_items(x, given_masks, least, most)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        torch.testing.assert_close(sides[:, 0], sides[:, 1])
+        assert float(sides.min()) >= least - 1e-5 and float(sides.max()) <= most + 1e-5
+        assert float(boxes.min()) >= -1e-5 and float(boxes.max()) <= 1.0 + 1e-5
+    middle = boxes[:, [1, 3]].mean(dim=1)  # all of the mask is in the top row
+    torch.testing.assert_close(middle, torch.clamp(0.5 * sides[:, 1], min=0.5 / SIDE))
+
+
+def test_neither_looks_nor_small_views_change_a_models_statistics() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    x = plain_images(examples())[0]
+    with untracked(model):
+        untracked_out = model(x)
+    with in_use(model):
+        used = model(x)
+    assert model.training and model[1].track_running_stats and untracked_out.requires_grad and not used.requires_grad
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(untracked_out, model(x)) and not torch.allclose(untracked_out, used)
+
+
+def test_the_item_on_white_is_what_candidates_are_compared_with() -> None:
+    seen = []
+
+    def look(x: Tensor) -> Tensor:
+        seen.append(x)
+        return brightness(x)
+
+    found = examples(8).take(torch.arange(3))
+    hard = recipe(backgrounds={"hard": {"candidates": 2, "share": 1.0}})
+    ViewMaker(hard, bank())(found, look=look)
+    x, masks = plain_images(found)
+    assert masks is not None
+    assert torch.equal(seen[0], composite(x, masks, torch.ones_like(x)))

@@ -52,6 +52,10 @@ class AeConfig(NetworkConfig):
         check_at_least("noise", self.noise, 0)
         check_search(self.search_dim, self.latent_dim, self.whitening, self.turn)
 
+    @property
+    def seen_multiple(self) -> int | None:
+        return 2 ** len(self.widths) if self.network == "conv" else None
+
 
 class CodeEncoder(ImageEncoder):
     """Images to codes `(B, latent_dim)`."""

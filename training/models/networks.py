@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from training.likelihoods import LikelihoodKind
 from training.models.blocks import Block, Residual
 from training.models.checks import check_at_least, check_choice, check_image
+from training.models.resample import resize
 
 Normalisation = Literal["batch", "none"]
 Network = Literal["conv", "mlp"]
@@ -89,6 +90,11 @@ class NetworkConfig:
             raise ValueError(f"size must be a multiple of {2**stages} for {stages} stages, not {self.size}")
 
     @property
+    def seen_multiple(self) -> int | None:
+        """What the sides of pictures that the encoder takes are multiples of; None where it takes `size` alone."""
+        return None
+
+    @property
     def side(self) -> int:
         """Side of the last feature map of `conv`."""
         return int(self.size // 2 ** len(self.widths))
@@ -142,6 +148,7 @@ class ImageEncoder(nn.Module):
         if config.network == "conv":
             normalise = config.normalisation == "batch"
             self.stages = encoder_stages(config.channels + condition, config.widths, config.depth, normalise)
+            self.side = config.side
             self.feature_dim = config.widths[-1] * config.side**2
         else:
             pixels = config.channels * config.size**2
@@ -154,8 +161,11 @@ class ImageEncoder(nn.Module):
             h = (2.0 * x - 1.0).flatten(1)
             out: Tensor = self.stages(h if condition is None else torch.cat([h, condition], dim=1))
             return out
-        out = self.stages(self._planes(x, condition))
-        return out.flatten(1)
+        return self.places(self.stages(self._planes(x, condition)))
+
+    def places(self, last: Tensor) -> Tensor:
+        """The last feature map place by place `(B, feature_dim)`; that of pictures of another size is resampled."""
+        return resize(last, self.side).flatten(1)
 
     def maps(self, x: Tensor, condition: Tensor | None = None) -> list[Tensor]:
         """The output of each stage of `conv`, from fine to coarse, `(B, widths[k], S / 2^(k + 1), S / 2^(k + 1))`."""

@@ -13,13 +13,15 @@ class Batch(NamedTuple):
     """What one training step is given.
 
     Args:
-        x: what the encoder sees, `(B, C, S, S)` in [0, 1].
+        x: what the encoder sees, `(B, C, S, S)` in [0, 1]; smaller in the first epochs of a `progressive` recipe.
         target: what the likelihood is of, `(B, C, S, S)`, multiples of 1/255 in [0, 1]; `x` itself unless the
             objective asks for another (the item on a plain background, the picture without noise).
         weight: of each pixel in the likelihood, `(B, 1, S, S)`; None weighs all by 1.
         label: index of the class that conditions the model, `(B,)` int64; None where nothing does.
         mask: share of each pixel of `x` that is the item's, `(B, 1, S, S)`, NaN in images where that is not known; None
             where it is known of none.
+        small: parts of the pictures, whose latents alone are asked for, `(V B / 2, C, s, s)`: one of every pair, then
+            another one of every pair; None where nothing asks for them.
     """
 
     x: Tensor
@@ -27,6 +29,7 @@ class Batch(NamedTuple):
     weight: Tensor | None = None
     label: Tensor | None = None
     mask: Tensor | None = None
+    small: Tensor | None = None
 
 
 class Posterior(NamedTuple):

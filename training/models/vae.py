@@ -121,6 +121,10 @@ class VaeConfig(NetworkConfig):
     def decoded_size(self) -> int:
         return self.decoder_size or self.size
 
+    @property
+    def seen_multiple(self) -> int | None:
+        return 2 ** len(self.widths) if self.network == "conv" and self.backbone is None else None
+
 
 class GaussianEncoder(GaussianHeads, ImageEncoder):
     """Images, and what they are conditioned on, to the posterior."""
@@ -137,7 +141,7 @@ class GaussianEncoder(GaussianHeads, ImageEncoder):
             return Seen(self.features(x, condition), None)
         maps = self.maps(x, condition)
         pooled, foreground = self.pool(2.0 * x - 1.0, maps)
-        return Seen(torch.cat([maps[-1].flatten(1), pooled.to(maps[-1].dtype)], dim=1), foreground)
+        return Seen(torch.cat([self.places(maps[-1]), pooled.to(maps[-1].dtype)], dim=1), foreground)
 
 
 class Vae(nn.Module):

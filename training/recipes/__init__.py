@@ -57,6 +57,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         raise RecipeError(f"recipe {path.stem}: {_explain(exc, Recipe)}") from exc
     recipe = recipe.model_copy(update={"model": _check_model(recipe)})
     _check_objective(recipe)
+    _check_sides(recipe)
     return recipe
 
 
@@ -141,6 +142,8 @@ def _check_objective(recipe: Recipe) -> None:
         "objective.foreground": objective.foreground > 0,
         "objective.consistency": objective.consistency > 0,
         "objective.contrastive": objective.contrastive is not None,
+        "objective.teacher": objective.teacher is not None,
+        "objective.prototypes": objective.prototypes is not None,
         "objective.condition": objective.condition is not None,
     }
     setting = next((name for name, is_asked in asked.items() if is_asked), None)
@@ -154,8 +157,9 @@ def _check_objective(recipe: Recipe) -> None:
         raise refuse(setting, f"needs a family that is trained by gradient, which {recipe.family} is not")
     if recipe.needs_masks and not recipe.masks:
         raise refuse(str(setting), "needs masks of the items; name their sources in masks")
-    if objective.consistency > 0 and not issubclass(family.model, VariationalModel):
-        raise refuse("objective.consistency", f"needs a family with a posterior, which {recipe.family} has not")
+    for name in ("objective.consistency", "objective.teacher"):
+        if asked[name] and not issubclass(family.model, VariationalModel):
+            raise refuse(name, f"needs a family with a posterior, which {recipe.family} has not")
     if objective.foreground > 0 and not recipe.model.get("foreground"):
         raise refuse("objective.foreground", "needs a model that guesses it; set model.foreground to true")
     if objective.condition is not None and not is_conditional:
@@ -172,6 +176,29 @@ def _check_objective(recipe: Recipe) -> None:
         weight for kind, weight in recipe.backgrounds.kinds if kind != "folder" or recipe.backgrounds.folder
     ):
         raise refuse("backgrounds.kinds", "has no kind with a weight above 0")
+
+
+def _check_sides(recipe: Recipe) -> None:
+    """Refuse to show an encoder pictures of a side that it cannot take."""
+    from training.models import MODELS
+
+    small = recipe.objective.small_views
+    asked = {
+        "objective.small_views.size": None if small is None else small.size,
+        "progressive.size": None if recipe.progressive is None else recipe.progressive.size,
+    }
+    config: Any = MODELS[recipe.family].config
+    for name, side in asked.items():
+        if side is None or side == recipe.preprocessing.size:
+            continue
+        multiple = getattr(config(**recipe.model_config_values()), "seen_multiple", None)
+        if multiple is None:
+            raise RecipeError(
+                f"recipe {recipe.name}: {name} needs an encoder that takes other sizes, a conv network of family ae, "
+                f"vae, beta-vae, cvae or pixel-vae without a backbone; leave it out"
+            )
+        if side % multiple:
+            raise RecipeError(f"recipe {recipe.name}: {name} must be a multiple of {multiple}, not {side}")
 
 
 def _explain(exc: ValidationError, schema: type[BaseModel] | None = None) -> str:

@@ -68,6 +68,13 @@ class BackgroundKinds(Section):
     folder: float = Field(8.0, ge=0)
 
 
+class HardBackgrounds(Section):
+    """Of several backgrounds the one that moves the latent furthest; see `training.views`. Each costs a look more."""
+
+    candidates: int = Field(4, ge=2, le=64, description="backgrounds that are tried; so many more looks at the picture")
+    share: float = Field(0.5, gt=0, le=1, description="share of the replaced backgrounds that are chosen so")
+
+
 class Backgrounds(Section):
     """Random backgrounds behind the items of training images; see `training.data.backgrounds`."""
 
@@ -81,6 +88,7 @@ class Backgrounds(Section):
     feather: float = Field(0.7, ge=0, le=8, description="pixels that the item's edge is softened by at most")
     light: float = Field(0.5, ge=0, le=1, description="most that a background's light goes towards the item's")
     shadow: float = Field(0.3, ge=0, le=1, description="darkest shadow of the item on its background")
+    hard: HardBackgrounds | None = None
 
 
 class Contrastive(Section):
@@ -105,6 +113,47 @@ class Contrastive(Section):
         return self
 
 
+class Teacher(Section):
+    """A moving average of the weights as the teacher of the weights themselves; see `training.objectives.teacher`."""
+
+    weight: float = Field(gt=0, description="nats of the objective per nat of KL from the teacher's posterior")
+    decay: float = Field(0.99, gt=0, lt=1, description="of the average after each step; it rises to this at first")
+
+
+class Prototypes(Section):
+    """Views of an item belong to the same prototypes; see `training.objectives.prototypes`."""
+
+    count: int = Field(128, ge=2, le=65_536, description="prototypes; better no more than items in a batch")
+    weight: float = Field(gt=0, description="nats of the objective per nat of the cross-entropy")
+    temperature: float = Field(0.1, gt=0)
+    epsilon: float = Field(0.05, gt=0, description="how soft the assignments of a batch are")
+    iterations: int = Field(3, ge=1, le=100, description="of Sinkhorn and Knopp; each balances the assignments more")
+
+
+class SmallViews(Section):
+    """Parts of a picture that are compared with its whole views; see `training.objectives.small_views`."""
+
+    count: int = Field(2, ge=1, le=16, description="of each pair; in turn of its first and its second photo")
+    least: float = Field(0.3, ge=0.05, le=1, description="least share of the side that one shows")
+    most: float = Field(0.6, ge=0.05, le=1, description="largest share of the side that one shows")
+    size: int | None = Field(None, ge=8, le=1024, description="pixels of its side; none is the model's own size")
+
+    @model_validator(mode="after")
+    def _from_least_to_most(self) -> Self:
+        if self.least > self.most:
+            raise ValueError(f"least must be at most most ({self.most}), not {self.least}")
+        return self
+
+
+class Mined(Section):
+    """Items that are one another's nearest lend each other second views; see `training.mining`."""
+
+    every: int = Field(5, ge=1, description="epochs after which neighbours are looked for again")
+    neighbours: int = Field(5, ge=1, le=100, description="k: two photos are neighbours where each is in the other's k")
+    share: float = Field(0.5, ge=0, le=1, description="share of the second views, where there are neighbours")
+    start: int = Field(10, ge=1, description="epochs before the first time: latents must mean something by then")
+
+
 class Objective(Section):
     """What is asked of the latents besides the family's own objective; see `training.objectives`."""
 
@@ -112,6 +161,10 @@ class Objective(Section):
     foreground_weight: float = Field(1.0, ge=0, le=1, description="weight of background pixels in the likelihood")
     consistency: float = Field(0.0, ge=0, description="weight of the KL between the posteriors of two views")
     contrastive: Contrastive | None = None
+    teacher: Teacher | None = None
+    prototypes: Prototypes | None = None
+    small_views: SmallViews | None = None
+    mined: Mined | None = None
     foreground: float = Field(
         0.0, ge=0, description="weight of the nats by which the encoder's guess of the item's pixels misses the masks"
     )
@@ -120,7 +173,34 @@ class Objective(Section):
 
     @property
     def has_two_views(self) -> bool:
-        return self.consistency > 0 or self.contrastive is not None
+        over_two = (self.contrastive, self.teacher, self.prototypes)
+        return self.consistency > 0 or any(term is not None for term in over_two)
+
+    @model_validator(mode="after")
+    def _views_to_mine_for(self) -> Self:
+        if self.mined is not None and not self.has_two_views:
+            raise ValueError(
+                "mined needs a term over two views; set contrastive, prototypes, teacher or consistency as well"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _views_to_compare_small_ones_with(self) -> Self:
+        if self.small_views is not None and self.contrastive is None and self.prototypes is None:
+            raise ValueError("small_views needs a term that compares them; set contrastive or prototypes as well")
+        return self
+
+    @property
+    def shape_share(self) -> float:
+        """Share of the latent, and of the pairs, that is there for shapes."""
+        return 0.0 if self.contrastive is None else self.contrastive.shape_share
+
+
+class Progressive(Section):
+    """Smaller pictures first; see `training.views`."""
+
+    size: int = Field(ge=8, le=1024, description="side that the encoder is shown at first, below preprocessing.size")
+    after: float = Field(0.67, gt=0, lt=1, description="share of the epochs after which pictures are shown in full")
 
 
 class PriorFit(Section):
@@ -177,6 +257,7 @@ class Recipe(Section):
     )
     backgrounds: Backgrounds | None = None
     objective: Objective = Objective()
+    progressive: Progressive | None = None
     prior: PriorFit = PriorFit()
 
     def for_prior(self) -> Recipe:
@@ -192,6 +273,7 @@ class Recipe(Section):
                 "ema": fit.ema,
                 "optimiser": fit.optimiser,
                 "objective": Objective(condition=self.objective.condition),
+                "progressive": None,
                 "augment": self.augment.model_copy(update={"erase": 0.0}),
                 "backgrounds": self.backgrounds if is_on_backgrounds else None,
                 "pictures_every": fit.epochs + 1,
@@ -209,6 +291,20 @@ class Recipe(Section):
         if self.item_first is not None and self.preprocessing.channels != 3:
             raise ValueError("preprocessing.channels must be 3 beside item_first: the finder looks at colours")
         return self
+
+    @model_validator(mode="after")
+    def _smaller_at_first(self) -> Self:
+        if self.progressive is not None and self.progressive.size >= self.preprocessing.size:
+            raise ValueError(
+                f"progressive.size must be below preprocessing.size ({self.preprocessing.size}), "
+                f"not {self.progressive.size}"
+            )
+        return self
+
+    def size_shown(self, epoch: int) -> int:
+        """Side of the pictures that the encoder is trained on in an epoch; 0 is the first."""
+        first = self.progressive
+        return first.size if first is not None and epoch < first.after * self.epochs else self.preprocessing.size
 
     @property
     def is_conditioned_on_backgrounds(self) -> bool:

@@ -1,0 +1,21 @@
+"""`objective.foreground`: the guess of which pixels are the item's (`training.models.foreground`) learns from masks.
+
+The cross-entropy of the masks under the guess, summed over its cells.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def foreground_nats(logits: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy of masks under a guess, in nats per image of those with a mask; 0 where none has one.
+
+    Args:
+        logits: `(B, 1, h, w)`.
+        mask: `(B, 1, S, S)` in [0, 1], S a multiple of h; NaN in images without one.
+    """
+    known = ~mask.isnan().flatten(1).any(dim=1)
+    cells = nn.functional.adaptive_avg_pool2d(mask[known], (logits.shape[2], logits.shape[3]))
+    nats = nn.functional.binary_cross_entropy_with_logits(logits[known].float(), cells, reduction="sum")
+    return nats / known.sum().clamp(min=1)

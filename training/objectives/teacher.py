@@ -1,0 +1,77 @@
+"""`objective.teacher`: a moving average of the weights teaches the weights themselves.
+
+Tarvainen, Valpola: Mean teachers are better role models, 2017, https://arxiv.org/abs/1703.01780, equations 1 and 2;
+between two views as in Grill et al.: Bootstrap Your Own Latent, 2020, https://arxiv.org/abs/2006.07733, equation 2:
+
+    t <- d t + (1 - d) w,   KL(q_t(z | x') || q_w(z | x))
+
+averaged over both directions; no gradient reaches the teacher. The teacher normalises by moving averages of the
+student's statistics, as Cai et al.: Exponential Moving Average Normalization for Self-supervised and Semi-supervised
+Learning, 2021, https://arxiv.org/abs/2101.08482.
+
+Differs from the papers: the views' posteriors are compared, not logits or projections. No predictor keeps the latent
+from collapsing, as BYOL's does: the likelihood does that. Of a pair in strange colours only the latents that hold
+shapes are taught (`training.objectives.parts`).
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from itertools import chain
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from training.averaging import moving_average
+from training.models.protocols import Batch, Posterior
+from training.objectives.consistency import kl_per_latent
+from training.objectives.parts import looks_of
+from training.views import shape_rows
+
+
+class Teacher(nn.Module):
+    """The average of a variational model, part of the training state; it is never in training mode and never ships.
+
+    Args:
+        decay: in (0, 1); it rises to its value as that of `training.averaging`.
+    """
+
+    def __init__(self, student: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.model: Any = deepcopy(student).requires_grad_(False)
+        self._average = moving_average(decay)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Posterior:
+        """q_t(z | x) of each view."""
+        posterior: Posterior = self.model.posterior(batch.x, batch.label)
+        return posterior
+
+    @torch.no_grad()
+    def follow(self, student: nn.Module, steps: int) -> None:
+        """Move towards the student after its `steps`-th step."""
+        count = torch.tensor(steps)
+        own, others = (chain(model.parameters(), model.buffers()) for model in (self.model, student))
+        for mine, theirs in zip(own, others, strict=True):
+            mine.copy_(self._average(mine, theirs, count))
+
+
+def taught_nats(taught: Posterior, q: Posterior, shape_share: float) -> Tensor:
+    """KL from the teacher's posterior of each view to the student's of the other, in nats per view.
+
+    Args:
+        taught, q: of the teacher and of the student; the halves `(2B, latent_dim)` are the two views.
+    """
+    half = len(q.mean) // 2
+    of_the_other = Posterior(*(part.roll(half, dims=0) for part in taught))
+    nats = kl_per_latent(of_the_other, q)
+    if shape_share > 0:
+        in_strange_colours = shape_rows(len(nats), shape_share).to(nats.device)
+        holds_looks = torch.arange(nats.shape[1], device=nats.device) < looks_of(nats.shape[1], shape_share)
+        nats = nats.masked_fill(in_strange_colours[:, None] & holds_looks[None, :], 0.0)
+    return nats.sum(dim=1).mean()
