@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from indexer.errors import InvalidRequestError, NotFoundError
 from indexer.home import Home
@@ -26,6 +28,7 @@ from indexer.view import Subset, View, load_view
 from training.data.decode import ImageLimits, decode_image
 from training.embedder import prepare
 from training.errors import NitamonoError
+from training.preprocessing import Box, Preprocessing
 
 if TYPE_CHECKING:
     from indexer.query_log import QueryLog
@@ -36,6 +39,7 @@ MAX_DEPTH = 10_000  # offset + k: deeper than that, grouping re-sorts the catalo
 MAX_QUERY_IMAGES = 8
 FILTERS_KEPT = 64
 SLIVER = 1e-3  # least side of a region that is told
+AROUND = 0.08  # an item's region beyond it, on each side in shares of its longer one, as `item-first` cuts items out
 PATIENCE = 0.3  # seconds that a search waits for another generation to be loaded before it is answered by the old one
 
 
@@ -127,8 +131,21 @@ class Used:
 
 
 @dataclass(frozen=True)
+class FoundItem:
+    """An item in a query image: a region to search with, and the finder's confidence in [0, 1] that it holds it."""
+
+    region: Region
+    confidence: float
+
+
+@dataclass(frozen=True)
 class SearchPage:
-    """`results` from `offset` on, of `total` items that pass the filter; `used` of a query image, None without one."""
+    """`results` from `offset` on, of `total` items that pass the filter.
+
+    Args:
+        used: of a query image, None without one.
+        regions: of the items in a query image, by an encoder that finds them; none where a region was asked for.
+    """
 
     collection: str
     generation: int
@@ -138,6 +155,7 @@ class SearchPage:
     total: int
     results: list[Hit]
     used: Used | None = None
+    regions: list[FoundItem] = field(default_factory=list)
 
 
 class Searcher:
@@ -162,6 +180,7 @@ class Searcher:
         self._embedders: dict[str, Embedder] = {}
         self._loading: dict[str, threading.Event] = {}  # collections of which another generation is being loaded
         self._loading_encoder = threading.Lock()
+        self._lookers = ThreadPoolExecutor(thread_name_prefix="look")
 
     def warm(self, collection: str) -> int:
         """Load a collection's index and encoder; returns the generation. `NotFoundError` where there is none."""
@@ -173,6 +192,7 @@ class Searcher:
         with self._lock:
             self._views.clear()
             self._embedders.clear()
+        self._lookers.shutdown()
 
     def embedder(self, encoder_id: str) -> Embedder:
         """The embedder of an encoder that this home keeps, loaded once."""
@@ -209,11 +229,17 @@ class Searcher:
             data, at_least=ceil(embedder.described.preprocessing.size / smallest), limits=self.limits
         )
         pixels = region.crop(decoded.pixels) if region else decoded.pixels
-        vectors, found = embedder.embed_with_regions(prepare(embedder, pixels), framed=region is not None)
+        prepared = prepare(embedder, pixels)
+        looking = None
+        if region is None and embedder.is_locating:  # beside the search, which takes longer
+            size = (decoded.width, decoded.height)
+            looking = self._lookers.submit(_items, prepared[0], embedder.described.preprocessing, size)
+        vectors, found = embedder.embed_with_regions(prepared, framed=region is not None)
         if self._query_log is not None:
             self._query_log.add(view.state.collection_id, view.manifest.encoder_id, vectors)
         page = self._search(collection, view, vectors, k, offset, filters, None, rerank)
-        return replace(page, used=_used(embedder, region, found, (decoded.width, decoded.height)))
+        used = _used(embedder, region, found, (decoded.width, decoded.height))
+        return replace(page, used=used, regions=[] if looking is None else looking.result())
 
     def search_item(
         self,
@@ -371,10 +397,35 @@ def _used(embedder: Embedder, asked: Region | None, found: NDArray[np.float32] |
     if found is None:
         return Used(WHOLE, "nobody")
     left, top, right, bottom, confidence = (float(value) for value in found[0])
-    box = embedder.described.preprocessing.to_source((left, top, right, bottom), *size)
-    x, y = min(box[0], 1.0 - SLIVER), min(box[1], 1.0 - SLIVER)
-    region = Region(x, y, max(box[2] - x, SLIVER), max(box[3] - y, SLIVER))
+    region = _region(embedder.described.preprocessing.to_source((left, top, right, bottom), *size))
     return Used(region, "encoder", min(1.0, max(0.0, confidence)))
+
+
+def _items(prepared: NDArray[np.uint8], preprocessing: Preprocessing, size: tuple[int, int]) -> list[FoundItem]:
+    """The items of an image of a `(width, height)`, by what the shipped finder sees of it as it was prepared."""
+    from training.data.found import finder_side, look
+    from training.finder.regions import find_regions
+
+    square = Image.fromarray(prepared.transpose(1, 2, 0))
+    side = finder_side()
+    way = Image.Resampling.BOX if square.width > side else Image.Resampling.BILINEAR
+    smaller = np.asarray(square.resize((side, side), way))
+    return [
+        FoundItem(_region(preprocessing.to_source(_wider(item.box), *size)), item.confidence)
+        for item in find_regions(smaller, look)
+    ]
+
+
+def _wider(box: Box) -> Box:
+    left, top, right, bottom = box
+    more = AROUND * max(right - left, bottom - top)
+    return left - more, top - more, right + more, bottom + more
+
+
+def _region(box: Box) -> Region:
+    """A box of left, top, right, bottom in shares of the image, within it, as a region that has some size."""
+    x, y = min(box[0], 1.0 - SLIVER), min(box[1], 1.0 - SLIVER)
+    return Region(x, y, max(box[2] - x, SLIVER), max(box[3] - y, SLIVER))
 
 
 def _is_only_another_generation(held: SearchState, state: SearchState) -> bool:

@@ -29,7 +29,7 @@ from indexer.records import (
     ItemRecord,
     Rerank,
 )
-from indexer.search import MAX_DEPTH, MAX_K, ChosenBy, Hit, SearchPage, Used
+from indexer.search import MAX_DEPTH, MAX_K, ChosenBy, FoundItem, Hit, Region, SearchPage, Used
 from training.data.sources import MAX_ITEM_ID
 
 DEFAULT_K = 10
@@ -185,10 +185,23 @@ class UsedRegion(BaseModel):
 
     @classmethod
     def of(cls, used: Used) -> Self:
-        region = used.region
-        values = (region.x, region.y, region.width, region.height)
-        x, y, width, height = (round(value, 4) for value in values)
-        return cls(region=(x, y, width, height), chosen_by=used.chosen_by, confidence=used.confidence)
+        return cls(region=_rounded(used.region), chosen_by=used.chosen_by, confidence=used.confidence)
+
+
+class FoundRegion(BaseModel):
+    """An item in the query image; send `region` to search with it alone."""
+
+    region: RegionValue
+    confidence: float = Field(description="that the region holds an item, 0 to 1")
+
+    @classmethod
+    def of(cls, found: FoundItem) -> Self:
+        return cls(region=_rounded(found.region), confidence=found.confidence)
+
+
+def _rounded(region: Region) -> tuple[float, float, float, float]:
+    x, y, width, height = (round(value, 4) for value in (region.x, region.y, region.width, region.height))
+    return x, y, width, height
 
 
 class SearchResponse(BaseModel):
@@ -202,6 +215,10 @@ class SearchResponse(BaseModel):
     total: int
     took_ms: float
     used: UsedRegion | None = Field(description="of the query image; null in a search by item or by vector")
+    regions: list[FoundRegion] = Field(
+        description="items found in the query image, the largest first; none where a region was asked for, "
+        "or the encoder takes images whole"
+    )
     results: list[SearchResult]
 
     @classmethod
@@ -215,6 +232,7 @@ class SearchResponse(BaseModel):
             total=page.total,
             took_ms=round(seconds * 1000, 2),
             used=None if page.used is None else UsedRegion.of(page.used),
+            regions=[FoundRegion.of(found) for found in page.regions],
             results=[SearchResult.of(page.collection, hit) for hit in page.results],
         )
 

@@ -113,6 +113,7 @@ async function showAnswers(asked, signal, focus) {
   if (signal.aborted) return;
   remember(asked, answer);
   panel.showUsed(answer.used);
+  panel.showItems(answer.regions, asked.region);
   hideNotice();
   $("grid").removeAttribute("aria-busy");
   $("grid").replaceChildren(...answer.results.slice(0, asked.k).map((result) => card(result, metric, moreLike)));

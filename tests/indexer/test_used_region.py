@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from indexer.home import Home
 from indexer.ingest import index_source
 from indexer.search import Region, Searcher
-from tests.finding import finds_red, photo
+from tests.finding import SEVERAL, SEVERAL_SIZE, finds_red, photo, several
 
 
 @pytest.fixture(scope="module", params=["stretch", "pad"])
@@ -40,6 +42,34 @@ def test_a_region_of_ones_own_overrides_what_would_be_found(searcher: Searcher) 
     assert (page.used.region, page.used.chosen_by, page.used.confidence) == (asked, "request", None)
 
 
+def test_the_regions_of_several_items_are_told_with_a_margin(searcher: Searcher) -> None:
+    page = searcher.search_image("default", several())
+    assert len(page.regions) == len(SEVERAL)
+    width, height = SEVERAL_SIZE
+    by_place = sorted(page.regions, key=lambda item: item.region.x)
+    for item, (left, top, right, bottom) in zip(by_place, SEVERAL, strict=True):
+        region, margin = item.region, 0.08 * max(right - left, bottom - top)
+        edges = np.array([region.x, region.y, region.x + region.width, region.y + region.height])
+        expected = np.array([left - margin, top - margin, right + margin, bottom + margin])
+        assert np.abs(edges * (width, height, width, height) - expected).max() < 8  # two of the finder's cells
+        assert 0.3 <= item.confidence <= 1
+    assert searcher.search_image("default", several(), region=by_place[1].region).regions == []
+
+
+def test_one_item_is_one_region(searcher: Searcher) -> None:
+    (item,) = searcher.search_image("default", photo(100, 30)).regions
+    assert abs(item.region.x + item.region.width / 2 - 120 / 160) < 0.04
+
+
+def test_an_encoder_that_takes_photos_whole_tells_no_items(tmp_path: Path, encoder_dir: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "0.png").write_bytes(photo(20, 10))
+    with Home.open(tmp_path / "home", create=True) as home:
+        index_source(home, "default", tmp_path / "photos", encoder_ref=str(encoder_dir), processes=0)
+        assert Searcher(home).search_image("default", several()).regions == []
+
+
 def test_searches_without_a_photo_tell_no_region(searcher: Searcher) -> None:
     item = searcher.search_image("default", photo(0, 0)).results[0].item_id
-    assert searcher.search_item("default", item).used is None
+    page = searcher.search_item("default", item)
+    assert page.used is None and page.regions == []
