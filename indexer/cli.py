@@ -83,7 +83,7 @@ def search(
     with Home.open(home) as opened:
         try:
             page = Searcher(opened).search_image(
-                collection, data, k=k, offset=offset, filters=wanted, region=part, rerank=rerank
+                collection, data, k=k, offset=offset, filters=wanted, region=part, find_items=True, rerank=rerank
             )
         except ImageError as exc:
             raise ImageError(f"{image}: {exc}") from exc
@@ -94,9 +94,10 @@ def search(
     if page.used is not None and page.used.confidence is not None:
         where, sure = _place(page.used.region), page.used.confidence
         note(f"found the item at {where} (confidence {sure:.2f}); use --region to choose another part")
-    if len(page.regions) > 1:
-        for number, item in enumerate(page.regions, start=1):
-            note(f"item {number} of {len(page.regions)}: --region {_place(item.region)}")
+    items = page.regions or []
+    if len(items) > 1:
+        for number, item in enumerate(items, start=1):
+            note(f"item {number} of {len(items)}: --region {_place(item.region)}")
     say(asdict(page), json_output, "\n".join(lines) or "nothing found")
 
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from indexer.errors import InvalidRequestError, NotFoundError
 from indexer.home import Home
@@ -144,7 +142,7 @@ class SearchPage:
 
     Args:
         used: of a query image, None without one.
-        regions: of the items in a query image, by an encoder that finds them; none where a region was asked for.
+        regions: of all items in a query image, None unless they were asked for.
     """
 
     collection: str
@@ -155,7 +153,7 @@ class SearchPage:
     total: int
     results: list[Hit]
     used: Used | None = None
-    regions: list[FoundItem] = field(default_factory=list)
+    regions: list[FoundItem] | None = None
 
 
 class Searcher:
@@ -180,7 +178,6 @@ class Searcher:
         self._embedders: dict[str, Embedder] = {}
         self._loading: dict[str, threading.Event] = {}  # collections of which another generation is being loaded
         self._loading_encoder = threading.Lock()
-        self._lookers = ThreadPoolExecutor(thread_name_prefix="look")
 
     def warm(self, collection: str) -> int:
         """Load a collection's index and encoder; returns the generation. `NotFoundError` where there is none."""
@@ -192,7 +189,6 @@ class Searcher:
         with self._lock:
             self._views.clear()
             self._embedders.clear()
-        self._lookers.shutdown()
 
     def embedder(self, encoder_id: str) -> Embedder:
         """The embedder of an encoder that this home keeps, loaded once."""
@@ -217,9 +213,14 @@ class Searcher:
         offset: int = 0,
         filters: Mapping[str, str] | None = None,
         region: Region | None = None,
+        find_items: bool = False,
         rerank: Rerank = "none",
     ) -> SearchPage:
-        """The items most like an image file, or like a region of it; `ImageError` where it cannot be used."""
+        """The items most like an image file, or like a region of it; `ImageError` where it cannot be used.
+
+        Args:
+            find_items: tell the regions of all items in the image as well, whatever region is searched with.
+        """
         _check_page(k, offset)
         view = self._view(collection)
         embedder = self.embedder(view.manifest.encoder_id)
@@ -229,17 +230,12 @@ class Searcher:
             data, at_least=ceil(embedder.described.preprocessing.size / smallest), limits=self.limits
         )
         pixels = region.crop(decoded.pixels) if region else decoded.pixels
-        prepared = prepare(embedder, pixels)
-        looking = None
-        if region is None and embedder.is_locating:  # beside the search, which takes longer
-            size = (decoded.width, decoded.height)
-            looking = self._lookers.submit(_items, prepared[0], embedder.described.preprocessing, size)
-        vectors, found = embedder.embed_with_regions(prepared, framed=region is not None)
+        vectors, found = embedder.embed_with_regions(prepare(embedder, pixels), framed=region is not None)
         if self._query_log is not None:
             self._query_log.add(view.state.collection_id, view.manifest.encoder_id, vectors)
         page = self._search(collection, view, vectors, k, offset, filters, None, rerank)
         used = _used(embedder, region, found, (decoded.width, decoded.height))
-        return replace(page, used=used, regions=[] if looking is None else looking.result())
+        return replace(page, used=used, regions=_items(decoded.pixels) if find_items else None)
 
     def search_item(
         self,
@@ -401,19 +397,15 @@ def _used(embedder: Embedder, asked: Region | None, found: NDArray[np.float32] |
     return Used(region, "encoder", min(1.0, max(0.0, confidence)))
 
 
-def _items(prepared: NDArray[np.uint8], preprocessing: Preprocessing, size: tuple[int, int]) -> list[FoundItem]:
-    """The items of an image of a `(width, height)`, by what the shipped finder sees of it as it was prepared."""
+def _items(pixels: NDArray[np.uint8]) -> list[FoundItem]:
+    """The items of an image `(H, W, 3)`, by the shipped finder."""
     from training.data.found import finder_side, look
     from training.finder.regions import find_regions
 
-    square = Image.fromarray(prepared.transpose(1, 2, 0))
-    side = finder_side()
-    way = Image.Resampling.BOX if square.width > side else Image.Resampling.BILINEAR
-    smaller = np.asarray(square.resize((side, side), way))
-    return [
-        FoundItem(_region(preprocessing.to_source(_wider(item.box), *size)), item.confidence)
-        for item in find_regions(smaller, look)
-    ]
+    height, width = pixels.shape[:2]
+    square = Preprocessing(finder_side(), 3, "pad")
+    found = find_regions(square.apply(pixels).transpose(1, 2, 0), look)
+    return [FoundItem(_region(square.to_source(_wider(item.box), width, height)), item.confidence) for item in found]
 
 
 def _wider(box: Box) -> Box:

@@ -43,10 +43,6 @@ class TimedEmbedder:
     def described(self) -> EncoderDescription:
         return self.inner.described
 
-    @property
-    def is_locating(self) -> bool:
-        return self.inner.is_locating
-
     def embed(self, pixels: Pixels) -> Vectors:
         with stopwatch(self.metrics, "encode"):
             return self.inner.embed(pixels)

@@ -35,11 +35,6 @@ class Embedder(Protocol):
     @property
     def described(self) -> EncoderDescription: ...
 
-    @property
-    def is_locating(self) -> bool:
-        """Whether it finds the item in an image before it encodes it."""
-        ...
-
     def embed(self, pixels: Pixels) -> Vectors: ...
 
     def embed_with_regions(self, pixels: Pixels, *, framed: bool) -> tuple[Vectors, Regions | None]:
@@ -96,14 +91,14 @@ class _OnnxEmbedder:
             self._session = open_session(data, threads)
         except EncoderError as exc:
             raise EncoderError(f"{path}: {exc}") from exc
-        self.is_locating = any(output.name == "regions" for output in self._session.get_outputs())
+        self._is_locating = any(output.name == "regions" for output in self._session.get_outputs())
         self.described = described
 
     def embed(self, pixels: Pixels) -> Vectors:
         return self._run(pixels, ["vectors"], framed=False)[0]
 
     def embed_with_regions(self, pixels: Pixels, *, framed: bool) -> tuple[Vectors, Regions | None]:
-        if not self.is_locating:
+        if not self._is_locating:
             return self.embed(pixels), None
         vectors, regions = self._run(pixels, ["vectors", "regions"], framed=framed)
         return vectors, regions
@@ -114,7 +109,7 @@ class _OnnxEmbedder:
         found = [np.empty((len(pixels), widths[name]), np.float32) for name in outputs]
         for start in range(0, len(pixels), CHUNK):
             inputs = {"pixels": np.ascontiguousarray(pixels[start : start + CHUNK])}
-            if self.is_locating:
+            if self._is_locating:
                 inputs["framed"] = np.full(len(inputs["pixels"]), framed)
             for values, part in zip(found, self._session.run(outputs, inputs), strict=True):
                 values[start : start + CHUNK] = part
@@ -122,8 +117,6 @@ class _OnnxEmbedder:
 
 
 class _GraphEmbedder:
-    is_locating = False  # graphs that others made take pictures whole
-
     def __init__(self, described: EncoderDescription, threads: int) -> None:
         from training.graphs import Graph, OnnxConfig
 
@@ -142,15 +135,12 @@ class _GraphEmbedder:
         return vectors
 
     def embed_with_regions(self, pixels: Pixels, *, framed: bool) -> tuple[Vectors, Regions | None]:
-        return self.embed(pixels), None
+        return self.embed(pixels), None  # graphs that others made take pictures whole
 
 
 class _TorchEmbedder:
     def __init__(self, described: EncoderDescription, encoder: Encoder) -> None:
-        from training.encoder import LocatingModel
-
         self._encoder = encoder
-        self.is_locating = isinstance(encoder.model, LocatingModel)
         self.described = described
 
     def embed(self, pixels: Pixels) -> Vectors:
@@ -163,7 +153,9 @@ class _TorchEmbedder:
     def embed_with_regions(self, pixels: Pixels, *, framed: bool) -> tuple[Vectors, Regions | None]:
         import torch
 
-        if not self.is_locating:
+        from training.encoder import LocatingModel
+
+        if not isinstance(self._encoder.model, LocatingModel):
             return self.embed(pixels), None
         _check(pixels, self.described.preprocessing)
         batch = torch.from_numpy(np.ascontiguousarray(pixels))

@@ -11,7 +11,6 @@ export class QueryPanel {
   // onRegion is told of the part of the photo to search with, null for all of it.
   constructor(onRegion) {
     this.onRegion = onRegion;
-    this.items = new Map(); // regions of the items of each photo that was searched with
     this.crop = new Crop($("stage"), $("crop"), onRegion);
     $("whole").addEventListener("click", () => {
       this.crop.reset();
@@ -40,12 +39,9 @@ export class QueryPanel {
     $("found-note").textContent = `The item was found in the dashed frame (confidence ${sure} %).`;
   }
 
-  // The items of the photo, to choose from where there are several. They stay while a part of the photo is searched
-  // with, whose answer has none.
+  // The items of the photo, to choose from where there are several.
   showItems(regions, chosen) {
-    const photo = $("stage").dataset.query;
-    if (chosen === null) this.items.set(photo, regions.length > 1 ? regions.map(({ region }) => rounded(region)) : []);
-    const items = this.items.get(photo) ?? [];
+    const items = regions.length > 1 ? regions.map(({ region }) => rounded(region)) : [];
     const isChosen = (region) => chosen?.every((value, place) => Math.abs(value - region[place]) < 0.001) ?? false;
     const focused = [...$("items").children].indexOf(document.activeElement);
     const frames = items.map((region, place) => itemFrame(region, `Item ${place + 1} of ${items.length}`, isChosen(region)));

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -43,8 +41,8 @@ def test_a_region_of_ones_own_overrides_what_would_be_found(searcher: Searcher) 
 
 
 def test_the_regions_of_several_items_are_told_with_a_margin(searcher: Searcher) -> None:
-    page = searcher.search_image("default", several())
-    assert len(page.regions) == len(SEVERAL)
+    page = searcher.search_image("default", several(), find_items=True)
+    assert page.regions is not None and len(page.regions) == len(SEVERAL)
     width, height = SEVERAL_SIZE
     by_place = sorted(page.regions, key=lambda item: item.region.x)
     for item, (left, top, right, bottom) in zip(by_place, SEVERAL, strict=True):
@@ -53,23 +51,17 @@ def test_the_regions_of_several_items_are_told_with_a_margin(searcher: Searcher)
         expected = np.array([left - margin, top - margin, right + margin, bottom + margin])
         assert np.abs(edges * (width, height, width, height) - expected).max() < 8  # two of the finder's cells
         assert 0.3 <= item.confidence <= 1
-    assert searcher.search_image("default", several(), region=by_place[1].region).regions == []
+    part = searcher.search_image("default", several(), region=by_place[1].region, find_items=True)
+    assert part.regions == page.regions and part.used is not None and part.used.chosen_by == "request"
+    assert searcher.search_image("default", several()).regions is None
 
 
 def test_one_item_is_one_region(searcher: Searcher) -> None:
-    (item,) = searcher.search_image("default", photo(100, 30)).regions
+    (item,) = searcher.search_image("default", photo(100, 30), find_items=True).regions or []
     assert abs(item.region.x + item.region.width / 2 - 120 / 160) < 0.04
-
-
-def test_an_encoder_that_takes_photos_whole_tells_no_items(tmp_path: Path, encoder_dir: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "0.png").write_bytes(photo(20, 10))
-    with Home.open(tmp_path / "home", create=True) as home:
-        index_source(home, "default", tmp_path / "photos", encoder_ref=str(encoder_dir), processes=0)
-        assert Searcher(home).search_image("default", several()).regions == []
 
 
 def test_searches_without_a_photo_tell_no_region(searcher: Searcher) -> None:
     item = searcher.search_image("default", photo(0, 0)).results[0].item_id
     page = searcher.search_item("default", item)
-    assert page.used is None and page.regions == []
+    assert page.used is None and page.regions is None
