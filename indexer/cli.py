@@ -23,6 +23,7 @@ from training.errors import ImageError, NitamonoError
 if TYPE_CHECKING:
     from indexer.home import Home
     from indexer.records import GenerationRecord
+    from indexer.search import Region
 
 generations = typer.Typer(no_args_is_help=True, help="Index generations: list, verify, activate, roll back.")
 rejects = typer.Typer(no_args_is_help=True, help="Images and rows that were set aside.")
@@ -82,7 +83,7 @@ def search(
     with Home.open(home) as opened:
         try:
             page = Searcher(opened).search_image(
-                collection, data, k=k, offset=offset, filters=wanted, region=part, rerank=rerank
+                collection, data, k=k, offset=offset, filters=wanted, region=part, find_items=True, rerank=rerank
             )
         except ImageError as exc:
             raise ImageError(f"{image}: {exc}") from exc
@@ -91,9 +92,12 @@ def search(
         for place, hit in enumerate(page.results, start=1)
     ]
     if page.used is not None and page.used.confidence is not None:
-        found = page.used.region
-        where = f"{found.x:.2f},{found.y:.2f},{found.width:.2f},{found.height:.2f}"
-        note(f"found the item at {where} (confidence {page.used.confidence:.2f}); use --region to choose another part")
+        where, sure = _place(page.used.region), page.used.confidence
+        note(f"found the item at {where} (confidence {sure:.2f}); use --region to choose another part")
+    items = page.regions or []
+    if len(items) > 1:
+        for number, item in enumerate(items, start=1):
+            note(f"item {number} of {len(items)}: --region {_place(item.region)}")
     say(asdict(page), json_output, "\n".join(lines) or "nothing found")
 
 
@@ -320,6 +324,10 @@ def rejects_list(
         records = opened.catalogue.rejects(collection)
     lines = [f"{r.place}\t{r.item_id or '-'}\t{r.reason}" for r in records]
     say({"rejects": [asdict(r) for r in records]}, json_output, "\n".join(lines) or "nothing was set aside")
+
+
+def _place(region: Region) -> str:
+    return ",".join(f"{value:.3f}" for value in (region.x, region.y, region.width, region.height))
 
 
 def _likely(probability: float | None) -> str:

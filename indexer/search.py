@@ -26,6 +26,7 @@ from indexer.view import Subset, View, load_view
 from training.data.decode import ImageLimits, decode_image
 from training.embedder import prepare
 from training.errors import NitamonoError
+from training.preprocessing import Box, Preprocessing
 
 if TYPE_CHECKING:
     from indexer.query_log import QueryLog
@@ -36,6 +37,7 @@ MAX_DEPTH = 10_000  # offset + k: deeper than that, grouping re-sorts the catalo
 MAX_QUERY_IMAGES = 8
 FILTERS_KEPT = 64
 SLIVER = 1e-3  # least side of a region that is told
+AROUND = 0.08  # an item's region beyond it, on each side in shares of its longer one, as `item-first` cuts items out
 PATIENCE = 0.3  # seconds that a search waits for another generation to be loaded before it is answered by the old one
 
 
@@ -127,8 +129,21 @@ class Used:
 
 
 @dataclass(frozen=True)
+class FoundItem:
+    """An item in a query image: a region to search with, and the finder's confidence in [0, 1] that it holds it."""
+
+    region: Region
+    confidence: float
+
+
+@dataclass(frozen=True)
 class SearchPage:
-    """`results` from `offset` on, of `total` items that pass the filter; `used` of a query image, None without one."""
+    """`results` from `offset` on, of `total` items that pass the filter.
+
+    Args:
+        used: of a query image, None without one.
+        regions: of all items in a query image, None unless they were asked for.
+    """
 
     collection: str
     generation: int
@@ -138,6 +153,7 @@ class SearchPage:
     total: int
     results: list[Hit]
     used: Used | None = None
+    regions: list[FoundItem] | None = None
 
 
 class Searcher:
@@ -197,9 +213,14 @@ class Searcher:
         offset: int = 0,
         filters: Mapping[str, str] | None = None,
         region: Region | None = None,
+        find_items: bool = False,
         rerank: Rerank = "none",
     ) -> SearchPage:
-        """The items most like an image file, or like a region of it; `ImageError` where it cannot be used."""
+        """The items most like an image file, or like a region of it; `ImageError` where it cannot be used.
+
+        Args:
+            find_items: tell the regions of all items in the image as well, whatever region is searched with.
+        """
         _check_page(k, offset)
         view = self._view(collection)
         embedder = self.embedder(view.manifest.encoder_id)
@@ -213,7 +234,8 @@ class Searcher:
         if self._query_log is not None:
             self._query_log.add(view.state.collection_id, view.manifest.encoder_id, vectors)
         page = self._search(collection, view, vectors, k, offset, filters, None, rerank)
-        return replace(page, used=_used(embedder, region, found, (decoded.width, decoded.height)))
+        used = _used(embedder, region, found, (decoded.width, decoded.height))
+        return replace(page, used=used, regions=_items(decoded.pixels) if find_items else None)
 
     def search_item(
         self,
@@ -371,10 +393,31 @@ def _used(embedder: Embedder, asked: Region | None, found: NDArray[np.float32] |
     if found is None:
         return Used(WHOLE, "nobody")
     left, top, right, bottom, confidence = (float(value) for value in found[0])
-    box = embedder.described.preprocessing.to_source((left, top, right, bottom), *size)
-    x, y = min(box[0], 1.0 - SLIVER), min(box[1], 1.0 - SLIVER)
-    region = Region(x, y, max(box[2] - x, SLIVER), max(box[3] - y, SLIVER))
+    region = _region(embedder.described.preprocessing.to_source((left, top, right, bottom), *size))
     return Used(region, "encoder", min(1.0, max(0.0, confidence)))
+
+
+def _items(pixels: NDArray[np.uint8]) -> list[FoundItem]:
+    """The items of an image `(H, W, 3)`, by the shipped finder."""
+    from training.data.found import finder_side, look
+    from training.finder.regions import find_regions
+
+    height, width = pixels.shape[:2]
+    square = Preprocessing(finder_side(), 3, "pad")
+    found = find_regions(square.apply(pixels).transpose(1, 2, 0), look)
+    return [FoundItem(_region(square.to_source(_wider(item.box), width, height)), item.confidence) for item in found]
+
+
+def _wider(box: Box) -> Box:
+    left, top, right, bottom = box
+    more = AROUND * max(right - left, bottom - top)
+    return left - more, top - more, right + more, bottom + more
+
+
+def _region(box: Box) -> Region:
+    """A box of left, top, right, bottom in shares of the image, within it, as a region that has some size."""
+    x, y = min(box[0], 1.0 - SLIVER), min(box[1], 1.0 - SLIVER)
+    return Region(x, y, max(box[2] - x, SLIVER), max(box[3] - y, SLIVER))
 
 
 def _is_only_another_generation(held: SearchState, state: SearchState) -> bool:

@@ -44,6 +44,7 @@ class Query:
     item_id: str | None = None
     vector: list[float] | None = None
     rerank: Rerank = "none"
+    find_items: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,21 @@ def read_query(body: Body) -> Query:
         sent = _from_json(SearchRequest, body)
         region = _region(sent.region)
         return Query(
-            sent.k, sent.offset, sent.filter, sent.image_base64, region, sent.item_id, sent.vector, sent.rerank
+            sent.k,
+            sent.offset,
+            sent.filter,
+            sent.image_base64,
+            region,
+            sent.item_id,
+            sent.vector,
+            sent.rerank,
+            sent.find_items,
         )
     form = _from_form(SearchForm, body, texts=("filter",))
-    return Query(form.k, form.offset, parse_filters(form.filter), form.image, _region(form.region), rerank=form.rerank)
+    return Query(
+        form.k, form.offset, parse_filters(form.filter), form.image, _region(form.region), rerank=form.rerank,
+        find_items=form.find_items,
+    )  # fmt: skip
 
 
 def read_item(body: Body) -> Item:

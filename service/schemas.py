@@ -29,7 +29,7 @@ from indexer.records import (
     ItemRecord,
     Rerank,
 )
-from indexer.search import MAX_DEPTH, MAX_K, ChosenBy, Hit, SearchPage, Used
+from indexer.search import MAX_DEPTH, MAX_K, ChosenBy, FoundItem, Hit, Region, SearchPage, Used
 from training.data.sources import MAX_ITEM_ID
 
 DEFAULT_K = 10
@@ -65,6 +65,7 @@ RegionText = Annotated[
     WithJsonSchema({"type": "string", "examples": ["0.1,0.2,0.5,0.5"]}),
     Field(description="x,y,width,height of a part of the upright image, as fractions of its size"),
 ]
+FindItems = Annotated[bool, Field(description="also tell the regions of all items in the image, as `regions`")]
 Text = Annotated[str, StringConstraints(max_length=2000)]
 Attributes = dict[Annotated[str, StringConstraints(min_length=1, max_length=200)], Text]
 FilterText = Annotated[str, StringConstraints(pattern="^[^=]+=", max_length=2201)]
@@ -104,6 +105,7 @@ class SearchRequest(Paging):
         default_factory=dict, max_length=MAX_FILTERS, description="attribute values that results must have"
     )
     region: RegionValue | None = None
+    find_items: FindItems = False
 
     @model_validator(mode="after")
     def _one_query(self) -> Self:
@@ -111,6 +113,8 @@ class SearchRequest(Paging):
         if len(given) != 1:
             found = " and ".join(given) or "none"
             raise ValueError(f"give exactly one of item_id, vector and image_base64; found {found}")
+        if self.find_items and self.image_base64 is None:
+            raise ValueError("find_items is of an uploaded image; leave it out when searching by item or vector")
         if self.region is not None and self.image_base64 is None:
             raise ValueError("region is a part of an uploaded image; leave it out when searching by item or vector")
         return self
@@ -122,6 +126,7 @@ class SearchForm(Paging):
     image: FileBytes = Field(description="an image file")
     filter: FilterTexts = Field(default_factory=list)
     region: RegionText | None = None
+    find_items: FindItems = False
 
 
 class SimilarQuery(Paging):
@@ -185,10 +190,23 @@ class UsedRegion(BaseModel):
 
     @classmethod
     def of(cls, used: Used) -> Self:
-        region = used.region
-        values = (region.x, region.y, region.width, region.height)
-        x, y, width, height = (round(value, 4) for value in values)
-        return cls(region=(x, y, width, height), chosen_by=used.chosen_by, confidence=used.confidence)
+        return cls(region=_rounded(used.region), chosen_by=used.chosen_by, confidence=used.confidence)
+
+
+class FoundRegion(BaseModel):
+    """An item in the query image; send `region` to search with it alone."""
+
+    region: RegionValue
+    confidence: float = Field(description="that the region holds an item, 0 to 1")
+
+    @classmethod
+    def of(cls, found: FoundItem) -> Self:
+        return cls(region=_rounded(found.region), confidence=found.confidence)
+
+
+def _rounded(region: Region) -> tuple[float, float, float, float]:
+    x, y, width, height = (round(value, 4) for value in (region.x, region.y, region.width, region.height))
+    return x, y, width, height
 
 
 class SearchResponse(BaseModel):
@@ -202,6 +220,9 @@ class SearchResponse(BaseModel):
     total: int
     took_ms: float
     used: UsedRegion | None = Field(description="of the query image; null in a search by item or by vector")
+    regions: list[FoundRegion] | None = Field(
+        description="of all items in the query image, the largest first; null unless `find_items` asked for them"
+    )
     results: list[SearchResult]
 
     @classmethod
@@ -215,6 +236,7 @@ class SearchResponse(BaseModel):
             total=page.total,
             took_ms=round(seconds * 1000, 2),
             used=None if page.used is None else UsedRegion.of(page.used),
+            regions=None if page.regions is None else [FoundRegion.of(found) for found in page.regions],
             results=[SearchResult.of(page.collection, hit) for hit in page.results],
         )
 

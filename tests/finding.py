@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from indexer.home import Home
+from indexer.ingest import index_source
 from training.encoder import Encoder
 from training.export import add_onnx
 from training.models import MODELS
 from training.preprocessing import Fit, Preprocessing
 
+SEVERAL = ((10, 10, 60, 60), (80, 50, 130, 105), (148, 20, 190, 64))  # left, top, right, bottom of things in a photo
+SEVERAL_SIZE = (200, 120)
 FINDER: dict[str, Any] = {
     "size": 32, "widths": (4, 4), "depths": (0, 0), "decoder_widths": (4,), "normalisation": False,
 }  # fmt: skip
@@ -44,6 +48,17 @@ def finds_red(directory: Path, fit: Fit) -> Path:
     return directory
 
 
+def shop_that_finds(folder: Path) -> Path:
+    """The home of a collection `shop` by an encoder that finds the item first."""
+    (folder / "photos").mkdir()
+    for number in range(3):
+        (folder / "photos" / f"{number}.png").write_bytes(photo(30 * number, 10 * number))
+    with Home.open(folder / "home", create=True) as home:
+        encoder = finds_red(folder / "encoder", "stretch")
+        index_source(home, "shop", folder / "photos", encoder_ref=str(encoder), processes=0)
+    return folder / "home"
+
+
 def photo(left: int, top: int, *, size: tuple[int, int] = (160, 80), shade: int = 60) -> bytes:
     """A red square of 40 pixels on a bluish ground."""
     pixels = np.zeros((size[1], size[0], 3), np.uint8)
@@ -51,4 +66,16 @@ def photo(left: int, top: int, *, size: tuple[int, int] = (160, 80), shade: int 
     pixels[top : top + 40, left : left + 40] = (230, 30, 20)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def several() -> bytes:
+    """A red square, a green disc and a yellow rectangle on white, each apart from the others."""
+    image = Image.new("RGB", SEVERAL_SIZE, "white")
+    draw = ImageDraw.Draw(image)
+    draw.rectangle(SEVERAL[0], fill=(220, 40, 30))
+    draw.ellipse(SEVERAL[1], fill=(30, 160, 60))
+    draw.rectangle(SEVERAL[2], fill=(240, 210, 40))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
     return buffer.getvalue()

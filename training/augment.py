@@ -8,6 +8,7 @@ colour is tensor arithmetic with a factor per image. What v2 does batch well (gr
 from __future__ import annotations
 
 import math
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -22,18 +23,30 @@ NEGLIGIBLE = 1e-9  # weights in a blur: smaller ones are denormal products, whic
 TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
 
 
+@overload
+def augment_batch(x: Tensor, settings: Augment) -> tuple[Tensor, None]: ...
+
+
+@overload
+def augment_batch(x: Tensor, settings: Augment, masks: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def augment_batch(x: Tensor, settings: Augment, masks: Tensor | None) -> tuple[Tensor, Tensor | None]: ...
+
+
 def augment_batch(x: Tensor, settings: Augment, masks: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """Change each image of a batch `(B, C, H, W)` in [0, 1] by draws from the global generator, all but erasing.
 
     Args:
-        masks: `(B, 1, H, W)` in [0, 1], which go through the very geometry of their images; 0 beyond their edges.
+        masks: `(B, M, H, W)` in [0, 1], which go through the very geometry of their images; 0 beyond their edges.
 
     Returns:
         Images of the same shape whose values are multiples of 1/255, as 8-bit likelihoods need, and their masks.
     """
     both = x if masks is None else torch.cat([x, masks], dim=1)
     moved, inside = _move(both, settings)
-    images, moved_masks = (moved, None) if masks is None else (moved[:, :-1], moved[:, -1:] * inside)
+    images, moved_masks = (moved, None) if masks is None else (moved[:, : x.shape[1]], moved[:, x.shape[1] :] * inside)
     coloured = _recolour(images, settings)
     if coloured is not x:
         coloured = to_8_bit(coloured)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from training.encoder import Encoder, round_weights
+from training.encoder import Encoder, LocatingModel, round_weights
 from training.errors import EncoderError
 from training.export import add_onnx
 from training.models.finder import Finder
@@ -42,7 +42,7 @@ def item_first(
         EncoderError: `inner` finds the item already, or takes grey pictures.
         ValueError: a setting is out of its range.
     """
-    if inner.family == "item-first":
+    if isinstance(inner.model, LocatingModel):
         raise EncoderError("this encoder finds the item already; give one that takes pictures whole")
     if inner.preprocessing.channels != 3:
         raise EncoderError("the item finder needs colours; give an encoder of pictures with 3 channels")

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from indexer.errors import InvalidRequestError
 from indexer.evaluate.ground_truth import Truth, other_view, products
 from indexer.evaluate.swap_sources import ENOUGH_ITEMS, LEAST_ITEMS, SIDE, choose, counted, upright
-from indexer.evaluate.swaps import Bank, Pixels, composite
+from indexer.evaluate.swaps import Bank, Pixels, composite, contents
 from training.data.backgrounds import Folder
 from training.data.dataset import FAILED, Dataset, load_dataset
 from training.data.masks import SOURCES
@@ -77,15 +77,11 @@ class GateSet:
     def to_json(self) -> dict[str, Any]:
         """What the set is of, without its pictures."""
         return {
-            "items": len(self),
-            "products": len(set(self.products)),
-            "truth": self.truth,
+            **contents(self),
             "backgrounds": self.bank.names,
             "background_seed": self.seed,
             "background_sha256": hashlib.sha256(self.bank.pictures.tobytes()).hexdigest(),
             "clean_views": round(float(np.mean([len(views) for views in self.views])), 2),
-            "left_out": dict(self.left_out),
-            "masks": dict(self.mask_sources),
         }
 
     def clean(self) -> Iterator[tuple[NDArray[np.intp], Pixels]]:

@@ -13,7 +13,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -132,6 +132,35 @@ class FactorPhotos:
     items: list[str]
 
 
+class _Contents(Protocol):
+    """What every set of items on other backgrounds has."""
+
+    @property
+    def truth(self) -> Truth: ...
+
+    @property
+    def products(self) -> list[str]: ...
+
+    @property
+    def left_out(self) -> Counter[str]: ...
+
+    @property
+    def mask_sources(self) -> Counter[str]: ...
+
+    def __len__(self) -> int: ...
+
+
+def contents(made: _Contents) -> dict[str, Any]:
+    """What a set is of, as its `to_json` begins."""
+    return {
+        "items": len(made),
+        "products": len(set(made.products)),
+        "truth": made.truth,
+        "left_out": dict(made.left_out),
+        "masks": dict(made.mask_sources),
+    }
+
+
 @dataclass(frozen=True)
 class SwapSet:
     """Items on backgrounds; row i of everything is of item i.
@@ -175,12 +204,8 @@ class SwapSet:
     def to_json(self) -> dict[str, Any]:
         """What the set is of, without its pictures."""
         return {
-            "items": len(self),
-            "products": len(set(self.products)),
-            "truth": self.truth,
+            **contents(self),
             "backgrounds": self.backgrounds,
-            "left_out": dict(self.left_out),
-            "masks": dict(self.mask_sources),
             "mask_kind": self.mask_kind,
             **self.cut.to_json(),
         }

@@ -64,7 +64,9 @@ def run(searcher: Searcher, collection: str, query: Query) -> SearchPage:
     """The one call into the indexer that a query stands for."""
     paging: dict[str, Any] = {"k": query.k, "offset": query.offset, "filters": query.filters, "rerank": query.rerank}
     if query.image is not None:
-        return searcher.search_image(collection, query.image, region=query.region, **paging)
+        return searcher.search_image(
+            collection, query.image, region=query.region, find_items=query.find_items, **paging
+        )
     if query.item_id is not None:
         return searcher.search_item(collection, query.item_id, **paging)
     return searcher.search_vector(collection, query.vector or [], **paging)

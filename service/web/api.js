@@ -97,6 +97,7 @@ export function searchByPhoto(name, photo, { k, offset, filters, region }, signa
   form.append("offset", offset);
   for (const [key, value] of filters) form.append("filter", `${key}=${value}`);
   if (region) form.append("region", region.join(","));
+  if (offset === 0) form.append("find_items", true);
   return json(`${inCollection(name)}/search`, { method: "POST", body: form, signal });
 }
 

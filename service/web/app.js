@@ -113,6 +113,7 @@ async function showAnswers(asked, signal, focus) {
   if (signal.aborted) return;
   remember(asked, answer);
   panel.showUsed(answer.used);
+  panel.showItems(answer.regions ?? [], asked.region);
   hideNotice();
   $("grid").removeAttribute("aria-busy");
   $("grid").replaceChildren(...answer.results.slice(0, asked.k).map((result) => card(result, metric, moreLike)));
@@ -131,7 +132,7 @@ async function showMore() {
   const asked = current;
   const { signal } = pending;
   const shown = $("grid").childElementCount;
-  const before = answered.get(rankingKey(asked))?.results ?? [];
+  const before = answered.get(rankingKey(asked));
   $("more").disabled = true;
   say("Looking for more…");
   try {
@@ -143,7 +144,8 @@ async function showMore() {
     $("grid").append(...cards);
     current = { ...asked, k: shown + cards.length };
     history.replaceState(history.state, "", write(current));
-    remember(current, { ...answer, results: [...before.slice(0, shown), ...answer.results] });
+    const results = [...(before?.results ?? []).slice(0, shown), ...answer.results];
+    remember(current, { ...answer, regions: before?.regions ?? null, results });
     showEnd(answer);
     cards[0]?.querySelector("button").focus({ preventScroll: true });
   } catch (error) {

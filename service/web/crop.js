@@ -41,10 +41,7 @@ export class Crop {
   }
 
   get region() {
-    const [x, y, width, height] = this.box;
-    // Edges are rounded, not sizes: a rounded place and a rounded size might end outside the photo.
-    const [left, top, right, bottom] = [x, y, x + width, y + height].map((edge) => Math.round(edge * 1000) / 1000);
-    const region = [left, top, right - left, bottom - top].map((value) => Number(value.toFixed(3)));
+    const region = rounded(this.box);
     return region.every((value, place) => Math.abs(value - WHOLE[place]) < 0.004) ? null : region;
   }
 
@@ -76,7 +73,7 @@ export class Crop {
   }
 
   #begin(event) {
-    if (event.button !== 0 || this.frame.hidden) return;
+    if (event.button !== 0 || this.frame.hidden || event.target.closest("button")) return;
     const edges = event.target.dataset?.edges;
     const inside = event.target === this.frame && this.region !== null;
     // A finger on the bare photo scrolls the page; a mouse draws a new frame there.
@@ -126,6 +123,12 @@ export class Crop {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.#tell(), 400);
   }
+}
+
+// Edges are rounded, not sizes: a rounded place and a rounded size might end outside the photo.
+export function rounded([x, y, width, height]) {
+  const [left, top, right, bottom] = [x, y, x + width, y + height].map((edge) => Math.round(edge * 1000) / 1000);
+  return [left, top, right - left, bottom - top].map((value) => Number(value.toFixed(3)));
 }
 
 function move([x, y, width, height], [startX, startY]) {

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { namesOf } from "./cards.js";
-import { Crop } from "./crop.js";
+import { Crop, rounded } from "./crop.js";
 
 const $ = (id) => document.getElementById(id);
 let shownPicture = null; // object URL of the photo on show
@@ -10,6 +10,7 @@ let shownPicture = null; // object URL of the photo on show
 export class QueryPanel {
   // onRegion is told of the part of the photo to search with, null for all of it.
   constructor(onRegion) {
+    this.onRegion = onRegion;
     this.crop = new Crop($("stage"), $("crop"), onRegion);
     $("whole").addEventListener("click", () => {
       this.crop.reset();
@@ -36,6 +37,21 @@ export class QueryPanel {
     Object.assign($("found").style, { left: x, top: y, width, height });
     const sure = Math.round(used.confidence * 100);
     $("found-note").textContent = `The item was found in the dashed frame (confidence ${sure} %).`;
+  }
+
+  // The items of the photo, to choose from where there are several.
+  showItems(regions, chosen) {
+    const items = regions.length > 1 ? regions.map(({ region }) => rounded(region)) : [];
+    const isChosen = (region) => chosen?.every((value, place) => Math.abs(value - region[place]) < 0.001) ?? false;
+    const focused = [...$("items").children].indexOf(document.activeElement);
+    const frames = items.map((region, place) => itemFrame(region, `Item ${place + 1} of ${items.length}`, isChosen(region)));
+    for (const [place, frame] of frames.entries()) {
+      frame.addEventListener("click", () => this.onRegion(isChosen(items[place]) ? null : items[place]));
+    }
+    $("items").replaceChildren(...frames);
+    $("items").children[focused]?.focus({ preventScroll: true });
+    $("items").hidden = $("items-note").hidden = $("crop").hidden || items.length === 0;
+    $("items-note").textContent = `${items.length} items were found; choose one to search with it alone.`;
   }
 
   async showItem(collection, id, signal) {
@@ -70,7 +86,10 @@ export class QueryPanel {
   #allowCrop(allowed) {
     $("crop").hidden = !allowed;
     $("crop-help").hidden = !allowed;
-    if (!allowed) this.crop.show(null);
+    if (allowed) return;
+    this.crop.show(null);
+    $("items").replaceChildren();
+    $("items").hidden = $("items-note").hidden = true;
   }
 
   async #showStage(key, url, isPhoto) {
@@ -94,4 +113,18 @@ export class QueryPanel {
     if (isShown) stage.style.setProperty("--ratio", String(img.naturalWidth / img.naturalHeight));
     this.#allowCrop(isPhoto && isShown);
   }
+}
+
+function itemFrame([x, y, width, height], label, isChosen) {
+  const frame = document.createElement("button");
+  frame.type = "button";
+  frame.className = "item-frame";
+  frame.setAttribute("aria-label", label);
+  frame.setAttribute("aria-pressed", String(isChosen));
+  const [left, top, across, down] = [x, y, width, height].map((value) => `${value * 100}%`);
+  Object.assign(frame.style, { left, top, width: across, height: down });
+  const number = document.createElement("span");
+  number.textContent = label.split(" ")[1];
+  frame.append(number);
+  return frame;
 }

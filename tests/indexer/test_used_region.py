@@ -8,7 +8,7 @@ import pytest
 from indexer.home import Home
 from indexer.ingest import index_source
 from indexer.search import Region, Searcher
-from tests.finding import finds_red, photo
+from tests.finding import SEVERAL, SEVERAL_SIZE, finds_red, photo, several
 
 
 @pytest.fixture(scope="module", params=["stretch", "pad"])
@@ -40,6 +40,28 @@ def test_a_region_of_ones_own_overrides_what_would_be_found(searcher: Searcher) 
     assert (page.used.region, page.used.chosen_by, page.used.confidence) == (asked, "request", None)
 
 
+def test_the_regions_of_several_items_are_told_with_a_margin(searcher: Searcher) -> None:
+    page = searcher.search_image("default", several(), find_items=True)
+    assert page.regions is not None and len(page.regions) == len(SEVERAL)
+    width, height = SEVERAL_SIZE
+    by_place = sorted(page.regions, key=lambda item: item.region.x)
+    for item, (left, top, right, bottom) in zip(by_place, SEVERAL, strict=True):
+        region, margin = item.region, 0.08 * max(right - left, bottom - top)
+        edges = np.array([region.x, region.y, region.x + region.width, region.y + region.height])
+        expected = np.array([left - margin, top - margin, right + margin, bottom + margin])
+        assert np.abs(edges * (width, height, width, height) - expected).max() < 8  # two of the finder's cells
+        assert 0.3 <= item.confidence <= 1
+    part = searcher.search_image("default", several(), region=by_place[1].region, find_items=True)
+    assert part.regions == page.regions and part.used is not None and part.used.chosen_by == "request"
+    assert searcher.search_image("default", several()).regions is None
+
+
+def test_one_item_is_one_region(searcher: Searcher) -> None:
+    (item,) = searcher.search_image("default", photo(100, 30), find_items=True).regions or []
+    assert abs(item.region.x + item.region.width / 2 - 120 / 160) < 0.04
+
+
 def test_searches_without_a_photo_tell_no_region(searcher: Searcher) -> None:
     item = searcher.search_image("default", photo(0, 0)).results[0].item_id
-    assert searcher.search_item("default", item).used is None
+    page = searcher.search_item("default", item)
+    assert page.used is None and page.regions is None

@@ -221,13 +221,7 @@ def test_dragging_the_frame_searches_with_that_part(
 def test_the_item_that_was_found_is_framed_and_a_frame_of_ones_own_overrides_it(
     open_page: OpenPage, serve: Serve, tmp_path: Path
 ) -> None:
-    (tmp_path / "photos").mkdir()
-    for number in range(3):
-        (tmp_path / "photos" / f"{number}.png").write_bytes(finding.photo(30 * number, 10 * number))
-    with Home.open(tmp_path / "home", create=True) as home:
-        encoder = finding.finds_red(tmp_path / "encoder", "stretch")
-        index_source(home, "shop", tmp_path / "photos", encoder_ref=str(encoder), processes=0)
-    client = serve(tmp_path / "home")
+    client = serve(finding.shop_that_finds(tmp_path))
     sent = finding.photo(100, 30)
     used = client.post(SEARCH, files={"image": sent}).json()["used"]
     assert used["chosen_by"] == "encoder" and 0.9 < used["confidence"] <= 1
@@ -246,6 +240,57 @@ def test_the_item_that_was_found_is_framed_and_a_frame_of_ones_own_overrides_it(
     expect(page.locator("#found-note")).to_be_hidden()
     page.go_back()
     expect(page.locator("#found")).to_be_visible()
+
+
+def test_each_of_several_items_can_be_searched_with_by_mouse_and_by_key(
+    open_page: OpenPage, serve: Serve, tmp_path: Path
+) -> None:
+    client = serve(finding.shop_that_finds(tmp_path))
+    sent = finding.several()
+    regions = [
+        item["region"]
+        for item in client.post(SEARCH, files={"image": sent}, data={"find_items": "true"}).json()["regions"]
+    ]
+    (tmp_path / "query.png").write_bytes(sent)
+    page = open_page(str(client.base_url))
+    upload(page, tmp_path / "query.png")
+    frames = page.get_by_role("group", name="Items found in the photo").get_by_role("button")
+    expect(frames).to_have_count(3)
+    expect(page.locator("#items-note")).to_have_text("3 items were found; choose one to search with it alone.")
+    stage = page.locator("#query-image").bounding_box()
+    assert stage is not None
+    for number, region in enumerate(regions, start=1):
+        frame = page.get_by_role("button", name=f"Item {number} of 3").bounding_box()
+        assert frame is not None
+        shares = (
+            (frame["x"] - stage["x"]) / stage["width"], (frame["y"] - stage["y"]) / stage["height"],
+            frame["width"] / stage["width"], frame["height"] / stage["height"],
+        )  # fmt: skip
+        assert shares == pytest.approx(region, abs=0.02)
+
+    def asked() -> list[float]:
+        return [float(part) for part in in_url(page)["region"][0].split(",")]
+
+    page.get_by_role("button", name="Item 2 of 3").click()
+    page.wait_for_url("**region=**")
+    assert asked() == pytest.approx(regions[1], abs=0.002)
+    expect(page.get_by_role("button", name="Item 2 of 3")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#found")).to_be_hidden()
+    page.get_by_role("button", name="Item 3 of 3").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Item 3 of 3")).to_have_attribute("aria-pressed", "true")
+    assert asked() == pytest.approx(regions[2], abs=0.002)
+    expect(page.get_by_role("button", name="Item 3 of 3")).to_be_focused()
+    page.reload()
+    expect(page.get_by_role("button", name="Item 3 of 3")).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("button", name="Item 3 of 3").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Item 3 of 3")).to_have_attribute("aria-pressed", "false")
+    assert "region" not in in_url(page)
+    (tmp_path / "one.png").write_bytes(finding.photo(100, 30))
+    upload(page, tmp_path / "one.png")
+    expect(frames).to_have_count(0)
+    expect(page.locator("#items-note")).to_be_hidden()
 
 
 def test_a_frame_is_drawn_moved_and_undone_by_going_back(

@@ -31,25 +31,36 @@ Floats = NDArray[np.float32]
 
 
 class Guess(NamedTuple):
-    """Probability of each pixel `(H, W)` float32 of a photo being the item's, and the expected IoU of that mask."""
+    """Probability of each place `(H, W)` float32 of a photo being the item's, and the expected IoU of that mask."""
 
     probability: Floats
     quality: float
 
 
 def find_item(pixels: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Guess:
-    """What the finder says of a photo `(H, W, 3)` uint8.
+    """What the finder says of each pixel of a photo `(H, W, 3)` uint8.
 
     Raises:
         EncoderError: the finder's file is missing or damaged.
     """
-    session = _session(finder)
-    size = session.get_inputs()[0].shape[2]
-    square = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
-    mask, quality = session.run(["mask", "quality"], {"pixels": square.transpose(2, 0, 1)[None]})
     height, width = pixels.shape[:2]
-    whole = cv2.resize(mask[0, 0], (width, height), interpolation=cv2.INTER_LINEAR)
-    return Guess(np.asarray(whole, np.float32), float(quality[0]))
+    side = finder_side(finder)
+    square = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR))
+    found = look(square, finder)
+    whole = cv2.resize(found.probability, (width, height), interpolation=cv2.INTER_LINEAR)
+    return Guess(np.asarray(whole, np.float32), found.quality)
+
+
+def look(square: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Guess:
+    """What the finder says of the cells of a picture `(S, S, 3)` uint8, S its `finder_side`; raises as `find_item`."""
+    mask, quality = _session(finder).run(["mask", "quality"], {"pixels": square.transpose(2, 0, 1)[None]})
+    return Guess(mask[0, 0], float(quality[0]))
+
+
+def finder_side(finder: Path = FINDER_FILE) -> int:
+    """Side of the pictures that the finder looks at; raises as `find_item`."""
+    side: int = _session(finder).get_inputs()[0].shape[2]
+    return side
 
 
 def refine(pixels: NDArray[np.uint8], probability: Floats) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@
     cutouts.py   items with exact masks: shapes, the studio's products and solids, cut-outs of files and photos
     scenes.py    training pictures made of cut-outs and backgrounds, batch by batch
     fit.py       training
+    regions.py   several items in one photo, by looking again
     store.py     finder directories: load, save
 
 The network itself is `training.models.finder`; `training.data.found` runs it without torch.

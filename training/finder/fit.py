@@ -165,11 +165,8 @@ def _draw(photos: TrustedPhotos, count: int, size: int) -> tuple[Tensor, Tensor,
     x, mask, trust = (torch.from_numpy(part[rows]).float() / 255.0 for part in photos)
     if x.shape[-1] != size:
         raise ValueError(f"photos have a side of {x.shape[-1]} pixels, the scenes one of {size}")
-    state = torch.get_rng_state()
-    moved, masks = augment_batch(x, PHOTO_CHANGES, mask[:, None])
-    torch.set_rng_state(state)  # the same places again
-    _, trusts = augment_batch(x, PHOTO_CHANGES, trust[:, None])
-    return moved, torch.zeros_like(moved[:, :1]) if masks is None else masks, trusts  # type: ignore[return-value]
+    moved, both = augment_batch(x, PHOTO_CHANGES, torch.stack([mask, trust], dim=1))
+    return moved, both[:, :1], both[:, 1:]
 
 
 def _follow(average: Finder, network: Finder, decay: float) -> None:

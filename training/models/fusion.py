@@ -5,6 +5,9 @@ norm is 1, and the cosine of two such vectors is the weighted mean of the parts'
 scores of several retrievers is CombSUM (Fox, Shaw: Combination of Multiple Searches, 1994, TREC-2,
 https://trec.nist.gov/pubs/trec2/papers/txt/23.txt); as one vector, one index can be searched by it.
 
+A fusion with a part that finds the item first tells the region of that part; of the first of them, where there are
+several. A region that somebody framed is one for all of them.
+
 Differs from the paper: scores are cosines, not rescaled for each query; the weights are chosen on held-out items.
 """
 
@@ -17,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.encoder import LocatingModel
 from training.models.checks import check_image
 from training.models.families import Part
 from training.models.resample import resize
@@ -72,6 +76,8 @@ class Fusion(nn.Module):
         for part, model in zip(config.parts, self.members(), strict=True):
             if model.metric != "cosine":
                 raise ValueError(f"part {part.family!r} has metric {model.metric!r}; a fusion is of cosines")
+        if any(isinstance(model, LocatingModel) for model in self.members()):
+            self.embed_with_regions = self._embed_with_regions
 
     def members(self) -> Iterator[Any]:
         """The parts' models."""
@@ -91,8 +97,24 @@ class Fusion(nn.Module):
         return [nn.functional.normalize(found, dim=1) for found in vectors]
 
     def embed(self, x: Tensor) -> Tensor:
-        vectors = zip(self.config.weights, self.part_vectors(x), strict=True)
-        return torch.cat([weight**0.5 * found for weight, found in vectors], dim=1)
+        return self._joined(self.part_vectors(x))
+
+    def _embed_with_regions(self, x: Tensor, framed: Tensor) -> tuple[Tensor, Tensor]:
+        """As `LocatingModel.embed_with_regions`; the regions are those of the first part that finds the item."""
+        vectors, regions = [], []
+        for part in self.members():
+            seen = self._seen_by(part, x)
+            if isinstance(part, LocatingModel):
+                found, places = part.embed_with_regions(seen, framed)
+                regions.append(places)
+            else:
+                found = part.embed(seen)
+            vectors.append(nn.functional.normalize(found, dim=1))
+        return self._joined(vectors), regions[0]
+
+    def _joined(self, vectors: list[Tensor]) -> Tensor:
+        shares = zip(self.config.weights, vectors, strict=True)
+        return torch.cat([weight**0.5 * found for weight, found in shares], dim=1)
 
     def _seen_by(self, part: Any, x: Tensor) -> Tensor:
         if part.config.channels < self.config.channels:

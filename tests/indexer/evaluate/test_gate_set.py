@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +16,13 @@ from indexer.evaluate.compare import embed_pictures
 from indexer.evaluate.gate_set import CLEAN_VIEWS, FIRST_SEED, GateSet, background_seed, draw_bank, gate_set
 from indexer.evaluate.robustness import Photos, query_metrics
 from indexer.retrain_evidence import is_current, measure, to_evidence
+from tests.indexer.evaluate.conftest import Write
 from training.data.backgrounds import SHOPS
 from training.data.sources import read_images
 from training.encoder import load_encoder
 from training.errors import SourceError
 
 SIDE = 32
-Write = Callable[[list[int]], Path]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    """A manifest of items with so many photos each, a coloured square on noise with its mask beside it."""
-
-    def written(photos: list[int], *, bare: tuple[str, ...] = (), doubled: tuple[str, ...] = ()) -> Path:
-        rows = []
-        for item, count in enumerate(photos):
-            for photo in range(count):
-                name = f"{item:02d}-{photo}"
-                rng = np.random.default_rng([item, 0 if name in doubled else photo])
-                picture = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-                mask = np.zeros((64, 64), np.uint8)
-                top, left = rng.integers(8, 24, 2)
-                mask[top : top + 32, left : left + 32] = 255
-                picture[mask > 0] = np.random.default_rng(item).integers(0, 256, 3)
-                if name in bare:
-                    picture[:] = 255
-                Image.fromarray(picture).save(tmp_path / f"{name}.png")
-                Image.fromarray(mask).save(tmp_path / f"{name}-mask.png")
-                mask_name = "" if name in bare else f"{name}-mask.png"
-                rows.append({"item_id": f"item {item:02d}", "image": f"{name}.png", "mask": mask_name})
-        with (tmp_path / "shop.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["item_id", "image", "mask"])
-            writer.writeheader()
-            writer.writerows(rows)
-        return tmp_path / "shop.csv"
-
-    return written
 
 
 def made_of(manifest: Path, **options: Any) -> GateSet:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from indexer.errors import InvalidRequestError
 from indexer.evaluate.swap_sources import FACTOR_SCENES, photo_set, studio_set
 from indexer.evaluate.swaps import GIVEN, Bank, Shots, SwapSet, assemble, composite
 from tests.conftest import draw_photo
+from tests.indexer.evaluate.conftest import KINDS, Write
 from training.data.backgrounds import Folder
 from training.data.sources import read_images
 from training.data.studio import make_item
@@ -24,7 +23,6 @@ from training.data.studio.scenes import background_kind
 from training.errors import SourceError
 
 SIDE = 24
-KINDS = ("bag", "mug")
 
 
 def shots(count: int = 12, categories: list[str | None] | None = None) -> Shots:
@@ -178,42 +176,6 @@ def test_a_bank_of_a_folder_has_parts_of_its_photos(tmp_path: Path) -> None:
 
 
 # --- sets of a catalogue's photos
-
-Write = Callable[..., Path]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    """A manifest of items with so many photos each, a square on noise with its mask beside it."""
-
-    def written(photos: list[int], *, bare: tuple[str, ...] = (), broken: tuple[str, ...] = ()) -> Path:
-        rows = []
-        for item, count in enumerate(photos):
-            for photo in range(count):
-                name = f"{item:02d}-{photo}"
-                rng = np.random.default_rng([item, photo])
-                picture = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-                mask = np.zeros((64, 64), np.uint8)
-                top, left = rng.integers(8, 24, 2)
-                mask[top : top + 32, left : left + 32] = 255
-                picture[mask > 0] = np.random.default_rng(item).integers(0, 256, 3)
-                if name in bare:
-                    picture[:] = 255
-                Image.fromarray(picture).save(tmp_path / f"{name}.png")
-                Image.fromarray(mask).save(tmp_path / f"{name}-mask.png")
-                if name in broken:
-                    (tmp_path / f"{name}.png").write_bytes(b"no photo")
-                rows.append({
-                    "item_id": f"item {item:02d}", "image": f"{name}.png", "category": KINDS[item % 2],
-                    "mask": "" if name in bare else f"{name}-mask.png",
-                })  # fmt: skip
-        with (tmp_path / "shop.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["item_id", "image", "mask", "category"])
-            writer.writeheader()
-            writer.writerows(rows)
-        return tmp_path / "shop.csv"
-
-    return written
 
 
 def made_of(manifest: Path, **options: object) -> SwapSet:

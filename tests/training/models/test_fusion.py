@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,12 @@ from training.encoder import Encoder, load_encoder
 from training.errors import EncoderError
 from training.fusing import fuse, save_fusion
 from training.importing import ImportRequest, import_onnx
+from training.item_first import item_first
 from training.models import MODELS
 from training.models.families import Part
+from training.models.finder import Finder, FinderConfig
 from training.models.fusion import FusionConfig
+from training.models.resample import resize
 from training.preprocessing import Fit, Preprocessing
 from training.reference import describe_encoder
 
@@ -99,6 +103,65 @@ def test_a_fusion_of_exportable_parts_embeds_by_onnx_runtime_and_keeps_its_parts
     np.testing.assert_allclose(by_onnx.embed(images), by_torch.encode(torch.from_numpy(images)).numpy(), atol=1e-4)
     weights = [(folder / "weights.safetensors").stat().st_size for folder in (*parts, described.directory)]
     assert weights[2] < sum(weights[:2]) * 1.2, "half precision stays half precision"
+
+
+def save_finding(directory: Path, doubt: float, seed: int) -> Path:
+    """An encoder that finds the item first; whatever its finder says weighs something from `doubt` on."""
+    torch.manual_seed(seed)
+    finder = {"size": 16, "widths": (4, 4), "depths": (0, 0), "decoder_widths": (4,), "normalisation": False}
+    inner = {"family": "pixels", "config": {"size": 16, "channels": 3}}
+    config = MODELS["item-first"].config(size=32, finder=finder, encoder=inner, doubt=doubt, trust=1.0)
+    model = MODELS["item-first"].model(config)
+    values, card = json.loads(json.dumps(asdict(config))), {"name": directory.name}
+    return Encoder(
+        model, family="item-first", config=values, preprocessing=Preprocessing(32), card=card
+    ).save(directory)  # fmt: skip
+
+
+def test_a_fusion_tells_the_region_of_its_first_part_that_finds_the_item(tmp_path: Path) -> None:
+    finding = [save_finding(tmp_path / f"finding{n}", doubt, n) for n, doubt in enumerate((0.0, 0.2))]
+    fusion = fuse([save_pixels(tmp_path / "pixels"), *finding], [0.2, 0.5, 0.3])
+    described = save_fusion(fusion, tmp_path / "fusion")
+    images, framed = torch.from_numpy(pixels(6, 32)), torch.tensor([False, True] * 3)
+    vectors, regions = fusion.encode_with_regions(images, framed)
+    expected = torch.zeros(6, 6)
+    for part, weight in zip((tmp_path / "pixels", *finding), (0.2, 0.5, 0.3), strict=True):
+        encoder = load_encoder(part)
+        if part in finding:
+            alone = encoder.encode_with_regions(images, framed)[0]
+        else:
+            alone = encoder.encode(resize(images.float() / 255, 16))
+        expected += weight * alone @ alone.T
+    torch.testing.assert_close(vectors @ vectors.T, expected, atol=1e-5, rtol=0)
+    first = load_encoder(finding[0]).encode_with_regions(images, framed)[1]
+    torch.testing.assert_close(regions, first)
+    assert not torch.allclose(regions, load_encoder(finding[1]).encode_with_regions(images, framed)[1], atol=1e-3)
+    torch.testing.assert_close(
+        fusion.encode(images), fusion.encode_with_regions(images, torch.zeros(6, dtype=torch.bool))[0]
+    )
+    by_onnx = load_embedder(described.directory, threads=1)
+    for is_framed in (False, True):
+        found, places = by_onnx.embed_with_regions(images.numpy(), framed=is_framed)
+        wanted, boxes = fusion.encode_with_regions(images, torch.full((6,), is_framed))
+        np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4)
+        np.testing.assert_allclose(places, boxes.numpy(), atol=1e-4)
+    assert np.abs(by_onnx.embed(images.numpy()) - found).max() > 1e-3, "a region of one's own reaches the parts"
+
+
+def test_a_fusion_of_parts_that_take_pictures_whole_tells_no_region(tmp_path: Path) -> None:
+    described = save_fusion(fuse([save_vae(tmp_path / "vae"), save_pixels(tmp_path / "pixels")]), tmp_path / "fusion")
+    assert load_embedder(described.directory).embed_with_regions(pixels(2), framed=True)[1] is None
+    with pytest.raises(EncoderError, match="encodes pictures whole"):
+        load_encoder(described.directory).encode_with_regions(
+            torch.from_numpy(pixels(2)), torch.zeros(2, dtype=torch.bool)
+        )
+
+
+def test_a_fusion_that_finds_the_item_is_not_put_behind_a_finder(tmp_path: Path) -> None:
+    fusion = fuse([save_finding(tmp_path / "finding", 0.0, 0), save_pixels(tmp_path / "pixels")])
+    finder = Finder(FinderConfig(normalisation=False))
+    with pytest.raises(EncoderError, match="finds the item already"):
+        item_first(fusion, finder, size=96)
 
 
 def test_a_fusion_with_an_imported_graph_comes_back_from_disk(tmp_path: Path) -> None:

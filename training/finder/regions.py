@@ -1,0 +1,147 @@
+"""The regions of several items in one photo, from a finder that was trained to choose one: look, hide, look again.
+
+What a look's mask holds falls into connected parts, each an item. These are then painted over with the colours around
+them, and the finder looks at what is left, until it expects too little of its mask, finds nothing new, or nothing but
+an even ground is left. Painting fills from coarse to fine, each level where the finer one has nothing, as in Gortler et
+al.: The Lumigraph, 1996, https://doi.org/10.1145/237170.237200, section 3.4 (pull-push).
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.found import Guess
+
+MOST = 6  # regions of a photo
+LOOKS = 4  # an item is found by the second or third, or not at all
+FOUND = 0.5  # probability from which a cell is an item's
+LEAST_CONFIDENCE = (0.3, 0.5)  # of the first look, as `item-first` doubts it up to there, and of the others
+LEAST_SHARE = 0.008  # of the photo's cells that an item has, or it is a speck
+LEAST_OF_LARGEST = 0.1  # weight of an item in shares of the largest one's
+WITHIN = 0.5  # share of the smaller of two boxes that lies in the other, from which they are of one item
+BESIDE = 0.3  # share of a part's rim that earlier parts have, from which it is what those left over
+RIM = 3  # pixels around an item that are hidden with it: its edge, and its shadow
+PLAIN = 24  # of 256 levels between the darkest and the brightest place of what is left, up to which it is even
+
+Pixels = NDArray[np.uint8]
+Cells = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+Look = Callable[[Pixels], Guess]
+
+
+class ItemRegion(NamedTuple):
+    """Where an item is.
+
+    Args:
+        box: left, top, right, bottom in shares of the picture.
+        confidence: intersection over union that the finder expects of the mask that shows it.
+        weight: share of the picture that it covers, times its mean probability.
+    """
+
+    box: tuple[float, float, float, float]
+    confidence: float
+    weight: float
+
+
+class _Part(NamedTuple):
+    region: ItemRegion
+    cells: Cells
+
+
+def find_regions(pixels: Pixels, look: Look) -> list[ItemRegion]:
+    """The items of a picture `(S, S, 3)` uint8 of the finder's size, the one with the greatest weight first.
+
+    Args:
+        look: what the finder says of such a picture, `training.data.found.look`.
+    """
+    found: list[ItemRegion] = []
+    seen: Cells | None = None
+    for turn in range(LOOKS):
+        guess = look(pixels)
+        seen = np.zeros(guess.probability.shape, np.bool_) if seen is None else seen
+        if guess.quality < LEAST_CONFIDENCE[turn > 0]:
+            break
+        parts = _parts(guess, seen)
+        fresh = [part.region for part in parts if _rim_share(part.cells, seen) <= BESIDE]
+        if not fresh:
+            break
+        found += _apart(fresh, found)
+        for part in parts:
+            seen = seen | part.cells
+        pixels = hide(pixels, seen)
+        if _is_plain(pixels):
+            break
+    largest = max((region.weight for region in found), default=0.0)
+    kept = [region for region in found if region.weight >= LEAST_OF_LARGEST * largest]
+    return sorted(kept, key=lambda region: -region.weight)[:MOST]
+
+
+def hide(pixels: Pixels, cells: Cells) -> Pixels:
+    """A picture `(S, S, 3)` uint8 with the colours around them in place of cells `(h, h)`."""
+    side = len(pixels)
+    mask = cv2.resize(cells.astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST)
+    mask = cv2.dilate(mask, np.ones((2 * RIM + 1, 2 * RIM + 1), np.uint8))
+    kept = (1 - mask).astype(np.float32)[..., None]
+    levels: list[Floats] = [np.concatenate([pixels * kept, kept], axis=2)]
+    while (half := len(levels[-1]) // 2) >= 1:
+        levels.append(np.asarray(cv2.resize(levels[-1], (half, half), interpolation=cv2.INTER_AREA), np.float32))
+    mean, share = levels[-1][..., :3], float(levels[-1][0, 0, 3])
+    colours = mean / share if share else np.full_like(mean, 255.0)
+    for level in reversed(levels):
+        wider = cv2.resize(colours, (len(level), len(level)), interpolation=cv2.INTER_LINEAR)
+        colours = level[..., :3] + (1.0 - level[..., 3:]) * wider.reshape(*level.shape[:2], 3)
+    return np.clip(np.round(colours), 0, 255).astype(np.uint8)
+
+
+def _parts(guess: Guess, seen: Cells) -> list[_Part]:
+    """The connected parts of a mask without what was seen before, specks left out."""
+    mask = (guess.probability > FOUND) & ~seen
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    height, width = mask.shape
+    parts = []
+    for label in range(1, count):
+        x, y, w, h, area = (int(value) for value in stats[label])
+        if area < LEAST_SHARE * mask.size:
+            continue
+        cells = labels == label
+        weight = float(guess.probability[cells].sum()) / mask.size
+        box = (x / width, y / height, (x + w) / width, (y + h) / height)
+        parts.append(_Part(ItemRegion(box, guess.quality, weight), cells))
+    return parts
+
+
+def _rim_share(cells: Cells, seen: Cells) -> float:
+    """Share of the cells next to a part that were seen before."""
+    rim = (cv2.dilate(cells.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~cells
+    return float(seen[rim].mean()) if rim.any() else 0.0
+
+
+def _apart(fresh: Iterable[ItemRegion], found: Iterable[ItemRegion]) -> list[ItemRegion]:
+    """Of new regions, the largest first, those that are not of one item with another."""
+    before = list(found)
+    kept: list[ItemRegion] = []
+    for region in sorted(fresh, key=lambda region: -region.weight):
+        if all(_shared(region.box, other.box) <= WITHIN for other in (*before, *kept)):
+            kept.append(region)
+    return kept
+
+
+def _shared(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """Share of the smaller of two boxes that lies in the other."""
+    across, down = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    return max(across, 0.0) * max(down, 0.0) / smaller
+
+
+def _is_plain(pixels: Pixels) -> bool:
+    """Whether a picture is of one even colour, noise aside."""
+    side = len(pixels) // 4
+    coarse = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+    return int(np.ptp(coarse.reshape(-1, 3), axis=0).max()) <= PLAIN
