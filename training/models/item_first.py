@@ -13,8 +13,9 @@ one in which the item is plain to see is encoded as the item alone. With a share
 
     z = (1 - b) u(seen) + b u(picture), brought to length 1, u being the inner encoder's unit vector
 
-so that what is told by the whole (how an item is worn, what comes with it, what the finder missed) is not lost. As Wei et al.: Selective Convolutional Descriptor
-Aggregation, 2017, https://arxiv.org/abs/1604.04994, keep what is inside of a mask found without labels.
+so that what is told by the whole (how an item is worn, what comes with it, what the finder missed) is not lost. As Wei
+et al.: Selective Convolutional Descriptor Aggregation, 2017, https://arxiv.org/abs/1604.04994, keep what is inside of a
+mask found without labels.
 
 Differs from the paper: the picture is cut and masked before the encoder sees it, instead of its features after.
 """
