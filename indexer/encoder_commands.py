@@ -28,7 +28,7 @@ def encoders_list(home: HomeOption = DEFAULT_HOME, json_output: JsonOption = Fal
 
     listed = list_encoders(home)
     lines = [
-        f"{e.encoder_id[:12]}\t{e.name}{' (default)' if e.default else ''}\t{e.family}\t{e.dim}\t{e.metric}\t"
+        f"{e.encoder_id[:12]}\t{e.name}{f' ({e.role})' if e.role else ''}\t{e.family}\t{e.dim}\t{e.metric}\t"
         f"{e.trained_from}\t{'shipped' if e.shipped else e.ref}"
         for e in listed
     ]

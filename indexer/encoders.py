@@ -23,7 +23,7 @@ from training.reference import (
     describe_encoder,
     first_line,
     pretrained_names,
-    resolve_encoder,
+    standing_names,
     weights_file,
 )
 
@@ -35,7 +35,7 @@ MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
 
 @dataclass(frozen=True)
 class ListedEncoder:
-    """`ref` is what commands take; `name` is what people call it."""
+    """`ref` is what commands take; `name` is what people call it; `role` is the standing name, as `accurate`."""
 
     name: str
     ref: str
@@ -44,17 +44,18 @@ class ListedEncoder:
     dim: int
     metric: str
     default: bool
+    role: str | None
     shipped: bool
     trained_from: str
 
 
 def list_encoders(home: Path) -> list[ListedEncoder]:
     """The shipped encoders, then those that a home has besides; a home that is not there has none."""
-    default = resolve_encoder("default").name
+    roles = {name: role for role, name in standing_names().items()}
     listed = []
     for name in pretrained_names():
         d = describe_encoder(name)
-        listed.append(_listed(EncoderRecord.of(d), name, name, default=name == default, shipped=True))
+        listed.append(_listed(EncoderRecord.of(d), name, name, role=roles.get(name), shipped=True))
     if not home.is_dir():
         return listed
     from indexer.home import Home
@@ -64,13 +65,14 @@ def list_encoders(home: Path) -> list[ListedEncoder]:
         for r in opened.catalogue.encoders():
             if r.encoder_id not in shipped:
                 name, ref = str(r.card.get("name") or r.family), str(opened.encoder_directory(r.encoder_id))
-                listed.append(_listed(r, name, ref, default=False, shipped=False))
+                listed.append(_listed(r, name, ref, role=None, shipped=False))
     return listed
 
 
-def _listed(r: EncoderRecord, name: str, ref: str, *, default: bool, shipped: bool) -> ListedEncoder:
+def _listed(r: EncoderRecord, name: str, ref: str, *, role: str | None, shipped: bool) -> ListedEncoder:
     known = (r.encoder_id, r.family, r.dim, r.metric)
-    return ListedEncoder(name, ref, *known, default=default, shipped=shipped, trained_from=r.trained_from)
+    is_default = role == "default"
+    return ListedEncoder(name, ref, *known, default=is_default, role=role, shipped=shipped, trained_from=r.trained_from)
 
 
 def find_encoder(ref: str, home: Path) -> EncoderDescription:

@@ -130,7 +130,7 @@ def resolve_encoder(ref: str | Path) -> Path:
 
 
 def standing_names() -> dict[str, str]:
-    """The shipped encoders to choose from, by what they are for: `default`, `accurate`, `small`."""
+    """The shipped encoders to choose from, by what they are for: `default`, `accurate`, `small`, `label-free`."""
     names: dict[str, str] = read_json(PRETRAINED / "names.json")
     return names
 

@@ -51,8 +51,8 @@ def test_every_shipped_encoder_is_small_and_names_no_place_on_a_disk(name: str) 
     assert not re.search(r'"(/|[A-Za-z]:\\)|/(tmp|home|root|work|Users)/', text)
 
 
-def test_the_default_is_a_trained_one_with_its_figures() -> None:
-    card = json.loads((describe_encoder("default").directory / "card.json").read_text())
+def test_the_label_free_one_tells_its_figures() -> None:
+    card = json.loads((describe_encoder("label-free").directory / "card.json").read_text())
     assert re.fullmatch("[0-9a-f]{64}", card["data"]["fingerprint"])
     assert {"train", "validation", "active_units", "kl_per_unit"} <= set(card["figures"])
 
@@ -68,11 +68,13 @@ def test_the_baselines_are_what_their_code_writes(tmp_path: Path) -> None:
 
 def test_the_standing_names_are_of_shipped_encoders_and_the_finder_ships_beside_them() -> None:
     names = standing_names()
-    assert set(names) == {"default", "accurate", "small"} and set(names.values()) <= set(pretrained_names())
-    assert describe_encoder("default").card["trained_from"].startswith("label-free")
-    assert describe_encoder("accurate").card["trained_from"].startswith("ImageNet labels")
+    assert set(names) == {"default", "accurate", "small", "label-free"}
+    assert set(names.values()) <= set(pretrained_names())
+    assert describe_encoder("label-free").card["trained_from"].startswith("label-free")
     finder = read_json(SHIPPED / "card.json")
     for name in ("default", "accurate"):
+        assert describe_encoder(name).card["trained_from"].startswith("ImageNet labels")
+    for name in ("default", "accurate", "label-free"):
         assert describe_encoder(name).card["finder_id"] == finder["finder_id"]
     assert (SHIPPED / "weights.safetensors").stat().st_size <= 2 * 2**20
     assert not re.search(r'"(/|[A-Za-z]:\\)|/(tmp|home|root|work|Users)/', (SHIPPED / "card.json").read_text())
