@@ -191,6 +191,7 @@ def encoders_item_first(
     fit: Annotated[str | None, typer.Option(help="stretch, pad or crop; as the encoder has it without it.")] = None,
     passes: Annotated[int, typer.Option(min=1, max=2, help="Times that the finder looks.")] = 1,
     paint: Annotated[float, typer.Option(help="How white the background becomes, 0 to 1; 0 only crops.")] = 1.0,
+    spare_plain: Annotated[bool, typer.Option(help="Leave a background of one colour as it is.")] = False,
     beside: Annotated[float, typer.Option(help="Share of the whole photo's vector beside the item's.")] = 0.0,
     home: HomeOption = DEFAULT_HOME,
     json_output: JsonOption = False,
@@ -208,7 +209,7 @@ def encoders_item_first(
     inner = load_encoder(find_encoder(ref, home).directory)
     try:
         chosen = None if fit is None else check_fit(fit)
-        settings = {"size": size, "passes": passes, "paint": paint, "beside": beside}
+        settings = {"size": size, "passes": passes, "paint": paint, "spare_plain": spare_plain, "beside": beside}
         write_item_first(inner, load_finder(finder), out, fit=chosen, **settings)
     except ValueError as exc:
         raise EncoderError(f"{ref}: {exc}") from exc

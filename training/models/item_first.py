@@ -6,7 +6,8 @@ it expects of that mask, which is its confidence c. From these follow
     box       the span of the item's mass, a little larger, as a square that keeps the item's proportions
     w         how far to go by them: 0 up to a confidence of `doubt`, 1 from `trust` on, linear between
     region    w box + (1 - w) whole picture
-    seen      v x + (1 - v) neutral, v = 1 - w (1 - m), of the region at the inner encoder's size
+    seen      v x + (1 - v) neutral, v = 1 - p w (1 - m), of the region at the inner encoder's size, where p is `paint`;
+              with `spare_plain` less on a background of one colour, where nothing has to go and errors of m would show
 
 and the vector is the inner encoder's of what is `seen`. So a photo in which nothing is found is encoded as it is, and
 one in which the item is plain to see is encoded as the item alone. With a share b of the whole picture (`beside`) it is
@@ -40,6 +41,9 @@ from training.reference import Metric
 WHITE = 1.0
 TAIL = 0.02  # share of the item's mass beyond each side of its span: stray cells do not stretch it
 FAINT = 0.3  # cells below this probability have no mass
+RIM = 3  # cells of the finder's picture along each side, of which a plain background has one colour
+ALIKE = 0.06  # most that a channel differs from the rim's median in what counts as the same colour
+PLAIN = (0.75, 0.9)  # share of the rim in that colour from which a background begins to count as plain, and is
 TINY = 1e-6
 
 
@@ -55,6 +59,7 @@ class ItemFirstConfig:
         margin: around the item's span, in shares of it, on each side.
         doubt, trust: confidence up to which the whole picture counts, and from which on the item alone.
         paint: how white what is not the item's becomes, 0 to 1; 0 only crops.
+        spare_plain: leave a background of one colour as it is.
         passes: 2 finds the item once more, in what the first pass cut out, for a finer mask.
         beside: share of the whole picture's vector beside the item's, 0 to below 1; above 0 the inner encoder runs
             twice, and its metric must be the cosine.
@@ -68,6 +73,7 @@ class ItemFirstConfig:
     doubt: float = 0.3
     trust: float = 0.6
     paint: float = 1.0
+    spare_plain: bool = False
     passes: int = 1
     beside: float = 0.0
 
@@ -108,12 +114,14 @@ class Region(NamedTuple):
         mask: probability of each cell of the picture being the item's `(B, 1, h, h)`.
         confidence: the finder's, in [0, 1] `(B,)`.
         weight: how far the finder was followed, in [0, 1] `(B,)`.
+        paint: how white what is not the item's becomes, in [0, 1] `(B,)`.
     """
 
     box: Tensor
     mask: Tensor
     confidence: Tensor
     weight: Tensor
+    paint: Tensor
 
 
 class ItemFirst(nn.Module):
@@ -182,14 +190,18 @@ class ItemFirst(nn.Module):
                 the finder only tells the item from what is behind it.
         """
         config = self.config
-        found = self.finder(self._reduced(x))
+        reduced = self._reduced(x)
+        found = self.finder(reduced)
         mask, confidence = torch.sigmoid(found.mask), torch.sigmoid(found.quality)
         weight = ((confidence - config.doubt) / (config.trust - config.doubt)).clamp(0.0, 1.0)
         whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=x.device, dtype=x.dtype)
         box = torch.lerp(whole, square_around(mask, config.margin), weight[:, None])
         if framed is not None:
             box = torch.where(framed[:, None], whole, box)
-        return Region(box, mask, confidence, weight)
+        paint = config.paint * weight
+        if config.spare_plain:
+            paint = paint * (1.0 - plainness(reduced))
+        return Region(box, mask, confidence, weight, paint)
 
     def _reduced(self, x: Tensor) -> Tensor:
         """Pictures at the finder's size; means of whole blocks of pixels are the cheapest way there."""
@@ -210,7 +222,7 @@ class ItemFirst(nn.Module):
         else:
             mask = crop(region.mask, region.box, size)
         mask = mask * within(region.box, size)  # what is beyond the picture is not the item's
-        hidden = config.paint * region.weight[:, None, None, None] * (1.0 - mask)
+        hidden = region.paint[:, None, None, None] * (1.0 - mask)
         return picture + hidden * (WHITE - picture)
 
     def _reconstruct(self, x: Tensor) -> Tensor:
@@ -244,6 +256,15 @@ def within(boxes: Tensor, size: int) -> Tensor:
     across, down = (boxes[:, a, None] + (boxes[:, a + 2] - boxes[:, a])[:, None] * places for a in (0, 1))
     inside = [((line >= 0.0) & (line <= 1.0)).to(boxes.dtype) for line in (across, down)]
     return (inside[1][:, :, None] * inside[0][:, None, :])[:, None]
+
+
+def plainness(x: Tensor) -> Tensor:
+    """How surely each of the pictures `(B, C, h, w)` has a background of one colour, 0 to 1 `(B,)`, by its rim."""
+    sides = [x[:, :, :RIM], x[:, :, -RIM:], x[:, :, RIM:-RIM, :RIM], x[:, :, RIM:-RIM, -RIM:]]
+    rim = torch.cat([side.flatten(2) for side in sides], dim=2)
+    median = rim.sort(dim=2).values[:, :, rim.shape[2] // 2]
+    alike = ((rim - median[:, :, None]).abs().amax(dim=1) < ALIKE).to(x.dtype).mean(dim=1)
+    return ((alike - PLAIN[0]) / (PLAIN[1] - PLAIN[0])).clamp(0.0, 1.0)
 
 
 def square_around(mask: Tensor, margin: float) -> Tensor:

@@ -219,6 +219,7 @@ class ItemFirstSettings(Section):
     margin: float = Field(0.08, ge=0, le=1, description="around the item, in shares of its longer side")
     passes: int = Field(1, ge=1, le=2, description="times that the finder looks")
     paint: float = Field(1.0, ge=0, le=1, description="how white the background becomes before the encoder sees it")
+    spare_plain: bool = Field(False, description="leave a background of one colour as it is")
     beside: float = Field(0.0, ge=0, lt=1, description="share of the whole photo's vector beside the item's")
 
 

@@ -17,7 +17,7 @@ from training.errors import EncoderError
 from training.item_first import item_first, write_item_first
 from training.models import MODELS
 from training.models.finder import Finder, FinderConfig, Found
-from training.models.item_first import ItemFirst, ItemFirstConfig, put_back, square_around
+from training.models.item_first import ItemFirst, ItemFirstConfig, plainness, put_back, square_around
 from training.preprocessing import Preprocessing
 
 FINDER: dict[str, Any] = {
@@ -134,6 +134,31 @@ def test_a_second_pass_looks_again_at_what_the_first_cut_out():
     assert not torch.equal(once.embed(x), twice.embed(x))
 
 
+def test_a_background_of_one_colour_can_be_spared():
+    plain, busy = torch.full((1, 3, 64, 64), 0.8), torch.rand(1, 3, 64, 64)
+    for x in (plain, busy):
+        x[:, :, 20:40, 20:40] = 0.1
+    x = torch.cat([plain, busy])
+    model = finding(build(margin=0.5, spare_plain=True), rectangle(6, 6, 8, 8), 0.99)
+    seen = model.see(x, model.locate(x))
+    torch.testing.assert_close(seen[0], finding(build(margin=0.5, paint=0.0), rectangle(6, 6, 8, 8), 0.99).see(
+        x, model.locate(x)
+    )[0])  # fmt: skip
+    assert (seen[1, :, 0] == 1.0).all()  # painted
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_plain_rim_is_of_one_colour(level: float, share: float):
+    x = torch.full((1, 3, 96, 96), level)
+    x[:, :, :, : round(share * 96)] = (level + 0.5) % 1.0
+    found = float(plainness(x))
+    assert 0 <= found <= 1
+    if round(share * 96) in (0, 96):
+        assert found == 1.0
+    if 0.3 < share < 0.7:
+        assert found == 0.0
+
+
 def test_beside_adds_a_share_of_the_whole_pictures_unit_vector():
     x = torch.rand(2, 3, 64, 64)
     mask = rectangle(2, 2, 9, 8)
@@ -188,10 +213,10 @@ def inner() -> Encoder:
     return Encoder(model, family="vae", config=asdict(config), preprocessing=Preprocessing(16, 3, "pad"), card=card)
 
 
-@pytest.mark.parametrize("beside", [0.0, 0.4])
-def test_put_before_a_vae_it_is_an_encoder_like_any_other(inner: Encoder, beside: float, tmp_path: Path):
+@pytest.mark.parametrize("settings", [{}, {"beside": 0.4, "spare_plain": True}])
+def test_put_before_a_vae_it_is_an_encoder_like_any_other(inner: Encoder, settings: dict[str, Any], tmp_path: Path):
     finder = Finder(FinderConfig(**FINDER)).eval()
-    directory = write_item_first(inner, finder, tmp_path / "first", size=64, doubt=0.0, trust=1.0, beside=beside)
+    directory = write_item_first(inner, finder, tmp_path / "first", size=64, doubt=0.0, trust=1.0, **settings)
     loaded = load_encoder(directory)
     assert (
         loaded.family == "item-first"
