@@ -44,8 +44,8 @@ BASE = "baseline"
 VARIANTS: dict[str, list[str]] = {
     BASE: [],
     "teacher": ["objective.teacher={weight: 30, decay: 0.99}"],
-    "prototypes": ["objective.prototypes={weight: 3000, count: 128, temperature: 0.1, epsilon: 0.05}"],
-    "prototypes-alone": ["objective.prototypes={weight: 10000, count: 128}", "objective.contrastive=null"],
+    "prototypes": ["objective.prototypes={weight: 3000, count: 64, temperature: 0.1, epsilon: 0.05}"],
+    "prototypes-alone": ["objective.prototypes={weight: 10000, count: 64}", "objective.contrastive=null"],
     "mined": ["objective.mined={start: 10, every: 5, neighbours: 5, share: 0.5}"],
     "small-views": ["objective.small_views={count: 2, least: 0.3, most: 0.6, size: 32}"],
     "hard-backgrounds": ["backgrounds.hard={candidates: 4, share: 0.5}"],
@@ -103,7 +103,6 @@ def train_all(runs: Sequence[Run], data: Sequence[Path], device: str, precision:
     images: list[SourceImage] | None = None
     for run in runs:
         if run.is_finished:
-            run.check()
             continue
         images = read_all(data)[0] if images is None else images
         print(f"{run.out}: {run.recipe.epochs} epochs, at most {run.recipe.max_minutes or 'any'} minutes", flush=True)
@@ -244,10 +243,18 @@ def main() -> None:
     parser.add_argument("--no-training", action="store_true", help="evaluate what is finished")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
+    for names in (
+        *([name for name, _, _ in tests] for tests in (asked.category, asked.items)),
+        [s.stem for s in asked.swap],
+    ):
+        if len(set(names)) < len(names):
+            parser.error(f"each test of a kind needs a name of its own, not {', '.join(names)}")
     runs = plan(asked)
     if not asked.no_training:
         train_all(runs, asked.data, asked.device, asked.precision)
     runs = [run for run in runs if run.is_finished]
+    for run in runs:
+        run.check()
     if not runs:
         parser.error("nothing is finished yet; leave out --no-training")
     document = summarise(runs, measure(runs, asked))

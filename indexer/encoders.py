@@ -51,7 +51,7 @@ class ListedEncoder:
 
 def list_encoders(home: Path) -> list[ListedEncoder]:
     """The shipped encoders, then those that a home has besides; a home that is not there has none."""
-    roles = {name: role for role, name in standing_names().items()}
+    roles = {name: role for role, name in reversed(standing_names().items())}  # the first of two roles is shown
     listed = []
     for name in pretrained_names():
         d = describe_encoder(name)

@@ -87,7 +87,9 @@ class Fitting(LightningModule):
 
     def validation_step(self, examples: Examples, batch_index: int) -> None:
         two_views = self.recipe.objective.has_two_views
-        objective, scalars = self._objective(self._views(examples, augmented=two_views), examples, LAST_STEP)
+        objective, scalars = self._objective(
+            self._views(examples, augmented=two_views, small=False), examples, LAST_STEP
+        )
         figures = {"val/objective": objective}
         figures |= {
             f"val/{name}": scalars[name]
@@ -160,9 +162,10 @@ class Fitting(LightningModule):
     def _beside(self, batch: Batch, examples: Examples) -> Beside:
         teacher = self.objectives.teacher
         return Beside(
-            small=self._small_latents(batch.small) if batch.small is not None and self.training else None,
+            small=None if batch.small is None else self._small_latents(batch.small),
             taught=None if teacher is None else teacher(batch),
             related=self._mined.related(examples.items) if self._mined is not None and self.training else None,
+            shrunk=(batch.target.shape[2] / batch.x.shape[2]) ** 2,
         )
 
     def _mine(self) -> None:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from training.models.quantise import VectorQuantiser
+
 
 @contextmanager
 def in_use(model: nn.Module) -> Iterator[None]:
@@ -23,7 +25,8 @@ def in_use(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def untracked(model: nn.Module) -> Iterator[None]:
-    """The model in its own mode and with its gradient, while its running statistics stay as they are."""
+    """The model in its own mode and with its gradient, while running statistics and codebooks stay as they are."""
+    learning = [module for module in model.modules() if isinstance(module, VectorQuantiser) and module.training]
     tracking = [
         module
         for module in model.modules()
@@ -31,8 +34,12 @@ def untracked(model: nn.Module) -> Iterator[None]:
     ]
     for module in tracking:
         module.track_running_stats = False
+    for quantiser in learning:
+        quantiser.training = False
     try:
         yield
     finally:
         for module in tracking:
             module.track_running_stats = True
+        for quantiser in learning:
+            quantiser.training = True

@@ -47,7 +47,13 @@ class ViewMaker:
 
     @torch.no_grad()
     def __call__(
-        self, examples: Examples, *, augmented: bool = True, look: Look | None = None, size: int | None = None
+        self,
+        examples: Examples,
+        *,
+        augmented: bool = True,
+        look: Look | None = None,
+        size: int | None = None,
+        small: bool = True,
     ) -> Batch:
         """One view of each example.
 
@@ -55,13 +61,14 @@ class ViewMaker:
             augmented: False leaves out the changes of `recipe.augment`; backgrounds are replaced all the same.
             look: by which hard backgrounds are chosen; without it all are random.
             size: side of what the encoder sees; None is that of the examples.
+            small: False leaves out small views.
         """
         shown = size or examples.images.shape[2]
         with torch.autocast(examples.images.device.type, enabled=False):  # places and pixels need more than halves
-            batch = self._make(examples, augmented, look, shown)
+            batch = self._make(examples, augmented, look, shown, small)
             return batch if batch.x.shape[2] == shown else batch._replace(x=resize(batch.x, shown))
 
-    def _make(self, examples: Examples, augmented: bool, look: Look | None, shown: int) -> Batch:
+    def _make(self, examples: Examples, augmented: bool, look: Look | None, shown: int, small: bool) -> Batch:
         settings = self.recipe.augment
         strange = shape_rows(len(examples), self.recipe.objective.shape_share).to(examples.images.device)
         x, masks = self._changed(examples, strange) if augmented else plain_images(examples)
@@ -78,7 +85,9 @@ class ViewMaker:
         known = None
         if self.recipe.objective.foreground > 0 and masks is not None and examples.has_mask is not None:
             known = torch.where(examples.has_mask[:, None, None, None], masks, torch.nan)
-        return Batch(seen, target, self._weight(masks), label, known, self._small_views(examples, strange))
+        return Batch(
+            seen, target, self._weight(masks), label, known, self._small_views(examples, strange) if small else None
+        )
 
     def _changed(self, examples: Examples, strange: Tensor) -> tuple[Tensor, Tensor | None]:
         """Images and masks after the recipe's changes; those of `strange` rows `(B,)` in strange colours."""

@@ -342,7 +342,7 @@ def test_each_objective_lowers_its_own_term(name: str, shop: list[SourceImage], 
 def test_nothing_of_the_objectives_ships(shop: list[SourceImage], tmp_path: Path) -> None:
     learnt = [
         "objective.contrastive={weight: 10, projection: 16}", "objective.teacher={weight: 1}",
-        "objective.prototypes={weight: 1}",
+        "objective.prototypes={weight: 1, count: 8}",
     ]  # fmt: skip
     plain, robust = (run(tiny("epochs=1", *more), shop, tmp_path / f"{len(more)}") for more in ([], learnt))
     assert load_encoder(plain).model.state_dict().keys() == load_encoder(robust).model.state_dict().keys()

@@ -90,8 +90,12 @@ def test_a_file_of_ones_own_is_a_recipe_too(tmp_path: Path) -> None:
             "objective.small_views={}",
             "recipe vae: objective: small_views needs a term that compares them; set contrast",
         ),
+        ("objective={contrastive: {weight: 1}, mined: {start: 150}}", "objective.mined.start must be below epochs"),
+        (
+            "objective={prototypes: {weight: 1, count: 500}}",
+            "objective.prototypes.count must be at most 64, the items of a batch",
+        ),
         ("progressive={size: 64}", r"progressive.size must be below preprocessing.size \(64\), not 64"),
-        ("progressive={size: 40}", "recipe vae: progressive.size must be a multiple of 16, not 40"),
         (
             "backgrounds.hard={candidates: 1}",
             "recipe vae: backgrounds.hard.candidates: input should be greater than or",
@@ -208,3 +212,21 @@ def test_families_are_asked_only_for_what_they_can(family: str, override: str, m
     path.write_text(f"family: {family}\ndescription: mine\n")
     with pytest.raises(RecipeError, match=message):
         load_recipe(path, [override])
+
+
+def test_pictures_of_a_progressive_run_fit_the_network() -> None:
+    with pytest.raises(RecipeError, match="recipe vae: progressive.size must be a multiple of 16, not 40"):
+        load_recipe("vae", ["patience=null", "progressive={size: 40}"])
+
+
+@pytest.mark.parametrize("cut", ["max_minutes=1", "patience=3", "epochs=1"])
+def test_a_progressive_run_that_could_end_small_is_refused(cut: str) -> None:
+    changes = ["patience=null", "progressive={size: 32}", cut]
+    with pytest.raises(RecipeError, match="beside progressive"):
+        load_recipe("vae", changes)
+
+
+def test_a_prior_is_fitted_on_backgrounds_that_nobody_chose() -> None:
+    recipe = load_recipe("vq-vae", ["objective.condition=background", "backgrounds={hard: {candidates: 4}}"])
+    backgrounds = recipe.for_prior().backgrounds
+    assert backgrounds is not None and backgrounds.hard is None

@@ -22,13 +22,14 @@ def latents(rows: int, seed: int) -> Tensor:
 
 def test_the_contrast_of_small_views_equals_brute_force() -> None:
     small, full, items = latents(VIEWS * PAIRS, 0), latents(2 * PAIRS, 1), torch.tensor([0, 1, 0, 2, 0, 1, 0, 3])
-    related = torch.zeros(8, 8, dtype=torch.bool)
-    related[3, 1] = related[1, 3] = True
+    related = torch.zeros(8, 8, dtype=torch.bool)  # the last pair's second photo is lent by another item, 3
+    related[3, 1] = related[1, 3] = related[7, 0] = related[0, 7] = True
     terms = []
     for row in range(VIEWS * PAIRS):
-        i = row % PAIRS
+        i, turn = row % PAIRS, row // PAIRS % 2
+        source = turn * PAIRS + i
         for half in (0, PAIRS):
-            others = [j for j in range(PAIRS) if items[half + j] != items[i] and not related[i, half + j]]
+            others = [j for j in range(PAIRS) if items[half + j] != items[source] and not related[source, half + j]]
             keys = full[[half + i, *(half + j for j in others if j != i)]]
             cosine = nn.functional.cosine_similarity(small[row][None], keys)
             terms.append(-torch.log_softmax(cosine / 0.3, dim=0)[0])

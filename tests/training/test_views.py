@@ -12,6 +12,7 @@ from torch import Tensor
 
 from training.compositing import composite
 from training.examples import Examples
+from training.models import MODELS
 from training.modes import in_use, untracked
 from training.recipes import Recipe
 from training.views import ViewMaker, boxes_on_items, plain_images
@@ -207,6 +208,8 @@ def test_smaller_pictures_are_the_same_pictures_and_their_targets_stay() -> None
 def test_the_first_epochs_of_a_progressive_recipe_are_small() -> None:
     found = recipe(progressive={"size": 32, "after": 0.5}, epochs=4, preprocessing={"size": 64})
     assert [found.size_shown(epoch) for epoch in range(4)] == [32, 32, 64, 64]
+    short = recipe(progressive={"size": 32, "after": 0.67}, epochs=2, preprocessing={"size": 64})
+    assert [short.size_shown(epoch) for epoch in range(2)] == [32, 64]  # the last one is never small
     assert recipe().size_shown(0) == 64
 
 
@@ -290,3 +293,14 @@ def test_the_item_on_white_is_what_candidates_are_compared_with() -> None:
     x, masks = plain_images(found)
     assert masks is not None
     assert torch.equal(seen[0], composite(x, masks, torch.ones_like(x)))
+
+
+def test_codebooks_do_not_learn_where_nothing_is_tracked() -> None:
+    config = MODELS["vq-vae"].config(size=16, channels=3, pool=2)
+    model = MODELS["vq-vae"].model(config).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with untracked(model):
+        model.latent(torch.rand(4, 3, 16, 16))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    model.latent(torch.rand(4, 3, 16, 16))
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -48,11 +48,13 @@ class Beside(NamedTuple):
         taught: the teacher's posteriors of the views.
         small: latents of the batch's small views `(V B, latent_dim)`.
         related: which rows are of items that were mined as each other's neighbours, `(2B, 2B)` bool.
+        shrunk: how many times as many pixels as the batch's pictures those of full size have.
     """
 
     taught: Posterior | None = None
     small: Tensor | None = None
     related: Tensor | None = None
+    shrunk: float = 1.0
 
 
 class Compared(NamedTuple):
@@ -80,6 +82,8 @@ class Objectives(nn.Module):
         width = settings.contrastive.projection if settings.contrastive else None
         if width is not None:
             self.head = nn.Sequential(nn.Linear(latent_dim, width), nn.SiLU(), nn.Linear(width, width))
+        if latent_dim and not 0 < looks_of(latent_dim, settings.shape_share) <= latent_dim - (settings.shape_share > 0):
+            raise ValueError(f"shape_share leaves a part of {latent_dim} latents empty; take it nearer to 0.5")
         self.prototypes = nn.ModuleList()
         if settings.prototypes is not None:
             looks = looks_of(latent_dim, settings.shape_share)
@@ -116,7 +120,7 @@ class Objectives(nn.Module):
         if settings.foreground > 0 and mask is not None:
             if loss.foreground is None:
                 raise ValueError("foreground needs a model that guesses it")
-            yield "foreground", settings.foreground, foreground_nats(loss.foreground, mask)
+            yield "foreground", settings.foreground, foreground_nats(loss.foreground, mask, shrunk=beside.shrunk)
         if settings.teacher is not None:
             if loss.posterior is None or beside.taught is None:
                 raise ValueError("teacher needs a model with a posterior, and the teacher's posteriors of the views")
@@ -162,7 +166,7 @@ def build_objectives(settings: Objective, model: Any, examples: Examples) -> Obj
     """The objectives over a model, whose latents' size is asked of the model itself."""
     teacher = None if settings.teacher is None else Teacher(model, settings.teacher.decay)
     has_head = settings.contrastive is not None and settings.contrastive.projection is not None
-    if not has_head and settings.prototypes is None:
+    if not has_head and settings.prototypes is None and settings.shape_share == 0:
         return Objectives(settings, 0, teacher)
     with in_use(model):
         latent_dim = model.latent(examples.images[:1].float() / 255.0).shape[1]

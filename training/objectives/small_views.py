@@ -31,7 +31,7 @@ def small_info_nce(
     """InfoNCE of small views among the full views of either half of the batch, in nats per comparison.
 
     Args:
-        small: `(V B, D)`, one of every pair, then another one of every pair.
+        small: `(V B, D)`, one of every pair's first view, then one of every pair's second view, and so on.
         latents: of the full views `(2B, D)`.
         items, related: of the full views, see `contrast.info_nce`.
     """
@@ -40,14 +40,16 @@ def small_info_nce(
     with torch.autocast(small.device.type, enabled=False):  # cosines need more digits than halves have
         unit = nn.functional.normalize(latents.detach().float(), dim=1)
         scores = nn.functional.normalize(small.float(), dim=1) @ unit.T / temperature
-    left_out = items[:, None] == items[None, :]
+    view = torch.arange(len(small), device=small.device)
+    source = pair + pairs * (view // pairs % 2)  # the row that a small view was cut from
+    left_out = items[source, None] == items[None, :]
     if related is not None:
-        left_out = left_out | related
+        left_out = left_out | related[source]
     nats = []
     for full in (slice(0, pairs), slice(pairs, 2 * pairs)):
-        others = left_out[:pairs, full].clone()  # a small view is of its pair, by the first view's item
-        others.fill_diagonal_(False)
-        nats.append(nn.functional.cross_entropy(scores[:, full].masked_fill(others[pair], -torch.inf), pair))
+        others = left_out[:, full].clone()
+        others[view, pair] = False
+        nats.append(nn.functional.cross_entropy(scores[:, full].masked_fill(others, -torch.inf), pair))
     return torch.stack(nats).mean()
 
 

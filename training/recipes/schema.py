@@ -69,9 +69,11 @@ class BackgroundKinds(Section):
 
 
 class HardBackgrounds(Section):
-    """Of several backgrounds the one that moves the latent furthest; see `training.views`. Each costs a look more."""
+    """Of several backgrounds the one that moves the latent furthest; see `training.views`."""
 
-    candidates: int = Field(4, ge=2, le=64, description="backgrounds that are tried; so many more looks at the picture")
+    candidates: int = Field(
+        4, ge=2, le=64, description="backgrounds tried per picture; costs candidates + 1 encoder passes"
+    )
     share: float = Field(0.5, gt=0, le=1, description="share of the replaced backgrounds that are chosen so")
 
 
@@ -123,7 +125,7 @@ class Teacher(Section):
 class Prototypes(Section):
     """Views of an item belong to the same prototypes; see `training.objectives.prototypes`."""
 
-    count: int = Field(128, ge=2, le=65_536, description="prototypes; better no more than items in a batch")
+    count: int = Field(64, ge=2, le=65_536, description="prototypes; at most as many as items in a batch")
     weight: float = Field(gt=0, description="nats of the objective per nat of the cross-entropy")
     temperature: float = Field(0.1, gt=0)
     epsilon: float = Field(0.05, gt=0, description="how soft the assignments of a batch are")
@@ -133,7 +135,9 @@ class Prototypes(Section):
 class SmallViews(Section):
     """Parts of a picture that are compared with its whole views; see `training.objectives.small_views`."""
 
-    count: int = Field(2, ge=1, le=16, description="of each pair; in turn of its first and its second photo")
+    count: int = Field(
+        2, ge=1, le=16, description="small views per pair, taken alternately from its first and second photo"
+    )
     least: float = Field(0.3, ge=0.05, le=1, description="least share of the side that one shows")
     most: float = Field(0.6, ge=0.05, le=1, description="largest share of the side that one shows")
     size: int | None = Field(None, ge=8, le=1024, description="pixels of its side; none is the model's own size")
@@ -266,7 +270,9 @@ class Recipe(Section):
 
         Backgrounds are replaced only where their number is what conditions the model.
         """
-        fit, is_on_backgrounds = self.prior, self.is_conditioned_on_backgrounds
+        fit, backgrounds = self.prior, None
+        if self.backgrounds is not None and self.is_conditioned_on_backgrounds:
+            backgrounds = self.backgrounds.model_copy(update={"hard": None})
         return self.model_copy(
             update={
                 "epochs": fit.epochs,
@@ -276,7 +282,7 @@ class Recipe(Section):
                 "objective": Objective(condition=self.objective.condition),
                 "progressive": None,
                 "augment": self.augment.model_copy(update={"erase": 0.0}),
-                "backgrounds": self.backgrounds if is_on_backgrounds else None,
+                "backgrounds": backgrounds,
                 "pictures_every": fit.epochs + 1,
             }
         )
@@ -302,10 +308,40 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _all_epochs_when_progressive(self) -> Self:
+        if self.progressive is None:
+            return self
+        if self.max_minutes is not None or self.patience is not None:
+            raise ValueError("max_minutes and patience must be null beside progressive: a run cut short stays small")
+        if self.epochs < 2:
+            raise ValueError(f"epochs must be 2 or more beside progressive, not {self.epochs}")
+        return self
+
+    @model_validator(mode="after")
+    def _mined_in_time(self) -> Self:
+        mined = self.objective.mined
+        if mined is not None and mined.start >= self.epochs:
+            raise ValueError(f"objective.mined.start must be below epochs ({self.epochs}), not {mined.start}")
+        return self
+
+    @model_validator(mode="after")
+    def _items_for_all_prototypes(self) -> Self:
+        asked, share = self.objective.prototypes, self.objective.shape_share
+        items = round(self.batch_size * (1.0 if share == 0 else min(share, 1.0 - share)))
+        if asked is not None and asked.count > items:
+            raise ValueError(
+                f"objective.prototypes.count must be at most {items}, the items of a batch that a part of the latent "
+                f"is compared over, not {asked.count}"
+            )
+        return self
+
     def size_shown(self, epoch: int) -> int:
         """Side of the pictures that the encoder is trained on in an epoch; 0 is the first."""
         first = self.progressive
-        return first.size if first is not None and epoch < first.after * self.epochs else self.preprocessing.size
+        if first is not None and epoch < min(first.after * self.epochs, self.epochs - 1):
+            return first.size
+        return self.preprocessing.size
 
     @property
     def is_conditioned_on_backgrounds(self) -> bool:
