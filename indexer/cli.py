@@ -79,11 +79,12 @@ def search(
 
     wanted = parse_filters(filters or [])
     part = parse_region(region) if region is not None else None
+    find_items = part is None
     data = _read_file(image)
     with Home.open(home) as opened:
         try:
             page = Searcher(opened).search_image(
-                collection, data, k=k, offset=offset, filters=wanted, region=part, find_items=True, rerank=rerank
+                collection, data, k=k, offset=offset, filters=wanted, region=part, find_items=find_items, rerank=rerank
             )
         except ImageError as exc:
             raise ImageError(f"{image}: {exc}") from exc

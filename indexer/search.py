@@ -130,7 +130,13 @@ class Used:
 
 @dataclass(frozen=True)
 class FoundItem:
-    """An item in a query image: a region to search with, and the finder's confidence in [0, 1] that it holds it."""
+    """An item in a query image.
+
+    Args:
+        region: to search with.
+        confidence: finder's expected overlap (IoU) of its mask with the items, 0 to 1; equal for items found in one
+            look.
+    """
 
     region: Region
     confidence: float

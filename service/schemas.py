@@ -114,7 +114,9 @@ class SearchRequest(Paging):
             found = " and ".join(given) or "none"
             raise ValueError(f"give exactly one of item_id, vector and image_base64; found {found}")
         if self.find_items and self.image_base64 is None:
-            raise ValueError("find_items is of an uploaded image; leave it out when searching by item or vector")
+            raise ValueError(
+                "find_items applies to uploaded images only; leave it out when searching by item or vector"
+            )
         if self.region is not None and self.image_base64 is None:
             raise ValueError("region is a part of an uploaded image; leave it out when searching by item or vector")
         return self
@@ -197,7 +199,10 @@ class FoundRegion(BaseModel):
     """An item in the query image; send `region` to search with it alone."""
 
     region: RegionValue
-    confidence: float = Field(description="that the region holds an item, 0 to 1")
+    confidence: float = Field(
+        description="Finder's expected overlap (IoU) of its mask with the items, 0 to 1; "
+        "equal for items found in one look."
+    )
 
     @classmethod
     def of(cls, found: FoundItem) -> Self:

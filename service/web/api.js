@@ -90,14 +90,14 @@ export const encoders = async () => (await json("v1/encoders")).encoders;
 export const item = (name, id, signal) =>
   json(`${inCollection(name)}/items/${encodeURIComponent(id)}`, { signal });
 
-export function searchByPhoto(name, photo, { k, offset, filters, region }, signal) {
+export function searchByPhoto(name, photo, { k, offset, filters, region, findItems }, signal) {
   const form = new FormData();
   form.append("image", photo.blob, photo.name || "photo");
   form.append("k", k);
   form.append("offset", offset);
   for (const [key, value] of filters) form.append("filter", `${key}=${value}`);
   if (region) form.append("region", region.join(","));
-  if (offset === 0) form.append("find_items", true);
+  if (findItems) form.append("find_items", true);
   return json(`${inCollection(name)}/search`, { method: "POST", body: form, signal });
 }
 

@@ -11,7 +11,8 @@ import { MAX_SHOWN, PAGE_SIZE, rankingKey, read, write } from "./route.js";
 
 const $ = (id) => document.getElementById(id);
 const ANSWERS_KEPT = 20;
-const known = { collections: [], facets: new Map(), metrics: new Map(), limits: null };
+// `items`: the regions of the items in each photo, which are the photo's alone, whatever of it is searched with.
+const known = { collections: [], facets: new Map(), metrics: new Map(), items: new Map(), limits: null };
 const answered = new Map(); // rankings shown lately, so that going back needs no waiting
 let current = read();
 let pending = new AbortController();
@@ -113,7 +114,7 @@ async function showAnswers(asked, signal, focus) {
   if (signal.aborted) return;
   remember(asked, answer);
   panel.showUsed(answer.used);
-  panel.showItems(answer.regions ?? [], asked.region);
+  panel.showItems(known.items.get(asked.photo) ?? [], asked.region);
   hideNotice();
   $("grid").removeAttribute("aria-busy");
   $("grid").replaceChildren(...answer.results.slice(0, asked.k).map((result) => card(result, metric, moreLike)));
@@ -121,11 +122,13 @@ async function showAnswers(asked, signal, focus) {
   if (focus) $("answers-title").focus({ preventScroll: true });
 }
 
-function search(asked, photo, paging, signal) {
-  const options = { ...paging, filters: asked.filters, region: asked.region };
-  return photo
-    ? api.searchByPhoto(asked.collection, photo, options, signal)
-    : api.searchByItem(asked.collection, asked.item, options, signal);
+async function search(asked, photo, paging, signal) {
+  const { collection, filters, region } = asked;
+  if (!photo) return api.searchByItem(collection, asked.item, { ...paging, filters }, signal);
+  const findItems = !known.items.has(asked.photo);
+  const answer = await api.searchByPhoto(collection, photo, { ...paging, filters, region, findItems }, signal);
+  if (findItems) known.items.set(asked.photo, answer.regions);
+  return answer;
 }
 
 async function showMore() {
@@ -145,7 +148,7 @@ async function showMore() {
     current = { ...asked, k: shown + cards.length };
     history.replaceState(history.state, "", write(current));
     const results = [...(before?.results ?? []).slice(0, shown), ...answer.results];
-    remember(current, { ...answer, regions: before?.regions ?? null, results });
+    remember(current, { ...answer, results });
     showEnd(answer);
     cards[0]?.querySelector("button").focus({ preventScroll: true });
   } catch (error) {

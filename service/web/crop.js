@@ -3,6 +3,7 @@
 
 const SMALLEST = 0.06;
 const STEP = 0.02;
+const CLICK_PIXELS = 4; // further than that, a press on an item's button is a drag
 const HANDLES = ["nw", "n", "ne", "e", "se", "s", "sw", "w"];
 const WHOLE = [0, 0, 1, 1];
 const between = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -15,6 +16,7 @@ export class Crop {
     this.onChange = onChange;
     this.box = WHOLE;
     this.told = null;
+    this.dragged = false;
     this.shade = document.createElement("div");
     this.shade.className = "shade";
     frame.before(this.shade);
@@ -25,6 +27,7 @@ export class Crop {
       frame.append(handle);
     }
     stage.addEventListener("pointerdown", (event) => this.#begin(event));
+    stage.addEventListener("click", (event) => this.#onClick(event), true);
     frame.addEventListener("keydown", (event) => this.#onKey(event));
   }
 
@@ -73,13 +76,10 @@ export class Crop {
   }
 
   #begin(event) {
-    if (event.button !== 0 || this.frame.hidden || event.target.closest("button")) return;
+    this.dragged = false;
+    if (event.button !== 0 || this.frame.hidden) return;
     const edges = event.target.dataset?.edges;
-    const inside = event.target === this.frame && this.region !== null;
-    // A finger on the bare photo scrolls the page; a mouse draws a new frame there.
-    if (!edges && !inside && event.pointerType === "touch") return;
-    event.preventDefault();
-    this.frame.focus({ preventScroll: true });
+    const isItem = event.target.closest("button") !== null;
     const area = this.stage.getBoundingClientRect();
     const at = (e) => [
       between((e.clientX - area.left) / area.width, 0, 1),
@@ -87,13 +87,29 @@ export class Crop {
     ];
     const before = this.box;
     const start = at(event);
+    const inside = this.region !== null && (event.target === this.frame || (isItem && holds(before, start)));
+    // A finger on the bare photo scrolls the page; a mouse draws a new frame there.
+    if (!edges && !inside && event.pointerType === "touch") return;
     const drag = edges ? resize(before, edges) : inside ? move(before, start) : draw(start);
+    let dragging = false;
+    // Captured at once, the pointer would take the click from the item's button.
+    const take = () => {
+      dragging = true;
+      this.frame.focus({ preventScroll: true });
+      this.stage.setPointerCapture(event.pointerId);
+    };
     const follow = (e) => {
+      if (e.pointerId !== event.pointerId) return;
+      if (!dragging && Math.hypot(e.clientX - event.clientX, e.clientY - event.clientY) <= CLICK_PIXELS) return;
+      if (!dragging) take();
       this.box = drag(at(e)) ?? before;
       this.#draw();
     };
     const end = (e) => {
-      for (const name of ["pointermove", "pointerup", "pointercancel"]) this.stage.removeEventListener(name, handlers[name]);
+      if (e.pointerId !== event.pointerId) return;
+      for (const name of Object.keys(handlers)) document.removeEventListener(name, handlers[name]);
+      if (!dragging) return;
+      this.dragged = true;
       if (e.type === "pointercancel") {
         this.box = before;
         this.#draw();
@@ -101,8 +117,17 @@ export class Crop {
       this.#tell();
     };
     const handlers = { pointermove: follow, pointerup: end, pointercancel: end };
-    this.stage.setPointerCapture(event.pointerId);
-    for (const name of Object.keys(handlers)) this.stage.addEventListener(name, handlers[name]);
+    if (!isItem) {
+      event.preventDefault();
+      take();
+    }
+    for (const name of Object.keys(handlers)) document.addEventListener(name, handlers[name]);
+  }
+
+  // The click that ends a drag chooses no item; one by key (its detail is 0) always does.
+  #onClick(event) {
+    if (this.dragged && event.detail > 0) event.stopPropagation();
+    this.dragged = false;
   }
 
   #onKey(event) {
@@ -130,6 +155,8 @@ export function rounded([x, y, width, height]) {
   const [left, top, right, bottom] = [x, y, x + width, y + height].map((edge) => Math.round(edge * 1000) / 1000);
   return [left, top, right - left, bottom - top].map((value) => Number(value.toFixed(3)));
 }
+
+const holds = ([x, y, width, height], [atX, atY]) => atX >= x && atX <= x + width && atY >= y && atY <= y + height;
 
 function move([x, y, width, height], [startX, startY]) {
   return ([toX, toY]) => [

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from indexer.home import Home
 from indexer.ingest import index_source
 from indexer.search import Region, Searcher
-from tests.finding import SEVERAL, SEVERAL_SIZE, finds_red, photo, several
+from service.cli import app
+from tests.finding import SEVERAL, SEVERAL_SIZE, finds_red, photo, several, shop_that_finds
 
 
 @pytest.fixture(scope="module", params=["stretch", "pad"])
@@ -65,3 +70,13 @@ def test_searches_without_a_photo_tell_no_region(searcher: Searcher) -> None:
     item = searcher.search_image("default", photo(0, 0)).results[0].item_id
     page = searcher.search_item("default", item)
     assert page.used is None and page.regions is None
+
+
+def test_the_command_looks_for_items_unless_a_region_is_given(tmp_path: Path) -> None:
+    home, query = shop_that_finds(tmp_path), tmp_path / "query.png"
+    query.write_bytes(several())
+    command = ["search", str(query), "--home", str(home), "--collection", "shop", "--json"]
+    whole = CliRunner().invoke(app, command)
+    assert len(json.loads(whole.stdout)["regions"]) == len(SEVERAL) and "item 3 of 3: --region" in whole.stderr
+    part = CliRunner().invoke(app, [*command, "--region", "0,0,0.5,1"])
+    assert json.loads(part.stdout)["regions"] is None and "item 1 of" not in part.stderr

@@ -293,6 +293,97 @@ def test_each_of_several_items_can_be_searched_with_by_mouse_and_by_key(
     expect(page.locator("#items-note")).to_be_hidden()
 
 
+def test_a_drag_that_begins_on_an_item_draws_or_moves_a_frame_and_a_click_chooses_the_item(
+    open_page: OpenPage, serve: Serve, tmp_path: Path
+) -> None:
+    client = serve(finding.shop_that_finds(tmp_path))
+    (tmp_path / "query.png").write_bytes(finding.several())
+    page = open_page(str(client.base_url))
+    upload(page, tmp_path / "query.png")
+    first = page.get_by_role("button", name="Item 1 of 3")
+    expect(first).to_have_attribute("aria-pressed", "false")
+    item, stage = first.bounding_box(), page.locator("#stage").bounding_box()
+    assert item and stage
+
+    def at(across: float, down: float) -> tuple[float, float]:
+        """A point by its share of the item."""
+        return item["x"] + across * item["width"], item["y"] + down * item["height"]
+
+    def press_and_release(begin: tuple[float, float], end: tuple[float, float]) -> None:
+        page.mouse.move(*begin)
+        page.mouse.down()
+        page.mouse.move(*end, steps=3)
+        page.mouse.up()
+
+    def expect_frame(left: float, top: float, right: float, bottom: float) -> None:
+        """Waits for the answers to the frame between two points of the item."""
+        (x, y), (to_x, to_y) = at(left, top), at(right, bottom)
+        places = (x - stage["x"], y - stage["y"], to_x - x, to_y - y)
+        sizes = (stage["width"], stage["height"]) * 2
+        wanted = [place / size for place, size in zip(places, sizes, strict=True)]
+        page.wait_for_url(lambda url: close_to(parse_qs(urlsplit(url).query).get("region"), wanted))
+        shown(page)
+        expect(first).to_have_attribute("aria-pressed", "false")
+
+    def close_to(region: list[str] | None, wanted: list[float]) -> bool:
+        return region is not None and [float(part) for part in region[0].split(",")] == pytest.approx(wanted, abs=0.012)
+
+    press_and_release(at(0.05, 0.05), at(0.85, 0.85))  # all of it on the button
+    expect_frame(0.05, 0.05, 0.85, 0.85)
+    press_and_release(at(0.4, 0.4), at(0.5, 0.5))
+    expect_frame(0.15, 0.15, 0.95, 0.95)
+    x, y = at(0.55, 0.55)
+    press_and_release((x, y), (x + 2, y + 2))  # a hand that is not quite still, within the frame
+    expect(first).to_have_attribute("aria-pressed", "true")
+    shown(page)
+    press_and_release(at(0.4, 0.6), at(0.6, 0.3))
+    expect_frame(0.2, -0.3, 1.2, 0.7)
+    page.keyboard.press("Escape")
+    first.click()
+    expect(first).to_have_attribute("aria-pressed", "true")
+    first.click()
+    expect(first).to_have_attribute("aria-pressed", "false")
+    assert "region" not in in_url(page)
+    first.click()
+    expect(first).to_have_attribute("aria-pressed", "true")
+    drag(page, "se", (0.2, 0.05))  # a handle lies above the button
+    width, height = 0.2 * stage["width"] / item["width"], 0.05 * stage["height"] / item["height"]
+    expect_frame(0, 0, 1 + width, 1 + height)
+
+
+def test_the_items_of_a_photo_are_asked_for_once(open_page: OpenPage, tmp_path: Path) -> None:
+    home = finding.shop_that_finds(tmp_path)
+    (tmp_path / "query.png").write_bytes(finding.several())
+    (tmp_path / "one.png").write_bytes(finding.photo(100, 30))
+    bodies: list[bytes] = []
+    app = create_app(Settings(home=home, query_log=0))
+    app.add_middleware(Recorder, bodies=bodies)
+
+    def asked() -> tuple[int, int]:
+        """How many searches there were by photo, and how many of those asked for the items."""
+        read = b"".join(bodies)
+        return read.count(b'name="offset"'), read.count(b'name="find_items"')
+
+    with running(app) as url:
+        page = open_page(url)
+        upload(page, tmp_path / "query.png")
+        frames = page.locator(".item-frame")
+        expect(frames).to_have_count(3)
+        assert asked() == (1, 1)
+        drag(page, "nw", (0.3, 0.2))
+        page.wait_for_url("**region=**")
+        expect(page.locator("#status")).to_contain_text("most similar first")
+        assert asked() == (2, 1)
+        page.get_by_role("button", name="Item 3 of 3").click()
+        expect(page.get_by_role("button", name="Item 3 of 3")).to_have_attribute("aria-pressed", "true")
+        assert asked() == (3, 1)
+        expect(frames).to_have_count(3)
+        upload(page, tmp_path / "one.png")
+        expect(frames).to_have_count(0)
+        assert asked() == (4, 2)
+        page.close()
+
+
 def test_a_frame_is_drawn_moved_and_undone_by_going_back(
     open_page: OpenPage, shop_url: str, client: httpx.Client, photo: bytes, photo_file: Path
 ) -> None:

@@ -41,7 +41,8 @@ class ItemRegion(NamedTuple):
 
     Args:
         box: left, top, right, bottom in shares of the picture.
-        confidence: intersection over union that the finder expects of the mask that shows it.
+        confidence: Finder's expected overlap (IoU) of its mask with the items, 0 to 1; equal for items found in one
+            look.
         weight: share of the picture that it covers, times its mean probability.
     """
 
