@@ -51,11 +51,11 @@ def test_the_list_has_shipped_encoders_with_one_default_and_those_of_the_home(
 
 
 def test_showing_tells_description_sizes_recipe_and_figures(call: Callable[..., Any]) -> None:
-    shown = call("show", "default", "--json")
-    encoder = load_encoder("default")
+    shown = call("show", "label-free", "--json")
+    encoder = load_encoder("label-free")
     assert shown["encoder_id"] == encoder.encoder_id
     assert shown["sizes"]["parameters"] == sum(t.numel() for t in encoder.model.state_dict().values())
-    text = call("show", "default")
+    text = call("show", "label-free")
     for part in (encoder.card["description"], "parameters", "recipe", "epochs", "figures", "validation.elbo"):
         assert part in text
 

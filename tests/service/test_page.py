@@ -378,7 +378,8 @@ def test_the_items_of_a_photo_are_asked_for_once(open_page: OpenPage, tmp_path: 
         expect(page.get_by_role("button", name="Item 3 of 3")).to_have_attribute("aria-pressed", "true")
         assert asked() == (3, 1)
         expect(frames).to_have_count(3)
-        upload(page, tmp_path / "one.png")
+        with page.expect_response("**/search"):
+            upload(page, tmp_path / "one.png")
         expect(frames).to_have_count(0)
         assert asked() == (4, 2)
         page.close()

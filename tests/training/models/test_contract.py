@@ -152,6 +152,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "trust": 0.6,
         "paint": 0.2,
         "passes": 2,
+        "beside": 0.5,
     },
     "made": {**OTHER_DENSITY, "hidden": (24,), "masks": 2, "random_order": True, "direct": False},
     "multiscale": {**OTHER_DENSITY, "base": 8, "width": 8, "layers": 1, "blocks": 2, "pool": 4},
@@ -471,7 +472,7 @@ SETTINGS = [
     for family in ALL
     for field in fields(MODELS[family].config)
     if not (family.startswith("vq") and field.name in MLP_ONLY)
-    and (family, field.name) not in (("pixel-vae", "scale"), ("item-first", "channels"))
+    and (family, field.name) not in (("pixel-vae", "scale"), ("item-first", "channels"), ("item-first", "spare_plain"))
 ]
 
 
