@@ -9,13 +9,8 @@ goes on, so the program can be stopped and started at will. Then all that are fi
     --swap SOURCE, --solids N         recall@1 of clean and of swapped queries, of photos that have masks or drawn items
 
 Prints a Markdown table and writes OUT/ablations.json: each figure's mean over seeds, and its difference to the baseline
-on the same seeds and items. The 95 % interval of a difference is over both: items and seeds are crossed, so with D the
-differences (seeds x items)
-
-    SE^2 = var(means of seeds) / seeds + var(means of items) / items,
-
-and Student's t has Satterthwaite's degrees of freedom. What is left over of seeds and items is counted in both terms,
-so the interval is a little wide; of one seed it is over items alone, and tells nothing of another run.
+on the same seeds and items. The 95 % interval of a difference is over both, as crossed random effects
+(`indexer.evaluate.crossed`); of one seed it is over items alone, and tells nothing of another run.
 """
 
 from __future__ import annotations
@@ -32,6 +27,7 @@ from scipy.stats import t
 
 from indexer.evaluate import evaluate_retrieval
 from indexer.evaluate.compare import measure_swaps
+from indexer.evaluate.crossed import mean_squares
 from indexer.evaluate.swap_sources import photo_set, studio_set
 from training.console import to_json
 from training.data.sources import SourceImage, read_all, read_images
@@ -153,15 +149,11 @@ def by_item(items: Sequence[str], values: Numbers) -> dict[str, float]:
 def difference(values: Numbers, base: Numbers) -> Difference:
     """Mean of values minus base, both `(seeds, items)`, with an interval over seeds and items."""
     gained = values - base
-    mean, terms = float(gained.mean()), []
-    for axis in (1, 0):  # means of seeds, means of items
-        means = gained.mean(axis=axis)
-        if len(means) > 1:
-            terms.append((float(means.var(ddof=1)) / len(means), len(means) - 1))
-    variance = sum(term for term, _ in terms)
-    if variance == 0.0:
-        return Difference(mean, mean, mean)
-    freedom = variance**2 / sum(term**2 / count for term, count in terms)
+    mean, seeds, items = float(gained.mean()), *gained.shape
+    if seeds > 1:
+        variance, freedom = mean_squares(gained.T).of_mean()
+    else:
+        variance, freedom = float(gained.var(ddof=1)) / items, float(items - 1)
     half = float(t.ppf(0.975, freedom)) * variance**0.5
     return Difference(mean, mean - half, mean + half)
 
