@@ -69,8 +69,7 @@ class Fitting(LightningModule):
             self.log("train/mined", self._mined.share)
 
     def training_step(self, examples: Examples, batch_index: int) -> Tensor:
-        look = self._look if self.recipe.backgrounds is not None and self.recipe.backgrounds.hard is not None else None
-        batch = self._views(examples, look=look, size=self.recipe.size_shown(self.current_epoch))
+        batch = self._views(examples, look=self._look, size=self.recipe.size_shown(self.current_epoch))
         objective, scalars = self._objective(batch, examples, self.global_step)
         figures = {f"train/{name}": value for name, value in {**scalars, "objective": objective.detach()}.items()}
         self.log_dict(figures, batch_size=len(examples))

@@ -66,7 +66,7 @@ class ViewMaker:
         shown = size or examples.images.shape[2]
         with torch.autocast(examples.images.device.type, enabled=False):  # places and pixels need more than halves
             batch = self._make(examples, augmented, look, shown, small)
-            return batch if batch.x.shape[2] == shown else batch._replace(x=resize(batch.x, shown))
+            return batch._replace(x=resize(batch.x, shown))
 
     def _make(self, examples: Examples, augmented: bool, look: Look | None, shown: int, small: bool) -> Batch:
         settings = self.recipe.augment

@@ -135,7 +135,7 @@ async function showMore() {
   const asked = current;
   const { signal } = pending;
   const shown = $("grid").childElementCount;
-  const before = answered.get(rankingKey(asked));
+  const before = answered.get(rankingKey(asked))?.results ?? [];
   $("more").disabled = true;
   say("Looking for more…");
   try {
@@ -147,8 +147,7 @@ async function showMore() {
     $("grid").append(...cards);
     current = { ...asked, k: shown + cards.length };
     history.replaceState(history.state, "", write(current));
-    const results = [...(before?.results ?? []).slice(0, shown), ...answer.results];
-    remember(current, { ...answer, results });
+    remember(current, { ...answer, results: [...before.slice(0, shown), ...answer.results] });
     showEnd(answer);
     cards[0]?.querySelector("button").focus({ preventScroll: true });
   } catch (error) {

@@ -9,8 +9,11 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
+from training.errors import RecipeError
+from training.examples import Examples
+from training.models import MODELS
 from training.models.protocols import Loss, Posterior
-from training.objectives import Objectives, consistency, info_nce, kl_between
+from training.objectives import Objectives, build_objectives, consistency, info_nce, kl_between
 from training.recipes.schema import Contrastive, Objective
 from training.views import shape_rows
 
@@ -113,3 +116,11 @@ def test_each_part_of_the_latent_is_contrasted_over_its_own_pairs() -> None:
 def test_a_head_over_both_parts_is_refused() -> None:
     with pytest.raises(ValueError, match="projection must be null beside a shape_share"):
         Contrastive(weight=1.0, shape_share=0.5, projection=8)
+
+
+def test_a_share_that_leaves_a_part_of_the_latent_empty_is_refused() -> None:
+    config = MODELS["vae"].config(size=16, widths=(4,), decoder_widths=(4,), latent_dim=8)
+    examples = Examples(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), torch.arange(2))
+    settings = Objective(contrastive=Contrastive(weight=1.0, shape_share=0.01))
+    with pytest.raises(RecipeError, match="shape_share 0.01 leaves a part of the 8 latents empty"):
+        build_objectives(settings, MODELS["vae"].model(config), examples)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from training.errors import RecipeError
 from training.examples import Examples
 from training.models.protocols import Loss, Posterior
 from training.modes import in_use
@@ -82,8 +83,6 @@ class Objectives(nn.Module):
         width = settings.contrastive.projection if settings.contrastive else None
         if width is not None:
             self.head = nn.Sequential(nn.Linear(latent_dim, width), nn.SiLU(), nn.Linear(width, width))
-        if latent_dim and not 0 < looks_of(latent_dim, settings.shape_share) <= latent_dim - (settings.shape_share > 0):
-            raise ValueError(f"shape_share leaves a part of {latent_dim} latents empty; take it nearer to 0.5")
         self.prototypes = nn.ModuleList()
         if settings.prototypes is not None:
             looks = looks_of(latent_dim, settings.shape_share)
@@ -163,11 +162,18 @@ class Objectives(nn.Module):
 
 
 def build_objectives(settings: Objective, model: Any, examples: Examples) -> Objectives:
-    """The objectives over a model, whose latents' size is asked of the model itself."""
+    """The objectives over a model, whose latents' size is asked of the model itself.
+
+    Raises:
+        RecipeError: a part of the latent would have no number.
+    """
     teacher = None if settings.teacher is None else Teacher(model, settings.teacher.decay)
     has_head = settings.contrastive is not None and settings.contrastive.projection is not None
     if not has_head and settings.prototypes is None and settings.shape_share == 0:
         return Objectives(settings, 0, teacher)
     with in_use(model):
         latent_dim = model.latent(examples.images[:1].float() / 255.0).shape[1]
+    if settings.shape_share > 0 and looks_of(latent_dim, settings.shape_share) in (0, latent_dim):
+        share = f"objective.contrastive.shape_share {settings.shape_share:g}"
+        raise RecipeError(f"{share} leaves a part of the {latent_dim} latents empty; take one nearer to 0.5")
     return Objectives(settings, latent_dim, teacher)
