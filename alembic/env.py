@@ -1,4 +1,4 @@
-"""Runs migrations, on a connection handed over by `indexer.home` or on the database that the environment names."""
+"""Runs migrations, on a connection from `indexer.catalogue.home` or on the database that the environment names."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from alembic import context
 from sqlalchemy import Connection
 
-from indexer.catalogue import create_engine
-from indexer.schema import metadata
+from indexer.catalogue.catalogue import create_engine
+from indexer.catalogue.schema import metadata
 
 
 def database_url() -> str:

@@ -10,7 +10,7 @@ goes on, so the program can be stopped and started at will. Then all that are fi
 
 Prints a Markdown table and writes OUT/ablations.json: each figure's mean over seeds, and its difference to the baseline
 on the same seeds and items. The 95 % interval of a difference is over both, as crossed random effects
-(`indexer.evaluate.crossed`); of one seed it is over items alone, and tells nothing of another run.
+(`indexer.measures.crossed`); of one seed it is over items alone, and tells nothing of another run.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from indexer.evaluate import evaluate_retrieval
-from indexer.evaluate.compare import measure_swaps
-from indexer.evaluate.crossed import mean_squares
-from indexer.evaluate.swap_sources import photo_set, studio_set
+from indexer.compare.comparison import measure_swaps
+from indexer.evaluate.retrieval import evaluate_retrieval
+from indexer.measures.crossed import mean_squares
+from indexer.swaps.sources import photo_set, studio_set
 from training.console import to_json
 from training.data.sources import SourceImage, read_all, read_images
 from training.encoder import load_encoder
-from training.export import add_onnx
 from training.loop import train
+from training.onnx.export import add_onnx
 from training.recipes import Recipe, load_recipe
 
 BASE = "baseline"

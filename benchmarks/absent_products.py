@@ -18,12 +18,12 @@ from typing import Literal
 
 import numpy as np
 
-from indexer.calibration import calibrate
+from indexer.calibrate.calibrate import calibrate
+from indexer.catalogue.home import Home
 from indexer.errors import CalibrationError
-from indexer.evaluate.metrics import Bootstrap
-from indexer.home import Home
-from indexer.ingest import index_source
-from indexer.search import Searcher
+from indexer.ingest.ingest import index_source
+from indexer.measures.metrics import Bootstrap
+from indexer.search.searcher import Searcher
 from training.data.studio.catalogue import write_catalogue
 
 SHOWN = 0.5

@@ -30,8 +30,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer.evaluate.ground_truth import other_view
-from indexer.evaluate.robustness import Photos, SwapFigure, swap_test
+from indexer.measures.ground_truth import other_view
+from indexer.measures.robustness import Photos, SwapFigure, swap_test
 from training.console import to_json
 from training.data.backgrounds import Folder
 from training.data.decode import ImageLimits, decode_image

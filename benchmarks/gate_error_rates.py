@@ -34,9 +34,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from indexer.evaluate.crossed import Pigeonhole, crossed_bound, loss_bound, loss_size, spread
-from indexer.evaluate.metrics import Bootstrap
-from indexer.gate import GateRule
+from indexer.measures.crossed import Pigeonhole, crossed_bound, loss_bound, loss_size, spread
+from indexer.measures.metrics import Bootstrap
+from indexer.retrain.gate import GateRule
 
 Array = NDArray[np.float64]
 ALPHA, OLD_MARGIN, OLD_BACKGROUNDS, VIEWS = 0.05, 0.02, 5, 6
@@ -189,7 +189,7 @@ def successive(
 ) -> dict[str, int]:
     """At which of successive retrainings of equals each rule promotes one, 0 for none; swapped bounds alone.
 
-    The gate's levels are those of `indexer.gate_budget` as long as nothing is promoted.
+    The gate's levels are those of `indexer.retrain.budget` as long as nothing is promoted.
     """
     shop = Shop(world, items, rng)
     active = shop.encoder()
@@ -305,10 +305,10 @@ def spending(_: int) -> None:
 
 def spreads(refs: Sequence[str], items: int = 120, backgrounds: int = 20) -> None:
     """Spread of differences between each pair of encoders, on drawn items."""
-    from indexer.evaluate.compare import embed_pictures
-    from indexer.evaluate.ground_truth import other_view
-    from indexer.evaluate.robustness import MAP_AT_R, Photos, query_metrics
-    from indexer.evaluate.swap_sources import studio_set
+    from indexer.evaluate.images import embed_pictures
+    from indexer.measures.ground_truth import other_view
+    from indexer.measures.robustness import MAP_AT_R, Photos, query_metrics
+    from indexer.swaps.sources import studio_set
     from training.encoder import load_encoder
 
     made = studio_set("shop", items, per_item=backgrounds, seed=777, factors=False)

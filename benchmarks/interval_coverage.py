@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.evaluate.metrics import Bootstrap
+from indexer.measures.metrics import Bootstrap
 
 Numbers = NDArray[np.float64]
 SIZES = (20, 60, 231)

@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from indexer.evaluate import evaluate_retrieval
+from indexer.evaluate.retrieval import evaluate_retrieval
 from training.data.dataset import load_dataset
 from training.data.sources import read_images
 from training.encoder import load_encoder
 from training.loop import train
-from training.models.protocols import Batch
+from training.protocols import Batch
 from training.recipes import load_recipe
 
 GREY = ["preprocessing.size=28", "preprocessing.channels=1"]

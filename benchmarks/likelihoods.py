@@ -24,7 +24,7 @@ from training.data.dataset import load_dataset
 from training.data.sources import read_images
 from training.encoder import Encoder, load_encoder
 from training.loop import train
-from training.models.protocols import Batch, VariationalModel
+from training.protocols import Batch, VariationalModel
 from training.recipes import load_recipe
 
 DIGITS = [

@@ -1,9 +1,9 @@
 """Whether measures tell the truth, by simulation: `python benchmarks/measures.py [--trials N]`.
 
 - The expected calibration error of probabilities that are true, and of others made too sure (log-odds times 1.5): how
-  often its 95 % interval holds the true error, by `indexer.probability.ece_interval` and by resampling about the ECE.
-  Pairs are the ten hits of a search, of which one at most is right; `first` are first hits alone.
-- Shares of item and background, of a known .5 and .3, by `indexer.evaluate.variance` and as sums of squares.
+  often its 95 % interval holds the true error, by `indexer.calibrate.probability.ece_interval` and by resampling about
+  the ECE. Pairs are the ten hits of a search, of which one at most is right; `first` are first hits alone.
+- Shares of item and background, of a known .5 and .3, by `indexer.measures.variance` and as sums of squares.
 
 `benchmarks/interval_coverage.py` has the intervals of means.
 """
@@ -15,8 +15,7 @@ import argparse
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.evaluate.variance import variance_shares
-from indexer.probability import (
+from indexer.calibrate.probability import (
     BINS,
     bins_for,
     ece_interval,
@@ -24,6 +23,7 @@ from indexer.probability import (
     equal_mass_bins,
     expected_calibration_error,
 )
+from indexer.measures.variance import variance_shares
 
 Numbers = NDArray[np.float64]
 HITS, POPULATION = 10, 100_000

@@ -12,11 +12,12 @@ from functools import partial
 from pathlib import Path
 from time import process_time
 
-from indexer.evaluate.compare import describe, embed_pictures
-from indexer.evaluate.placement import GROUNDS, KINDS, SCALES, PlacementTest, place_set, search_placed
-from indexer.evaluate.robustness import Photos
-from indexer.evaluate.swap_sources import photo_set, studio_set
-from indexer.evaluate.swaps import BANK_SEED, SwapSet
+from indexer.compare.results import describe
+from indexer.evaluate.images import embed_pictures
+from indexer.measures.robustness import Photos
+from indexer.swaps.pictures import BANK_SEED, SwapSet
+from indexer.swaps.placement import GROUNDS, KINDS, SCALES, PlacementTest, place_set, search_placed
+from indexer.swaps.sources import photo_set, studio_set
 from training.console import to_json
 from training.data.sources import read_images
 from training.data.studio import check_stock

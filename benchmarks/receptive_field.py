@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from background_swap import SwapSet, drawn_set, embedder, real_set
 
-from indexer.evaluate import evaluate_retrieval
-from indexer.evaluate.robustness import Photos, swap_test
+from indexer.evaluate.retrieval import evaluate_retrieval
+from indexer.measures.robustness import Photos, swap_test
 from training.data.backgrounds import Folder
 from training.data.dataset import load_dataset
 from training.data.sources import read_images

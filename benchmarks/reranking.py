@@ -14,14 +14,14 @@ from time import thread_time
 import faiss
 import numpy as np
 
-from indexer.generations import Manifest
-from indexer.records import Rerank, SearchState
-from indexer.rerank import K1, NeighbourLists
-from indexer.second_stage import second_stage
+from indexer.catalogue.records import Rerank, SearchState
+from indexer.generations.manifest import Manifest
+from indexer.search.second_stage import second_stage
+from indexer.search.view import View
 from indexer.vectors import Floats
 from indexer.vectors.faiss import FaissIndex
 from indexer.vectors.neighbours import nearest_others
-from indexer.view import View
+from indexer.vectors.rerank import K1, NeighbourLists
 
 DIM = 192
 PER_ITEM = 5

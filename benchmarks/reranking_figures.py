@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.evaluate.metrics import Bootstrap, PerQuery, in_order, metrics_of, rank
-from indexer.generations import exact_scores
-from indexer.rerank import NeighbourLists, augment_database, distances_of, expand_query, k_reciprocal
+from indexer.measures.metrics import Bootstrap, PerQuery, in_order, metrics_of, rank
 from indexer.vectors import Floats
+from indexer.vectors.exact import exact_scores
 from indexer.vectors.faiss import FaissIndex
 from indexer.vectors.neighbours import nearest_others
+from indexer.vectors.rerank import NeighbourLists, augment_database, distances_of, expand_query, k_reciprocal
 
 Names = NDArray[np.str_]
 FIGURES = ("precision@1", "precision@10", "map", "map@r")

@@ -27,8 +27,8 @@ from typing import Any
 import httpx
 import numpy as np
 
-from indexer.home import Home
-from indexer.search import Searcher
+from indexer.catalogue.home import Home
+from indexer.search.searcher import Searcher
 from training.console import to_json
 from training.data.sources import read_images
 from training.data.studio.catalogue import write_catalogue

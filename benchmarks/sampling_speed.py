@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from training.models.autoregressive import to_input
+from training.layers.autoregressive import to_input
+from training.layers.raster import Drawing
 from training.models.multiscale import Multiscale, MultiscaleConfig
 from training.models.pixel_cnn import PixelCnn, PixelCnnConfig
 from training.models.pixel_cnn_pp import PixelCnnPp, PixelCnnPpConfig
-from training.models.raster import Drawing
 
 SIDE = 32
 MIXTURE: dict[str, Any] = {"likelihood": "logistic-mixture", "mixtures": 10, "width": 32}

@@ -18,12 +18,12 @@ import torch
 import yaml
 from latents import table
 
-from indexer.evaluate import evaluate_retrieval
+from indexer.evaluate.retrieval import evaluate_retrieval
 from training.data.dataset import load_dataset
 from training.data.sources import read_images
 from training.encoder import Encoder, load_encoder
 from training.models import MODELS
-from training.models.protocols import Batch
+from training.protocols import Batch
 
 FITTED = ("search.", "descriptor.", "prior.")
 SHOWN = ("knn@5", "precision@10", "map")

@@ -12,11 +12,11 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from indexer.evaluate.compare import measure_swaps
-from indexer.evaluate.robustness import MAP_AT_R
-from indexer.evaluate.swap_sources import photo_set, studio_set
-from indexer.evaluate.swaps import SwapSet
-from indexer.evaluate.verdict import percent
+from indexer.compare.comparison import measure_swaps
+from indexer.compare.verdict import percent
+from indexer.measures.robustness import MAP_AT_R
+from indexer.swaps.pictures import SwapSet
+from indexer.swaps.sources import photo_set, studio_set
 from training.data.sources import read_images
 from training.encoder import load_encoder
 

@@ -18,8 +18,8 @@ from training.data.decode import decode_image
 from training.data.sources import read_images
 from training.encoder import Encoder, load_encoder
 from training.files import publish_file
+from training.fitting.pictures import encode_png
 from training.gallery import ACROSS, Row, draw_sheet, write_gallery
-from training.pictures import encode_png
 
 COUNT, QUALITY, SAMPLES = 96, 82, 32
 

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 import anyio.to_thread
 from fastapi import FastAPI
 
-from indexer.home import Home
-from indexer.query_log import QueryLog
+from indexer.catalogue.home import Home
+from indexer.search.query_log import QueryLog
 from service.deps import Service
 from service.metrics import Metrics
 from service.middleware import BodyLimit, RequestContext

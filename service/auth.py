@@ -15,7 +15,7 @@ from typing import Annotated
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from indexer.catalogue import Catalogue
+from indexer.catalogue.catalogue import Catalogue
 from indexer.errors import InvalidRequestError
 from service.deps import Service, get_service
 from service.errors import AuthenticationError, ForbiddenError

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
+from indexer.catalogue.records import Rerank
 from indexer.errors import InvalidRequestError
-from indexer.items import MAX_IMAGES
-from indexer.records import Rerank
-from indexer.search import Region, parse_filters
+from indexer.ingest.items import MAX_IMAGES
+from indexer.search.searcher import Region, parse_filters
 from service.errors import MediaTypeError
 from service.schemas import MAX_FILTERS, ItemForm, ItemRequest, SearchForm, SearchRequest
 

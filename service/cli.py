@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from indexer import cli as indexer_cli
+from indexer.commands import app as indexer_cli
 from indexer.options import DEFAULT_HOME, HomeOption
-from training import cli as training_cli
+from training.commands import app as training_cli
 from training.console import JsonOption, fail, say
 from training.errors import NitamonoError
 
@@ -54,7 +54,7 @@ def keys_create(
     json_output: JsonOption = False,
 ) -> None:
     """Make a key; it is shown once and stored only as a hash."""
-    from indexer.home import Home
+    from indexer.catalogue.home import Home
     from service.auth import create_key
 
     with Home.open(home, create=True) as opened:
@@ -65,7 +65,7 @@ def keys_create(
 @keys.command("list")
 def keys_list(home: HomeOption = DEFAULT_HOME, json_output: JsonOption = False) -> None:
     """List keys, with their scopes."""
-    from indexer.home import Home
+    from indexer.catalogue.home import Home
 
     with Home.open(home) as opened:
         records = opened.catalogue.api_keys()
@@ -83,7 +83,7 @@ def keys_revoke(
     json_output: JsonOption = False,
 ) -> None:
     """Revoke a key at once."""
-    from indexer.home import Home
+    from indexer.catalogue.home import Home
 
     with Home.open(home) as opened:
         opened.catalogue.revoke_api_key(name)

@@ -14,9 +14,9 @@ from training.data.decode import ImageLimits
 from training.data.sources import MAX_ITEM_ID
 
 if TYPE_CHECKING:
-    from indexer.home import Home
-    from indexer.query_log import QueryLog
-    from indexer.search import Searcher
+    from indexer.catalogue.home import Home
+    from indexer.search.query_log import QueryLog
+    from indexer.search.searcher import Searcher
     from service.readiness import Readiness
 
 

@@ -6,8 +6,8 @@ import logging
 import threading
 from dataclasses import dataclass
 
-from indexer.home import Home
-from indexer.search import Searcher
+from indexer.catalogue.home import Home
+from indexer.search.searcher import Searcher
 from service.errors import NotReadyError
 from training.errors import NitamonoError
 

@@ -20,8 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from indexer.items import MAX_IMAGES
-from indexer.records import (
+from indexer.catalogue.records import (
     CollectionRecord,
     EncoderRecord,
     GenerationRecord,
@@ -29,7 +28,8 @@ from indexer.records import (
     ItemRecord,
     Rerank,
 )
-from indexer.search import MAX_DEPTH, MAX_K, ChosenBy, FoundItem, Hit, Region, SearchPage, Used
+from indexer.ingest.items import MAX_IMAGES
+from indexer.search.searcher import MAX_DEPTH, MAX_K, ChosenBy, FoundItem, Hit, Region, SearchPage, Used
 from training.data.sources import MAX_ITEM_ID
 
 DEFAULT_K = 10

@@ -14,7 +14,7 @@ import tempfile
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from indexer.home import Home
+from indexer.catalogue.home import Home
 from service.errors import AddressError
 from service.logs import log_config
 from service.settings import PREFIX, Settings

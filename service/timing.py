@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from indexer.home import Home
-from indexer.query_log import QueryLog
-from indexer.search import Searcher
+from indexer.catalogue.home import Home
+from indexer.search.query_log import QueryLog
+from indexer.search.searcher import Searcher
 from service.metrics import Metrics
 from training.data.decode import ImageLimits
 from training.embedder import Embedder, Pixels, Regions, Vectors

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from indexer.home import Home
-from indexer.ingest import index_source
+from indexer.catalogue.home import Home
+from indexer.ingest.ingest import index_source
 from training.encoder import Encoder
-from training.export import add_onnx
 from training.models import MODELS
+from training.onnx.export import add_onnx
 from training.preprocessing import Fit, Preprocessing
 
 SEVERAL = ((10, 10, 60, 60), (80, 50, 130, 105), (148, 20, 190, 64))  # left, top, right, bottom of things in a photo

@@ -28,7 +28,7 @@ def test_service_imports_indexer_imports_training_and_never_back() -> None:
     ("module", "heavy"),
     [
         ("service.cli", ("torch", "faiss", "numpy", "sqlalchemy", "lightning", "plotly", "fastapi", "alembic")),
-        ("indexer.ingest", ("torch", "faiss", "lightning", "plotly", "fastapi", "pyarrow")),
+        ("indexer.ingest.ingest", ("torch", "faiss", "lightning", "plotly", "fastapi", "pyarrow")),
         ("training.data.reader", ("torch", "sqlalchemy", "faiss", "pyarrow")),
         ("training.recipes", ("torch", "lightning")),
         ("service.app", ("lightning", "plotly")),

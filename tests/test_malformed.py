@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexer.home import Home
-from indexer.ingest import index_source
+from indexer.catalogue.home import Home
+from indexer.ingest.ingest import index_source
 from service.app import create_app
 from service.cli import main
 from service.settings import Settings

@@ -1,7 +1,7 @@
 """Images to search vectors, without torch where the encoder has an ONNX file.
 
 Importing torch takes longer than embedding thousands of photos, and ONNX Runtime runs small convolutional encoders
-about twice as fast on a CPU. Both give the same vectors to 1e-4, which `training.export` checks before it writes.
+about twice as fast on a CPU. Both give the same vectors to 1e-4, which `training.onnx.export` checks before it writes.
 Imported encoders (family `onnx`) are a graph themselves, and need no torch on a CPU either.
 """
 
@@ -81,7 +81,7 @@ def prepare(embedder: Embedder, pixels: Pixels) -> Pixels:
 
 class _OnnxEmbedder:
     def __init__(self, described: EncoderDescription, threads: int) -> None:
-        from training.graphs import open_session
+        from training.onnx.graph import open_session
 
         path = described.directory / ONNX_FILE
         data = path.read_bytes()
@@ -118,7 +118,7 @@ class _OnnxEmbedder:
 
 class _GraphEmbedder:
     def __init__(self, described: EncoderDescription, threads: int) -> None:
-        from training.graphs import Graph, OnnxConfig
+        from training.onnx.graph import Graph, OnnxConfig
 
         path = described.directory / ONNX_FILE
         try:

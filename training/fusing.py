@@ -100,7 +100,7 @@ def _card(found: Sequence[EncoderDescription], shares: Sequence[float]) -> dict[
 
 def save_fusion(encoder: Encoder, out: Path) -> EncoderDescription:
     """Write a fusion's directory, with an ONNX file where all its parts can be exported."""
-    from training.export import add_onnx
+    from training.onnx.export import add_onnx
 
     encoder.card = {"name": out.name, **encoder.card}
     encoder.save(out)

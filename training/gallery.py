@@ -33,8 +33,8 @@ from torch import Tensor
 from training.encoder import CompletingModel, Encoder, SamplingModel
 from training.errors import EncoderError
 from training.files import publish_file
-from training.models.gaussian import kl_to_standard_normal
-from training.models.protocols import VariationalModel
+from training.layers.gaussian import kl_to_standard_normal
+from training.protocols import VariationalModel
 
 NAMES = (
     "reconstructions", "samples", "completions", "traversals", "interpolations", "labels", "codes", "neighbours"

@@ -12,9 +12,9 @@ import torch
 
 from training.encoder import Encoder, LocatingModel, round_weights
 from training.errors import EncoderError
-from training.export import add_onnx
-from training.models.finder import Finder
+from training.finder.network import Finder
 from training.models.item_first import ItemFirst, ItemFirstConfig
+from training.onnx.export import add_onnx
 from training.preprocessing import Fit, Preprocessing
 
 CARRIED = ("description", "data", "recipe", "seed", "commit", "labels", "trained_from", "licence", "attribution")

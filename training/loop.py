@@ -27,30 +27,30 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import ValidationError
 from torch import Tensor
 
-from training.averaging import MovingAverage
 from training.card import build_card
 from training.data.dataset import Dataset, load_dataset
 from training.data.decode import ImageLimits
 from training.data.sources import SourceImage
 from training.encoder import Encoder, SamplingModel, round_weights
 from training.errors import EncoderError, RecipeError, SourceError
-from training.examples import Batches, Examples
-from training.figures import final_figures
 from training.files import publish_file
 from training.finder.store import load_finder
-from training.fitting import Fitting
-from training.item_crops import crop_to_items
+from training.fitting.averaging import MovingAverage
+from training.fitting.examples import Batches, Examples
+from training.fitting.figures import final_figures
+from training.fitting.item_crops import crop_to_items
+from training.fitting.module import Fitting
+from training.fitting.pictures import Pictures, draw_pictures, encode_png
+from training.fitting.prepare import Prepared, prepare
+from training.fitting.progress import Progress
+from training.fitting.views import ViewMaker
 from training.item_first import item_first
+from training.layers.code_prior import CodeMaps
 from training.models import MODELS
-from training.models.code_prior import CodeMaps
-from training.models.protocols import Batch, GradientModel, IncrementalModel
-from training.pictures import Pictures, draw_pictures, encode_png
-from training.prepare import Prepared, prepare
 from training.pretrained_backbones import load_backbone
-from training.progress import Progress
+from training.protocols import Batch, GradientModel, IncrementalModel
 from training.recipes import Recipe, check_place
 from training.reference import first_line
-from training.views import ViewMaker
 
 
 class _Place(NamedTuple):

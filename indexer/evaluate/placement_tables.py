@@ -1,18 +1,13 @@
-"""Recall by scale and place as text, as the tables of a report, and as the pictures of one item."""
+"""Recall by scale and place as text, and as the tables of a report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
-from indexer.evaluate.compare_pictures import Album, Shown
-from indexer.evaluate.compare_tables import Column, Row, Table, cell
-from indexer.evaluate.metrics import Interval
-from indexer.evaluate.placement import GROUNDS, KINDS, SCALES, Ground, PlacementFigures, PlacementTest
-from indexer.evaluate.report_parts import p_value
-
-if TYPE_CHECKING:
-    from indexer.evaluate.compare import Comparison
+from indexer.measures.metrics import Interval
+from indexer.reports.html import p_value
+from indexer.reports.tables import Column, Row, Table, cell
+from indexer.swaps.placement import GROUNDS, KINDS, SCALES, Ground, PlacementFigures, PlacementTest
 
 WORDS: Mapping[Ground, str] = {"white": "on white", "other": "on other backgrounds"}
 MAP_AT_R = "map@r"
@@ -104,18 +99,3 @@ def _at_scale(scale: str) -> Figure:
 
 def _at_place(kind: str) -> Figure:
     return lambda figures: figures.by_place[kind]
-
-
-def placed_pictures(comparison: Comparison, album: Album) -> list[list[Shown]]:
-    """The first item's queries, ground by ground; none where none was measured."""
-    test = next((each.placement for each in comparison.encoders.values() if each.placement is not None), None)
-    if test is None:
-        return []
-    name = comparison.set.items[int(test.queries.rows[0])]
-    return [
-        [
-            Shown(album.add(picture), f"{name} {WORDS[ground]} at scale {each.scale:g}")
-            for picture, each in zip(pictures, test.queries.placements[0], strict=True)
-        ]
-        for ground, pictures in zip(GROUNDS, test.queries.pictures(0), strict=True)
-    ]

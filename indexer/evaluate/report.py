@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from indexer.evaluate import EncoderResult, Evaluation
 from indexer.evaluate.placement_tables import placement_tables
-from indexer.evaluate.report_parts import colours, inline_jpeg, plot_json, write_html
+from indexer.evaluate.retrieval import EncoderResult, Evaluation
+from indexer.reports.html import colours, inline_jpeg, plot_json, write_html
 from training.data.decode import decode_image
 from training.data.sources import SourceImage
 from training.errors import ImageError

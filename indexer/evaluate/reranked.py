@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from indexer.catalogue.records import Rerank
 from indexer.errors import InvalidRequestError
-from indexer.generations import exact_scores
-from indexer.records import Rerank
-from indexer.rerank import DEPTH, EXPANSION, K1, NeighbourLists, distances_of, expand_query, k_reciprocal
 from indexer.vectors import Floats
+from indexer.vectors.exact import exact_scores
+from indexer.vectors.rerank import DEPTH, EXPANSION, K1, NeighbourLists, distances_of, expand_query, k_reciprocal
 from training.reference import Metric
 
 if TYPE_CHECKING:

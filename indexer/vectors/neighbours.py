@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from indexer.rerank import NeighbourLists
 from indexer.vectors import Floats, VectorIndex
+from indexer.vectors.rerank import NeighbourLists
 
 BLOCK = 1024  # vectors searched at a time
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Response
 
+from indexer.catalogue.home import Home
+from indexer.catalogue.records import CollectionRecord
 from indexer.errors import NotFoundError
-from indexer.home import Home
-from indexer.items import read_image
-from indexer.records import CollectionRecord
+from indexer.ingest.items import read_image
 from service.auth import CanRead
 from service.deps import CollectionName, ServiceDep
 from service.schemas import CollectionDetail, CollectionList, CollectionSummary, FacetValue, Limits

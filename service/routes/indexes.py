@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from indexer import generations
+from indexer.generations import store
 from service.auth import CanRead
 from service.deps import ServiceDep
 from service.schemas import Encoder, EncoderList, Generation, GenerationList
@@ -26,5 +26,5 @@ def list_generations(
     collection: Annotated[str | None, Query(max_length=64, description="of this collection alone")] = None,
 ) -> GenerationList:
     """The index generations, the active and the earlier ones."""
-    records = generations.list_generations(service.home, collection)
+    records = store.list_generations(service.home, collection)
     return GenerationList(generations=[Generation.of(record) for record in records])

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Response
 
-from indexer.items import delete_item, get_item, put_item
+from indexer.ingest.items import delete_item, get_item, put_item
 from service.auth import CanRead, CanWrite
 from service.bodies import Item, read_item
 from service.deps import CollectionName, ItemId, ServiceDep

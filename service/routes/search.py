@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Scope
 
-from indexer.search import Searcher, SearchPage, parse_filters
+from indexer.search.searcher import Searcher, SearchPage, parse_filters
 from service.auth import CanRead
 from service.bodies import Query, read_query
 from service.deps import CollectionName, ItemId, ServiceDep

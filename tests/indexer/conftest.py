@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from indexer.generations import load_ids
-from indexer.home import Home
-from indexer.schema import images, items, vectors
+from indexer.catalogue.home import Home
+from indexer.catalogue.schema import images, items, vectors
+from indexer.generations.manifest import load_ids
+from tests.indexer.swapped import drawn, drawn_with_counts, write  # noqa: F401  # fixtures of every test below
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from indexer.home import Home
-from indexer.ingest import index_source
+from indexer.catalogue.home import Home
+from indexer.ingest.ingest import index_source
 from service.app import create_app
 from service.serve import listen
 from service.settings import Settings

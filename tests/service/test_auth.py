@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from indexer.catalogue import Catalogue
+from indexer.catalogue.catalogue import Catalogue
+from indexer.catalogue.home import Home
 from indexer.errors import InvalidRequestError
-from indexer.home import Home
 from service.auth import create_key, hash_key, new_key
 from tests.service.conftest import Serve, assert_problem
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from indexer.home import Home
-from indexer.search import Searcher
-from tests.indexer.test_search import jpeg
+from indexer.catalogue.home import Home
+from indexer.search.searcher import Searcher
+from tests.indexer.search.test_searcher import jpeg
 
 
 def start(home: Path) -> tuple[subprocess.Popen[str], str]:

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from indexer.home import Home
-from indexer.ingest import index_source
+from indexer.catalogue.home import Home
+from indexer.ingest.ingest import index_source
 from service.logs import JsonFormatter
 from tests.conftest import write_photos
 from tests.service.conftest import ITEMS, Serve, assert_problem

@@ -18,10 +18,10 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from indexer.calibration import Calibration
-from indexer.home import Home
-from indexer.ingest import index_source
-from indexer.probability import Curve, HitCurve
+from indexer.calibrate.calibration import Calibration
+from indexer.calibrate.probability import Curve, HitCurve
+from indexer.catalogue.home import Home
+from indexer.ingest.ingest import index_source
 from service.app import create_app
 from service.auth import create_key
 from service.settings import Settings

@@ -11,9 +11,9 @@ import httpx
 import numpy as np
 import pytest
 
-from indexer.home import Home
-from indexer.schema import recent_queries
-from indexer.search import Searcher
+from indexer.catalogue.home import Home
+from indexer.catalogue.schema import recent_queries
+from indexer.search.searcher import Searcher
 from service.app import create_app
 from service.settings import Settings
 from tests.service.conftest import running

@@ -12,9 +12,9 @@ import httpx
 import numpy as np
 import pytest
 
-from indexer.home import Home
-from indexer.records import Rerank
-from indexer.search import Region, Searcher, SearchPage
+from indexer.catalogue.home import Home
+from indexer.catalogue.records import Rerank
+from indexer.search.searcher import Region, Searcher, SearchPage
 from tests.service.conftest import ITEMS, assert_problem
 
 SEARCH = "/v1/collections/shop/search"

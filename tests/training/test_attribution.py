@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from indexer.evaluate.robustness import attention_score
+from indexer.measures.robustness import attention_score
 from training.attribution import PATCHES, occlusion
 from training.encoder import Encoder, load_encoder
 from training.models.pixels import Pixels, PixelsConfig

@@ -15,8 +15,8 @@ from tests.conftest import draw_photo, save_pixels_encoder
 from training.embedder import load_embedder, prepare
 from training.encoder import Encoder, load_encoder
 from training.errors import EncoderError
-from training.export import TOLERANCE, add_onnx
 from training.models import MODELS
+from training.onnx.export import TOLERANCE, add_onnx
 from training.preprocessing import Preprocessing
 from training.reference import ONNX_FILE, describe_encoder
 

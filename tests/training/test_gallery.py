@@ -16,7 +16,7 @@ from torch import Tensor
 
 from service.cli import main
 from tests.conftest import draw_photo
-from tests.training.graphs import load, vector_graph
+from tests.training.onnx.graphs import load, vector_graph
 from training.encoder import Encoder
 from training.gallery import (
     NAMES,
@@ -29,8 +29,8 @@ from training.gallery import (
     write_gallery,
 )
 from training.models import MODELS
-from training.models.protocols import Batch
 from training.preprocessing import Preprocessing
+from training.protocols import Batch
 
 SMALL = {"widths": (8, 16), "decoder_widths": (16, 8)}
 CODES = {**SMALL, "codes": 16, "code_dim": 4, "pool": 2}

@@ -20,9 +20,9 @@ from training.data.sources import SourceImage, read_images
 from training.data.studio.catalogue import write_catalogue
 from training.encoder import load_encoder, round_weights
 from training.errors import EncoderError, RecipeError, SourceError
-from training.fitting import Fitting
+from training.fitting.module import Fitting
 from training.loop import train
-from training.models.protocols import Batch
+from training.protocols import Batch
 from training.recipes import Recipe, load_recipe
 
 TINY = [
@@ -91,7 +91,7 @@ def test_scalars_and_pictures_can_be_looked_at(trained: Path) -> None:
 
 def test_the_bound_on_the_card_is_that_of_the_shipped_weights(trained: Path, images: list[SourceImage]) -> None:
     from training.data.dataset import load_dataset
-    from training.figures import final_figures
+    from training.fitting.figures import final_figures
 
     encoder = load_encoder(trained)
     dataset = load_dataset(images, encoder.preprocessing)

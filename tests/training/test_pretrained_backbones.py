@@ -16,11 +16,11 @@ from training import pretrained_backbones
 from training.data.sources import read_images
 from training.encoder import load_encoder
 from training.errors import RecipeError
-from training.export import add_onnx
-from training.fitting import Fitting
+from training.fitting.module import Fitting
+from training.fitting.prepare import prepare
 from training.loop import train
 from training.models import MODELS
-from training.prepare import prepare
+from training.onnx.export import add_onnx
 from training.pretrained_backbones import read_published
 from training.recipes import load_recipe
 

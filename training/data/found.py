@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.errors import EncoderError
-from training.graphs import open_session
+from training.onnx.graph import open_session
 from training.reference import PRETRAINED
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from torch.nn.functional import interpolate
 
 from training.data.found import refine
 from training.finder.fit import TrustedPhotos, overlap
-from training.models.finder import Finder
-from training.models.resample import crop
+from training.finder.network import Finder
+from training.layers.resample import crop
 
 CROPS = ((0.0, 0.0, 0.85, 0.85), (0.15, 0.0, 1.0, 0.85), (0.0, 0.15, 0.85, 1.0), (0.15, 0.15, 1.0, 1.0))
 AGREEMENT = 0.8  # least mean intersection over union of the views with their mean

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits
 
-from training.augment import augment_batch
+from training.finder.network import Finder, FinderConfig, Found
 from training.finder.scenes import SceneMaker
-from training.models.finder import Finder, FinderConfig, Found
+from training.fitting.augment import augment_batch
 from training.recipes import PRECISIONS
 from training.recipes.schema import Augment
 

@@ -20,9 +20,9 @@ from training.data.sources import read_all
 from training.finder.agree import agreed_photos
 from training.finder.cutouts import SIDE, Cutout, files, gather, photos, shapes, studio
 from training.finder.fit import FinderFit, TrustedPhotos, fit_finder
+from training.finder.network import Finder, FinderConfig
 from training.finder.scenes import SceneMaker
 from training.finder.store import save_finder
-from training.models.finder import Finder, FinderConfig
 from training.preprocessing import Preprocessing
 
 BACKGROUNDS = 4000

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
 
-from training.augment import blur, luminance, to_8_bit
 from training.finder.cutouts import Cutouts
+from training.fitting.augment import blur, luminance, to_8_bit
 
 SCALES = (0.2, 1.1)  # of an item's longer side to the frame's
 OTHERS = 5  # most things beside the item

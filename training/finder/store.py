@@ -16,9 +16,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from training.errors import EncoderError
-from training.export import export_graph
 from training.files import publish_directory
-from training.models.finder import Finder, FinderConfig
+from training.finder.network import Finder, FinderConfig
+from training.onnx.export import export_graph
 from training.reference import PRETRAINED, first_line, read_json
 
 FORMAT = 1

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from training.graphs import OnnxConfig
 from training.models.ae import Ae, AeConfig
+from training.models.backbone import Pooled, PooledConfig
 from training.models.beta_vae import BetaVae, BetaVaeConfig
 from training.models.cvae import Cvae, CvaeConfig
 from training.models.families import FAMILIES, Family
 from training.models.fusion import Fusion, FusionConfig
 from training.models.hog import Hog, HogConfig
-from training.models.imported import Onnx
 from training.models.item_first import ItemFirst, ItemFirstConfig
 from training.models.made import Made, MadeConfig
 from training.models.multiscale import Multiscale, MultiscaleConfig
+from training.models.onnx import Onnx
 from training.models.pca import Pca, PcaConfig
 from training.models.pixel_cnn import PixelCnn, PixelCnnConfig
 from training.models.pixel_cnn_pp import PixelCnnPp, PixelCnnPpConfig
 from training.models.pixel_rnn import PixelRnn, PixelRnnConfig
 from training.models.pixel_vae import PixelVae, PixelVaeConfig
 from training.models.pixels import Pixels, PixelsConfig
-from training.models.pooled import Pooled, PooledConfig
 from training.models.vae import Vae, VaeConfig
 from training.models.vq_vae import VqVae, VqVaeConfig
 from training.models.vq_vae_2 import VqVae2, VqVae2Config
+from training.onnx.graph import OnnxConfig
 
 MODELS = FAMILIES
 MODELS |= {

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.likelihoods import PixelLikelihood
-from training.models.blocks import fold_blocks
-from training.models.checks import check_at_least, check_search
-from training.models.networks import ImageDecoder, ImageEncoder, NetworkConfig
-from training.models.protocols import Batch, Loss
-from training.models.search import SearchSpace, Turn
+from training.layers.blocks import fold_blocks
+from training.layers.checks import check_at_least, check_search
+from training.layers.likelihoods import PixelLikelihood
+from training.layers.networks import ImageDecoder, ImageEncoder, NetworkConfig
+from training.layers.search import SearchSpace, Turn
+from training.protocols import Batch, Loss
 from training.reference import Metric
 
 
@@ -37,7 +37,7 @@ class AeConfig(NetworkConfig):
         latent_dim: size of the code.
         noise: standard deviation of the noise on the inputs in training, where a channel spans [0, 1]; 0 is plain.
         search_dim: principal axes of the code in the search vector; None keeps all.
-        whitening, turn: see `training.models.search`.
+        whitening, turn: see `training.layers.search`.
     """
 
     latent_dim: int = 128

@@ -25,10 +25,10 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from training.encoder import Likelihood
-from training.models.checks import check_at_least, check_share
-from training.models.foreground import Seen
-from training.models.protocols import Batch, Loss
+from training.layers.checks import check_at_least, check_share
+from training.layers.foreground import Seen
 from training.models.vae import BOUND_SAMPLES, Vae, VaeConfig
+from training.protocols import Batch, Loss
 
 SUMMED = 32  # labels that `log_likelihood` sums over at most
 

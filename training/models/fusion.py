@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from training.encoder import LocatingModel
-from training.models.checks import check_image
+from training.layers.checks import check_image
+from training.layers.resample import resize
 from training.models.families import Part
-from training.models.resample import resize
 from training.reference import Metric
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow turns colour into grey

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.models.checks import check_at_least, check_image
+from training.layers.checks import check_at_least, check_image
 from training.reference import Metric
 
 

@@ -9,9 +9,9 @@ to D - 1. Weights are there where
 so that output d is given inputs before d alone. With `masks` above 1 the numbers, and with `random_order` the order,
 are drawn anew, going through so many of them (algorithm 1); the model is then the mixture of all (section 4).
 
-Differs from the paper: values need not be binary (one of `training.distributions` for each); hidden units' numbers are
-spread evenly and shuffled, which leaves no number out where there are units enough; the mixture is of the images'
-probabilities.
+Differs from the paper: values need not be binary (one of `training.layers.distributions` for each); hidden units'
+numbers are spread evenly and shuffled, which leaves no number out where there are units enough; the mixture is of the
+images' probabilities.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
-from training.distributions import PixelKind, build_distribution
 from training.encoder import Likelihood
-from training.models.autoregressive import Autoregressive, AutoregressiveConfig, Judged
-from training.models.checks import check_at_least
-from training.models.protocols import Batch, Loss
+from training.layers.autoregressive import Autoregressive, AutoregressiveConfig, Judged
+from training.layers.checks import check_at_least
+from training.layers.distributions import PixelKind, build_distribution
+from training.protocols import Batch, Loss
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, silu
 
-from training.distributions import PixelKind, build_distribution
-from training.models.autoregressive import Autoregressive, AutoregressiveConfig, Judged, to_input
-from training.models.checks import check_at_least
+from training.layers.autoregressive import Autoregressive, AutoregressiveConfig, Judged, to_input
+from training.layers.checks import check_at_least
+from training.layers.distributions import PixelKind, build_distribution
+from training.layers.raster import Drawing, Seen, see
 from training.models.pixel_cnn import GatedNetwork
-from training.models.raster import Drawing, Seen, see
 
 GROUPS = ((0, 1), (1, 0), (1, 1))  # row and column of a group's first pixel, in the order that they come in
 BASE_KERNEL = 5

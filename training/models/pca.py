@@ -11,7 +11,7 @@ the eigenvalues l_i on the components and s2 elsewhere. Its density at D pixels 
 
 Differs from the papers: while fitting, `oversample` times as many components are kept as are asked for, which makes
 what is lost by forgetting the rest negligible; eigenvalues are of the unbiased covariance (n - 1); the density is
-turned into a bound on the 8-bit image's probability as in `training.likelihoods`.
+turned into a bound on the 8-bit image's probability as in `training.layers.likelihoods`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from training.encoder import Likelihood
-from training.likelihoods import BIN
-from training.models.checks import check_at_least, check_image
-from training.models.search import fix_signs
+from training.layers.checks import check_at_least, check_image
+from training.layers.likelihoods import BIN
+from training.layers.search import fix_signs
 from training.reference import Metric
 
 MIN_VARIANCE = BIN**2 / 12.0  # of rounding to 8 bits: nothing measured on such images varies less

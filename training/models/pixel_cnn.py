@@ -25,11 +25,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from training.distributions import build_distribution
-from training.models.autoregressive import RasterConfig, RasterModel
-from training.models.causal import CausalConv2d, Place, channel_groups, channel_mask, last_tap_mask
-from training.models.checks import check_at_least, check_choice
-from training.models.raster import Seen
+from training.layers.autoregressive import RasterConfig, RasterModel
+from training.layers.causal import CausalConv2d, Place, channel_groups, channel_mask, last_tap_mask
+from training.layers.checks import check_at_least, check_choice
+from training.layers.distributions import build_distribution
+from training.layers.raster import Seen
 
 Architecture = Literal["gated", "plain"]
 GAIN = 2.0  # a gate makes its inputs so much smaller that a stack of layers would start without a signal
@@ -137,7 +137,7 @@ class GatedLayer(nn.Module):
 
 
 class GatedNetwork(nn.Module):
-    """Gated layers and a head; see `training.models.raster.RasterNetwork`.
+    """Gated layers and a head; see `training.layers.raster.RasterNetwork`.
 
     Args:
         inputs: planes of the image, the last of them ones.

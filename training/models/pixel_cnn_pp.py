@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv_transpose2d, dropout, elu
 
-from training.distributions import PixelKind, build_distribution
-from training.models.autoregressive import RasterConfig, RasterModel
-from training.models.causal import CausalConv2d, Place
-from training.models.checks import check_at_least
-from training.models.raster import Seen
+from training.layers.autoregressive import RasterConfig, RasterModel
+from training.layers.causal import CausalConv2d, Place
+from training.layers.checks import check_at_least
+from training.layers.distributions import PixelKind, build_distribution
+from training.layers.raster import Seen
 
 START_OF_BLOCKS = 0.1  # scale of a block's last convolution at first, as in the authors' code
 
@@ -179,7 +179,7 @@ class Scale(nn.Module):
 
 
 class ScaledNetwork(nn.Module):
-    """The network of PixelCNN++; see `training.models.raster.RasterNetwork`.
+    """The network of PixelCNN++; see `training.layers.raster.RasterNetwork`.
 
     Args:
         inputs: planes of the image.

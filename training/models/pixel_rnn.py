@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
-from training.distributions import build_distribution
-from training.models.autoregressive import RasterConfig, RasterModel
-from training.models.causal import CausalConv2d, Cursor, Place, last_tap_mask
-from training.models.checks import check_at_least, check_choice
+from training.layers.autoregressive import RasterConfig, RasterModel
+from training.layers.causal import CausalConv2d, Cursor, Place, last_tap_mask
+from training.layers.checks import check_at_least, check_choice
+from training.layers.distributions import build_distribution
+from training.layers.raster import Seen
 from training.models.pixel_cnn import Head, first_convolution, own_channels
-from training.models.raster import Seen
 
 Recurrence = Literal["row", "diagonal"]
 
@@ -74,7 +74,7 @@ class PixelRnn(RasterModel):
 
 
 class RecurrentNetwork(nn.Module):
-    """A masked convolution, recurrent layers and a head; see `training.models.raster.RasterNetwork`."""
+    """A masked convolution, recurrent layers and a head; see `training.layers.raster.RasterNetwork`."""
 
     follows_cursor = True
 

@@ -21,16 +21,16 @@ from typing import Any, ClassVar, get_args
 import torch
 from torch import Tensor, nn
 
-from training.distributions import PixelKind, build_distribution
-from training.models.autoregressive import to_input
-from training.models.causal import Place
-from training.models.checks import check_at_least
-from training.models.networks import ImageDecoder
+from training.layers.autoregressive import to_input
+from training.layers.causal import Place
+from training.layers.checks import check_at_least
+from training.layers.distributions import PixelKind, build_distribution
+from training.layers.networks import ImageDecoder
+from training.layers.raster import Drawing, Seen, see
+from training.layers.resample import resize
 from training.models.pixel_cnn import GatedNetwork, Head, gate
-from training.models.protocols import Batch
-from training.models.raster import Drawing, Seen, see
-from training.models.resample import resize
 from training.models.vae import Vae, VaeConfig
+from training.protocols import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class PixelVaeConfig(VaeConfig):
     """Configuration of `PixelVae`; see also `VaeConfig`, whose `scale` it has no use for.
 
     Args:
-        likelihood: see `training.distributions`.
+        likelihood: see `training.layers.distributions`.
         mixtures: logistics of `logistic-mixture`.
         receptive_field: 1, or a power of two and one: 3, 5, 9, 17, ...
         map_width: features at each pixel that z is decoded to.
@@ -133,7 +133,7 @@ def build_network(
 
 
 class PointNetwork(nn.Module):
-    """Sees the condition alone; see `training.models.raster.RasterNetwork`."""
+    """Sees the condition alone; see `training.layers.raster.RasterNetwork`."""
 
     follows_cursor = True
 

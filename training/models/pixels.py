@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from training.models.checks import check_image
+from training.layers.checks import check_image
 from training.reference import Metric
 
 

@@ -10,7 +10,7 @@ equation 15), beta rising linearly from 0 over the warm-up steps (Sonderby et al
 Grosse, Salakhutdinov: Importance Weighted Autoencoders, 2016, https://arxiv.org/abs/1509.00519, equation 8.
 
 Differs from the paper: convolutions, batch normalisation (folded into the convolutions of the shipped model), 8-bit
-likelihoods with a learnt scale instead of a second output (`training.likelihoods`).
+likelihoods with a learnt scale instead of a second output (`training.layers.likelihoods`).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from training.encoder import Likelihood
-from training.likelihoods import PixelLikelihood
-from training.models.backbone_encoder import BackboneEncoder
-from training.models.backbones import LEVELS, STRIDE, BackboneConfig
-from training.models.blocks import fold_blocks
-from training.models.checks import check_at_least, check_search, check_share
-from training.models.foreground import ForegroundPool, Seen
-from training.models.gaussian import GaussianHeads, draw, kl_to_standard_normal, log_density, log_standard_normal
-from training.models.networks import ImageDecoder, ImageEncoder, NetworkConfig
-from training.models.protocols import Batch, Elbo, Loss, Posterior
-from training.models.resample import resize
-from training.models.search import SearchSpace, Turn
+from training.layers.backbone_encoder import BackboneEncoder
+from training.layers.backbones import LEVELS, STRIDE, BackboneConfig
+from training.layers.blocks import fold_blocks
+from training.layers.checks import check_at_least, check_search, check_share
+from training.layers.foreground import ForegroundPool, Seen
+from training.layers.gaussian import GaussianHeads, draw, kl_to_standard_normal, log_density, log_standard_normal
+from training.layers.likelihoods import PixelLikelihood
+from training.layers.networks import ImageDecoder, ImageEncoder, NetworkConfig
+from training.layers.resample import resize
+from training.layers.search import SearchSpace, Turn
+from training.protocols import Batch, Elbo, Loss, Posterior
 from training.reference import Metric
 
 BOUND_SAMPLES = 16  # importance samples of `log_likelihood`
@@ -52,11 +52,11 @@ class VaeConfig(NetworkConfig):
         free_bits: nats per latent below which the KL is not reduced further.
         warmup_steps: steps over which beta rises from 0.
         samples: Monte-Carlo samples of z per image in training.
-        foreground: pool features over the item as well, see `training.models.foreground` (`conv`).
+        foreground: pool features over the item as well, see `training.layers.foreground` (`conv`).
         search_dim: principal axes of the posterior mean in the search vector; None keeps all.
-        whitening, turn: see `training.models.search`.
+        whitening, turn: see `training.layers.search`.
         backbone: a trained network that takes the place of the encoder's stages (`widths`, `depth`), see
-            `training.models.backbone_encoder`; size is then a multiple of 32.
+            `training.layers.backbone_encoder`; size is then a multiple of 32.
         decoder_size: side of the images that the likelihood is of; None is `size`. Targets are reduced to it and
             rounded to 8 bits, and decoded images enlarged to `size`.
         keep: nats per share of the variance of the backbone's own features that those of the item miss.
@@ -181,7 +181,7 @@ class Vae(nn.Module):
         return self.search.dim + (0 if self.item_search is None else self.item_search.dim)
 
     def load_backbone(self, state: Mapping[str, Tensor]) -> None:
-        """See `training.models.protocols.BackboneModel`."""
+        """See `training.protocols.BackboneModel`."""
         if isinstance(self.encoder, BackboneEncoder):
             self.encoder.load_backbone(state)
 

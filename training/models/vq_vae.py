@@ -2,7 +2,7 @@
 
 van den Oord, Vinyals, Kavukcuoglu: Neural Discrete Representation Learning, 2017, https://arxiv.org/abs/1711.00937,
 equation 3: L = -log p(x | z_q(x)) + |sg[z_e(x)] - e|^2 + beta |z_e(x) - sg[e]|^2; the quantiser is
-`training.models.quantise`. Under a prior p over maps, log p(x | z_q(x)) + log p(z_q(x)) bounds log p(x) (section 3.2).
+`training.layers.quantise`. Under a prior p over maps, log p(x | z_q(x)) + log p(z_q(x)) bounds log p(x) (section 3.2).
 
 Differs from the paper: the last two terms, means over the map's numbers, are multiplied by half the number of values in
 an image, which weighs them against the nats of a likelihood as against a squared error of unit variance.
@@ -18,16 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from training.encoder import Likelihood
-from training.likelihoods import PixelLikelihood
-from training.models.blocks import fold_blocks
-from training.models.checks import check_at_least, check_choice, check_search
-from training.models.code_prior import PixelPrior
-from training.models.codes import CodeDescriptor, CodePrior, fit_codes
-from training.models.labels import Labels
-from training.models.networks import NetworkConfig, decoder_stages, encoder_stages
-from training.models.protocols import Batch, Loss
-from training.models.quantise import Quantised, Update, VectorQuantiser
-from training.models.search import SearchSpace, Turn
+from training.layers.blocks import fold_blocks
+from training.layers.checks import check_at_least, check_choice, check_search
+from training.layers.code_prior import PixelPrior
+from training.layers.codes import CodeDescriptor, CodePrior, fit_codes
+from training.layers.labels import Labels
+from training.layers.likelihoods import PixelLikelihood
+from training.layers.networks import NetworkConfig, decoder_stages, encoder_stages
+from training.layers.quantise import Quantised, Update, VectorQuantiser
+from training.layers.search import SearchSpace, Turn
+from training.protocols import Batch, Loss
 from training.reference import Metric
 
 PriorKind = Literal["counts", "pixel-cnn"]
@@ -48,10 +48,10 @@ class VqVaeConfig(NetworkConfig):
         histogram_weight: of the code histogram in the search vector, where the pooled part has 1.
         prior: over the maps: `counts`, how often each code stands at each place, or a `pixel-cnn`, which is fitted
             after all else.
-        prior_width, prior_layers: of that network, see `training.models.code_prior`.
+        prior_width, prior_layers: of that network, see `training.layers.code_prior`.
         classes: labels that condition that network; None has no condition.
         search_dim: principal axes in the search vector; None keeps all.
-        whitening, turn: see `training.models.search`.
+        whitening, turn: see `training.layers.search`.
     """
 
     widths: tuple[int, ...] = (64, 128, 128)

@@ -3,7 +3,7 @@
 Razavi, van den Oord, Vinyals: Generating Diverse High-Fidelity Images with VQ-VAE-2, 2019,
 https://arxiv.org/abs/1906.00446, algorithm 1: the top map is quantised first; the bottom map is quantised from the
 encoder's features joined with the decoded top map, so that it is conditioned on it; the decoder sees both.
-Both codebooks learn by moving averages or by gradient, as in `training.models.quantise`.
+Both codebooks learn by moving averages or by gradient, as in `training.layers.quantise`.
 
 Differs from the paper: as `training.models.vq_vae` does; one top stage, whose side is half that of the bottom map.
 """
@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, silu
 
 from training.encoder import Likelihood
-from training.likelihoods import PixelLikelihood
-from training.models.blocks import Block, fold_blocks
-from training.models.checks import check_at_least, check_search
-from training.models.codes import CodeDescriptor, CodePrior, fit_codes
-from training.models.labels import Labels
-from training.models.networks import decoder_stages, encoder_stages
-from training.models.protocols import Batch, Loss
-from training.models.quantise import Quantised
-from training.models.search import SearchSpace
+from training.layers.blocks import Block, fold_blocks
+from training.layers.checks import check_at_least, check_search
+from training.layers.codes import CodeDescriptor, CodePrior, fit_codes
+from training.layers.labels import Labels
+from training.layers.likelihoods import PixelLikelihood
+from training.layers.networks import decoder_stages, encoder_stages
+from training.layers.quantise import Quantised
+from training.layers.search import SearchSpace
 from training.models.vq_vae import VqVaeConfig, build_prior, build_quantiser
+from training.protocols import Batch, Loss
 from training.reference import Metric
 
 

@@ -3,8 +3,8 @@
 Each term's paper and formula stand in a file of its own: `consistency`, `contrast`, `teacher`, `prototypes`,
 `small_views`, `foreground`; `parts` says which part of the latent a pair teaches.
 
-The other two ways to be robust to backgrounds are made in the batch (`training.views`): `clean_target` gives the item
-on white as the target, `foreground_weight` weighs what is behind it in the likelihood.
+The other two ways to be robust to backgrounds are made in the batch (`training.fitting.views`): `clean_target` gives
+the item on white as the target, `foreground_weight` weighs what is behind it in the likelihood.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import RecipeError
-from training.examples import Examples
-from training.models.protocols import Loss, Posterior
-from training.modes import in_use
+from training.fitting.examples import Examples
+from training.fitting.modes import in_use
 from training.objectives.consistency import consistency, kl_between
 from training.objectives.contrast import info_nce
 from training.objectives.foreground import foreground_nats
@@ -26,6 +25,7 @@ from training.objectives.parts import looks_of, parts_of
 from training.objectives.prototypes import Prototypes
 from training.objectives.small_views import small_info_nce, small_swapped, with_small
 from training.objectives.teacher import Teacher, taught_nats
+from training.protocols import Loss, Posterior
 from training.recipes.schema import Objective
 
 __all__ = [

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from training.models.protocols import Posterior
+from training.protocols import Posterior
 
 
 def consistency(q: Posterior) -> Tensor:

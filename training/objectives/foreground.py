@@ -1,4 +1,4 @@
-"""`objective.foreground`: the guess of which pixels are the item's (`training.models.foreground`) learns from masks.
+"""`objective.foreground`: the guess of which pixels are the item's (`training.layers.foreground`) learns from masks.
 
 The cross-entropy of the masks under the guess, summed over its cells.
 """

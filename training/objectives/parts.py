@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from training.views import shape_rows
+from training.fitting.views import shape_rows
 
 
 class Part(NamedTuple):

@@ -23,18 +23,18 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from training.averaging import moving_average
-from training.models.protocols import Batch, Posterior
+from training.fitting.averaging import moving_average
+from training.fitting.views import shape_rows
 from training.objectives.consistency import kl_per_latent
 from training.objectives.parts import looks_of
-from training.views import shape_rows
+from training.protocols import Batch, Posterior
 
 
 class Teacher(nn.Module):
     """The average of a variational model, part of the training state; it is never in training mode and never ships.
 
     Args:
-        decay: in (0, 1); it rises to its value as that of `training.averaging`.
+        decay: in (0, 1); it rises to its value as that of `training.fitting.averaging`.
     """
 
     def __init__(self, student: nn.Module, decay: float) -> None:

@@ -132,7 +132,7 @@ def _check_model(recipe: Recipe) -> dict[str, Any]:
 def _check_objective(recipe: Recipe) -> None:
     """Refuse what cannot work together, whatever the data."""
     from training.models import MODELS
-    from training.models.protocols import GradientModel, VariationalModel
+    from training.protocols import GradientModel, VariationalModel
 
     family, objective = MODELS[recipe.family], recipe.objective
     asked = {

@@ -37,7 +37,7 @@ class Optimiser(Section):
 
 
 class Augment(Section):
-    """Changes made to each training image, newly in every epoch; see `training.augment`."""
+    """Changes made to each training image, newly in every epoch; see `training.fitting.augment`."""
 
     flip: bool = Field(True, description="mirror half of them")
     crop: float = Field(1.0, ge=0.25, le=1, description="least share of the side that a random crop keeps; 1 is none")
@@ -69,7 +69,7 @@ class BackgroundKinds(Section):
 
 
 class HardBackgrounds(Section):
-    """Of several backgrounds the one that moves the latent furthest; see `training.views`."""
+    """Of several backgrounds the one that moves the latent furthest; see `training.fitting.views`."""
 
     candidates: int = Field(
         4, ge=2, le=64, description="backgrounds tried per picture; costs candidates + 1 encoder passes"
@@ -150,7 +150,7 @@ class SmallViews(Section):
 
 
 class Mined(Section):
-    """Items that are one another's nearest lend each other second views; see `training.mining`."""
+    """Items that are one another's nearest lend each other second views; see `training.fitting.mining`."""
 
     every: int = Field(5, ge=1, description="epochs after which neighbours are looked for again")
     neighbours: int = Field(5, ge=1, le=100, description="k: two photos are neighbours where each is in the other's k")
@@ -201,7 +201,7 @@ class Objective(Section):
 
 
 class Progressive(Section):
-    """Smaller pictures first; see `training.views`."""
+    """Smaller pictures first; see `training.fitting.views`."""
 
     size: int = Field(ge=8, le=1024, description="side that the encoder is shown at first, below preprocessing.size")
     after: float = Field(0.67, gt=0, lt=1, description="share of the epochs after which pictures are shown in full")

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from indexer.evaluate.compare import Comparison, compare_encoders
-from indexer.evaluate.compare_report import write_comparison
-from indexer.evaluate.placement import GROUNDS, PER_GROUND
+from indexer.compare.comparison import compare_encoders
+from indexer.compare.report import write_comparison
+from indexer.compare.results import Comparison
 from indexer.evaluate.placement_tables import placement_lines, placement_tables
-from indexer.evaluate.swaps import SwapSet
+from indexer.swaps.pictures import SwapSet
+from indexer.swaps.placement import GROUNDS, PER_GROUND
 
 
 class Tables(HTMLParser):

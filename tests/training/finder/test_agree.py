@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from training.finder.agree import AGREEMENT, agreed_photos, look
-from training.models.finder import Finder, FinderConfig, Found
+from training.finder.network import Finder, FinderConfig, Found
 
 SIZE = 32
 

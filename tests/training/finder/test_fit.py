@@ -8,9 +8,9 @@ import torch
 
 from training.errors import EncoderError
 from training.finder.fit import FinderFit, TrustedPhotos, fit_finder, objective, overlap
+from training.finder.network import Finder, FinderConfig, Found
 from training.finder.scenes import SceneMaker
 from training.finder.store import load_finder, save_finder
-from training.models.finder import Finder, FinderConfig, Found
 
 from .test_scenes import blue_backgrounds, red_squares
 

@@ -12,8 +12,8 @@ from service.cli import app
 from training.encoder import load_encoder
 from training.errors import SourceError
 from training.finder.make import FinderPlan, make_finder
+from training.finder.network import FinderConfig
 from training.finder.store import load_finder
-from training.models.finder import FinderConfig
 
 TINY = FinderConfig(size=32, widths=(4, 6), depths=(0, 0), decoder_widths=(4,))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from training.models.ae import Ae, AeConfig
-from training.models.protocols import Batch
+from training.protocols import Batch
 
 from .test_contract import make_images
 

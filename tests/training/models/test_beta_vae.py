@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training.models.beta_vae import BetaVae, BetaVaeConfig
-from training.models.protocols import Batch
+from training.protocols import Batch
 
 from .test_contract import make_images
 

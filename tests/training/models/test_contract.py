@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.graphs import load, token_graph
+from tests.training.onnx.graphs import load, token_graph
 from training.encoder import (
     CompletingModel,
     Encoder,
@@ -21,10 +21,10 @@ from training.encoder import (
     load_encoder,
 )
 from training.errors import EncoderError
-from training.export import check_agreement, to_onnx
 from training.models import MODELS
-from training.models.protocols import Batch, GradientModel, IncrementalModel, VariationalModel
+from training.onnx.export import check_agreement, to_onnx
 from training.preprocessing import Preprocessing
+from training.protocols import Batch, GradientModel, IncrementalModel, VariationalModel
 
 SIZE = 16
 CONV: dict[str, Any] = {"widths": (6, 8), "decoder_widths": (8, 6), "normalisation": "none"}

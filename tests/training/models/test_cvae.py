@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from training.models.cvae import Cvae, CvaeConfig
-from training.models.protocols import Batch
 from training.models.vae import Vae, VaeConfig
+from training.protocols import Batch
 
 CLASSES = 4
 SMALL: dict[str, Any] = {

@@ -13,18 +13,18 @@ import torch
 from PIL import Image
 
 from tests.conftest import draw_photo
-from tests.training.graphs import save, vector_graph
+from tests.training.onnx.graphs import save, vector_graph
 from training.embedder import load_embedder
 from training.encoder import Encoder, load_encoder
 from training.errors import EncoderError
+from training.finder.network import Finder, FinderConfig
 from training.fusing import fuse, save_fusion
-from training.importing import ImportRequest, import_onnx
 from training.item_first import item_first
+from training.layers.resample import resize
 from training.models import MODELS
 from training.models.families import Part
-from training.models.finder import Finder, FinderConfig
 from training.models.fusion import FusionConfig
-from training.models.resample import resize
+from training.onnx.importing import ImportRequest, import_onnx
 from training.preprocessing import Fit, Preprocessing
 from training.reference import describe_encoder
 

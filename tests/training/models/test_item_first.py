@@ -14,9 +14,9 @@ from torch import Tensor
 from training.embedder import load_embedder
 from training.encoder import Encoder, GenerativeModel, LikelihoodModel, load_encoder
 from training.errors import EncoderError
+from training.finder.network import Finder, FinderConfig, Found
 from training.item_first import item_first, write_item_first
 from training.models import MODELS
-from training.models.finder import Finder, FinderConfig, Found
 from training.models.item_first import ItemFirst, ItemFirstConfig, plainness, put_back, square_around
 from training.preprocessing import Preprocessing
 
@@ -77,7 +77,7 @@ def test_where_nothing_is_found_the_picture_is_encoded_as_it_is():
     x = torch.rand(3, 3, 64, 64)
     region = model.locate(x)
     torch.testing.assert_close(region.box, torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(3, 4))
-    from training.models.resample import resize
+    from training.layers.resample import resize
 
     torch.testing.assert_close(model.see(x, region), resize(x, 16))
 
@@ -173,7 +173,7 @@ def test_items_are_put_back_where_they_were_cut_out():
     x = torch.ones(1, 3, 64, 64)
     x[:, :, 16:48, 8:40] = torch.rand(1, 3, 1, 1)
     box = torch.tensor([[8 / 64, 16 / 64, 40 / 64, 48 / 64]])
-    from training.models.resample import crop
+    from training.layers.resample import crop
 
     torch.testing.assert_close(put_back(crop(x, box, 32), box, 64), x, atol=1e-5, rtol=0.0)
 

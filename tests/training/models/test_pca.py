@@ -8,7 +8,7 @@ import torch
 from sklearn.decomposition import PCA as SklearnPca
 from torch import Tensor
 
-from training.likelihoods import BIN
+from training.layers.likelihoods import BIN
 from training.models.pca import Pca, PcaConfig
 
 from .test_contract import make_images

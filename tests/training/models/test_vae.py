@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from training.likelihoods import BIN
-from training.models.gaussian import draw, kl_to_standard_normal
-from training.models.protocols import Batch, Posterior
+from training.layers.gaussian import draw, kl_to_standard_normal
+from training.layers.likelihoods import BIN
 from training.models.vae import Vae, VaeConfig
+from training.protocols import Batch, Posterior
 
 from .test_contract import make_images
 
@@ -99,7 +99,7 @@ def linear_gaussian() -> tuple[Vae, torch.Tensor, torch.Tensor]:
         vae.encoder.mean.weight.zero_()
         covariance = weight @ weight.T + 0.3**2 * torch.eye(64, dtype=torch.float64)
         exact = torch.distributions.MultivariateNormal(offset, covariance).log_prob(x.flatten(1))
-    per_value = math.log(BIN) - BIN**2 / (24 * 0.3**2)  # density to probability: see training.likelihoods
+    per_value = math.log(BIN) - BIN**2 / (24 * 0.3**2)  # density to probability: see training.layers.likelihoods
     return vae, x, exact + 64 * per_value
 
 

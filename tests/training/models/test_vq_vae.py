@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from training.models.protocols import Batch
 from training.models.vq_vae import VqVae, VqVaeConfig
 from training.models.vq_vae_2 import VqVae2, VqVae2Config
+from training.protocols import Batch
 
 from .test_contract import make_images
 

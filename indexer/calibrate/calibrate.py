@@ -1,0 +1,166 @@
+"""Learning a calibration from the catalogue's own photos, and storing it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal
+
+from indexer.calibrate.probability import (
+    bins_for,
+    brier,
+    cross_fit,
+    ece_interval,
+    ece_of_chance,
+    fit,
+    log_loss,
+    reliability,
+)
+from indexer.catalogue.home import Home
+from indexer.errors import CalibrationError, InvalidRequestError, MismatchError, NotFoundError
+from training.data.decode import ImageLimits
+from training.errors import NitamonoError
+
+if TYPE_CHECKING:
+    from indexer.calibrate.pairs import Pairs
+from indexer.calibrate.calibration import MIN_CALIBRATION_ITEMS, PRESENT, Calibration, is_current
+
+QUERIES = 400  # items asked for: the ECE's interval is then about 0.01 wide, and the time bounded
+MIN_POSITIVES = 20  # pairs of one product, and of two: with fewer there is no curve to tell from chance
+GROWTH = 2  # a collection that has this many times the images is calibrated anew
+
+
+def calibrate(
+    home: Home,
+    collection: str,
+    *,
+    encoder_id: str | None = None,
+    present: float | Literal["auto"] | None = None,
+    queries: int = QUERIES,
+    seed: int = 0,
+    limits: ImageLimits | None = None,
+    device: str = "cpu",
+) -> Calibration:
+    """Learn and store what an encoder's scores mean in a collection; searches take it up at once.
+
+    Args:
+        encoder_id: None is the one in service; another one must have vectors of all images.
+        present: share of searches whose product is in the catalogue; "auto" estimates it from recent queries, None
+            keeps that of the last calibration.
+        queries: at most how many items are asked for.
+        seed: of the choice of photos, the folds and the bootstrap.
+        limits, device: for photos that are embedded anew, as other views.
+
+    Raises:
+        NotFoundError: no such collection, or it has no index.
+        MismatchError: images have no vector by the encoder.
+        InvalidRequestError: the share is not above 0 and at most 1.
+        CalibrationError: too few items, or too few pairs of the same product, or queries to estimate the share from.
+    """
+    from indexer.calibrate.pairs import collect_pairs
+    from indexer.calibrate.prior import estimate_present
+
+    if isinstance(present, float | int) and not 0 < present <= 1:
+        raise InvalidRequestError("present", f"present must be above 0 and at most 1, or auto, not {present}")
+
+    state = home.catalogue.search_state(collection)
+    encoder_id = encoder_id or state.encoder_id
+    if encoder_id is None:
+        raise NotFoundError(f"collection {collection!r} has no index yet; run `nitamono index SOURCE` first")
+    if missing := home.catalogue.images_without_vectors(state.collection_id, encoder_id):
+        raise MismatchError(
+            f"{len(missing)} images of {collection!r} have no vector by encoder {encoder_id[:12]}; "
+            "run `nitamono index SOURCE --encoder REF`"
+        )
+    described = home.encoder(encoder_id)
+    if present is None:
+        present = _last_share(home, state.collection_id, (encoder_id, state.encoder_id))
+    try:
+        if present == "auto":
+            present = estimate_present(
+                home, state.collection_id, described, queries=queries, seed=seed, limits=limits, device=device
+            )
+        pairs = collect_pairs(
+            home,
+            state.collection_id,
+            described,
+            queries=queries,
+            present=float(present),
+            seed=seed,
+            limits=limits,
+            device=device,
+        )
+        calibration = calibration_of(pairs, encoder_id, seed=seed)
+    except CalibrationError as exc:
+        raise CalibrationError(f"collection {collection!r} cannot be calibrated: {exc}") from exc
+    home.catalogue.put_calibration(state.collection_id, encoder_id, calibration.to_json())
+    return calibration
+
+
+def _last_share(home: Home, collection_id: int, encoder_ids: Sequence[str | None]) -> float:
+    """The share that was set for the first of the encoders that has one, or the default."""
+    for encoder_id in filter(None, encoder_ids):
+        content = home.catalogue.calibration(collection_id, encoder_id) or {}
+        if "present" in content:
+            return float(content["present"])
+    return PRESENT
+
+
+def calibration_of(pairs: Pairs, encoder_id: str, *, seed: int = 0) -> Calibration:
+    """Fit a curve to all pairs, and judge the way it was made on pairs held out; `CalibrationError` for too few."""
+    labels, groups, first = pairs.labels, pairs.groups, pairs.first
+    positives = int(labels.sum())
+    if min(positives, len(labels) - positives) < MIN_POSITIVES:
+        raise CalibrationError(
+            f"{positives} of {len(labels)} pairs are of one product; {MIN_POSITIVES} of each sort are needed"
+        )
+    held_out = cross_fit(pairs.scores, pairs.others, labels, groups, seed=seed)
+    ece = ece_interval(held_out, labels, groups, seed=seed)
+    bins = bins_for(int(first.sum()))
+    ece_first = ece_interval(held_out[first], labels[first], groups[first], bins=bins, seed=seed)
+    return Calibration(
+        curve=fit(pairs.scores, pairs.others, labels, groups, seed=seed),
+        encoder_id=encoder_id,
+        truth=pairs.truth,
+        queries=pairs.queries,
+        pairs=len(labels),
+        positives=positives,
+        images=pairs.images,
+        present=pairs.present,
+        ece=ece.value,
+        ece_ci=(ece.low, ece.high),
+        ece_chance=ece_of_chance(held_out, seed=seed),
+        ece_first=ece_first.value,
+        ece_first_ci=(ece_first.low, ece_first.high),
+        ece_first_chance=ece_of_chance(held_out[first], bins=bins, seed=seed),
+        brier=brier(held_out, labels),
+        log_loss=log_loss(held_out, labels),
+        reliability=reliability(held_out, labels),
+    )
+
+
+def calibrate_if_due(
+    home: Home, collection: str, *, limits: ImageLimits | None = None, device: str = "cpu"
+) -> Calibration | None:
+    """Calibrate what is in service where that was never tried, or not since the images have doubled.
+
+    Curves of the score alone, as they once were stored, told too little of first hits: they count as never tried.
+
+    None where it is not due, or cannot be: that is remembered too, so that it is not tried again and again. What keeps
+    it from being done now (a busy catalogue) leaves it due; the index in service stays as it is in any case.
+    """
+    state = home.catalogue.search_state(collection)
+    if state.encoder_id is None:
+        return None
+    with suppress(NitamonoError):
+        images = sum(r.count for r in home.catalogue.generations(collection) if r.number == state.generation)
+        known = home.catalogue.calibration(state.collection_id, state.encoder_id) or {}
+        calibrated = known["images"] if is_current(known) else 0
+        if images < max(MIN_CALIBRATION_ITEMS, GROWTH * calibrated, GROWTH * known.get("tried", 0)):
+            return None
+        try:
+            return calibrate(home, collection, limits=limits, device=device)
+        except CalibrationError as exc:
+            refused = {**known, "tried": images, "refused": str(exc)}
+            home.catalogue.put_calibration(state.collection_id, state.encoder_id, refused)
+    return None

@@ -1,0 +1,86 @@
+"""`nitamono compare`: which encoder's latent holds the item, and which the background."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from indexer.errors import InvalidRequestError
+from training.console import JsonOption, note, progress_bar, say, to_json
+
+if TYPE_CHECKING:
+    from indexer.swaps.pictures import SwapSet
+
+
+def compare(
+    data: Annotated[Path | None, typer.Option(help="SOURCE of the catalogue's photos.")] = None,
+    studio: Annotated[str | None, typer.Option(help="Drawn items instead: shop or solids.")] = None,
+    encoder: Annotated[list[str] | None, typer.Option(help="Encoder directory or name; repeatable.")] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[REF...]", help="More encoders.")] = None,
+    backgrounds: Annotated[Path | None, typer.Option(help="Folder of photos to put the items on.")] = None,
+    items: Annotated[int, typer.Option(min=8, max=5000, help="How many items to take at most, by chance.")] = 300,
+    per_item: Annotated[int, typer.Option(min=2, max=50, help="Backgrounds that every item is put on.")] = 5,
+    masks: Annotated[
+        str, typer.Option(help="all, or given: only those of a mask column or an alpha channel, none that is found.")
+    ] = "all",
+    report: Annotated[Path | None, typer.Option(help="HTML report to write, with its JSON beside it.")] = None,
+    baselines: Annotated[bool, typer.Option(help="Set pixels and hog beside them.")] = True,
+    placement: Annotated[bool, typer.Option(help="Measure recall by the item's scale and place.")] = True,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all that chance decides.")] = 0,
+    json_output: JsonOption = False,
+) -> None:
+    """Measure how much each encoder's latent moves when only the background changes."""
+    from indexer.compare.comparison import compare_encoders
+    from indexer.compare.report import comparison_json, write_comparison
+    from training.files import check_output_file, publish_file
+    from training.reference import describe_encoder
+
+    refs = [*(encoder or []), *(more or [])] or ["default"]
+    for ref in refs:
+        describe_encoder(ref)  # before minutes of work, not after
+    if report is not None:
+        check_output_file(report)
+    made = _make_set(data, studio, backgrounds, items, per_item, masks, seed)
+    with progress_bar("comparing", "encoder") as progress:
+        comparison = compare_encoders(
+            made, refs, baselines=baselines, placement=placement, seed=seed,
+            started=progress.started, advance=progress.advance,
+        )  # fmt: skip
+    document = comparison_json(comparison)
+    if report is not None:
+        write_comparison(comparison, report)
+        publish_file(report.with_suffix(".json"), (to_json(document) + "\n").encode())
+        note(f"report: {report}, figures: {report.with_suffix('.json')}")
+    say(document, json_output, comparison.to_text())
+
+
+def _make_set(
+    data: Path | None, studio: str | None, backgrounds: Path | None, items: int, per_item: int, masks: str, seed: int
+) -> SwapSet:
+    from indexer.swaps.pictures import BANK_SEED, GIVEN
+    from indexer.swaps.sources import photo_set, studio_set
+    from training.data.masks import SOURCES
+    from training.data.sources import read_images
+    from training.data.studio import Stock, check_stock
+
+    if (data is None) == (studio is None):
+        raise InvalidRequestError("data", "give either --data SOURCE or --studio shop|solids")
+    if masks not in ("all", "given"):
+        raise InvalidRequestError("masks", f"masks must be all or given, not {masks!r}")
+    if studio is not None:
+        check_stock(studio)
+        with progress_bar("drawing", "photo") as progress:
+            return studio_set(
+                cast(Stock, studio), items, backgrounds=backgrounds, per_item=per_item, seed=BANK_SEED + seed,
+                advance=progress.advance,
+            )  # fmt: skip
+    source = cast(Path, data)
+    images, problems = read_images(source)
+    for problem in problems[:20]:
+        note(f"{problem.where}: {problem.reason}")
+    return photo_set(
+        source.stem, images, backgrounds=backgrounds, per_item=per_item, limit=items,
+        masks=GIVEN if masks == "given" else SOURCES, seed=seed,
+    )  # fmt: skip

@@ -1,0 +1,139 @@
+"""Building a generation: written aside from the catalogue's vectors, verified, then recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from indexer.catalogue.home import Home
+from indexer.catalogue.records import EncoderRecord, GenerationRecord
+from indexer.generations.manifest import FILES, NEIGHBOURS, Manifest, sha256_of, verify_directory
+from indexer.generations.store import remove_old
+from indexer.vectors import Floats, VectorIndex
+from indexer.vectors.exact import recall_against_exact
+from indexer.vectors.rerank import K1
+from training.files import fsync_directory, write_durably
+from training.reference import Metric
+
+MAX_LISTED = 100_000  # vectors: the exact lists of more take longer than embedding them
+PAIR = np.dtype([("position", "<i4"), ("score", "<f4")])
+
+
+def build_generation(
+    home: Home, collection: str, encoder: EncoderRecord, *, activated: bool = True
+) -> GenerationRecord:
+    """Build and verify a generation from the catalogue's vectors by one encoder, and put it into service.
+
+    The caller holds the collection's lock. What a killed build left behind is removed first.
+
+    Args:
+        activated: whether to put it into service; `indexer.ingest.promotion.put_into_service` does so later.
+    """
+    collection_id = home.catalogue.collection_id(collection)
+    number = home.catalogue.next_generation_number(collection_id)
+    target = home.generation_directory(collection, number)
+    aside = target.with_name(f".building-{uuid.uuid4().hex}")
+    _remove_unrecorded(home, collection, number)
+    aside.mkdir(parents=True)
+    try:
+        manifest = _write_generation(home, collection, collection_id, number, encoder, aside)
+        verify_directory(aside)
+        aside.rename(target)
+        fsync_directory(target.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    record = GenerationRecord(
+        collection=collection,
+        number=number,
+        encoder_id=encoder.encoder_id,
+        status="retired",
+        count=manifest.count,
+        dim=manifest.dim,
+        metric=manifest.metric,
+        factory=manifest.factory,
+        recall_at_10=manifest.recall_at_10,
+        watermark=manifest.watermark,
+        manifest_sha256=sha256_of(target / "manifest.json"),
+        created_at=datetime.now(UTC),
+        activated_at=None,
+    )
+    home.catalogue.add_generation(collection_id, record)
+    if activated:
+        home.catalogue.activate_generation(collection_id, number)
+        remove_old(home, collection)
+    return record
+
+
+def _write_generation(
+    home: Home, collection: str, collection_id: int, number: int, encoder: EncoderRecord, directory: Path
+) -> Manifest:
+    from indexer.vectors.faiss import FaissIndex
+
+    with home.catalogue.vector_snapshot(collection_id, encoder.encoder_id) as (watermark, rows):
+        ids, blobs = [], []
+        for image_id, pk, _, vector in rows:
+            ids.append((image_id, pk))
+            blobs.append(vector)
+    vectors = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(blobs), encoder.dim).astype(np.float32)
+    metric: Metric = "cosine" if encoder.metric == "cosine" else "l2"
+    index = FaissIndex.build(vectors, metric)
+    index.write(directory / "index.faiss")
+    np.save(directory / "ids.npy", np.asarray(ids, dtype=np.int64).reshape(-1, 2))
+    names = [*FILES, *_write_neighbours(index, vectors, directory)]
+    manifest = Manifest(
+        collection=collection,
+        number=number,
+        encoder_id=encoder.encoder_id,
+        dim=encoder.dim,
+        metric=metric,
+        count=len(ids),
+        factory=index.factory,
+        search_parameters={},
+        recall_at_10=recall_against_exact(index, vectors, metric),
+        watermark=watermark,
+        sha256={name: sha256_of(directory / name) for name in names},
+    )
+    for name in names:
+        _fsync(directory / name)
+    write_durably(directory / "manifest.json", _json(asdict(manifest)))
+    fsync_directory(directory)
+    return manifest
+
+
+def _write_neighbours(index: VectorIndex, vectors: Floats, directory: Path) -> list[str]:
+    """Write the lists that re-ranking needs; names of the files, none where there are too many vectors or too few."""
+    from indexer.vectors.neighbours import nearest_others
+
+    if not 2 <= len(vectors) <= MAX_LISTED:
+        return []
+    lists = nearest_others(index, vectors, K1)
+    pairs = np.empty(lists.positions.shape, PAIR)
+    pairs["position"], pairs["score"] = lists
+    np.save(directory / NEIGHBOURS, pairs)
+    return [NEIGHBOURS]
+
+
+def _remove_unrecorded(home: Home, collection: str, next_number: int) -> None:
+    """Directories that a killed build left: aside, or renamed but never recorded."""
+    parent = home.generations_directory(collection)
+    if parent.is_dir():
+        for left in parent.glob(".building-*"):
+            shutil.rmtree(left, ignore_errors=True)
+    shutil.rmtree(home.generation_directory(collection, next_number), ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()

@@ -1,0 +1,103 @@
+"""The directory of one generation: what it holds, how it is read, and how it is checked.
+
+<number>/index.faiss      the vectors, by position
+<number>/ids.npy          (count, 2) int64: image_id and item key of each position
+<number>/neighbours.npy   (count, k): position and score of the nearest others of each; up to MAX_LISTED vectors
+<number>/manifest.json    encoder, dim, metric, factory, count, recall@10 against exact search, checksums
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from indexer.errors import CorruptError
+from indexer.vectors import Ints
+from indexer.vectors.rerank import NeighbourLists
+from training.reference import Metric, first_line
+
+FILES = ("index.faiss", "ids.npy")
+NEIGHBOURS = "neighbours.npy"  # generations of before, and large ones, have none
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a generation directory says of itself; `sha256` covers the other files."""
+
+    collection: str
+    number: int
+    encoder_id: str
+    dim: int
+    metric: Metric
+    count: int
+    factory: str
+    search_parameters: dict[str, float]
+    recall_at_10: float
+    watermark: int
+    sha256: dict[str, str]
+
+    @classmethod
+    def read(cls, directory: Path) -> Manifest:
+        """Read `manifest.json`; `CorruptError` where it is missing or not whole."""
+        try:
+            return cls(**json.loads((directory / "manifest.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as exc:
+            raise CorruptError(f"{directory / 'manifest.json'}: cannot be read ({first_line(exc)})") from exc
+
+
+def verify_directory(directory: Path) -> Manifest:
+    """Check a generation directory against its own manifest.
+
+    Raises:
+        CorruptError: a file is missing, changed, or of another count or dimension than the manifest says.
+    """
+    from indexer.vectors.faiss import FaissIndex
+
+    manifest = Manifest.read(directory)
+    for name in sorted({*FILES, *manifest.sha256}):
+        try:
+            found = sha256_of(directory / name)
+        except OSError as exc:
+            raise CorruptError(f"{directory / name}: cannot be read ({exc.strerror})") from exc
+        if found != manifest.sha256.get(name):
+            raise CorruptError(f"{directory / name}: its checksum is not the manifest's; it was changed or damaged")
+    ids = load_ids(directory)
+    index = FaissIndex.read(directory / "index.faiss", manifest.factory)
+    if not index.count == len(ids) == manifest.count or index.dim != manifest.dim:
+        raise CorruptError(
+            f"{directory}: index has {index.count} vectors of {index.dim}, ids {len(ids)}, "
+            f"manifest says {manifest.count} of {manifest.dim}"
+        )
+    lists = load_neighbours(directory, manifest)
+    if lists is not None and len(lists.positions) != manifest.count:
+        raise CorruptError(f"{directory / NEIGHBOURS}: lists {len(lists.positions)} vectors, not {manifest.count}")
+    return manifest
+
+
+def load_neighbours(directory: Path, manifest: Manifest) -> NeighbourLists | None:
+    """The nearest others of each vector, memory-mapped; None where the generation holds no lists."""
+    if NEIGHBOURS not in manifest.sha256:
+        return None
+    try:
+        pairs = np.load(directory / NEIGHBOURS, mmap_mode="r", allow_pickle=False)
+        return NeighbourLists(pairs["position"], pairs["score"])
+    except (OSError, ValueError, IndexError) as exc:
+        raise CorruptError(f"{directory / NEIGHBOURS}: cannot be read ({first_line(exc)})") from exc
+
+
+def load_ids(directory: Path) -> Ints:
+    """`(count, 2)` int64: image_id and item key by position, memory-mapped."""
+    try:
+        ids: Ints = np.load(directory / "ids.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as exc:
+        raise CorruptError(f"{directory / 'ids.npy'}: cannot be read ({first_line(exc)})") from exc
+    return ids
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

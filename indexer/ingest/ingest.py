@@ -1,0 +1,321 @@
+"""`nitamono index`: bring a collection up to date with a source, and put a new generation into service.
+
+Each batch is one transaction, and what is already stored is recognised by its size and time, so a run that was killed
+at any point and is started again does only what was left, and ends as an uninterrupted one would.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
+
+from indexer.calibrate.calibrate import calibrate_if_due
+from indexer.catalogue.home import Home
+from indexer.catalogue.records import ChangeKind, EncoderRecord, ImageState, ImageWrite, RejectRecord, SearchState
+from indexer.generations.build import build_generation
+from indexer.ingest.embed import Advance, Embedded, embed_files
+from training.data.decode import ImageLimits
+from training.data.reader import Failed, Request
+from training.data.sources import Entry, SourceImage, SourceProblem, read_source
+from training.reference import EncoderDescription, describe_encoder
+
+STATE_CHUNK = 1000  # source rows compared with the catalogue at a time
+Verdict = Literal["added", "updated", "unchanged", "rejected"]
+
+
+@dataclass
+class IndexReport:
+    """Each row of the source counts once: added, updated, unchanged or rejected."""
+
+    collection: str
+    encoder_id: str
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    reembedded: int = 0  # images that were stored before and got a vector by another encoder
+    generation: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def count(self, verdict: Verdict) -> None:
+        setattr(self, verdict, getattr(self, verdict) + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A source row beside what the catalogue knows of it; `describes` marks the first row of its item."""
+
+    entry: SourceImage
+    state: ImageState | None
+    describes: bool
+
+    @property
+    def is_described_anew(self) -> bool:
+        state = self.state
+        return state is not None and (
+            (self.describes and (state.title, state.attributes) != (self.entry.title, self.entry.attributes))
+            or (self.entry.mask is not None and state.mask_uri != _mask_uri(self.entry))
+        )
+
+    def is_untouched(self) -> bool:
+        """Whether the file still has the size and time that were stored, and needs nothing done."""
+        state = self.state
+        # One that is set aside and has a vector was good once: its file may have been away and be back as it was.
+        if state is None or state.size is None or (state.status == "ok") != state.has_vector:
+            return False
+        try:
+            stat = os.stat(self.entry.path)
+        except OSError:
+            return False
+        return (stat.st_size, stat.st_mtime_ns) == (state.size, state.mtime_ns)
+
+
+def index_source(
+    home: Home,
+    collection: str,
+    source: Path,
+    *,
+    encoder_ref: str | None = None,
+    advance: Advance = lambda count: None,
+    started: Advance = lambda total: None,
+    processes: int | None = None,
+    limits: ImageLimits | None = None,
+    device: str = "cpu",
+) -> IndexReport:
+    """Index a source into a collection and activate the generation that shows it.
+
+    Args:
+        encoder_ref: directory or pretrained name; None keeps the collection's own, or takes `default` for a new one.
+        advance, started: told of rows done, and of their number before the first.
+
+    Raises:
+        SourceError, EncoderError: before anything is stored.
+        BusyError: another process is indexing this collection.
+    """
+    began = perf_counter()
+    entries = list(read_source(source))
+    given = describe_encoder(encoder_ref) if encoder_ref is not None else None
+    collection_id = home.catalogue.ensure_collection(collection)
+    with home.lock(f"collection-{collection}"):
+        state = home.catalogue.search_state(collection)
+        encoder = given or (home.encoder(state.encoder_id) if state.encoder_id else describe_encoder("default"))
+        home.add_encoder(encoder)
+        report = IndexReport(collection, encoder.encoder_id)
+        started(len(entries))
+        with ThreadPoolExecutor(1) as writer:
+            run = _Run(home, collection_id, encoder, report, advance, processes, limits, device, writer)
+            run.index(entries, str(source.absolute()))
+            run.embed_others()
+        report.seconds["embed"] = perf_counter() - began
+        report.generation = _bring_generation_up_to_date(home, collection, encoder, state)
+        built = perf_counter()
+        calibrate_if_due(home, collection, limits=limits, device=device)
+        report.seconds["calibrate"] = perf_counter() - built
+        report.seconds["total"] = perf_counter() - began
+    return report
+
+
+def _bring_generation_up_to_date(home: Home, collection: str, encoder: EncoderDescription, state: SearchState) -> int:
+    same_encoder = state.generation is not None and state.encoder_id == encoder.encoder_id
+    if same_encoder and not home.catalogue.has_unindexed_changes(state.collection_id, state.watermark):
+        return state.generation or 0
+    return build_generation(home, collection, EncoderRecord.of(encoder)).number
+
+
+@dataclass
+class _Run:
+    home: Home
+    collection_id: int
+    encoder: EncoderDescription
+    report: IndexReport
+    advance: Advance
+    processes: int | None
+    limits: ImageLimits | None
+    device: str
+    writer: ThreadPoolExecutor  # one thread: a batch is stored while the next is embedded
+    pending: list[ImageWrite] = field(default_factory=list)
+    storing: Future[None] | None = None
+
+    def index(self, entries: Sequence[Entry], source: str) -> None:
+        """Store every row of a source that is new or changed."""
+        problems = [entry for entry in entries if isinstance(entry, SourceProblem)]
+        self.report.rejected += len(problems)
+        rows = self._rows([entry for entry in entries if isinstance(entry, SourceImage)])
+        for batch in self._embed((row, _request(row)) for row in rows):
+            for row, embedded in batch:
+                self.pending.append(self._judge(row, embedded))
+            self._flush()
+            self.advance(len(batch))
+        self._flush()
+        self._settle()
+        records = [RejectRecord("", p.item_id, p.image, p.where, p.reason) for p in problems]
+        self.home.catalogue.replace_rejects(self.collection_id, source, records)
+        self.advance(len(problems))
+
+    def embed_others(self, *, live: bool = False) -> None:
+        """Give this encoder's vectors to the images that other sources or uploads brought.
+
+        Items may be deleted or replaced while theirs are embedded: they stay as they are then.
+        """
+        missing = self.home.catalogue.images_without_vectors(self.collection_id, self.encoder.encoder_id)
+        requests = ((key, Request(self.home.uri_path(key[1]))) for key in missing)
+        for batch in self._embed(requests):
+            for (item_id, uri), embedded in batch:
+                self.report.reembedded += embedded.vector is not None
+                self.pending.append(_write(item_id, uri, embedded, kind="updated", describes=False))
+            self._flush(live=live, known_only=True)
+        self._settle()
+
+    def _rows(self, images: Sequence[SourceImage]) -> Iterator[_Row]:
+        """The rows whose files must be read; the others are counted on the way."""
+        described: set[str] = set()
+        for start in range(0, len(images), STATE_CHUNK):
+            chunk = images[start : start + STATE_CHUNK]
+            states = self.home.catalogue.image_states(
+                self.collection_id, self.encoder.encoder_id, (image.item_id for image in chunk)
+            )
+            untouched = 0
+            for image in chunk:
+                row = _Row(image, states.get((image.item_id, str(image.path))), image.item_id not in described)
+                described.add(image.item_id)
+                if row.is_untouched():
+                    self._keep(row)
+                    untouched += 1
+                else:
+                    yield row
+            self.advance(untouched)
+
+    def _keep(self, row: _Row) -> None:
+        state = row.state
+        if state is not None and state.status == "rejected":
+            self.report.count("rejected")
+        elif row.is_described_anew:
+            self.report.count("updated")
+            self.pending.append(_describe(row))
+        else:
+            self.report.count("unchanged")
+
+    def _judge(self, row: _Row, embedded: Embedded) -> ImageWrite:
+        """Count a row that was read, and say what to store of it."""
+        state, outcome = row.state, embedded.outcome
+        was_ok = state is not None and state.status == "ok"
+        kind: ChangeKind | None
+        if isinstance(outcome, Failed):
+            self.report.count("rejected")
+            kind = "updated" if was_ok else "rejected"
+        elif was_ok and state is not None and outcome.sha256 == state.sha256:
+            self.report.count("updated" if row.is_described_anew else "unchanged")
+            self.report.reembedded += embedded.vector is not None
+            kind = "updated" if embedded.vector is not None else None
+        else:
+            self.report.count("added" if state is None else "updated")
+            kind = "added" if state is None else "updated"
+        return _write(row.entry.item_id, str(row.entry.path), embedded, kind=kind, describes=row.describes, row=row)
+
+    def _embed(self, requests: Any) -> Iterator[list[tuple[Any, Embedded]]]:
+        return embed_files(requests, self.encoder, processes=self.processes, limits=self.limits, device=self.device)
+
+    def _flush(self, *, live: bool = False, known_only: bool = False) -> None:
+        """Begin to store what is pending, once the batch before it is stored."""
+        if not self.pending:
+            return
+        if self.storing is None:
+            self.writer.submit(_import_index_library)
+        self._settle()
+        self.storing = self.writer.submit(
+            self.home.catalogue.write_images,
+            self.collection_id,
+            self.encoder.encoder_id,
+            self.pending,
+            live=live,
+            known_only=known_only,
+        )
+        self.pending = []
+
+    def _settle(self) -> None:
+        """Wait until the last batch is stored, and raise what kept it from that."""
+        if self.storing is not None:
+            self.storing.result()
+
+
+def embed_missing(
+    home: Home,
+    collection: str,
+    encoder: EncoderDescription,
+    *,
+    live: bool = False,
+    processes: int | None = None,
+) -> int:
+    """Give every searchable image of a collection a vector by an encoder; returns how many were embedded.
+
+    Images that can no longer be read are set aside, as `index_source` does.
+
+    Args:
+        live: show them over the encoder's generations that are built already, whose watermark may be past the upload.
+    """
+    collection_id = home.catalogue.collection_id(collection)
+    home.add_encoder(encoder)
+    report = IndexReport(collection, encoder.encoder_id)
+    with ThreadPoolExecutor(1) as writer:
+        run = _Run(home, collection_id, encoder, report, lambda count: None, processes, None, "cpu", writer)
+        run.embed_others(live=live)
+    return report.reembedded
+
+
+def _import_index_library() -> None:
+    """Whatever is stored ends in an index: have the library ready by then."""
+    import indexer.vectors.faiss  # noqa: F401
+
+
+def _request(row: _Row) -> Request:
+    known = row.state.sha256 if row.state is not None and row.state.has_vector else None
+    return Request(row.entry.path, known)
+
+
+def _mask_uri(entry: SourceImage) -> str | None:
+    return str(entry.mask) if entry.mask else None
+
+
+def _describe(row: _Row) -> ImageWrite:
+    """Only the words have changed: the image stays as it is stored."""
+    entry = row.entry
+    return ImageWrite(
+        entry.item_id,
+        str(entry.path),
+        "described",
+        "ok",
+        entry.title,
+        entry.attributes,
+        row.describes,
+        _mask_uri(entry),
+    )
+
+
+def _write(
+    item_id: str, uri: str, embedded: Embedded, *, kind: ChangeKind | None, describes: bool, row: _Row | None = None
+) -> ImageWrite:
+    outcome = embedded.outcome
+    entry = row.entry if row else None
+    failed = isinstance(outcome, Failed)
+    return ImageWrite(
+        item_id=item_id,
+        uri=uri,
+        kind=kind,
+        status="rejected" if failed else "ok",
+        title=entry.title if entry else None,
+        attributes=entry.attributes if entry else {},
+        describes=describes,
+        mask_uri=_mask_uri(entry) if entry else None,
+        sha256=None if isinstance(outcome, Failed) else outcome.sha256,
+        size=outcome.size,
+        mtime_ns=outcome.mtime_ns,
+        width=None if isinstance(outcome, Failed) else outcome.width or None,
+        height=None if isinstance(outcome, Failed) else outcome.height or None,
+        reason=outcome.reason if isinstance(outcome, Failed) else None,
+        vector=None if embedded.vector is None else embedded.vector.astype("<f4").tobytes(),
+    )

@@ -1,0 +1,110 @@
+"""Single items, written live: durable and searchable before the call returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from indexer.catalogue.home import Home
+from indexer.catalogue.records import ImageWrite, ItemRecord
+from indexer.errors import InvalidRequestError, MismatchError, NotFoundError
+from training.data.decode import decode_image
+from training.data.sources import MAX_ITEM_ID
+from training.embedder import prepare
+
+if TYPE_CHECKING:
+    from indexer.search.searcher import Searcher
+
+MAX_IMAGES = 16
+ATTEMPTS = 5  # activations in a row that a single write puts up with
+
+
+def put_item(
+    home: Home,
+    searcher: Searcher,
+    collection: str,
+    item_id: str,
+    *,
+    title: str | None,
+    attributes: Mapping[str, str],
+    images: Sequence[bytes],
+) -> tuple[ItemRecord, bool]:
+    """Store an item with exactly these images in place of what it had; True if it is new.
+
+    Raises:
+        InvalidRequestError: a bad item_id, no image, too many, or an attribute that is not text.
+        ImageError: an image that cannot be used; nothing is stored then.
+        NotFoundError: no such collection, or none of its generations is active.
+    """
+    _check_item(item_id, attributes, images)
+    for _ in range(ATTEMPTS):
+        state = home.catalogue.search_state(collection)
+        if state.generation is None or state.encoder_id is None:
+            raise NotFoundError(f"collection {collection!r} has no index yet; run `nitamono index SOURCE` first")
+        writes = [
+            _embed_image(home, searcher, state.encoder_id, item_id, title, attributes, data)
+            for data in dict.fromkeys(images)
+        ]
+        created = home.catalogue.replace_item(
+            state.collection_id, state.encoder_id, writes, generation=state.generation
+        )
+        if created is not None:
+            return home.catalogue.item(collection, item_id), created
+    raise MismatchError(f"collection {collection!r} changed its index {ATTEMPTS} times meanwhile; send the item again")
+
+
+def get_item(home: Home, collection: str, item_id: str) -> ItemRecord:
+    return home.catalogue.item(collection, item_id)
+
+
+def delete_item(home: Home, collection: str, item_id: str) -> None:
+    home.catalogue.delete_item(home.catalogue.collection_id(collection), item_id)
+
+
+def read_image(home: Home, collection: str, image_id: int) -> bytes:
+    """The bytes of an image's own file; `NotFoundError` where the file is gone."""
+    record = home.catalogue.image(collection, image_id)
+    try:
+        return home.uri_path(record.uri).read_bytes()
+    except OSError as exc:
+        raise NotFoundError(f"the file of image {image_id} cannot be read ({exc.strerror})") from exc
+
+
+def _check_item(item_id: str, attributes: Mapping[str, str], images: Sequence[bytes]) -> None:
+    if not item_id or len(item_id) > MAX_ITEM_ID or not item_id.isprintable() or item_id != item_id.strip():
+        raise InvalidRequestError("item_id", f"item_id must be 1 to {MAX_ITEM_ID} printable characters")
+    if not 1 <= len(images) <= MAX_IMAGES:
+        raise InvalidRequestError("image", f"an item needs 1 to {MAX_IMAGES} images; {len(images)} were given")
+    for name, value in attributes.items():
+        if not isinstance(value, str):
+            raise InvalidRequestError("attributes", f"attribute {name!r} must be text, not {type(value).__name__}")
+
+
+def _embed_image(
+    home: Home,
+    searcher: Searcher,
+    encoder_id: str,
+    item_id: str,
+    title: str | None,
+    attributes: Mapping[str, str],
+    data: bytes,
+) -> ImageWrite:
+    embedder = searcher.embedder(encoder_id)
+    decoded = decode_image(data, at_least=embedder.described.preprocessing.size, limits=searcher.limits)
+    vector = embedder.embed(prepare(embedder, decoded.pixels))[0]
+    uri = home.add_blob(data)
+    stat = home.uri_path(uri).stat()
+    return ImageWrite(
+        item_id=item_id,
+        uri=uri,
+        kind="updated",
+        status="ok",
+        title=title,
+        attributes=dict(attributes),
+        sha256=uri.partition(":")[2],
+        size=stat.st_size,
+        mtime_ns=stat.st_mtime_ns,
+        width=decoded.width,
+        height=decoded.height,
+        vector=vector.astype("<f4").tobytes(),
+    )

@@ -1,0 +1,410 @@
+"""MIG, DCI and probes against hand-worked cases, scikit-learn, and latents of which the answer is known."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import mutual_info_score, r2_score
+
+from indexer.evaluate.retrieval import disentanglement as module
+from indexer.measures.disentanglement import (
+    concentration,
+    dci,
+    disentanglement,
+    equal_width,
+    held_out_groups,
+    kind_of,
+    linear_probe,
+    mig,
+    mutual_information,
+)
+
+RNG = np.random.default_rng(0)
+PHOTOS = 600
+ITEMS = np.arange(PHOTOS) // 3
+AXES = RNG.uniform(-1, 1, (PHOTOS, 4))  # the drawn factors, one a unit where the latents are aligned
+FACTORS = {name: AXES[:, place] for place, name in enumerate(["light", "angle", "size", "hue"])}
+LABELLED = {**FACTORS, "hue": np.array(["red", "green", "blue"])[np.digitize(AXES[:, 3], [-0.3, 0.3])]}
+ROTATION = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2  # every unit a bit of all
+NOISE = RNG.normal(size=(PHOTOS, 4))
+codes = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), min_size=1, max_size=60)
+importances = arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.floats(0, 100))
+seeds = st.integers(0, 2**32 - 1)
+
+
+def drawn(seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """A few latents and factors that have something to do with one another."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(60, 3))
+    return z, {"label": rng.integers(0, 3, 60), "value": z[:, 0] + rng.normal(size=60)}
+
+
+# --- mutual information gap
+
+
+def test_a_gap_is_the_lead_of_the_best_unit_in_shares_of_the_entropy() -> None:
+    z = np.array([[0, 0, 7], [1, 0, 7], [2, 1, 7], [3, 1, 7]], np.float32)
+    figures = mig(
+        z, {"both bits": np.array(["a", "b", "c", "d"]), "a bit": np.array([0, 0, 1, 1]), "odd": np.array([0, 1, 0, 1])}
+    )
+    # Of two bits the first unit tells two and the second one; the second bit alone is in either.
+    assert figures.factors == pytest.approx({"both bits": 0.5, "a bit": 0.0, "odd": 1.0})
+    assert figures.mean == pytest.approx(0.5)
+
+
+def test_a_single_unit_leads_by_all_it_tells() -> None:
+    assert mig(np.array([[0.0], [0.0], [1.0], [1.0]]), {"four": np.arange(4)}).mean == pytest.approx(0.5)
+
+
+def test_a_continuous_factor_is_cut_into_bins_like_the_units() -> None:
+    value = np.linspace(0, 1, 400)
+    z = np.column_stack([value, np.zeros(400)])
+    assert mig(z, {"value": value}).mean == pytest.approx(1.0)
+    assert mig(z, {"value": np.arange(400)}).mean == pytest.approx(np.log(20) / np.log(400)), "labels are not cut"
+
+
+@given(arrays(np.float64, st.integers(2, 50), elements=st.integers(-1000, 1000).map(float)))
+def test_bins_are_those_of_a_histogram(values: np.ndarray) -> None:
+    if np.ptp(values) == 0:
+        assert (equal_width(values) == 0).all()
+        return
+    counts, _ = np.histogram(values, 20)
+    assert np.bincount(equal_width(values), minlength=20).tolist() == counts.tolist()
+
+
+@given(codes)
+def test_mutual_information_is_that_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    a, b = np.array(pairs, np.intp).T
+    assert mutual_information(a, b) == pytest.approx(mutual_info_score(a, b), abs=1e-12)
+    assert mutual_information(a, b) >= 0
+
+
+# --- DCI
+
+
+def test_importance_in_one_place_is_concentrated_and_even_importance_is_not() -> None:
+    assert concentration(np.eye(3)) == 1
+    assert concentration(np.ones((2, 5))) == pytest.approx(0)
+
+
+def test_units_weigh_by_their_share_of_the_importance() -> None:
+    importance = np.array([[6.0, 0.0], [1.0, 1.0], [0.0, 0.0]])  # of one factor, of both alike, of none
+    assert concentration(importance) == pytest.approx((6 * 1 + 2 * 0) / 8)
+    h = -(6 / 7 * np.log(6 / 7) + 1 / 7 * np.log(1 / 7)) / np.log(3)  # the first factor over three units
+    assert concentration(importance.T) == pytest.approx((7 * (1 - h) + 1 * 1) / 8)
+
+
+@given(importances, seeds)
+def test_concentration_is_a_share_whatever_the_order(importance: np.ndarray, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    found = concentration(importance)
+    if importance.shape[1] < 2 or importance.sum() == 0:
+        assert np.isnan(found)
+        return
+    assert 0 <= found <= 1
+    shuffled = rng.permuted(importance.copy(), axis=1)[rng.permutation(len(importance))]
+    assert concentration(shuffled) == pytest.approx(found, abs=1e-9)
+    assert concentration(importance * 8) == pytest.approx(found, abs=1e-9)
+
+
+def test_a_forest_finds_the_units_that_matter_among_many_that_do_not() -> None:
+    noisy = np.hstack([AXES + 0.01 * NOISE, np.random.default_rng(1).normal(size=(PHOTOS, 28))])
+    figures = dci(noisy, LABELLED, ITEMS)
+    assert figures.disentanglement > 0.8
+    assert figures.completeness > 0.9
+
+
+def test_a_factor_that_two_units_hold_is_completed_by_their_shares_of_its_variance() -> None:
+    figures = dci(AXES, {"sum": 2 * AXES[:, 0] + AXES[:, 1]}, ITEMS)
+    entropy = -(0.8 * np.log(0.8) + 0.2 * np.log(0.2))
+    assert figures.completeness == pytest.approx(1 - entropy / np.log(4), abs=0.06)
+
+
+# --- all of them, on latents that are known
+
+
+def test_latents_that_are_the_factors_are_disentangled() -> None:
+    figures = disentanglement(AXES, LABELLED, ITEMS)
+    assert figures.mig.mean > 0.8
+    assert figures.dci.disentanglement > 0.95
+    assert figures.dci.completeness > 0.95
+    assert figures.dci.informativeness > 0.95
+    assert all(figures.probes[name].score.low > 0.999 for name in ("light", "angle", "size"))
+    assert figures.probes["hue"].score.low > figures.probes["hue"].chance + 0.3
+
+
+def test_a_rotation_entangles_them_and_takes_no_information_away() -> None:
+    aligned, rotated = (disentanglement(z, FACTORS, ITEMS) for z in (AXES, AXES @ ROTATION))
+    assert rotated.mig.mean < 0.1 < aligned.mig.mean
+    assert rotated.dci.disentanglement < 0.2
+    assert rotated.dci.completeness < 0.2
+    assert rotated.dci.informativeness > aligned.dci.informativeness - 0.25
+    for name in FACTORS:
+        assert rotated.probes[name].score.value == pytest.approx(aligned.probes[name].score.value, abs=1e-6)
+
+
+def test_noise_tells_nothing() -> None:
+    figures = disentanglement(NOISE, LABELLED, ITEMS)
+    assert figures.mig.mean < 0.05
+    assert figures.dci.disentanglement < 0.1
+    assert figures.dci.completeness < 0.1
+    assert figures.dci.factors["light"] < 0.1
+    for name, probe in figures.probes.items():
+        assert abs(probe.score.value - probe.chance) < 0.1, name
+
+
+def test_a_unit_that_holds_two_factors_lowers_disentanglement_and_not_completeness() -> None:
+    shared = np.column_stack([np.floor(4 * AXES[:, 0]) + (AXES[:, 1] + 1) / 4, AXES[:, 2]])
+    both = {"light": np.floor(4 * AXES[:, 0]), "fine": np.floor(4 * AXES[:, 0]) + AXES[:, 1] / 10, "size": AXES[:, 2]}
+    figures = dci(shared, both, ITEMS)
+    assert figures.completeness > 0.95
+    assert figures.disentanglement < 0.8
+
+
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(seeds)
+def test_gaps_and_importances_are_shares_and_scores_at_most_one(seed: int) -> None:
+    z, factors = drawn(seed)
+    figures = disentanglement(z, factors, np.arange(60) // 3, seed=seed)
+    shares = [figures.mig.mean, *figures.mig.factors.values(), figures.dci.disentanglement, figures.dci.completeness]
+    assert all(0 <= share <= 1 for share in shares)
+    assert all(score <= 1 for score in figures.dci.factors.values())
+    assert 0 <= figures.probes["label"].score.low <= figures.probes["label"].score.high <= 1
+    assert 1 / 3 <= figures.probes["label"].chance <= 1
+    for probe in figures.probes.values():
+        assert probe.score.low <= probe.score.value <= probe.score.high <= 1
+
+
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(seeds)
+def test_the_order_and_the_scale_of_units_do_not_matter(seed: int) -> None:
+    z, factors = drawn(seed)
+    groups = np.arange(60) // 3
+    other = z[:, [2, 0, 1]] * [8, 0.25, 1]  # powers of two, so that nothing is rounded into another bin
+    assert mig(other, factors).factors == pytest.approx(mig(z, factors).factors)
+    for factor in factors.values():
+        before, after = linear_probe(z, factor, groups), linear_probe(other, factor, groups)
+        assert after.score.value == pytest.approx(before.score.value, abs=1e-6)
+
+
+def test_forests_do_not_mind_the_order_and_the_scale_of_units() -> None:
+    z = AXES @ ROTATION + 2 * AXES
+    before, after = (dci(units, LABELLED, ITEMS) for units in (z, z[:, [2, 3, 0, 1]] * [8, 0.25, 1, -2]))
+    # Not to the last digit, since equally good splits are chosen between at random.
+    assert after[:3] == pytest.approx(before[:3], abs=0.03)
+    assert 0.2 < before.disentanglement < 0.9
+
+
+# --- probes
+
+
+def test_an_r2_is_that_of_scikit_learn_on_the_held_out_side() -> None:
+    z = np.column_stack([np.ones(PHOTOS), AXES])
+    target = 5 + AXES @ [1.0, -2.0, 0.5, 0.0] + 0.7 * NOISE[:, 0]
+    held_out = held_out_groups(ITEMS, seed=3)
+    weights = np.linalg.lstsq(z[~held_out], target[~held_out])[0]
+    probe = linear_probe(AXES, target, ITEMS, seed=3)
+    assert probe.kind == "r2"
+    assert probe.chance == 0
+    assert probe.score.value == pytest.approx(r2_score(target[held_out], z[held_out] @ weights), abs=0.005)
+    assert probe.score.low < probe.score.value - 0.01 < probe.score.value + 0.01 < probe.score.high
+
+
+def test_chance_is_the_share_of_the_commonest_label_held_out() -> None:
+    split = np.arange(12) % 3 == 0
+    labels = np.array(["a", "b", "b"] * 4)
+    labels[[0, 1]] = labels[[1, 0]]  # held out are now b a a a, and fitted to are a and seven b
+    probe = linear_probe(np.zeros((12, 2)), labels, np.arange(12), split=split)
+    assert probe.kind == "accuracy"
+    assert probe.chance == 0.75
+    assert probe.score.value == 0.25, "the label that is commonest on the other side"
+
+
+def test_a_probe_separates_what_a_plane_separates_and_no_more() -> None:
+    plane, corners = AXES[:, 0] > AXES[:, 1], (AXES[:, 0] > 0) == (AXES[:, 1] > 0)
+    assert linear_probe(AXES, plane, ITEMS).score.value > 0.95
+    assert linear_probe(AXES, corners, ITEMS).score.value < 0.65
+
+
+def test_the_interval_is_over_groups_not_photos() -> None:
+    items = np.random.default_rng(1).normal(size=(20, 2))
+    z, groups = np.repeat(items, 30, axis=0), np.repeat(np.arange(20), 30)
+    label = np.repeat(items[:, 0] + np.random.default_rng(2).normal(size=20) > 0, 30)
+    split = groups < 10
+    together = linear_probe(z, label, groups, split=split)
+    apart = linear_probe(z, label, np.arange(600), split=split)
+    assert together.score.value == apart.score.value
+    assert together.score.high - together.score.low > 3 * (apart.score.high - apart.score.low)
+
+
+def test_the_interval_is_of_as_many_resamples_as_asked_for_by_the_seed() -> None:
+    split = held_out_groups(ITEMS)
+    one, other = (linear_probe(AXES, NOISE[:, 0], ITEMS, split=split, replicates=1, seed=seed).score for seed in (0, 1))
+    assert one.low == one.high
+    assert one.value == other.value
+    assert one.low != other.low
+
+
+def test_units_are_scaled_by_the_train_side_alone() -> None:
+    labels, split = AXES[:, 0] > 0, held_out_groups(ITEMS)
+    z = AXES.copy()
+    z[np.flatnonzero(split)[0], 0] = 1e9  # beside which all others would be the same
+    before, after = (linear_probe(latents, labels, ITEMS, split=split).score.value for latents in (AXES, z))
+    assert before > 0.95
+    assert after == pytest.approx(before, abs=1 / split.sum())
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=40), seeds)
+def test_no_group_is_on_both_sides(groups: list[str], seed: int) -> None:
+    held_out = held_out_groups(groups, seed=seed)
+    names = np.array(groups)
+    out, fitted = set(names[held_out]), set(names[~held_out])
+    assert not out & fitted
+    assert len(out) == min(2, len(out | fitted))
+
+
+def test_the_seed_chooses_a_quarter_of_the_groups() -> None:
+    first, again, other = (held_out_groups(ITEMS, seed=seed) for seed in (1, 1, 2))
+    assert first.sum() == PHOTOS / 4
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_the_seed_holds_the_same_groups_out_of_forests_and_probes() -> None:
+    exceptions = {seed: (AXES[:, 0] > 0) ^ held_out_groups(ITEMS, seed=seed) for seed in (3, 4)}
+    for seed, labels in exceptions.items():
+        figures = disentanglement(AXES, {"label": labels}, ITEMS, seed=seed)
+        assert figures.dci.informativeness < 0.05
+        assert figures.probes["label"].score.value < 0.05
+
+
+def test_a_ridge_is_not_misled_by_what_photos_of_an_item_share() -> None:
+    rng = np.random.default_rng(5)
+    items = np.arange(400) // 4
+    z, values = rng.normal(size=(100, 60))[items], rng.normal(size=100)[items]
+    assert linear_probe(z, values, items).score.value > -0.3, "a penalty chosen by single photos is no penalty"
+
+
+@pytest.mark.parametrize("kind", ["accuracy", "r2"])
+def test_what_is_only_known_of_an_item_helps_with_no_other(kind: str) -> None:
+    rng = np.random.default_rng(5)
+    items = np.arange(400) // 4
+    z, values = rng.normal(size=(100, 150))[items], rng.normal(size=100)[items]  # all can be learnt by heart
+    target = values if kind == "r2" else values > 0
+    honest, leaking = (linear_probe(z, target, groups) for groups in (items, np.arange(400)))
+    assert honest.score.value < honest.chance + 0.05
+    assert leaking.score.value > 0.95
+    honest_forest, leaking_forest = (dci(z, {"item's": target}, groups) for groups in (items, np.arange(400)))
+    assert honest_forest.informativeness < honest.chance + 0.05
+    assert leaking_forest.informativeness > honest.chance + 0.2
+
+
+def test_a_probe_for_the_items_themselves_holds_out_photos_of_each() -> None:
+    items = np.array([f"item {n}" for n in ITEMS])
+    centres = RNG.normal(size=(200, 16))
+    z = centres[ITEMS] + 0.1 * RNG.normal(size=(PHOTOS, 16))
+    probe = linear_probe(z, items, items, split=np.arange(PHOTOS) % 3 == 0)
+    assert probe.chance == 1 / 200
+    assert probe.score.low > 0.9
+    assert linear_probe(z, items, items).score.value == 0, "labels that were never seen are missed"
+
+
+def test_a_probe_that_runs_out_of_iterations_says_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ITERATIONS", 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        assert linear_probe(AXES, LABELLED["hue"], ITEMS).score.value > 0.4
+
+
+# --- what has no meaning, and what is wrong
+
+
+@pytest.mark.parametrize("only", [np.zeros(PHOTOS), np.full(PHOTOS, "red"), np.ones(PHOTOS, np.int64)])
+def test_a_factor_with_one_value_has_no_figures_and_no_part_in_means(only: np.ndarray) -> None:
+    factors = {"light": AXES[:, 0], "angle": AXES[:, 1]}
+    alone, figures = (disentanglement(AXES[:, :3], given, ITEMS) for given in (factors, {**factors, "only": only}))
+    assert np.isnan(figures.mig.factors["only"])
+    assert np.isnan(figures.dci.factors["only"])
+    assert np.isnan([*figures.probes["only"].score, figures.probes["only"].chance]).all()
+    assert figures.mig.mean == alone.mig.mean
+    assert figures.dci[:3] == alone.dci[:3]
+
+
+def test_too_few_groups_have_no_held_out_figures() -> None:
+    few, enough = np.arange(PHOTOS) % 3, np.arange(PHOTOS) % 4
+    figures = disentanglement(AXES, LABELLED, few)
+    assert np.isnan([*figures.dci[:3], *figures.dci.factors.values()]).all()
+    assert all(np.isnan(probe.score.value) for probe in figures.probes.values())
+    assert figures.mig.mean > 0.8, "which holds nothing out"
+    assert linear_probe(AXES, LABELLED["light"], enough).score.value > 0.99
+
+
+def test_one_factor_alone_has_no_disentanglement_and_dead_latents_no_importance() -> None:
+    alone = dci(AXES, {"light": AXES[:, 0]}, ITEMS)
+    assert np.isnan(alone.disentanglement)
+    assert alone.completeness > 0.95
+    dead = dci(np.zeros((PHOTOS, 2)), {"light": AXES[:, 0], "angle": AXES[:, 1]}, ITEMS)
+    assert np.isnan([dead.disentanglement, dead.completeness]).all()
+    assert dead.informativeness == pytest.approx(0, abs=0.1)
+
+
+def test_folds_of_a_single_photo_are_no_obstacle() -> None:
+    groups = np.arange(8)
+    probe = linear_probe(AXES[:8], FACTORS["light"][:8], groups)
+    assert np.isfinite(probe.score).all()
+
+
+def test_figures_are_the_same_again_and_go_into_json() -> None:
+    factors = {name: LABELLED[name] for name in ("light", "hue")}
+    first, again = (disentanglement(AXES, factors, ITEMS, seed=7) for _ in range(2))
+    assert first == again
+    written = json.loads(json.dumps(first.to_json()))
+    assert list(written) == ["mig", "dci", "probes"]
+    assert written["mig"]["factors"]["light"] == first.mig.factors["light"]
+    assert written["dci"]["completeness"] == first.dci.completeness
+    assert written["probes"]["hue"] == {
+        "score": {"value": first.probes["hue"].score.value, "ci": list(first.probes["hue"].score[1:])},
+        "chance": first.probes["hue"].chance,
+        "kind": "accuracy",
+    }
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [(np.float32, "r2"), (np.int64, "accuracy"), (np.bool_, "accuracy"), (np.str_, "accuracy"), (object, "accuracy")],
+)
+def test_floats_are_continuous_and_all_else_are_labels(dtype: type, kind: str) -> None:
+    target = np.array([0, 1] * 20).astype(dtype)
+    assert kind_of(target) == kind
+    assert linear_probe(np.array([[0.0], [1.0]] * 20), target, np.arange(40)).kind == kind
+
+
+def test_labels_of_mixed_types_are_told_apart_as_text() -> None:
+    mixed = np.array([None, "red", 3, 3], object)
+    z = np.array([[0.0], [1.0], [2.0], [2.0]])
+    assert mig(z, {"mixed": mixed}).mean == pytest.approx(1.0)
+
+
+def test_arguments_that_do_not_fit_are_refused() -> None:
+    light = FACTORS["light"]
+    with pytest.raises(ValueError, match=r"latents of shape \(600,\)"):
+        mig(AXES[:, 0], FACTORS)
+    with pytest.raises(ValueError, match="finite numbers"):
+        dci(np.where(AXES > 0.9, np.nan, AXES), FACTORS, ITEMS)
+    with pytest.raises(ValueError, match="values that are not finite"):
+        mig(AXES, {"light": np.where(light > 0.9, np.inf, light)})
+    with pytest.raises(ValueError, match=r"factor of shape \(10,\)"):
+        linear_probe(AXES, light[:10], ITEMS)
+    with pytest.raises(ValueError, match="10 groups are given for 600"):
+        linear_probe(AXES, light, ITEMS[:10])
+    with pytest.raises(ValueError, match="complex128"):
+        mig(AXES, {"light": light + 0j})
+    with pytest.raises(ValueError, match=r"\(600,\) truth values"):
+        linear_probe(AXES, light, ITEMS, split=np.arange(150))

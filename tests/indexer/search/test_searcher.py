@@ -1,0 +1,460 @@
+"""Search against brute force, on real FAISS indexes and databases."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from indexer.catalogue.home import Home
+from indexer.catalogue.records import EncoderRecord, SearchState
+from indexer.errors import CorruptError, InvalidRequestError, NotFoundError
+from indexer.generations.build import build_generation
+from indexer.ingest.ingest import embed_missing, index_source
+from indexer.ingest.items import delete_item, get_item, put_item, read_image
+from indexer.ingest.promotion import activate
+from indexer.search import searcher as search
+from indexer.search.searcher import Region, Searcher, SearchPage, parse_region
+from indexer.search.view import View
+from indexer.vectors.exact import exact_scores, recall_against_exact
+from indexer.vectors.faiss import FaissIndex
+from tests.conftest import draw_photo, write_photos
+from training.errors import EncoderError, ImageError, NitamonoError
+from training.reference import Metric, describe_encoder
+
+
+def jpeg(number: int) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    draw_photo(number).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def names(page: SearchPage) -> list[str]:
+    return [hit.item_id for hit in page.results]
+
+
+@pytest.fixture
+def indexed(home: Home, tmp_path: Path, encoder_dir: Path) -> Home:
+    index_source(home, "default", write_photos(tmp_path / "shop", 12), encoder_ref=str(encoder_dir))
+    return home
+
+
+vectors_and_queries = st.integers(1, 12).flatmap(
+    lambda dim: st.tuples(
+        hnp.arrays(np.float32, st.tuples(st.integers(0, 40), st.just(dim)), elements=st.integers(-3, 3)),
+        hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.just(dim)), elements=st.integers(-3, 3)),
+    )
+)
+
+
+@given(vectors_and_queries, st.integers(1, 50), st.sampled_from(["cosine", "l2"]), st.data())
+@settings(max_examples=200, deadline=None)
+def test_faiss_equals_brute_force_with_ties_and_selection(
+    arrays: tuple[np.ndarray, np.ndarray], k: int, metric: Metric, data: st.DataObject
+) -> None:
+    """Small whole numbers make equal scores common: any of the equals may come, but no worse one."""
+    vectors, queries = arrays
+    mask = data.draw(st.none() | hnp.arrays(bool, len(vectors)))
+    found = FaissIndex.build(vectors, metric).search(queries, k, mask)
+    exact = exact_scores(queries, vectors, metric)
+    if mask is not None:
+        exact = np.where(mask, exact, -np.inf)
+    possible = int(mask.sum()) if mask is not None else len(vectors)
+    for row in range(len(queries)):
+        real = found.positions[row] >= 0
+        positions = found.positions[row][real]
+        assert len(positions) == len(set(positions.tolist())) == min(k, possible)
+        best = np.sort(exact[row])[::-1][: len(positions)]
+        np.testing.assert_allclose(exact[row][positions], best, atol=1e-4)
+        np.testing.assert_allclose(found.scores[row][real], best, atol=1e-4)
+
+
+def test_an_index_read_from_disk_gives_what_was_built(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(300, 24)).astype(np.float32)
+    built = FaissIndex.build(vectors, "l2")
+    built.write(tmp_path / "index.faiss")
+    read = FaissIndex.read(tmp_path / "index.faiss")
+    np.testing.assert_array_equal(built.search(vectors, 7).positions, read.search(vectors, 7).positions)
+    assert recall_against_exact(read, vectors, "l2") == 1.0
+
+
+def test_every_page_equals_brute_force_over_items(any_home: Home, tmp_path: Path, encoder_dir: Path) -> None:
+    """Several images per item, doubles among them, some items replaced and some deleted live."""
+    shop = write_photos(tmp_path / "shop", 30)
+    rows = ["item_id,image,colour"]
+    for number, path in enumerate(sorted(shop.rglob("*.jpg"))):
+        rows.append(f"item-{number // 3},{path.relative_to(shop)},{'red' if number // 3 % 2 else 'blue'}")
+        rows.append(f"copy-{number // 3},{path.relative_to(shop)},{'red' if number // 3 % 2 else 'blue'}")
+    (shop / "c.csv").write_text("\n".join(rows))
+    index_source(any_home, "default", shop / "c.csv", encoder_ref=str(encoder_dir))
+    searcher = Searcher(any_home)
+    put_item(any_home, searcher, "default", "item-1", title=None, attributes={"colour": "blue"}, images=[jpeg(77)])
+    put_item(any_home, searcher, "default", "new", title=None, attributes={"colour": "red"}, images=[jpeg(5), jpeg(6)])
+    delete_item(any_home, "default", "copy-2")
+    encoder_id = str(any_home.catalogue.search_state("default").encoder_id)
+    pks = list(range(1, 100))
+    stored = any_home.catalogue.vectors_of_items(encoder_id, pks)
+    summaries = any_home.catalogue.summaries(pks)
+    vectors = np.stack([np.frombuffer(blob, np.float32) for _, _, blob in stored])
+    query = np.frombuffer(stored[4][2], np.float32)
+    for wanted in (None, {"colour": "red"}, {"colour": "nothing"}):
+        best: dict[int, float] = {}
+        for (pk, _, _), score in zip(stored, (vectors @ query).tolist(), strict=True):
+            if wanted is None or summaries[pk].attributes == wanted:
+                best[pk] = max(best.get(pk, -2.0), score)
+        expected = sorted(best.values(), reverse=True)
+        seen: list[str] = []
+        scores: list[float] = []
+        for offset in range(0, 25, 4):
+            page = searcher.search_vector("default", query.tolist(), k=4, offset=offset, filters=wanted)
+            assert page.total == len(best)
+            seen += names(page)
+            scores += [hit.score for hit in page.results]
+        assert len(seen) == len(set(seen)) == len(best)
+        np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+def test_an_uploaded_catalogue_photo_finds_itself_first(indexed: Home, tmp_path: Path) -> None:
+    searcher = Searcher(indexed)
+    for path in sorted((tmp_path / "shop").rglob("*.jpg")):
+        page = searcher.search_image("default", path.read_bytes(), k=3)
+        assert names(page)[0] == str(path.relative_to(tmp_path / "shop"))
+        assert page.results[0].score == pytest.approx(1, abs=1e-5)
+        assert page.results[0].score >= page.results[1].score >= page.results[2].score
+
+
+def test_more_like_this_leaves_the_item_itself_out(indexed: Home) -> None:
+    page = Searcher(indexed).search_item("default", "bag/0000.jpg", k=50)
+    assert (len(page.results), page.total) == (11, 11)
+    assert "bag/0000.jpg" not in names(page)
+    page = Searcher(indexed).search_item("default", "bag/0000.jpg", k=50, filters={"category": "bag"})
+    assert (len(page.results), page.total) == (3, 3)
+
+
+def test_a_region_is_searched_as_if_it_were_the_image(indexed: Home) -> None:
+    import io
+
+    from PIL import Image
+
+    left = Image.open(io.BytesIO(jpeg(3)))
+    both = Image.new("RGB", (left.width * 2, left.height), "white")
+    both.paste(left, (0, 0))
+    buffer = io.BytesIO()
+    both.save(buffer, "PNG")
+    page = Searcher(indexed).search_image("default", buffer.getvalue(), k=1, region=Region(0, 0, 0.5, 1))
+    assert names(page) == ["bag/0003.jpg"]
+    assert page.results[0].score > 0.99
+
+
+def test_a_put_item_is_found_at_once_by_every_searcher_and_survives_the_next_generation(indexed: Home) -> None:
+    one, two = Searcher(indexed), Searcher(indexed)
+    two.warm("default")
+    record, created = put_item(
+        indexed, one, "default", "new", title="New", attributes={"category": "x"}, images=[jpeg(90)]
+    )
+    assert created and record.images[0].status == "ok"
+    for searcher in (one, two):
+        assert names(searcher.search_image("default", jpeg(90), k=1)) == ["new"]
+    record, created = put_item(indexed, one, "default", "new", title="Newer", attributes={}, images=[jpeg(91)])
+    assert not created
+    assert names(two.search_image("default", jpeg(91), k=1)) == ["new"]
+    assert two.search_image("default", jpeg(90), k=1).results[0].score < 0.9999
+    assert read_image(indexed, "default", record.images[0].image_id) == jpeg(91)
+    before = two.search_image("default", jpeg(91), k=50)
+    with indexed.lock("collection-default"):
+        pass
+    index_source(indexed, "default", indexed.path.parent / "shop")
+    after = Searcher(indexed).search_image("default", jpeg(91), k=50)
+    assert after.generation == before.generation + 1
+    assert [(h.item_id, round(h.score, 4)) for h in after.results] == [
+        (h.item_id, round(h.score, 4)) for h in before.results
+    ]
+
+
+def test_a_deleted_item_is_gone_at_once_and_after_a_restart(indexed: Home) -> None:
+    searcher = Searcher(indexed)
+    searcher.warm("default")
+    delete_item(indexed, "default", "bag/0000.jpg")
+    for each in (searcher, Searcher(indexed)):
+        page = each.search_image("default", jpeg(0), k=50)
+        assert "bag/0000.jpg" not in names(page) and page.total == 11
+    with pytest.raises(NotFoundError, match="no item 'bag/0000.jpg'"):
+        get_item(indexed, "default", "bag/0000.jpg")
+
+
+def test_a_bad_image_among_several_stores_nothing(indexed: Home) -> None:
+    with pytest.raises(ImageError):
+        put_item(indexed, Searcher(indexed), "default", "new", title=None, attributes={}, images=[jpeg(1), b"bad"])
+    with pytest.raises(NotFoundError):
+        get_item(indexed, "default", "new")
+
+
+@pytest.mark.parametrize(
+    ("field", "call"),
+    [
+        ("k", {"k": 0}),
+        ("k", {"k": -1}),
+        ("k", {"k": 1001}),
+        ("offset", {"offset": -1}),
+        ("offset", {"offset": 10_000}),
+        ("filter", {"filters": {"colour": "red"}}),
+    ],
+)
+def test_bad_pages_and_filters_name_the_field(indexed: Home, field: str, call: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequestError) as error:
+        Searcher(indexed).search_image("default", jpeg(0), **call)
+    assert error.value.field == field
+
+
+@pytest.mark.parametrize("vector", [[1.0], [0.0] * 768, [float("nan")] * 768, [float("inf")] * 768, []])
+def test_bad_vectors_are_refused(indexed: Home, vector: list[float]) -> None:
+    with pytest.raises(InvalidRequestError) as error:
+        Searcher(indexed).search_vector("default", vector)
+    assert error.value.field == "vector"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1,2", "0,0,0,0", "a,b,c,d", "0,0,2,1", "-1,0,1,1", "nan,0,1,1", "0.5,0.5,0.6,0.1"]
+)
+def test_bad_regions_are_refused(text: str) -> None:
+    with pytest.raises(InvalidRequestError, match="region"):
+        parse_region(text)
+
+
+@given(
+    st.integers(1, 300), st.integers(1, 300),
+    st.floats(0, 0.999), st.floats(0, 0.999), st.floats(1e-4, 1), st.floats(1e-4, 1),
+)  # fmt: skip
+def test_a_region_always_holds_a_pixel(
+    width: int, height: int, x: float, y: float, region_width: float, region_height: float
+) -> None:
+    region = Region(x, y, min(region_width, 1 - x), min(region_height, 1 - y))
+    crop = region.crop(np.zeros((height, width, 3), np.uint8))
+    assert 1 <= crop.shape[0] <= height and 1 <= crop.shape[1] <= width
+
+
+def test_searches_during_activations_all_succeed_and_never_mix(
+    indexed: Home, other_encoder_dir: Path, encoder_dir: Path
+) -> None:
+    """Searches go on while the collection is re-indexed back and forth with encoders of different dimension."""
+    searcher = Searcher(indexed)
+    pages: list[SearchPage] = []
+    failures: list[Exception] = []
+    done = threading.Event()
+
+    def search() -> None:
+        while not done.is_set():
+            try:
+                pages.append(searcher.search_image("default", jpeg(1), k=1))
+            except Exception as exc:  # noqa: BLE001 - any failure at all fails the test
+                failures.append(exc)
+
+    threads = [threading.Thread(target=search) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    shop = indexed.path.parent / "shop"
+    for encoder in (other_encoder_dir, encoder_dir, other_encoder_dir):
+        index_source(indexed, "default", shop, encoder_ref=str(encoder), processes=0)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    encoders = {record.number: record.encoder_id for record in indexed.catalogue.generations("default")}
+    assert len({page.generation for page in pages}) >= 2, "no activation fell among the searches"
+    for page in pages:
+        assert page.encoder_id == encoders[page.generation]
+        assert names(page) == ["hat/0001.jpg"]
+        assert page.results[0].score == pytest.approx(1, abs=1e-4)
+
+
+@pytest.fixture
+def two_generations(indexed: Home, other_encoder_dir: Path) -> Home:
+    """Generation 1 is in service, 2 by another encoder holds the same photos."""
+    described = describe_encoder(other_encoder_dir)
+    embed_missing(indexed, "default", described)
+    record = EncoderRecord(
+        described.encoder_id, described.family, described.dim, described.metric, described.config, described.card
+    )
+    build_generation(indexed, "default", record, activated=False)
+    return indexed
+
+
+@pytest.fixture
+def held_loading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Keeps what is loaded beside the one in service from being there; the call lets it, and waits until it is."""
+    gate = threading.Event()
+    load = search.load_view
+
+    def held(home: Home, collection: str, state: SearchState, before: View | None) -> View:
+        view = load(home, collection, state, before)
+        if threading.current_thread().name.startswith("load-"):
+            assert gate.wait(60)
+        return view
+
+    def let() -> None:
+        gate.set()
+        wait_for_loading()
+
+    monkeypatch.setattr(search, "load_view", held)
+    monkeypatch.setattr(search, "PATIENCE", 0.01)
+    yield let
+    let()
+
+
+def wait_for_loading() -> None:
+    for thread in threading.enumerate():
+        if thread.name.startswith("load-"):
+            thread.join(60)
+
+
+def answers(home: Home, *numbers: int) -> dict[int, SearchPage]:
+    """What each generation answers to photo 1, by searchers that start with it; the last one stays in service."""
+    found = {}
+    for number in numbers:
+        activate(home, "default", number)
+        found[number] = Searcher(home).search_image("default", jpeg(1), k=20)
+        assert found[number].generation == number
+    return found
+
+
+def search_until(searcher: Searcher, number: int) -> list[SearchPage]:
+    """All answers up to the first by a generation, for half a minute at most."""
+    deadline = time.monotonic() + 30
+    pages = [searcher.search_image("default", jpeg(1), k=20)]
+    while pages[-1].generation != number and time.monotonic() < deadline:
+        pages.append(searcher.search_image("default", jpeg(1), k=20))
+    return pages
+
+
+def test_the_old_generation_answers_until_the_new_one_is_loaded(
+    two_generations: Home, held_loading: Callable[[], None]
+) -> None:
+    expected = answers(two_generations, 2, 1)
+    assert expected[1].encoder_id != expected[2].encoder_id
+    assert [hit.score for hit in expected[1].results] != [hit.score for hit in expected[2].results]
+    searcher = Searcher(two_generations)
+    searcher.warm("default")
+    activate(two_generations, "default", 2)
+    for _ in range(5):
+        assert searcher.search_image("default", jpeg(1), k=20) == expected[1]
+    assert sum(thread.name == "load-default" for thread in threading.enumerate()) == 1
+    held_loading()
+    pages = search_until(searcher, 2)
+    assert pages[-1] == expected[2]
+    assert all(page == expected[1] for page in pages[:-1])
+    assert searcher.search_item("default", "bag/0000.jpg").encoder_id == expected[2].encoder_id
+
+
+def test_every_answer_is_of_one_encoder_while_generations_take_turns(two_generations: Home) -> None:
+    """Exactly what that generation answers to the same question on its own."""
+    expected = answers(two_generations, 2, 1)
+    searcher = Searcher(two_generations)
+    searcher.warm("default")
+    pages: list[SearchPage] = []
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        try:
+            while not done.is_set():
+                pages.append(searcher.search_image("default", jpeg(1), k=20))
+        except NitamonoError as exc:
+            failures.append(exc)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    turns = (2, 1, 2)
+    for number in turns:
+        activate(two_generations, "default", number)
+        assert search_until(searcher, number)[-1].generation == number
+    done.set()
+    for thread in threads:
+        thread.join()
+    wait_for_loading()
+    assert failures == []
+    assert {page.generation for page in pages} == {1, 2}
+    assert all(page == expected[page.generation] for page in pages)
+
+
+def test_the_first_search_after_a_write_knows_of_it_though_a_generation_was_activated_before(
+    two_generations: Home, held_loading: Callable[[], None]
+) -> None:
+    searcher, writer = Searcher(two_generations), Searcher(two_generations)
+    searcher.warm("default")
+    activate(two_generations, "default", 2)
+    assert searcher.search_image("default", jpeg(1), k=20).generation == 1
+    delete_item(two_generations, "default", "hat/0001.jpg")
+    page = searcher.search_image("default", jpeg(1), k=20)
+    assert (page.generation, page.total) == (2, 11) and "hat/0001.jpg" not in names(page)
+    activate(two_generations, "default", 1)
+    put_item(two_generations, writer, "default", "new", title=None, attributes={}, images=[jpeg(90)])
+    page = searcher.search_image("default", jpeg(90), k=20)
+    assert (page.generation, page.total, names(page)[0]) == (1, 12, "new")
+    assert page.results[0].score == pytest.approx(1, abs=1e-4)
+    held_loading()  # what was loaded beside is of an earlier moment
+    page = searcher.search_image("default", jpeg(90), k=20)
+    assert (page.generation, page.total, names(page)[0]) == (1, 12, "new")
+    assert "hat/0001.jpg" not in names(page)
+
+
+def test_what_was_loaded_slowly_does_not_hide_a_later_write(
+    two_generations: Home, held_loading: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search after the write waits for a load that began before it."""
+    searcher = Searcher(two_generations)
+    searcher.warm("default")
+    activate(two_generations, "default", 2)
+    assert searcher.search_image("default", jpeg(1), k=20).generation == 1
+    delete_item(two_generations, "default", "hat/0001.jpg")
+    assert searcher.search_image("default", jpeg(1), k=20).total == 11
+    activate(two_generations, "default", 1)
+    monkeypatch.setattr(search, "PATIENCE", 60)
+    threading.Timer(0.05, held_loading).start()
+    page = searcher.search_image("default", jpeg(1), k=20)
+    assert page.total == 11 and "hat/0001.jpg" not in names(page)
+
+
+@pytest.mark.parametrize("harm", ["index.faiss", "manifest.json", "ids.npy", "encoder"])
+def test_a_generation_that_cannot_be_loaded_gives_its_error_and_no_stale_answers(
+    harm: str, two_generations: Home
+) -> None:
+    searcher = Searcher(two_generations)
+    searcher.warm("default")
+    activate(two_generations, "default", 2)
+    encoder_id = str(two_generations.catalogue.search_state("default").encoder_id)
+    directory = two_generations.generation_directory("default", 2)
+    broken = two_generations.encoder_directory(encoder_id) / "encoder.json" if harm == "encoder" else directory / harm
+    broken.write_bytes(b"broken")
+    for _ in range(3):
+        with pytest.raises((CorruptError, EncoderError), match=broken.name):
+            search_until(searcher, 2)
+    activate(two_generations, "default", 1)
+    assert searcher.search_image("default", jpeg(1)).generation == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_of_ours_while_a_generation_is_loaded_gives_no_stale_answers_either(
+    two_generations: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searcher = Searcher(two_generations)
+    searcher.warm("default")
+    activate(two_generations, "default", 2)
+
+    def fail(*args: object) -> None:
+        raise RuntimeError("a fault")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(search, "load_view", fail)
+        with pytest.raises(RuntimeError, match="a fault"):
+            search_until(searcher, 2)
+    assert searcher.search_image("default", jpeg(1)).generation == 2

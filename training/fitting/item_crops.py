@@ -1,0 +1,55 @@
+"""Training images cut to their items, as an encoder behind a finder will see them (`training.models.item_first`)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.data.dataset import FAILED, Dataset
+from training.finder.network import Finder
+from training.layers.resample import crop
+from training.models.item_first import ItemFirst, ItemFirstConfig, within
+from training.recipes.schema import ItemFirstSettings
+
+BATCH = 64
+
+
+@torch.inference_mode()
+def crop_to_items(dataset: Dataset, finder: Finder, settings: ItemFirstSettings, size: int) -> Dataset:
+    """The same data set, each image and mask cut to where the finder finds the item, `(N, 3, size, size)`.
+
+    Args:
+        dataset: of images of `settings.size`.
+        size: side of the crops.
+    """
+    model = ItemFirst(
+        ItemFirstConfig(
+            size=settings.size,
+            finder=asdict(finder.config),
+            encoder={"family": "pixels", "config": {"size": size, "channels": 3}},
+            margin=settings.margin,
+            paint=0.0,
+        )
+    ).eval()
+    model.finder = finder
+    images = np.empty((len(dataset), 3, size, size), np.uint8)
+    masks = None if dataset.masks is None else np.empty((len(dataset), size, size), np.uint8)
+    for first in range(0, len(dataset), BATCH):
+        rows = slice(first, first + BATCH)
+        x = torch.from_numpy(dataset.images[rows]).float() / 255.0
+        region = model.locate(x)
+        images[rows] = _to_bytes(model.see(x, region))
+        if masks is not None and dataset.masks is not None:
+            coverage = torch.from_numpy(dataset.masks[rows]).float()[:, None] / 255.0
+            masks[rows] = _to_bytes(crop(coverage, region.box, size) * within(region.box, size))[:, 0]
+    if masks is not None:
+        masks[[source == FAILED for source in dataset.mask_sources]] = 255  # still none that is usable
+    return replace(dataset, images=images, masks=masks)
+
+
+def _to_bytes(x: torch.Tensor) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = torch.round(x.clamp(0.0, 1.0) * 255.0).to(torch.uint8).numpy()
+    return pixels

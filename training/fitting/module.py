@@ -1,0 +1,191 @@
+"""The LightningModule around a model: steps, optimiser, batches; the same for every family that has a gradient."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+
+from training.errors import RecipeError
+from training.fitting.examples import Batches, Examples, other_photos
+from training.fitting.mining import Mined, is_due, lend_views, mine
+from training.fitting.modes import in_use, untracked
+from training.fitting.views import ViewMaker
+from training.objectives import Beside, build_objectives
+from training.protocols import BackboneModel, Batch, GradientModel, Loss, VariationalModel
+from training.recipes import Recipe
+
+HELD_OUT_SEED = 0
+LAST_STEP = 10**9  # every warm-up is over by then
+
+
+class Fitting(LightningModule):
+    """Fits a model to examples.
+
+    Every epoch reseeds the generators by (seed, epoch), so a run that was killed and resumed at an epoch's start
+    goes on just as it would have. What decides between epochs is `val/objective`: all of the recipe's objective on the
+    examples held out, at the end of every warm-up, with the same draws each time.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, recipe: Recipe, train: Examples, validation: Examples, views: ViewMaker
+    ) -> None:
+        super().__init__()
+        if not isinstance(model, GradientModel):
+            raise ValueError(f"{type(model).__name__} has no gradient to follow")
+        self.model: Any = model
+        self.objectives = build_objectives(recipe.objective, model, train)
+        self.recipe = recipe
+        self._train = train
+        self._validation = validation
+        self._views = views
+        self._mined: Mined | None = None
+        self.images_seen = 0
+        self.first_epoch = 0
+
+    def train_dataloader(self) -> Batches:
+        self._mine()
+        generator = torch.Generator().manual_seed(self._seed(0))
+        order = torch.randperm(len(self._train), generator=generator)
+        if len(order) % self.recipe.batch_size == 1 and len(order) > 1:
+            order = order[:-1]  # a batch of one has no variance to normalise by
+        return self._batches(self._train, self.recipe.batch_size, order, generator, self._mined)
+
+    def val_dataloader(self) -> Batches:
+        generator = torch.Generator().manual_seed(HELD_OUT_SEED)
+        order = torch.arange(len(self._validation))
+        return self._batches(self._validation, 2 * self.recipe.batch_size, order, generator)
+
+    def on_train_start(self) -> None:
+        self.first_epoch = self.current_epoch
+
+    def on_train_epoch_start(self) -> None:
+        torch.manual_seed(self._seed(1))
+        if self._mined is not None:
+            self.log("train/mined", self._mined.share)
+
+    def training_step(self, examples: Examples, batch_index: int) -> Tensor:
+        batch = self._views(examples, look=self._look, size=self.recipe.size_shown(self.current_epoch))
+        objective, scalars = self._objective(batch, examples, self.global_step)
+        figures = {f"train/{name}": value for name, value in {**scalars, "objective": objective.detach()}.items()}
+        self.log_dict(figures, batch_size=len(examples))
+        self.images_seen += len(examples)
+        return objective
+
+    def on_train_batch_end(self, outputs: Any, batch: Examples, batch_index: int) -> None:
+        if self.objectives.teacher is not None:
+            self.objectives.teacher.follow(self.model, self.global_step)
+
+    def on_validation_epoch_start(self) -> None:
+        torch.manual_seed(HELD_OUT_SEED)  # the next training epoch reseeds by its number
+        self._noise = torch.Generator().manual_seed(HELD_OUT_SEED)
+
+    def validation_step(self, examples: Examples, batch_index: int) -> None:
+        two_views = self.recipe.objective.has_two_views
+        objective, scalars = self._objective(
+            self._views(examples, augmented=two_views, small=False), examples, LAST_STEP
+        )
+        figures = {"val/objective": objective}
+        figures |= {
+            f"val/{name}": scalars[name]
+            for name in ("consistency", "contrastive", "foreground", "teacher", "prototypes", "missed")
+            if name in scalars
+        }
+        count = len(examples) // 2 if two_views else len(examples)
+        if isinstance(self.model, VariationalModel):
+            plain = self._views.plain(examples.take(torch.arange(count, device=examples.items.device)))
+            bound = self.model.elbo(plain, generator=self._noise)
+            figures["val/elbo"] = bound.elbo.mean()
+            figures["val/kl"] = bound.kl.sum(dim=1).mean()
+            figures["val/bits_per_dim"] = bits_per_dim(bound.elbo.mean(), self.model.values(plain.x))
+        self.log_dict(figures, batch_size=count)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._mined is not None:
+            checkpoint["mined"] = {"neighbours": self._mined.neighbours, "epoch": self._mined.epoch}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "mined" in checkpoint:
+            self._mined = Mined.of(items=self._train.items, **checkpoint["mined"])
+
+    def on_train_epoch_end(self) -> None:
+        if not math.isfinite(float(self.trainer.callback_metrics["val/objective"])):
+            rate = self.recipe.optimiser.lr
+            raise RecipeError(f"recipe {self.recipe.name}: the fit diverged; set optimiser.lr below {rate:g}")
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        settings = self.recipe.optimiser
+        optimiser = torch.optim.AdamW(self._groups(), lr=settings.lr, weight_decay=settings.weight_decay)
+        total = int(self.trainer.estimated_stepping_batches)
+
+        def share(step: int) -> float:
+            if step < settings.warmup_steps:
+                return (step + 1) / settings.warmup_steps
+            done = min(1.0, (step - settings.warmup_steps) / max(1, total - settings.warmup_steps))
+            return settings.final_lr + (1.0 - settings.final_lr) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Parameters by learning rate: those of a backbone have one of their own, and frozen ones none."""
+        settings = self.recipe.optimiser
+        of_backbone = self.model.backbone_parameters() if isinstance(self.model, BackboneModel) else []
+        known = {id(parameter) for parameter in of_backbone}
+        others = [each for each in self.parameters() if each.requires_grad and id(each) not in known]
+        groups: list[dict[str, Any]] = [{"params": others}]
+        if of_backbone:
+            groups.append({"params": of_backbone, "lr": settings.lr * settings.backbone_lr})
+        return groups
+
+    def _objective(self, batch: Batch, examples: Examples, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        loss: Loss = self.model.loss(batch, step)
+        extra, scalars = self.objectives(loss, examples.items, batch.mask, self._beside(batch, examples))
+        return loss.objective + extra, {**loss.scalars, **scalars}
+
+    def _look(self, x: Tensor) -> Tensor:
+        with in_use(self.model):
+            latents: Tensor = self.model.latent(x)
+        return latents
+
+    def _small_latents(self, small: Tensor) -> Tensor:
+        """Latents of small views, whose statistics are not those of the pictures that the model will be shown."""
+        with untracked(self.model):
+            latents: Tensor = self.model.latent(small)
+        return latents
+
+    def _beside(self, batch: Batch, examples: Examples) -> Beside:
+        teacher = self.objectives.teacher
+        return Beside(
+            small=None if batch.small is None else self._small_latents(batch.small),
+            taught=None if teacher is None else teacher(batch),
+            related=self._mined.related(examples.items) if self._mined is not None and self.training else None,
+            shrunk=(batch.target.shape[2] / batch.x.shape[2]) ** 2,
+        )
+
+    def _mine(self) -> None:
+        settings, epoch = self.recipe.objective.mined, self.trainer.current_epoch
+        if settings is not None and is_due(settings, epoch, self._mined):
+            self._mined = mine(self.model, self._train, settings, epoch, self.recipe.batch_size)
+
+    def _batches(
+        self, examples: Examples, size: int, order: Tensor, generator: torch.Generator, mined: Mined | None = None
+    ) -> Batches:
+        settings = self.recipe.objective
+        if not settings.has_two_views:
+            return Batches(examples, size, order)
+        others = other_photos(examples.items, settings.other_photo, generator)
+        if mined is not None and settings.mined is not None:
+            others = lend_views(others, mined, settings.mined.share, generator)
+        return Batches(examples, size, order, others[order])
+
+    def _seed(self, purpose: int) -> int:
+        return (self.recipe.seed * 1_000_003 + self.trainer.current_epoch * 1009 + purpose) % 2**63
+
+
+def bits_per_dim(nats: Tensor, values: int) -> Tensor:
+    return -nats / (values * math.log(2.0))

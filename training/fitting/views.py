@@ -1,0 +1,248 @@
+"""From examples to what a training step is given: changed pictures, other backgrounds, targets, weights, labels.
+
+`backgrounds.hard` tries several backgrounds for a share of the items and takes the one on which the latent is furthest,
+by cosine, from that of the item on white: the adversarial choice of Xiao et al.: Noise or Signal: The Role of Image
+Backgrounds in Object Recognition, 2021, https://arxiv.org/abs/2006.09994, section 4.1, made in training and of a few.
+The model is asked as it is in use; with k candidates for a share s of the pictures that is s (k + 1) passes of the
+encoder more per picture, without gradient. Held-out pictures have random backgrounds, which do not depend on the model.
+
+`progressive` shows the encoder smaller pictures until a share of the epochs is over, and pictures of the final size
+from then on (Touvron, Vedaldi, Douze, Jegou: Fixing the train-test resolution discrepancy, 2019,
+https://arxiv.org/abs/1906.06423). What is kept, changed and put on backgrounds has the final size, and so have masks
+and targets: a decoder is made for one size, so the likelihood is always of the whole target. Held-out pictures are
+shown in full, so that epochs can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from training.fitting.augment import augment_batch, erase
+from training.fitting.compositing import composite, place
+from training.fitting.examples import Examples
+from training.layers.resample import crop, resize
+from training.protocols import Batch
+from training.recipes import Recipe
+from training.recipes.schema import Augment, Backgrounds
+
+WHITE = 1.0
+TINY = 1e-9
+Look = Callable[[Tensor], Tensor]  # pictures to latents, without a trace in the model
+STRANGE = Augment(flip=False, brightness=0.6, contrast=0.6, saturation=0.6, hue=0.15, grey=0.25)
+
+
+class ViewMaker:
+    """Makes batches by a recipe, with draws from the global generator.
+
+    Args:
+        bank: backgrounds `(N, C, S, S)` uint8; None leaves every image its own.
+    """
+
+    def __init__(self, recipe: Recipe, bank: Tensor | None = None) -> None:
+        self.recipe = recipe
+        self.bank = bank
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        examples: Examples,
+        *,
+        augmented: bool = True,
+        look: Look | None = None,
+        size: int | None = None,
+        small: bool = True,
+    ) -> Batch:
+        """One view of each example.
+
+        Args:
+            augmented: False leaves out the changes of `recipe.augment`; backgrounds are replaced all the same.
+            look: by which hard backgrounds are chosen; without it all are random.
+            size: side of what the encoder sees; None is that of the examples.
+            small: False leaves out small views.
+        """
+        shown = size or examples.images.shape[2]
+        with torch.autocast(examples.images.device.type, enabled=False):  # places and pixels need more than halves
+            batch = self._make(examples, augmented, look, shown, small)
+            return batch._replace(x=resize(batch.x, shown))
+
+    def _make(self, examples: Examples, augmented: bool, look: Look | None, shown: int, small: bool) -> Batch:
+        settings = self.recipe.augment
+        strange = shape_rows(len(examples), self.recipe.objective.shape_share).to(examples.images.device)
+        x, masks = self._changed(examples, strange) if augmented else plain_images(examples)
+        seen, label = x, examples.labels
+        if self.bank is not None and masks is not None:
+            resized = None if look is None else lambda pictures: look(resize(pictures, shown))
+            seen, numbers = self._on_other_backgrounds(x, masks, examples, resized)
+            label = numbers if self.recipe.is_conditioned_on_backgrounds else label
+        target = seen
+        if self.recipe.objective.clean_target and masks is not None:
+            target = on_white(x, masks)
+        if augmented:
+            seen = erase(seen, settings.erase)
+        known = None
+        if self.recipe.objective.foreground > 0 and masks is not None and examples.has_mask is not None:
+            known = torch.where(examples.has_mask[:, None, None, None], masks, torch.nan)
+        return Batch(
+            seen, target, self._weight(masks), label, known, self._small_views(examples, strange) if small else None
+        )
+
+    def _changed(self, examples: Examples, strange: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images and masks after the recipe's changes; those of `strange` rows `(B,)` in strange colours."""
+        images, masks = plain_images(examples)
+        x, masks = augment_batch(images, self.recipe.augment, masks)
+        if self.recipe.objective.shape_share > 0:
+            x = in_strange_colours(x, strange)
+        if masks is not None and examples.has_mask is not None:  # all of a picture without a mask is its item
+            masks = torch.where(examples.has_mask[:, None, None, None], masks, 1.0)
+        return x, masks
+
+    def _small_views(self, examples: Examples, strange: Tensor) -> Tensor | None:
+        """Parts of the pictures of each pair, changed and put on backgrounds anew; see `Batch`."""
+        settings = self.recipe.objective.small_views
+        if settings is None:
+            return None
+        pairs = len(examples) // 2
+        rows = torch.cat([torch.arange(pairs) + pairs * (turn % 2) for turn in range(settings.count)])
+        rows = rows.to(strange.device)
+        sources = examples.take(rows)
+        x, masks = self._changed(sources, strange[rows])
+        if self.bank is not None and masks is not None:
+            x, _ = self._on_other_backgrounds(x, masks, sources, None)
+        boxes = boxes_on_items(x, masks, settings.least, settings.most)
+        return crop(x, boxes, settings.size or x.shape[2])
+
+    def plain(self, examples: Examples) -> Batch:
+        """The images as they are."""
+        x, _ = plain_images(examples)
+        label = examples.labels
+        if self.recipe.is_conditioned_on_backgrounds and self.bank is not None:
+            label = torch.full((len(x),), background_labels(len(self.bank)) - 1, device=x.device)
+        return Batch(x, x, None, label)
+
+    def _on_other_backgrounds(
+        self, x: Tensor, masks: Tensor, examples: Examples, look: Look | None
+    ) -> tuple[Tensor, Tensor]:
+        """The pictures, and the label of each one's background; see `background_labels`.
+
+        Where the label conditions the model it says all that is behind the item: no light is matched, no shadow cast.
+        """
+        bank, settings = self.bank, self.recipe.backgrounds
+        if bank is None or settings is None or examples.has_mask is None:
+            raise ValueError("backgrounds need a bank, their settings and masks")
+        if bank.device != x.device:
+            bank = self.bank = bank.to(x.device)
+        if self.recipe.is_conditioned_on_backgrounds:
+            settings = settings.model_copy(update={"light": 0.0, "shadow": 0.0})
+        numbers, mirrored = draw_numbers(bank, x)
+        replaced = examples.has_mask & (torch.rand(len(x), device=x.device) < settings.probability)
+        placed = place(x, masks, backgrounds_of(bank, numbers, mirrored), settings)
+        labels = 2 * numbers + mirrored
+        if look is not None and settings.hard is not None:
+            hard = torch.nonzero(replaced & (torch.rand(len(x), device=x.device) < settings.hard.share)).squeeze(1)
+            if len(hard):
+                first = placed[hard], labels[hard]
+                tried = settings.hard.candidates
+                placed[hard], labels[hard] = hardest(x[hard], masks[hard], first, bank, settings, tried, look)
+        return (
+            torch.where(replaced[:, None, None, None], placed, x),
+            torch.where(replaced, labels, background_labels(len(bank)) - 1),
+        )
+
+    def _weight(self, masks: Tensor | None) -> Tensor | None:
+        least = self.recipe.objective.foreground_weight
+        return None if masks is None or least == 1 else masks + least * (1.0 - masks)
+
+
+def draw_numbers(bank: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A background of the bank for each of the pictures, `(B,)` each: its number, and whether it is mirrored."""
+    return torch.randint(len(bank), (len(x),), device=x.device), torch.rand(len(x), device=x.device) < 0.5
+
+
+def backgrounds_of(bank: Tensor, numbers: Tensor, mirrored: Tensor) -> Tensor:
+    """Backgrounds `(B, C, S, S)` in [0, 1]."""
+    background = bank[numbers].float() / 255.0
+    return torch.where(mirrored[:, None, None, None], background.flip(3), background)
+
+
+def hardest(
+    x: Tensor,
+    masks: Tensor,
+    first: tuple[Tensor, Tensor],
+    bank: Tensor,
+    settings: Backgrounds,
+    candidates: int,
+    look: Look,
+) -> tuple[Tensor, Tensor]:
+    """Of several backgrounds the one that takes the latent furthest from that of the item on white, by cosine.
+
+    Args:
+        x, masks: of items, `(B, C, S, S)` and `(B, 1, S, S)`.
+        first: the first candidate: the pictures and the label of each one's background `(B,)`.
+
+    Returns:
+        As `first`, of the candidate that is chosen.
+    """
+    own = nn.functional.normalize(look(on_white(x, masks)), dim=1)
+    pictures, labels = first[0].clone(), first[1].clone()
+    nearness = (own * nn.functional.normalize(look(pictures), dim=1)).sum(dim=1)
+    for _ in range(candidates - 1):
+        numbers, mirrored = draw_numbers(bank, x)
+        other = place(x, masks, backgrounds_of(bank, numbers, mirrored), settings)
+        found = (own * nn.functional.normalize(look(other), dim=1)).sum(dim=1)
+        is_harder = found < nearness
+        pictures = torch.where(is_harder[:, None, None, None], other, pictures)
+        labels = torch.where(is_harder, 2 * numbers + mirrored, labels)
+        nearness = torch.minimum(found, nearness)
+    return pictures, labels
+
+
+def on_white(x: Tensor, masks: Tensor) -> Tensor:
+    """The items of pictures on white."""
+    return composite(x, masks, torch.full_like(x[:1], WHITE))
+
+
+def in_strange_colours(x: Tensor, rows: Tensor) -> Tensor:
+    """The pairs that teach shapes, recoloured beyond recognition; see `training.objectives.parts`."""
+    strange, _ = augment_batch(x[rows], STRANGE)
+    return x.masked_scatter(rows[:, None, None, None], strange)
+
+
+def boxes_on_items(x: Tensor, masks: Tensor | None, least: float, most: float) -> Tensor:
+    """Squares `(B, 4)` of random places and sides, in shares of the pictures; the middle of each is on the item.
+
+    Args:
+        x: `(B, C, S, S)`.
+        masks: `(B, 1, S, S)`; without them any pixel may be the middle.
+        least, most: of the side.
+
+    A square that would reach beyond its picture is moved back into it.
+    """
+    count, side = len(x), x.shape[3]
+    shares = least + (most - least) * torch.rand(count, device=x.device)
+    chances = torch.ones(count, side * side, device=x.device) if masks is None else masks.flatten(1) + TINY
+    cell = torch.multinomial(chances, 1).squeeze(1)
+    middle = (torch.stack([cell % side, cell // side], dim=1) + 0.5) / side
+    half = 0.5 * shares[:, None]
+    middle = torch.minimum(torch.maximum(middle, half), 1.0 - half)
+    return torch.cat([middle - half, middle + half], dim=1)
+
+
+def background_labels(count: int) -> int:
+    """Labels of `count` backgrounds: 2 n is number n as it was drawn, 2 n + 1 mirrored, the last a photo's own."""
+    return 2 * count + 1
+
+
+def shape_rows(rows: int, share: float) -> Tensor:
+    """Which of the `2B` rows of a batch of pairs are shown in strange colours: the last pairs, both views of each."""
+    pairs = rows // 2
+    place = torch.arange(rows) % max(1, pairs)
+    return place >= pairs - round(share * pairs)
+
+
+def plain_images(examples: Examples) -> tuple[Tensor, Tensor | None]:
+    """Images `(B, C, S, S)` and masks `(B, 1, S, S)`, both in [0, 1]."""
+    masks = examples.masks
+    return examples.images.float() / 255.0, None if masks is None else masks[:, None].float() / 255.0

@@ -1,0 +1,226 @@
+"""What the autoregressive families share: an exact likelihood, images drawn value by value, and a search vector.
+
+    log p(x) = sum_i log p(x_i | x_1 .. x_(i-1))
+
+They have no latent and no decoder. What a network has seen by its last layer is the code that they are searched by; in
+networks over rasters (pixels a row after the other) it is averaged over the cells of a grid. With `classes` such a
+network is told the image's label, but of a share of the training images; where none is given, it is told that there is
+none, and the likelihood is that of the mixture over the labels, each as often as in training.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
+
+from training.encoder import Likelihood
+from training.layers.checks import check_at_least, check_choice, check_image, check_search, check_share
+from training.layers.distributions import PixelKind, build_distribution
+from training.layers.labels import Labels
+from training.layers.raster import Drawing, RasterNetwork, see
+from training.layers.search import SearchSpace, Turn
+from training.protocols import Batch, Loss
+from training.reference import Metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoregressiveConfig:
+    """What the configs of autoregressive families share.
+
+    Args:
+        size: side of the images in pixels.
+        channels: 1 or 3.
+        likelihood: `bernoulli`, `categorical` or `logistic-mixture`; see `training.layers.distributions`.
+        mixtures: logistics of `logistic-mixture`.
+        search_dim: principal axes in the search vector; None keeps all.
+        whitening, turn: see `training.layers.search`.
+    """
+
+    size: int = 32
+    channels: int = 3
+    likelihood: PixelKind = "categorical"
+    mixtures: int = 10
+    search_dim: int | None = None
+    whitening: float = 0.5
+    turn: Turn = "pca"
+
+    def __post_init__(self) -> None:
+        check_image(self.size, self.channels)
+        check_choice("likelihood", self.likelihood, get_args(PixelKind))
+        check_at_least("mixtures", self.mixtures, 1)
+        check_search(self.search_dim, self.latent_dim, self.whitening, self.turn)
+
+    @property
+    def latent_dim(self) -> int:
+        """Size of the code."""
+        raise NotImplementedError
+
+
+class Judged(NamedTuple):
+    """What a model says of images: nats of each pixel `(B, S, S)`, and their code `(B, latent_dim)`."""
+
+    nats: Tensor
+    code: Tensor
+
+
+class Autoregressive(nn.Module):
+    """A model of images that takes their values one after the other."""
+
+    metric: Metric = "cosine"
+    is_exportable = True  # to ONNX
+
+    def __init__(self, config: AutoregressiveConfig, classes: int | None = None) -> None:
+        super().__init__()
+        self.config: Any = config  # of the family that this is
+        self.labels = Labels(classes)
+        search_dim = config.search_dim or config.latent_dim
+        self.search = SearchSpace(config.latent_dim, search_dim, config.whitening, config.turn)
+
+    @property
+    def dim(self) -> int:
+        return self.search.dim
+
+    @abstractmethod
+    def judge(self, x: Tensor, label: Tensor | None = None) -> Judged:
+        """Nats and code of images `(B, C, S, S)` in [0, 1], given labels where there are any."""
+
+    @abstractmethod
+    def latent(self, x: Tensor) -> Tensor:
+        """The code `(B, latent_dim)` of images, without a label."""
+
+    def embed(self, x: Tensor) -> Tensor:
+        vectors: Tensor = self.search(self.latent(x))
+        return vectors
+
+    def log_likelihood(self, x: Tensor) -> Likelihood:
+        """Exact nats per image."""
+        return Likelihood(self.judge(x).nats.sum(dim=(1, 2)), exact=True)
+
+    def loss(self, batch: Batch, step: int) -> Loss:
+        """Minus the log-likelihood of the targets, nats per image.
+
+        A pixel without weight is hidden from the others. What the encoder sees besides (`batch.x`, where it is not the
+        target) plays no part but in the code.
+        """
+        target = batch.target if batch.weight is None else batch.target * (batch.weight > 0)
+        judged = self.judge(target, batch.label)
+        nats = judged.nats if batch.weight is None else judged.nats * batch.weight[:, 0]
+        mean = nats.sum(dim=(1, 2)).mean()
+        is_own = batch.x is batch.target and batch.weight is None and batch.label is None
+        return Loss(-mean, {"log_likelihood": mean.detach()}, judged.code if is_own else self.latent(batch.x))
+
+    @torch.no_grad()
+    def finish(self, batches: Iterable[Batch]) -> tuple[Self, Any]:
+        """This model, its search space fitted to the images' codes, and its labels counted."""
+        codes, labels = [], []
+        for batch in batches:
+            codes.append(self.latent(batch.x).cpu())
+            labels.append(batch.label)
+        self.search.fit(torch.cat(codes))
+        self.labels.count(labels)
+        return self, self.config
+
+
+@dataclass(frozen=True, kw_only=True)
+class RasterConfig(AutoregressiveConfig):
+    """What the configs of networks over rasters share; see also `AutoregressiveConfig`.
+
+    Args:
+        width: features at each pixel, at least as many as channels.
+        classes: labels that condition the network; None has no condition.
+        label_dropout: share of the training images whose label is kept from it.
+        pool: cells along each side of the grid in which features are averaged; divides `size`.
+    """
+
+    width: int = 32
+    classes: int | None = None
+    label_dropout: float = 0.1
+    pool: int = 4
+
+    def __post_init__(self) -> None:
+        check_at_least("width", self.width, self.channels)
+        if self.classes is not None:
+            check_at_least("classes", self.classes, 2)
+        check_share("label_dropout", self.label_dropout)
+        check_at_least("pool", self.pool, 1)
+        if self.size % self.pool:
+            raise ValueError(f"pool must divide size ({self.size}), not be {self.pool}")
+        super().__post_init__()
+
+    @property
+    def latent_dim(self) -> int:
+        return self.width * self.pool**2
+
+
+class RasterModel(Autoregressive):
+    """A network that sees images in raster order, as a model.
+
+    Args:
+        network: takes images of `channels` + 1 planes, see `to_input`.
+    """
+
+    def __init__(self, config: RasterConfig, network: RasterNetwork) -> None:
+        super().__init__(config, config.classes)
+        self.network: Any = network
+        self.distribution = build_distribution(config.likelihood, config.channels, config.mixtures)
+
+    def judge(self, x: Tensor, label: Tensor | None = None) -> Judged:
+        dropout = self.config.label_dropout if self.training else 0.0
+        seen = see(self.network, to_input(x), self.labels.told(label, len(x), dropout=dropout))
+        return Judged(self.distribution.log_prob(x, seen.parameters.to(x.dtype)), self._pool(seen.features).to(x.dtype))
+
+    def latent(self, x: Tensor) -> Tensor:
+        return self._pool(see(self.network, to_input(x), self.labels.told(None, x.shape[0])).features).to(x.dtype)
+
+    def log_likelihood(self, x: Tensor) -> Likelihood:
+        """Exact nats per image; with classes, of the mixture over them."""
+        seen = to_input(x)
+
+        def nats(told: Tensor | None) -> Tensor:
+            parameters = see(self.network, seen, told).parameters.to(x.dtype)
+            return self.distribution.log_prob(x, parameters).sum(dim=(1, 2))
+
+        return Likelihood(self.labels.mixed(nats, None, len(x)), exact=self.labels.sums_all)
+
+    def sample(
+        self,
+        count: int,
+        generator: torch.Generator | None = None,
+        *,
+        temperature: float = 1.0,
+        label: Tensor | None = None,
+        cached: bool = True,
+    ) -> Tensor:
+        """Images `(count, C, S, S)` in [0, 1].
+
+        Args:
+            temperature: below 1 for likelier images; 0 takes the most probable values.
+            label: `(count,)`; None draws labels as often as in training.
+            cached: keep what was computed for earlier pixels; without, the same images take far longer.
+        """
+        config = self.config
+        told = self.labels.told_or_drawn(label, count, generator)
+        blank = self.search.offset.new_zeros(count, config.channels, config.size, config.size)
+        drawing = Drawing(self.network, self.distribution, to_input, temperature, cached)
+        return drawing.draw(blank, None, told, generator)
+
+    def complete(
+        self, x: Tensor, known: Tensor, generator: torch.Generator | None = None, *, temperature: float = 1.0
+    ) -> Tensor:
+        """Images `(B, C, S, S)` with the pixels that are not `known` `(S, S)` drawn, each given those before it."""
+        drawing = Drawing(self.network, self.distribution, to_input, temperature)
+        return drawing.draw(x, known, self.labels.told(None, x.shape[0]), generator)
+
+    def _pool(self, features: Tensor) -> Tensor:
+        return avg_pool2d(features, self.config.size // self.config.pool).flatten(1)
+
+
+def to_input(x: Tensor) -> Tensor:
+    """Planes `(B, C + 1, h, w)` that a network is given of values in [0, 1]: in [-1, 1], and one of ones."""
+    return torch.cat([2.0 * x - 1.0, torch.ones_like(x[:, :1])], dim=1)

@@ -1,0 +1,106 @@
+"""A PixelCNN over maps of codes: the prior that makes VQ families generate.
+
+van den Oord, Vinyals, Kavukcuoglu: Neural Discrete Representation Learning, 2017, https://arxiv.org/abs/1711.00937,
+section 3.3: after the autoencoder is fitted, an autoregressive model of its codes is fitted to them. In VQ-VAE-2
+(Razavi, van den Oord, Vinyals 2019, https://arxiv.org/abs/1906.00446, section 3.2) the bottom map's is conditioned on
+the top map.
+
+Differs from the papers: gated layers (`training.models.pixel_cnn`) without attention, for maps of 4 to 16 codes a side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from training.layers.distributions import Categorical
+from training.layers.raster import Drawing, see
+from training.models.pixel_cnn import GatedNetwork
+from training.protocols import Batch, Loss
+
+KERNEL = 5
+
+
+class PixelPrior(nn.Module):
+    """p(codes | condition) of maps `(B, h, w)` int64 over K codes.
+
+    Args:
+        codes: K.
+        side: of the map.
+        width: features of the network's streams.
+        layers: of the network after the first.
+        condition: features of the condition; 0 has none.
+    """
+
+    def __init__(self, codes: int, side: int, *, width: int, layers: int, condition: int = 0) -> None:
+        super().__init__()
+        self.side = side
+        self.embedding = nn.Embedding(codes, width)
+        self.distribution = Categorical(1, codes)
+        self.network = GatedNetwork(
+            width + 1, codes, width, KERNEL, (1,) * layers, 2 * width, groups=1, condition=condition
+        )
+
+    def log_prob(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Nats `(B,)` of maps `(B, h, w)`, given a condition `(B, F, h or 1, w or 1)`."""
+        values = codes[:, None]
+        parameters = see(self.network, self.prepare(values), condition).parameters
+        return self.distribution.log_prob(values, parameters.float()).sum(dim=(1, 2))
+
+    def sample(
+        self,
+        count: int,
+        generator: torch.Generator | None = None,
+        condition: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Codes `(count, h, w)`."""
+        blank = torch.zeros(count, 1, self.side, self.side, dtype=torch.long, device=self.embedding.weight.device)
+        drawing = Drawing(self.network, self.distribution, self.prepare, temperature)
+        return drawing.draw(blank, None, condition, generator)[:, 0]
+
+    def prepare(self, values: Tensor) -> Tensor:
+        """What the network is given of codes `(B, 1, h, w)`: their embeddings, and a plane of ones."""
+        embedded = self.embedding(values[:, 0]).permute(0, 3, 1, 2)
+        return torch.cat([embedded, torch.ones_like(embedded[:, :1])], dim=1)
+
+
+class CodeMaps(nn.Module):
+    """The maps that a fitted VQ model gives images, as what its prior is fitted to; all else of it stays as it is.
+
+    Args:
+        model: with `codes`, `log_prior` and `describe`; its modules named `pixel_prior...` learn.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith("pixel_prior"))
+
+    def train(self, mode: bool = True) -> Self:
+        """The quantiser would go on learning in training."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    def latent(self, x: Tensor) -> Tensor:
+        """What the search vector is made of, of the codes of images."""
+        described: Tensor = self.model.describe(self.model.codes(x))
+        return described
+
+    def loss(self, batch: Batch, step: int) -> Loss:
+        """Minus the log-probability of the codes of `batch.x`, nats per image."""
+        with torch.no_grad():
+            codes = self.model.codes(batch.x)
+            described = self.model.describe(codes)
+        nats = self.model.log_prior(codes, batch.label).mean()
+        return Loss(-nats, {"log_prior": nats.detach()}, described)
+
+    def finish(self, batches: Iterable[Batch]) -> tuple[Any, Any]:
+        """The model with its prior as it is now."""
+        return self.model, self.model.config

@@ -1,0 +1,54 @@
+"""Diagonal Gaussians over latents: samples, densities, divergences; all in nats."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from training.layers.foreground import Seen
+from training.protocols import Posterior
+
+LOG_2_PI = math.log(2.0 * math.pi)
+MAX_LOG_VARIANCE = 10.0
+
+
+class GaussianHeads(nn.Module):
+    """The end of an encoder: the posterior's mean and log-variance, each linear in its features."""
+
+    mean: nn.Linear
+    log_variance: nn.Linear
+
+    def add_heads(self, features: int, latent_dim: int) -> None:
+        self.mean = nn.Linear(features, latent_dim)
+        self.log_variance = nn.Linear(features, latent_dim)
+
+    def posterior(self, seen: Seen) -> Posterior:
+        # Mixed precision gives halves here, in which the KL would lose its digits.
+        dtype = self.mean.weight.dtype
+        log_variance = self.log_variance(seen.features).to(dtype).clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
+        return Posterior(self.mean(seen.features).to(dtype), log_variance)
+
+
+def draw(q: Posterior, count: int, generator: torch.Generator | None = None) -> Tensor:
+    """Reparameterised samples `(count, B, L)`: mu + sigma eps."""
+    device = q.mean.device if generator is None else generator.device
+    noise = torch.randn((count, *q.mean.shape), generator=generator, dtype=q.mean.dtype, device=device)
+    return q.mean + torch.exp(0.5 * q.log_variance) * noise.to(q.mean.device)
+
+
+def kl_to_standard_normal(q: Posterior) -> Tensor:
+    """KL(q || N(0, I)) of each latent `(B, L)`; Kingma and Welling 2014, appendix B."""
+    return 0.5 * (torch.square(q.mean) + torch.exp(q.log_variance) - 1.0 - q.log_variance)
+
+
+def log_density(z: Tensor, q: Posterior) -> Tensor:
+    """log q(z) `(..., B)` of latents `(..., B, L)`."""
+    standard = (z - q.mean) * torch.exp(-0.5 * q.log_variance)
+    return -0.5 * (torch.square(standard) + q.log_variance + LOG_2_PI).sum(dim=-1)
+
+
+def log_standard_normal(z: Tensor) -> Tensor:
+    """log N(z; 0, I) `(...)` of latents `(..., L)`."""
+    return -0.5 * (torch.square(z) + LOG_2_PI).sum(dim=-1)

@@ -1,0 +1,135 @@
+"""Images drawn pixel by pixel, in raster order, from a network that sees what stands before each.
+
+`draw` fills what is unknown of images. With a `Cursor` a pixel costs the same whatever the image's size
+(`training.layers.causal`); the naive way computes all of the network on all of the image for each draw. Both take the
+same uniform numbers in the same order, so that they draw the same images, but for rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from training.layers.causal import Cursor, Everywhere, Place
+from training.layers.distributions import PixelDistribution
+
+
+class Seen(NamedTuple):
+    """What a network makes of what stands before each pixel: features `(B, F, h, w)`, parameters `(B, P, h, w)`."""
+
+    features: Tensor
+    parameters: Tensor
+
+
+class RasterNetwork(Protocol):
+    """A network that sees images in raster order.
+
+    Attributes:
+        follows_cursor: whether it can be computed row by row and pixel by pixel.
+    """
+
+    follows_cursor: bool
+
+    def conditions(self, condition: Tensor | None) -> list[Tensor]:
+        """What the layers make of a condition `(B, F, H or 1, W or 1)`, computed once; empty without one."""
+        ...
+
+    def vertical(self, at: Place, conditions: list[Tensor]) -> Any:
+        """What is seen of the rows above, along the rows of a place."""
+        ...
+
+    def horizontal(self, at: Place, vertical: Any, conditions: list[Tensor]) -> Seen:
+        """What is seen in all, at a place."""
+        ...
+
+
+def see(network: RasterNetwork, image: Tensor, condition: Tensor | None = None) -> Seen:
+    """All pixels in one parallel pass."""
+    at, conditions = Everywhere(image), network.conditions(condition)
+    return network.horizontal(at, network.vertical(at, conditions), conditions)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How images are drawn.
+
+    Args:
+        network: sees them.
+        distribution: of their pixels.
+        prepare: from values `(B, C, H, W)` to what the network is given.
+        temperature: see `training.layers.distributions`.
+        cached: go with a cursor where the network can.
+    """
+
+    network: RasterNetwork
+    distribution: PixelDistribution
+    prepare: Callable[[Tensor], Tensor]
+    temperature: float = 1.0
+    cached: bool = True
+
+    @torch.no_grad()
+    def draw(
+        self,
+        values: Tensor,
+        known: Tensor | None = None,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Images `(B, C, H, W)` with what is not known drawn anew.
+
+        Args:
+            values: to start from; those of unknown pixels are not looked at.
+            known: `(H, W)` bool; None knows nothing.
+            condition: of the network, `(B, F, H or 1, W or 1)`.
+            generator: on the CPU; None draws from the global one.
+
+        Raises:
+            ValueError: the temperature is below 0.
+        """
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be at least 0, not {self.temperature}")
+        values = values.clone()
+        known = torch.zeros(values.shape[2:], dtype=torch.bool) if known is None else known.cpu()
+        values[:, :, ~known] = 0
+        if self.cached and self.network.follows_cursor:
+            return self._with_cursor(values, known, condition, generator)
+        return self._naively(values, known, condition, generator)
+
+    def _naively(
+        self, values: Tensor, known: Tensor, condition: Tensor | None, generator: torch.Generator | None
+    ) -> Tensor:
+        for row, column in torch.nonzero(~known).tolist():
+            for step in range(self.distribution.steps):
+                parameters = see(self.network, self.prepare(values), condition).parameters[:, :, row, column]
+                values[:, :, row, column] = self._draw(parameters, values[:, :, row, column], step, generator)
+        return values
+
+    def _with_cursor(
+        self, values: Tensor, known: Tensor, condition: Tensor | None, generator: torch.Generator | None
+    ) -> Tensor:
+        network, at = self.network, Cursor(self.prepare(values))
+        conditions = network.conditions(condition)
+        last = int(torch.nonzero((~known).any(dim=1)).max()) if not bool(known.all()) else -1
+        for row in range(last + 1):
+            vertical = network.vertical(at.to_row(row), conditions)
+            if bool(known[row].all()):
+                network.horizontal(at, vertical, conditions)
+                continue
+            for column in range(values.shape[3]):
+                at.to_pixel(row, column)
+                if bool(known[row, column]):
+                    network.horizontal(at, vertical, conditions)
+                    continue
+                for step in range(self.distribution.steps):
+                    parameters = network.horizontal(at, vertical, conditions).parameters[:, :, 0, 0]
+                    pixel = self._draw(parameters, values[:, :, row, column], step, generator)
+                    values[:, :, row, column] = pixel
+                    at.write(row, column, self.prepare(pixel[:, :, None, None])[:, :, 0, 0])
+        return values
+
+    def _draw(self, parameters: Tensor, pixel: Tensor, step: int, generator: torch.Generator | None) -> Tensor:
+        return self.distribution.draw(parameters, pixel, step, generator, self.temperature)
