@@ -38,7 +38,7 @@ class Embedder(Protocol):
     def embed(self, pixels: Pixels) -> Vectors: ...
 
     def embed_with_regions(self, pixels: Pixels, *, framed: bool) -> tuple[Vectors, Regions | None]:
-        """Vectors, and what of each image they are of `(B, 5)`, see `training.encoder.LocatingModel`.
+        """Vectors, and what of each image they are of `(B, 5)`, see `training.protocols.LocatingModel`.
 
         None for an encoder that takes images whole.
 
@@ -153,7 +153,7 @@ class _TorchEmbedder:
     def embed_with_regions(self, pixels: Pixels, *, framed: bool) -> tuple[Vectors, Regions | None]:
         import torch
 
-        from training.encoder import LocatingModel
+        from training.protocols import LocatingModel
 
         if not isinstance(self._encoder.model, LocatingModel):
             return self.embed(pixels), None

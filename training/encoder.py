@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,7 +27,16 @@ from torch import Tensor
 
 from training.errors import EncoderError
 from training.files import publish_directory
+from training.models import MODELS
 from training.preprocessing import Preprocessing
+from training.protocols import (
+    CompletingModel,
+    GenerativeModel,
+    Likelihood,
+    LikelihoodModel,
+    LocatingModel,
+    SamplingModel,
+)
 from training.reference import (
     IMPORTED,
     WEIGHTS_FILE,
@@ -41,86 +50,6 @@ from training.reference import (
 )
 
 DRAWN_AT_ONCE = 64  # images that are drawn together: a model may keep much for each
-
-
-class Likelihood(NamedTuple):
-    """Log-likelihood of each image in nats, `(B,)`; `exact` is False where it is a lower bound (ELBO or IWAE)."""
-
-    nats: Tensor
-    exact: bool
-
-
-class EncoderModel(Protocol):
-    """What every family in `training.models.MODELS` offers; a `torch.nn.Module` built from its frozen config alone."""
-
-    metric: Metric
-
-    @property
-    def dim(self) -> int: ...
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Search vectors `(B, dim)` float32 of images `(B, C, H, W)` float32 in [0, 1]; not yet normalised."""
-        ...
-
-
-@runtime_checkable
-class SamplingModel(Protocol):
-    """What families that can make images offer besides."""
-
-    def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
-        """Images `(count, C, H, W)` in [0, 1] drawn from the model.
-
-        Families with a decoder give mean images of latents drawn from the prior.
-        """
-        ...
-
-
-@runtime_checkable
-class CompletingModel(SamplingModel, Protocol):
-    """What families that draw images value by value offer besides."""
-
-    def complete(
-        self, x: Tensor, known: Tensor, generator: torch.Generator | None = None, *, temperature: float = 1.0
-    ) -> Tensor:
-        """Images `(B, C, S, S)` in [0, 1] with the pixels that are not `known` `(S, S)` drawn."""
-        ...
-
-
-@runtime_checkable
-class GenerativeModel(SamplingModel, Protocol):
-    """What families with a decoder offer besides."""
-
-    def decode(self, latent: Tensor) -> Tensor:
-        """Mean images `(B, C, H, W)` in [0, 1] of latents: `(B, latent_dim)`, or codes as the family says."""
-        ...
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Mean images in [0, 1] of images `(B, C, H, W)` in [0, 1], through the latent without noise."""
-        ...
-
-
-@runtime_checkable
-class LikelihoodModel(SamplingModel, Protocol):
-    """What families that can say how likely an image is offer besides."""
-
-    def log_likelihood(self, x: Tensor) -> Likelihood:
-        """Log-likelihood in nats per image of 8-bit images given as `(B, C, H, W)` in [0, 1]."""
-        ...
-
-
-@runtime_checkable
-class LocatingModel(Protocol):
-    """What families that find the item in a picture before they encode it offer besides."""
-
-    def embed_with_regions(self, x: Tensor, framed: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors `(B, dim)`, not yet normalised, and the regions `(B, 5)` of the pictures that they are of.
-
-        A region is left, top, right, bottom in shares of the picture, and the confidence in [0, 1] that it is the item.
-
-        Args:
-            framed: True in pictures `(B,)` that somebody cut to the item: their region is the whole picture.
-        """
-        ...
 
 
 class Encoder:
@@ -324,8 +253,6 @@ def load_encoder(ref: str | Path, device: str | torch.device = "cpu") -> Encoder
         EncoderError: nothing has that name, the directory's files are missing, damaged or of another format, or there
             is no such device.
     """
-    from training.models import MODELS
-
     described = describe_encoder(ref)
     check_device(device)
     directory = described.directory

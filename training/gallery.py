@@ -30,11 +30,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from training.encoder import CompletingModel, Encoder, SamplingModel
+from training.encoder import Encoder
 from training.errors import EncoderError
 from training.files import publish_file
 from training.layers.gaussian import kl_to_standard_normal
-from training.protocols import VariationalModel
+from training.protocols import CompletingModel, SamplingModel, VariationalModel
 
 NAMES = (
     "reconstructions", "samples", "completions", "traversals", "interpolations", "labels", "codes", "neighbours"

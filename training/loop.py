@@ -31,7 +31,7 @@ from training.card import build_card
 from training.data.dataset import Dataset, load_dataset
 from training.data.decode import ImageLimits
 from training.data.sources import SourceImage
-from training.encoder import Encoder, SamplingModel, round_weights
+from training.encoder import Encoder, round_weights
 from training.errors import EncoderError, RecipeError, SourceError
 from training.files import publish_file
 from training.finder.store import load_finder
@@ -48,7 +48,7 @@ from training.item_first import item_first
 from training.layers.code_prior import CodeMaps
 from training.models import MODELS
 from training.pretrained_backbones import load_backbone
-from training.protocols import Batch, GradientModel, IncrementalModel
+from training.protocols import Batch, GradientModel, IncrementalModel, SamplingModel
 from training.recipes import Recipe, check_place
 from training.reference import first_line
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from training.reference import Metric
+
 
 class Batch(NamedTuple):
     """What one training step is given.
@@ -127,4 +129,84 @@ class IncrementalModel(Protocol):
 
     def check_fitted(self) -> None:
         """Raise ValueError where the images seen were too few."""
+        ...
+
+
+class Likelihood(NamedTuple):
+    """Log-likelihood of each image in nats, `(B,)`; `exact` is False where it is a lower bound (ELBO or IWAE)."""
+
+    nats: Tensor
+    exact: bool
+
+
+class EncoderModel(Protocol):
+    """What every family in `training.models.MODELS` offers; a `torch.nn.Module` built from its frozen config alone."""
+
+    metric: Metric
+
+    @property
+    def dim(self) -> int: ...
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Search vectors `(B, dim)` float32 of images `(B, C, H, W)` float32 in [0, 1]; not yet normalised."""
+        ...
+
+
+@runtime_checkable
+class SamplingModel(Protocol):
+    """What families that can make images offer besides."""
+
+    def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
+        """Images `(count, C, H, W)` in [0, 1] drawn from the model.
+
+        Families with a decoder give mean images of latents drawn from the prior.
+        """
+        ...
+
+
+@runtime_checkable
+class CompletingModel(SamplingModel, Protocol):
+    """What families that draw images value by value offer besides."""
+
+    def complete(
+        self, x: Tensor, known: Tensor, generator: torch.Generator | None = None, *, temperature: float = 1.0
+    ) -> Tensor:
+        """Images `(B, C, S, S)` in [0, 1] with the pixels that are not `known` `(S, S)` drawn."""
+        ...
+
+
+@runtime_checkable
+class GenerativeModel(SamplingModel, Protocol):
+    """What families with a decoder offer besides."""
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Mean images `(B, C, H, W)` in [0, 1] of latents: `(B, latent_dim)`, or codes as the family says."""
+        ...
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Mean images in [0, 1] of images `(B, C, H, W)` in [0, 1], through the latent without noise."""
+        ...
+
+
+@runtime_checkable
+class LikelihoodModel(SamplingModel, Protocol):
+    """What families that can say how likely an image is offer besides."""
+
+    def log_likelihood(self, x: Tensor) -> Likelihood:
+        """Log-likelihood in nats per image of 8-bit images given as `(B, C, H, W)` in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class LocatingModel(Protocol):
+    """What families that find the item in a picture before they encode it offer besides."""
+
+    def embed_with_regions(self, x: Tensor, framed: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors `(B, dim)`, not yet normalised, and the regions `(B, 5)` of the pictures that they are of.
+
+        A region is left, top, right, bottom in shares of the picture, and the confidence in [0, 1] that it is the item.
+
+        Args:
+            framed: True in pictures `(B,)` that somebody cut to the item: their region is the whole picture.
+        """
         ...

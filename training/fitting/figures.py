@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from training.encoder import GenerativeModel, LikelihoodModel, SamplingModel
-from training.protocols import Batch, CodeModel, VariationalModel
+from training.protocols import Batch, CodeModel, GenerativeModel, LikelihoodModel, SamplingModel, VariationalModel
 
 Batches = Callable[[], Iterable[Batch]]  # gives the batches anew at each call
 ACTIVE = 0.01  # variance of a unit's posterior mean above which it counts as active, Burda et al. 2016, section 4

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from training.encoder import GenerativeModel
 from training.files import publish_file
+from training.protocols import GenerativeModel
 
 SHOWN = 16
 GAP = 2

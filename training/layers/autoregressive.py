@@ -19,13 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from training.encoder import Likelihood
 from training.layers.checks import check_at_least, check_choice, check_image, check_search, check_share
 from training.layers.distributions import PixelKind, build_distribution
 from training.layers.labels import Labels
 from training.layers.raster import Drawing, RasterNetwork, see
 from training.layers.search import SearchSpace, Turn
-from training.protocols import Batch, Loss
+from training.protocols import Batch, Likelihood, Loss
 from training.reference import Metric
 
 

@@ -5,7 +5,7 @@ section 3.3: after the autoencoder is fitted, an autoregressive model of its cod
 (Razavi, van den Oord, Vinyals 2019, https://arxiv.org/abs/1906.00446, section 3.2) the bottom map's is conditioned on
 the top map.
 
-Differs from the papers: gated layers (`training.models.pixel_cnn`) without attention, for maps of 4 to 16 codes a side.
+Differs from the papers: gated layers (`training.layers.gated`) without attention, for maps of 4 to 16 codes a side.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from training.layers.distributions import Categorical
+from training.layers.gated import GatedNetwork
 from training.layers.raster import Drawing, see
-from training.models.pixel_cnn import GatedNetwork
 from training.protocols import Batch, Loss
 
 KERNEL = 5

@@ -24,11 +24,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from training.encoder import Likelihood
 from training.layers.checks import check_at_least, check_share
 from training.layers.foreground import Seen
 from training.models.vae import BOUND_SAMPLES, Vae, VaeConfig
-from training.protocols import Batch, Loss
+from training.protocols import Batch, Likelihood, Loss
 
 SUMMED = 32  # labels that `log_likelihood` sums over at most
 

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.encoder import LocatingModel
 from training.layers.checks import check_image
 from training.layers.resample import resize
 from training.models.families import Part
+from training.protocols import LocatingModel
 from training.reference import Metric
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow turns colour into grey

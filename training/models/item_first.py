@@ -31,11 +31,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from training.encoder import GenerativeModel, Likelihood, LikelihoodModel, SamplingModel
 from training.finder.network import Finder, FinderConfig
 from training.layers.checks import check_image
 from training.layers.resample import crop, resize
 from training.models.families import Part
+from training.protocols import GenerativeModel, Likelihood, LikelihoodModel, SamplingModel
 from training.reference import Metric
 
 WHITE = 1.0

@@ -26,11 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
-from training.encoder import Likelihood
 from training.layers.autoregressive import Autoregressive, AutoregressiveConfig, Judged
 from training.layers.checks import check_at_least
 from training.layers.distributions import PixelKind, build_distribution
-from training.protocols import Batch, Loss
+from training.protocols import Batch, Likelihood, Loss
 
 
 @dataclass(frozen=True, kw_only=True)

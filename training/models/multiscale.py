@@ -24,8 +24,8 @@ from torch.nn.functional import avg_pool2d, silu
 from training.layers.autoregressive import Autoregressive, AutoregressiveConfig, Judged, to_input
 from training.layers.checks import check_at_least
 from training.layers.distributions import PixelKind, build_distribution
+from training.layers.gated import GatedNetwork
 from training.layers.raster import Drawing, Seen, see
-from training.models.pixel_cnn import GatedNetwork
 
 GROUPS = ((0, 1), (1, 0), (1, 1))  # row and column of a group's first pixel, in the order that they come in
 BASE_KERNEL = 5

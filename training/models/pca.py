@@ -22,10 +22,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.encoder import Likelihood
 from training.layers.checks import check_at_least, check_image
 from training.layers.likelihoods import BIN
 from training.layers.search import fix_signs
+from training.protocols import Likelihood
 from training.reference import Metric
 
 MIN_VARIANCE = BIN**2 / 12.0  # of rounding to 8 bits: nothing measured on such images varies less

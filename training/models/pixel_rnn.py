@@ -25,8 +25,8 @@ from training.layers.autoregressive import RasterConfig, RasterModel
 from training.layers.causal import CausalConv2d, Cursor, Place, last_tap_mask
 from training.layers.checks import check_at_least, check_choice
 from training.layers.distributions import build_distribution
+from training.layers.gated import Head, first_convolution, own_channels
 from training.layers.raster import Seen
-from training.models.pixel_cnn import Head, first_convolution, own_channels
 
 Recurrence = Literal["row", "diagonal"]
 

@@ -25,10 +25,10 @@ from training.layers.autoregressive import to_input
 from training.layers.causal import Place
 from training.layers.checks import check_at_least
 from training.layers.distributions import PixelKind, build_distribution
+from training.layers.gated import GatedNetwork, Head, gate
 from training.layers.networks import ImageDecoder
 from training.layers.raster import Drawing, Seen, see
 from training.layers.resample import resize
-from training.models.pixel_cnn import GatedNetwork, Head, gate
 from training.models.vae import Vae, VaeConfig
 from training.protocols import Batch
 

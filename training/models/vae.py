@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from training.encoder import Likelihood
 from training.layers.backbone_encoder import BackboneEncoder
 from training.layers.backbones import LEVELS, STRIDE, BackboneConfig
 from training.layers.blocks import fold_blocks
@@ -35,7 +34,7 @@ from training.layers.likelihoods import PixelLikelihood
 from training.layers.networks import ImageDecoder, ImageEncoder, NetworkConfig
 from training.layers.resample import resize
 from training.layers.search import SearchSpace, Turn
-from training.protocols import Batch, Elbo, Loss, Posterior
+from training.protocols import Batch, Elbo, Likelihood, Loss, Posterior
 from training.reference import Metric
 
 BOUND_SAMPLES = 16  # importance samples of `log_likelihood`

@@ -17,7 +17,6 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from training.encoder import Likelihood
 from training.layers.blocks import fold_blocks
 from training.layers.checks import check_at_least, check_choice, check_search
 from training.layers.code_prior import PixelPrior
@@ -27,7 +26,7 @@ from training.layers.likelihoods import PixelLikelihood
 from training.layers.networks import NetworkConfig, decoder_stages, encoder_stages
 from training.layers.quantise import Quantised, Update, VectorQuantiser
 from training.layers.search import SearchSpace, Turn
-from training.protocols import Batch, Loss
+from training.protocols import Batch, Likelihood, Loss
 from training.reference import Metric
 
 PriorKind = Literal["counts", "pixel-cnn"]

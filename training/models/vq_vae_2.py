@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, silu
 
-from training.encoder import Likelihood
 from training.layers.blocks import Block, fold_blocks
 from training.layers.checks import check_at_least, check_search
 from training.layers.codes import CodeDescriptor, CodePrior, fit_codes
@@ -28,7 +27,7 @@ from training.layers.networks import decoder_stages, encoder_stages
 from training.layers.quantise import Quantised
 from training.layers.search import SearchSpace
 from training.models.vq_vae import VqVaeConfig, build_prior, build_quantiser
-from training.protocols import Batch, Loss
+from training.protocols import Batch, Likelihood, Loss
 from training.reference import Metric
 
 

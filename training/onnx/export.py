@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from training.card import amend_card
-from training.encoder import Encoder, LocatingModel, load_encoder
+from training.encoder import Encoder, load_encoder
 from training.errors import EncoderError
 from training.files import publish_file
+from training.protocols import LocatingModel
 from training.reference import ONNX_FILE
 
 LEAST_HALVED = 256  # numbers of a weight: a smaller one is not worth a node

@@ -13,10 +13,11 @@ from torch.optim.swa_utils import AveragedModel
 from training.fitting.averaging import moving_average
 from training.layers.autoregressive import to_input
 from training.layers.causal import Cursor, Everywhere
+from training.layers.gated import GatedNetwork
 from training.layers.raster import Drawing, see
 from training.models.made import Made, MadeConfig, to_images, to_values
 from training.models.multiscale import GROUPS, GroupNetwork, Multiscale, MultiscaleConfig
-from training.models.pixel_cnn import GatedNetwork, PixelCnn, PixelCnnConfig, PlainNetwork
+from training.models.pixel_cnn import PixelCnn, PixelCnnConfig, PlainNetwork
 from training.models.pixel_cnn_pp import PixelCnnPp, PixelCnnPpConfig, ScaledNetwork
 from training.models.pixel_rnn import PixelRnn, PixelRnnConfig, RecurrentNetwork, skew, unskew
 from training.models.pixel_vae import PixelVae, PixelVaeConfig, build_network

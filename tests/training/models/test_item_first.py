@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from training.embedder import load_embedder
-from training.encoder import Encoder, GenerativeModel, LikelihoodModel, load_encoder
+from training.encoder import Encoder, load_encoder
 from training.errors import EncoderError
 from training.finder.network import Finder, FinderConfig, Found
 from training.item_first import item_first, write_item_first
 from training.models import MODELS
 from training.models.item_first import ItemFirst, ItemFirstConfig, plainness, put_back, square_around
 from training.preprocessing import Preprocessing
+from training.protocols import GenerativeModel, LikelihoodModel
 
 FINDER: dict[str, Any] = {
     "size": 32, "widths": (4, 6), "depths": (0, 0), "decoder_widths": (4,), "normalisation": False,
