@@ -12,7 +12,6 @@ without it, and `training.preprocessing` prepares images without it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +31,7 @@ from training.preprocessing import Preprocessing
 from training.protocols import (
     CompletingModel,
     GenerativeModel,
+    LabelConditionedModel,
     Likelihood,
     LikelihoodModel,
     LocatingModel,
@@ -93,6 +93,11 @@ class Encoder:
         if self.family != IMPORTED:
             types |= {name: tensor.dtype for name, tensor in load_tensors(self._weights).items()}
         return types
+
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the labels that condition the model, by number; empty without labels, or if they have no names."""
+        return list(self.card.get("labels", {}).get("names") or [])
 
     @property
     def is_generative(self) -> bool:
@@ -173,22 +178,14 @@ class Encoder:
             raise EncoderError(f"family {self.family!r} draws no images; use one that does, such as 'pixel-cnn'")
         if not temperature >= 0:
             raise EncoderError(f"temperature must be at least 0, not {temperature}")
-        given: dict[str, int] = {}
         if label is not None:
-            classes = self.config.get("classes") if "label" in signature(self.model.sample).parameters else None
-            if classes is None:
-                raise EncoderError(
-                    f"this encoder (family {self.family!r}) draws images of no label; leave the label out"
-                )
-            if not 0 <= label < classes:
-                raise EncoderError(f"label must be between 0 and {classes - 1}, not {label}")
-            given["label"] = label
+            self._check_label(label)
         noise = torch.Generator().manual_seed(seed)
         drawn = []
         for first in range(0, count, DRAWN_AT_ONCE):
             part = min(DRAWN_AT_ONCE, count - first)
-            labels = {name: torch.full((part,), number) for name, number in given.items()}
-            drawn.append(self.model.sample(part, noise, temperature=temperature, **labels).float().cpu())
+            given = {} if label is None else {"label": torch.full((part,), label)}
+            drawn.append(self.model.sample(part, noise, temperature=temperature, **given).float().cpu())
         return torch.cat(drawn)
 
     @torch.inference_mode()
@@ -230,6 +227,14 @@ class Encoder:
 
     def _describe(self) -> bytes:
         return description_bytes(self.family, self.config, self.preprocessing, dim=self.dim, metric=self.metric)
+
+    def _check_label(self, label: int) -> None:
+        classes = self.model.classes if isinstance(self.model, LabelConditionedModel) else None
+        if classes is None:
+            raise EncoderError(f"this encoder (family {self.family!r}) has no labels; leave the label out")
+        if not 0 <= label < classes:
+            names = f" ({', '.join(self.label_names)})" if self.label_names else ""
+            raise EncoderError(f"label must be between 0 and {classes - 1}{names}, not {label}")
 
     def _generative(self) -> GenerativeModel:
         if not isinstance(self.model, GenerativeModel):

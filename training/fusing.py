@@ -70,7 +70,7 @@ def _preprocessing(found: Sequence[EncoderDescription]) -> Preprocessing:
         raise EncoderError(
             f"encoders must make photos square in one way, but {differing}; import or train with one fit"
         )
-    size, channels = (max(getattr(d.preprocessing, name) for d in found) for name in ("size", "channels"))
+    size, channels = max(d.preprocessing.size for d in found), max(d.preprocessing.channels for d in found)
     return Preprocessing(size, channels, found[0].preprocessing.fit)
 
 

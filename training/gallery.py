@@ -34,7 +34,14 @@ from training.encoder import Encoder
 from training.errors import EncoderError
 from training.files import publish_file
 from training.layers.gaussian import kl_to_standard_normal
-from training.protocols import CompletingModel, SamplingModel, VariationalModel
+from training.protocols import (
+    CodeModel,
+    CompletingModel,
+    LabelDecodingModel,
+    LatentModel,
+    SamplingModel,
+    VariationalModel,
+)
 
 NAMES = (
     "reconstructions", "samples", "completions", "traversals", "interpolations", "labels", "codes", "neighbours"
@@ -99,24 +106,21 @@ def write_gallery(encoder: Encoder, images: Tensor, out: Path, *, seed: int = 0)
 
 def why_not(encoder: Encoder, name: str) -> str | None:
     """Why an encoder has no picture of a kind; None where it has."""
-    has_codes, has_latent = hasattr(encoder.model, "codes"), hasattr(encoder.model, "latent")
-    if name == "neighbours" or (name == "codes" and has_codes):
-        return None
+    model, family = encoder.model, f"family {encoder.family!r}"
     if name == "codes":
-        return f"family {encoder.family!r} has no codes"
+        return None if isinstance(model, CodeModel) else f"{family} has no codes"
     if name == "samples":
-        return None if isinstance(encoder.model, SamplingModel) else f"family {encoder.family!r} draws no images"
+        return None if isinstance(model, SamplingModel) else f"{family} draws no images"
     if name == "completions":
-        is_able = isinstance(encoder.model, CompletingModel)
-        return None if is_able else f"family {encoder.family!r} does not draw pixel by pixel"
-    if not encoder.is_generative:
-        return f"family {encoder.family!r} has no decoder"
+        return None if isinstance(model, CompletingModel) else f"{family} does not draw pixel by pixel"
+    if name != "neighbours" and not encoder.is_generative:
+        return f"{family} has no decoder"
     if name == "labels":
-        return None if hasattr(encoder.model, "label_share") else f"family {encoder.family!r} has no labels"
+        return None if isinstance(model, LabelDecodingModel) else f"{family} has no labels"
     if name in ("traversals", "interpolations"):
-        if has_codes:
-            return f"the latents of family {encoder.family!r} are codes, which nothing lies between"
-        return None if has_latent else f"family {encoder.family!r} has no latent vector"
+        if isinstance(model, CodeModel):
+            return f"the latents of {family} are codes, which cannot be interpolated"
+        return None if isinstance(model, LatentModel) else f"{family} has no latent vector"
     return None
 
 
@@ -204,24 +208,24 @@ def draw_interpolations(encoder: Encoder, images: Tensor) -> Pixels:
 
 def draw_labels(encoder: Encoder, images: Tensor) -> Pixels:
     """Images, and each one's latent, found without a label, decoded with the most frequent labels in turn."""
-    shares = encoder.model.label_share.cpu()
+    model: LabelDecodingModel = encoder.model
+    shares = model.label_shares.cpu()
     labels = shares.topk(min(LABELS, len(shares))).indices.sort().values
-    names = encoder.card.get("labels", {}).get("names") or []
+    names = encoder.label_names
     captions = ["original", *(names[label] if label < len(names) else str(label) for label in labels.tolist())]
     rows = []
     for image, latent in zip(images[:STYLES], _latents(encoder, images[:STYLES]), strict=True):
         z = latent.expand(len(labels), -1).to(encoder.device)
-        rows.append(torch.cat([_float(image)[None], encoder.model.generate(labels.to(encoder.device), z).cpu()]))
+        rows.append(torch.cat([_float(image)[None], model.generate(labels.to(encoder.device), z).cpu()]))
     return draw_sheet([Row("", pictures, captions) for pictures in rows])
 
 
 def draw_codes(encoder: Encoder, images: Tensor) -> Pixels:
     """Images over the maps of their codes, coarsest first; a code has one colour on the whole sheet."""
     shown = images[:ACROSS]
-    codes: Tensor = encoder.model.codes(_float(shown).to(encoder.device)).cpu()
-    maps = [codes] if codes.ndim == 3 else [level.cpu() for level in encoder.model.split(codes)]
+    model: CodeModel = encoder.model
     rows = [Row("image", _float(shown))]
-    for level in maps:
+    for level in (codes.cpu() for codes in model.code_maps(_float(shown).to(encoder.device)).values()):
         distinct = [f"{len(one.unique())} codes" for one in level]
         colours = torch.tensor([_colour(code) for code in range(int(level.max()) + 1)])
         picture = colours[level].permute(0, 3, 1, 2)
@@ -272,7 +276,7 @@ def draw_sheet(rows: Sequence[Row]) -> Pixels:
 
 
 def _latents(encoder: Encoder, images: Tensor) -> Tensor:
-    model: Any = encoder.model
+    model: LatentModel = encoder.model
     return torch.cat([model.latent(_float(part).to(encoder.device)).float().cpu() for part in _parts(images)])
 
 

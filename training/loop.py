@@ -45,10 +45,10 @@ from training.fitting.prepare import Prepared, prepare
 from training.fitting.progress import Progress
 from training.fitting.views import ViewMaker
 from training.item_first import item_first
-from training.layers.code_prior import CodeMaps
+from training.layers.code_prior import SecondStage
 from training.models import MODELS
 from training.pretrained_backbones import load_backbone
-from training.protocols import Batch, GradientModel, IncrementalModel, SamplingModel
+from training.protocols import Batch, GradientModel, IncrementalModel, SamplingModel, TwoStageModel
 from training.recipes import Recipe, check_place
 from training.reference import first_line
 
@@ -191,10 +191,10 @@ def _fit_by_gradient(model: torch.nn.Module, recipe: Recipe, prepared: Prepared,
     """Fit, let the model finish itself, and fit the prior over its codes where it has one to fit."""
     run = _run_lightning(model, recipe, prepared, place, "")
     shipped, config = model.eval().finish(_in_order(prepared.training, prepared.views)())  # type: ignore[operator]
-    if getattr(config, "prior", None) == "pixel-cnn":
+    if isinstance(shipped, TwoStageModel) and shipped.has_second_stage:
         second = recipe.for_prior()
         views = ViewMaker(second, prepared.views.bank if second.backgrounds is not None else None)
-        run["prior"] = _run_lightning(CodeMaps(shipped), second, prepared._replace(views=views), place, "prior")
+        run["prior"] = _run_lightning(SecondStage(shipped), second, prepared._replace(views=views), place, "prior")
     return Finished(shipped.eval(), config, run)
 
 

@@ -63,17 +63,17 @@ def load_backbone(model: nn.Module, weights: str | Path | None) -> dict[str, Any
     Raises:
         RecipeError: as `read_published`, or the weights are of another network.
     """
-    config = getattr(getattr(model, "config", None), "backbone", None)
-    if config is None or not isinstance(model, BackboneModel):
+    network = model.backbone_network if isinstance(model, BackboneModel) else None
+    if network is None or not isinstance(model, BackboneModel):
         return {}
-    published = read_published(config.network, weights)
+    published = read_published(network, weights)
     try:
         model.load_backbone(published.state)
     except ValueError as exc:
-        raise RecipeError(f"backbone {config.network}: {exc}") from exc
+        raise RecipeError(f"backbone {network}: {exc}") from exc
     return {
         "trained_from": published.trained_from,
-        "backbone": {"network": config.network, "weights_sha256": published.sha256},
+        "backbone": {"network": network, "weights_sha256": published.sha256},
     }
 
 

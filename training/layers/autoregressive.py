@@ -85,6 +85,10 @@ class Autoregressive(nn.Module):
     def dim(self) -> int:
         return self.search.dim
 
+    @property
+    def classes(self) -> int | None:
+        return self.labels.classes
+
     @abstractmethod
     def judge(self, x: Tensor, label: Tensor | None = None) -> Judged:
         """Nats and code of images `(B, C, S, S)` in [0, 1], given labels where there are any."""
@@ -122,7 +126,7 @@ class Autoregressive(nn.Module):
             codes.append(self.latent(batch.x).cpu())
             labels.append(batch.label)
         self.search.fit(torch.cat(codes))
-        self.labels.count(labels)
+        self.labels.fit(labels)
         return self, self.config
 
 
@@ -171,21 +175,21 @@ class RasterModel(Autoregressive):
 
     def judge(self, x: Tensor, label: Tensor | None = None) -> Judged:
         dropout = self.config.label_dropout if self.training else 0.0
-        seen = see(self.network, to_input(x), self.labels.told(label, len(x), dropout=dropout))
+        seen = see(self.network, to_input(x), self.labels.planes(label, len(x), dropout=dropout))
         return Judged(self.distribution.log_prob(x, seen.parameters.to(x.dtype)), self._pool(seen.features).to(x.dtype))
 
     def latent(self, x: Tensor) -> Tensor:
-        return self._pool(see(self.network, to_input(x), self.labels.told(None, x.shape[0])).features).to(x.dtype)
+        return self._pool(see(self.network, to_input(x), self.labels.planes(None, x.shape[0])).features).to(x.dtype)
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
         """Exact nats per image; with classes, of the mixture over them."""
-        seen = to_input(x)
+        image = to_input(x)
 
-        def nats(told: Tensor | None) -> Tensor:
-            parameters = see(self.network, seen, told).parameters.to(x.dtype)
+        def nats(label: Tensor | None) -> Tensor:
+            parameters = see(self.network, image, self.labels.planes(label, len(x))).parameters.to(x.dtype)
             return self.distribution.log_prob(x, parameters).sum(dim=(1, 2))
 
-        return Likelihood(self.labels.mixed(nats, None, len(x)), exact=self.labels.sums_all)
+        return Likelihood(self.labels.mixture(nats, None, len(x)), exact=self.labels.sums_all)
 
     def sample(
         self,
@@ -204,17 +208,17 @@ class RasterModel(Autoregressive):
             cached: keep what was computed for earlier pixels; without, the same images take far longer.
         """
         config = self.config
-        told = self.labels.told_or_drawn(label, count, generator)
+        condition = self.labels.planes(self.labels.or_drawn(label, count, generator), count)
         blank = self.search.offset.new_zeros(count, config.channels, config.size, config.size)
         drawing = Drawing(self.network, self.distribution, to_input, temperature, cached)
-        return drawing.draw(blank, None, told, generator)
+        return drawing.draw(blank, None, condition, generator)
 
     def complete(
         self, x: Tensor, known: Tensor, generator: torch.Generator | None = None, *, temperature: float = 1.0
     ) -> Tensor:
         """Images `(B, C, S, S)` with the pixels that are not `known` `(S, S)` drawn, each given those before it."""
         drawing = Drawing(self.network, self.distribution, to_input, temperature)
-        return drawing.draw(x, known, self.labels.told(None, x.shape[0]), generator)
+        return drawing.draw(x, known, self.labels.planes(None, x.shape[0]), generator)
 
     def _pool(self, features: Tensor) -> Tensor:
         return avg_pool2d(features, self.config.size // self.config.pool).flatten(1)

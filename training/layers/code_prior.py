@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from training.layers.distributions import Categorical
 from training.layers.gated import GatedNetwork
 from training.layers.raster import Drawing, see
-from training.protocols import Batch, Loss
+from training.protocols import Batch, Loss, TwoStageModel
 
 KERNEL = 5
 
@@ -69,17 +69,17 @@ class PixelPrior(nn.Module):
         return torch.cat([embedded, torch.ones_like(embedded[:, :1])], dim=1)
 
 
-class CodeMaps(nn.Module):
-    """The maps that a fitted VQ model gives images, as what its prior is fitted to; all else of it stays as it is.
+class SecondStage(nn.Module):
+    """A fitted VQ model whose prior alone is trained, on the codes that the model gives images.
 
     Args:
-        model: with `codes`, `log_prior` and `describe`; its modules named `pixel_prior...` learn.
+        model: a `torch.nn.Module` that is a `TwoStageModel`.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: TwoStageModel) -> None:
         super().__init__()
-        self.model = model
-        for name, parameter in model.named_parameters():
+        self.model: Any = model
+        for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name.startswith("pixel_prior"))
 
     def train(self, mode: bool = True) -> Self:

@@ -90,7 +90,7 @@ class NetworkConfig:
             raise ValueError(f"size must be a multiple of {2**stages} for {stages} stages, not {self.size}")
 
     @property
-    def seen_multiple(self) -> int | None:
+    def size_multiple(self) -> int | None:
         """What the sides of pictures that the encoder takes are multiples of; None where it takes `size` alone."""
         return None
 

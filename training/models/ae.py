@@ -53,7 +53,7 @@ class AeConfig(NetworkConfig):
         check_search(self.search_dim, self.latent_dim, self.whitening, self.turn)
 
     @property
-    def seen_multiple(self) -> int | None:
+    def size_multiple(self) -> int | None:
         return 2 ** len(self.widths) if self.network == "conv" else None
 
 

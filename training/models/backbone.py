@@ -83,6 +83,10 @@ class Pooled(nn.Module):
     def dim(self) -> int:
         return self.backbone.widths[-1] if self.search is None else self.search.dim
 
+    @property
+    def backbone_network(self) -> str:
+        return self.config.backbone.network
+
     def load_backbone(self, state: Mapping[str, Tensor]) -> None:
         """See `training.protocols.BackboneModel`."""
         self.backbone.load_published(state)

@@ -85,7 +85,7 @@ class Fusion(nn.Module):
 
     @property
     def is_exportable(self) -> bool:
-        return all(getattr(part, "is_exportable", False) for part in self.members())
+        return all(part.is_exportable for part in self.members())
 
     @property
     def dim(self) -> int:

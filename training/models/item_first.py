@@ -35,7 +35,7 @@ from training.finder.network import Finder, FinderConfig
 from training.layers.checks import check_image
 from training.layers.resample import crop, resize
 from training.models.families import Part
-from training.protocols import GenerativeModel, Likelihood, LikelihoodModel, SamplingModel
+from training.protocols import GenerativeModel, LabelConditionedModel, Likelihood, LikelihoodModel, SamplingModel
 from training.reference import Metric
 
 WHITE = 1.0
@@ -145,6 +145,8 @@ class ItemFirst(nn.Module):
         # What the inner encoder can do besides, this one can do with what it sees of a picture.
         if isinstance(self.encoder, SamplingModel):
             self.sample = self.encoder.sample
+        if isinstance(self.encoder, LabelConditionedModel):
+            self.classes = self.encoder.classes
         if isinstance(self.encoder, GenerativeModel):
             self.decode, self.reconstruct = self.encoder.decode, self._reconstruct
         if isinstance(self.encoder, LikelihoodModel):

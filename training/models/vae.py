@@ -121,7 +121,7 @@ class VaeConfig(NetworkConfig):
         return self.decoder_size or self.size
 
     @property
-    def seen_multiple(self) -> int | None:
+    def size_multiple(self) -> int | None:
         return 2 ** len(self.widths) if self.network == "conv" and self.backbone is None else None
 
 
@@ -178,6 +178,10 @@ class Vae(nn.Module):
     @property
     def dim(self) -> int:
         return self.search.dim + (0 if self.item_search is None else self.item_search.dim)
+
+    @property
+    def backbone_network(self) -> str | None:
+        return None if self.config.backbone is None else str(self.config.backbone.network)
 
     def load_backbone(self, state: Mapping[str, Tensor]) -> None:
         """See `training.protocols.BackboneModel`."""

@@ -137,6 +137,14 @@ class VqVae(nn.Module):
     def dim(self) -> int:
         return self.search.dim
 
+    @property
+    def classes(self) -> int | None:
+        return self.labels.classes
+
+    @property
+    def has_second_stage(self) -> bool:
+        return self.config.prior == "pixel-cnn"
+
     def quantise(self, x: Tensor) -> Quantised:
         """The quantised map of images `(B, C, S, S)` in [0, 1]."""
         h = self.encoder((2.0 * x - 1.0).contiguous(memory_format=torch.channels_last))
@@ -192,15 +200,15 @@ class VqVae(nn.Module):
         """Codes as `decode` takes them, drawn from the prior."""
         if self.pixel_prior is None:
             return self.prior.sample(count, generator, temperature=temperature)
-        told = self.labels.told_or_drawn(label, count, generator)
-        return self.pixel_prior.sample(count, generator, told, temperature=temperature)
+        condition = self.labels.planes(self.labels.or_drawn(label, count, generator), count)
+        return self.pixel_prior.sample(count, generator, condition, temperature=temperature)
 
     def log_prior(self, codes: Tensor, label: Tensor | None = None) -> Tensor:
         """Nats `(B,)` of codes as `codes` gives them under the prior; without a label, of the mixture over labels."""
         if self.pixel_prior is None:
             return self.prior.log_prob(codes)
-        prior = self.pixel_prior
-        return self.labels.mixed(lambda told: prior.log_prob(codes, told), label, len(codes))
+        prior, labels = self.pixel_prior, self.labels
+        return labels.mixture(lambda known: prior.log_prob(codes, labels.planes(known, len(codes))), label, len(codes))
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
         """log p(x | z_q(x)) + log p(z_q(x)), a lower bound."""
@@ -227,7 +235,7 @@ class VqVae(nn.Module):
             maps.append(model.codes(batch.x))
             labels.append(batch.label)
         fit_codes(model.descriptor, model.prior, maps)
-        model.labels.count(labels)
+        model.labels.fit(labels)
         model.search.fit(torch.cat([model.describe(codes).cpu() for codes in maps]))
         return model, config
 

@@ -106,6 +106,14 @@ class VqVae2(nn.Module):
     def dim(self) -> int:
         return self.search.dim
 
+    @property
+    def classes(self) -> int | None:
+        return self.labels.classes
+
+    @property
+    def has_second_stage(self) -> bool:
+        return self.config.prior == "pixel-cnn"
+
     def quantise(self, x: Tensor) -> Levels:
         """Both quantised maps of images `(B, C, S, S)` in [0, 1]."""
         h = self.encoder((2.0 * x - 1.0).contiguous(memory_format=torch.channels_last))
@@ -174,9 +182,9 @@ class VqVae2(nn.Module):
             counts = (self.prior_top, self.prior)
             drawn = [prior.sample(count, generator, temperature=temperature) for prior in counts]
             return torch.cat([codes.flatten(1) for codes in drawn], dim=1)
-        told = self.labels.told_or_drawn(label, count, generator)
-        top = self.pixel_prior_top.sample(count, generator, told, temperature=temperature)
-        bottom = self.pixel_prior.sample(count, generator, self._given_top(top, told), temperature=temperature)
+        planes = self.labels.planes(self.labels.or_drawn(label, count, generator), count)
+        top = self.pixel_prior_top.sample(count, generator, planes, temperature=temperature)
+        bottom = self.pixel_prior.sample(count, generator, self._given_top(top, planes), temperature=temperature)
         return torch.cat([top.flatten(1), bottom.flatten(1)], dim=1)
 
     def log_prior(self, codes: Tensor, label: Tensor | None = None) -> Tensor:
@@ -186,17 +194,18 @@ class VqVae2(nn.Module):
         if prior_top is None or prior is None:
             return self.prior_top.log_prob(top) + self.prior.log_prob(bottom)
 
-        def nats(told: Tensor | None) -> Tensor:
-            return prior_top.log_prob(top, told) + prior.log_prob(bottom, self._given_top(top, told))
+        def nats(known: Tensor | None) -> Tensor:
+            planes = self.labels.planes(known, len(codes))
+            return prior_top.log_prob(top, planes) + prior.log_prob(bottom, self._given_top(top, planes))
 
-        return self.labels.mixed(nats, label, len(codes))
+        return self.labels.mixture(nats, label, len(codes))
 
-    def _given_top(self, top: Tensor, told: Tensor | None) -> Tensor:
-        """What the bottom map's prior is told `(B, F, h, w)`: the top codes' vectors, and the label."""
+    def _given_top(self, top: Tensor, label_planes: Tensor | None) -> Tensor:
+        """Condition of the bottom map's prior `(B, F, h, w)`: the top codes' vectors, and the label."""
         vectors = interpolate(self.top.vectors_of(top), scale_factor=2.0, mode="nearest")
-        if told is None:
+        if label_planes is None:
             return vectors
-        return torch.cat([vectors, told.expand(-1, -1, *vectors.shape[2:])], dim=1)
+        return torch.cat([vectors, label_planes.expand(-1, -1, *vectors.shape[2:])], dim=1)
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
         """log p(x | codes) + log p(codes), a lower bound."""
@@ -228,7 +237,7 @@ class VqVae2(nn.Module):
         for batch in batches:
             found.append(model.codes(batch.x))
             labels.append(batch.label)
-        model.labels.count(labels)
+        model.labels.fit(labels)
         fit_codes(model.descriptor_top, model.prior_top, [model.split(codes)[0] for codes in found])
         fit_codes(model.descriptor, model.prior, [model.split(codes)[1] for codes in found])
         model.search.fit(torch.cat([model.describe(codes).cpu() for codes in found]))

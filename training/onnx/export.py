@@ -56,7 +56,7 @@ def add_onnx(directory: Path) -> Path | None:
         EncoderError: the exported graph does not agree with torch to `TOLERANCE`.
     """
     encoder = load_encoder(directory)
-    if not getattr(encoder.model, "is_exportable", False):
+    if not encoder.model.is_exportable:
         return None
     data = to_onnx(encoder)
     check_agreement(encoder, data)

@@ -180,6 +180,7 @@ def _check_objective(recipe: Recipe) -> None:
 
 def _check_sides(recipe: Recipe) -> None:
     """Refuse to show an encoder pictures of a side that it cannot take."""
+    from training.layers.networks import NetworkConfig
     from training.models import MODELS
 
     small = recipe.objective.small_views
@@ -191,7 +192,8 @@ def _check_sides(recipe: Recipe) -> None:
     for name, side in asked.items():
         if side is None or side == recipe.preprocessing.size:
             continue
-        multiple = getattr(config(**recipe.model_config_values()), "seen_multiple", None)
+        built = config(**recipe.model_config_values())
+        multiple = built.size_multiple if isinstance(built, NetworkConfig) else None
         if multiple is None:
             raise RecipeError(
                 f"recipe {recipe.name}: {name} needs an encoder that takes other sizes, a conv network of family ae, "

@@ -61,7 +61,7 @@ def sees(model: Any, x: Tensor) -> Tensor:
     weights = torch.randn(channels, model.distribution.parameters // channels, dtype=torch.float64)
 
     def combined(image: Tensor) -> Tensor:
-        parameters = see(model.network, to_input(image), model.labels.told(None, 1)).parameters[0]
+        parameters = see(model.network, to_input(image), model.labels.planes(None, 1)).parameters[0]
         return torch.einsum("cphw,cp->hwc", parameters.reshape(channels, -1, SIDE, SIDE), weights).flatten()
 
     jacobian = torch.autograd.functional.jacobian(combined, x)[:, 0]  # (outputs, C, H, W)
@@ -314,7 +314,7 @@ def test_cached_sampling_follows_a_map_of_conditions(field: int) -> None:
 def test_a_cursor_sees_at_each_pixel_what_one_parallel_pass_sees(case: str) -> None:
     model = build(case)
     x = torch.rand(2, 3, SIDE, SIDE, dtype=torch.float64)
-    at, told = Cursor(to_input(x)), model.network.conditions(model.labels.told(None, 2))
+    at, told = Cursor(to_input(x)), model.network.conditions(model.labels.planes(None, 2))
     everywhere = Everywhere(to_input(x))
     whole = model.network.horizontal(everywhere, model.network.vertical(everywhere, told), told).parameters
     with torch.no_grad():
@@ -338,7 +338,7 @@ def test_a_completion_is_the_same_cached_and_naive(case: str) -> None:
     x = torch.rand(2, 3, SIDE, SIDE, dtype=torch.float64)
     fast, slow = (
         Drawing(model.network, model.distribution, to_input, cached=each).draw(
-            x, known, model.labels.told(None, 2), torch.Generator().manual_seed(2)
+            x, known, model.labels.planes(None, 2), torch.Generator().manual_seed(2)
         )
         for each in (True, False)
     )

@@ -110,10 +110,10 @@ def test_without_a_label_the_likelihood_sums_over_them(sets: Any, cvae: Cvae) ->
 def test_samples_are_drawn_with_labels_as_often_as_training_had_them(sets: Any, cvae: Cvae) -> None:
     told: list[Tensor] = []
     hook = cvae.decoder.register_forward_pre_hook(lambda module, given: told.append(given[0][:, SMALL["latent_dim"] :]))
-    shares = cvae.label_share.clone()
-    cvae.label_share.copy_(torch.tensor([0.5, 0.3, 0.2, 0.0]))
+    shares = cvae.labels.share.clone()
+    cvae.labels.share.copy_(torch.tensor([0.5, 0.3, 0.2, 0.0]))
     cvae.sample(5000, torch.Generator().manual_seed(0))
-    cvae.label_share.copy_(shares)
+    cvae.labels.share.copy_(shares)
     hook.remove()
     assert bool((told[0].sum(dim=1) == 1.0).all()) and set(told[0].unique().tolist()) == {0.0, 1.0}
     torch.testing.assert_close(told[0].mean(dim=0), torch.tensor([0.5, 0.3, 0.2, 0.0]), atol=0.03, rtol=0)
@@ -123,7 +123,7 @@ def test_the_shares_of_labels_are_counted(sets: Any) -> None:
     x, _ = sets[0]
     model = Cvae(CvaeConfig(**SMALL, classes=CLASSES))
     finished, _ = model.finish([Batch(x[:6], x[:6], None, torch.tensor([0, 0, 0, 1, 1, 2]))])
-    torch.testing.assert_close(finished.label_share, torch.tensor([4.0, 3.0, 2.0, 1.0]) / 10.0)
+    torch.testing.assert_close(finished.labels.share, torch.tensor([4.0, 3.0, 2.0, 1.0]) / 10.0)
 
 
 def test_training_without_labels_is_refused(sets: Any) -> None:

@@ -86,7 +86,7 @@ def test_convolutional_encoders_take_smaller_and_larger_pictures(family: str, fo
     torch.manual_seed(0)
     made = config(size=16, widths=(8, 8), decoder_widths=(8, 8), latent_dim=4, **more)
     model = MODELS[family].model(made).train()
-    assert made.seen_multiple == 4
+    assert made.size_multiple == 4
     for side in (8, 16, 24):
         model.zero_grad()
         found = model.latent(torch.rand(3, 3, side, side))
@@ -97,8 +97,8 @@ def test_convolutional_encoders_take_smaller_and_larger_pictures(family: str, fo
 
 
 def test_networks_made_for_one_size_say_so() -> None:
-    assert MODELS["vae"].config(network="mlp", size=16).seen_multiple is None
-    assert MODELS["vq-vae"].config().seen_multiple is None
+    assert MODELS["vae"].config(network="mlp", size=16).size_multiple is None
+    assert MODELS["vq-vae"].config().size_multiple is None
     recipe = load_recipe("vae", ["model.network=mlp", "objective.contrastive.weight=1", "objective.small_views={}"])
     assert recipe.objective.small_views is not None and recipe.objective.small_views.size is None
 
