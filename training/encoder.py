@@ -24,6 +24,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from training.card import card_bytes
 from training.errors import EncoderError
 from training.files import publish_directory
 from training.models import MODELS
@@ -38,10 +39,10 @@ from training.protocols import (
     SamplingModel,
 )
 from training.reference import (
+    CARD_FILE,
     IMPORTED,
     WEIGHTS_FILE,
     Metric,
-    card_bytes,
     describe_encoder,
     description_bytes,
     first_line,
@@ -218,7 +219,7 @@ class Encoder:
         return {
             weights_file(self.family): self._weights,
             "encoder.json": self._description,
-            "card.json": card_bytes(card),
+            CARD_FILE: card_bytes(card),
         }
 
     def save(self, directory: Path) -> Path:

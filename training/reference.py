@@ -16,7 +16,8 @@ FORMAT = 1
 PRETRAINED = Path(__file__).parent / "pretrained"
 ONNX_FILE = "encoder.onnx"
 WEIGHTS_FILE = "weights.safetensors"
-ENCODER_FILES = (WEIGHTS_FILE, "encoder.json", "card.json", ONNX_FILE)  # those that a directory has
+CARD_FILE = "card.json"
+ENCODER_FILES = (WEIGHTS_FILE, "encoder.json", CARD_FILE, ONNX_FILE)  # all files that a directory may hold
 IMPORTED = "onnx"  # the family whose graph is given, not derived
 NOT_STATED = "not stated"
 Metric = Literal["cosine", "l2"]
@@ -53,7 +54,7 @@ def describe_encoder(ref: str | Path) -> EncoderDescription:
         raise EncoderError(
             f"{directory}: format {description.get('format')!r} is not {FORMAT}; train the encoder again"
         )
-    card = read_json(directory / "card.json") if (directory / "card.json").exists() else {}
+    card = read_json(directory / CARD_FILE) if (directory / CARD_FILE).exists() else {}
     try:
         weights = (directory / weights_file(description["family"])).read_bytes()
         described = EncoderDescription(
@@ -100,11 +101,6 @@ def description_bytes(
         "metric": metric,
     }
     return (json.dumps(description, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def card_bytes(card: Mapping[str, Any]) -> bytes:
-    """The contents of card.json."""
-    return (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def trained_from(card: Mapping[str, Any]) -> str:

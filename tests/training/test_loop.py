@@ -107,13 +107,13 @@ def test_a_finished_run_is_left_as_it_is(trained: Path, images: list[SourceImage
 
 
 def test_another_run_is_never_overwritten(trained: Path, images: list[SourceImage], encoder_dir: Path) -> None:
-    with pytest.raises(RecipeError, match="holds a training run already; continue it with --resume"):
+    with pytest.raises(RecipeError, match="already holds a training run; continue it with --resume"):
         run(tiny(), images, trained)
     with pytest.raises(RecipeError, match="holds a run with another recipe; give the same recipe"):
         run(tiny("epochs=4"), images, trained, resume=True)
     with pytest.raises(RecipeError, match="holds a run with another data; give the same photos"):
         run(tiny(), images[1:], trained, resume=True)
-    with pytest.raises(RecipeError, match="holds an encoder already"):
+    with pytest.raises(RecipeError, match="already holds an encoder"):
         run(tiny(), images, encoder_dir, resume=True)
 
 
@@ -285,7 +285,7 @@ def test_unknown_devices_and_precisions_are_one_line(images: list[SourceImage], 
 def test_too_few_images_are_refused(images: list[SourceImage], tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="training needs at least 2 items, found 1"):
         run(tiny(), images[:1], tmp_path / "out")
-    with pytest.raises(SourceError, match="training needs at least 2 images besides those held out, found 1"):
+    with pytest.raises(SourceError, match="training needs at least 2 images besides the held-out ones, found 1"):
         run(tiny(), images[:2], tmp_path / "out")
     with pytest.raises(RecipeError, match=r"recipe pca: model.components must be below .* \(\d+\), not 64"):
         run(load_recipe("pca", ["preprocessing.size=16"]), images[:30], tmp_path / "other")

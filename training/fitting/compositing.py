@@ -23,7 +23,7 @@ def composite(item: Tensor, mask: Tensor, background: Tensor) -> Tensor:
     return to_8_bit(mask * item + (1.0 - mask) * background)
 
 
-def place(item: Tensor, mask: Tensor, background: Tensor, settings: Backgrounds) -> Tensor:
+def paste(item: Tensor, mask: Tensor, background: Tensor, settings: Backgrounds) -> Tensor:
     """Items on backgrounds as a photo might show them: soft edges, light that fits, a shadow; by random amounts."""
     if settings.rough:
         mask = roughen(mask, settings.rough)

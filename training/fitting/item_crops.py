@@ -41,7 +41,7 @@ def crop_to_items(dataset: Dataset, finder: Finder, settings: ItemFirstSettings,
         rows = slice(first, first + BATCH)
         x = torch.from_numpy(dataset.images[rows]).float() / 255.0
         region = model.locate(x)
-        images[rows] = _to_bytes(model.see(x, region))
+        images[rows] = _to_bytes(model.cut_out(x, region))
         if masks is not None and dataset.masks is not None:
             coverage = torch.from_numpy(dataset.masks[rows]).float()[:, None] / 255.0
             masks[rows] = _to_bytes(crop(coverage, region.box, size) * within(region.box, size))[:, 0]

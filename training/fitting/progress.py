@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 
-class Progress(Callback):
+class ProgressBar(Callback):
     """One bar for the whole fit."""
 
     def __init__(self) -> None:

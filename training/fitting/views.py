@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from training.fitting.augment import augment_batch, erase
-from training.fitting.compositing import composite, place
+from training.fitting.compositing import composite, paste
 from training.fitting.examples import Examples
 from training.layers.resample import crop, resize
 from training.protocols import Batch
@@ -138,7 +138,7 @@ class ViewMaker:
             settings = settings.model_copy(update={"light": 0.0, "shadow": 0.0})
         numbers, mirrored = draw_numbers(bank, x)
         replaced = examples.has_mask & (torch.rand(len(x), device=x.device) < settings.probability)
-        placed = place(x, masks, backgrounds_of(bank, numbers, mirrored), settings)
+        placed = paste(x, masks, backgrounds_of(bank, numbers, mirrored), settings)
         labels = 2 * numbers + mirrored
         if look is not None and settings.hard is not None:
             hard = torch.nonzero(replaced & (torch.rand(len(x), device=x.device) < settings.hard.share)).squeeze(1)
@@ -190,7 +190,7 @@ def hardest(
     nearness = (own * nn.functional.normalize(look(pictures), dim=1)).sum(dim=1)
     for _ in range(candidates - 1):
         numbers, mirrored = draw_numbers(bank, x)
-        other = place(x, masks, backgrounds_of(bank, numbers, mirrored), settings)
+        other = paste(x, masks, backgrounds_of(bank, numbers, mirrored), settings)
         found = (own * nn.functional.normalize(look(other), dim=1)).sum(dim=1)
         is_harder = found < nearness
         pictures = torch.where(is_harder[:, None, None, None], other, pictures)

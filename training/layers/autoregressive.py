@@ -22,7 +22,7 @@ from torch.nn.functional import avg_pool2d
 from training.layers.checks import check_at_least, check_choice, check_image, check_search, check_share
 from training.layers.distributions import PixelKind, build_distribution
 from training.layers.labels import Labels
-from training.layers.raster import Drawing, RasterNetwork, see
+from training.layers.raster import Drawing, RasterNetwork, predict
 from training.layers.search import SearchSpace, Turn
 from training.protocols import Batch, Likelihood, Loss
 from training.reference import Metric
@@ -61,7 +61,7 @@ class AutoregressiveConfig:
         raise NotImplementedError
 
 
-class Judged(NamedTuple):
+class PixelLogProb(NamedTuple):
     """What a model says of images: nats of each pixel `(B, S, S)`, and their code `(B, latent_dim)`."""
 
     nats: Tensor
@@ -90,7 +90,7 @@ class Autoregressive(nn.Module):
         return self.labels.classes
 
     @abstractmethod
-    def judge(self, x: Tensor, label: Tensor | None = None) -> Judged:
+    def pixel_log_prob(self, x: Tensor, label: Tensor | None = None) -> PixelLogProb:
         """Nats and code of images `(B, C, S, S)` in [0, 1], given labels where there are any."""
 
     @abstractmethod
@@ -103,7 +103,7 @@ class Autoregressive(nn.Module):
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
         """Exact nats per image."""
-        return Likelihood(self.judge(x).nats.sum(dim=(1, 2)), exact=True)
+        return Likelihood(self.pixel_log_prob(x).nats.sum(dim=(1, 2)), exact=True)
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """Minus the log-likelihood of the targets, nats per image.
@@ -112,11 +112,11 @@ class Autoregressive(nn.Module):
         target) plays no part but in the code.
         """
         target = batch.target if batch.weight is None else batch.target * (batch.weight > 0)
-        judged = self.judge(target, batch.label)
-        nats = judged.nats if batch.weight is None else judged.nats * batch.weight[:, 0]
+        scored = self.pixel_log_prob(target, batch.label)
+        nats = scored.nats if batch.weight is None else scored.nats * batch.weight[:, 0]
         mean = nats.sum(dim=(1, 2)).mean()
         is_own = batch.x is batch.target and batch.weight is None and batch.label is None
-        return Loss(-mean, {"log_likelihood": mean.detach()}, judged.code if is_own else self.latent(batch.x))
+        return Loss(-mean, {"log_likelihood": mean.detach()}, scored.code if is_own else self.latent(batch.x))
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> tuple[Self, Any]:
@@ -173,20 +173,22 @@ class RasterModel(Autoregressive):
         self.network: Any = network
         self.distribution = build_distribution(config.likelihood, config.channels, config.mixtures)
 
-    def judge(self, x: Tensor, label: Tensor | None = None) -> Judged:
+    def pixel_log_prob(self, x: Tensor, label: Tensor | None = None) -> PixelLogProb:
         dropout = self.config.label_dropout if self.training else 0.0
-        seen = see(self.network, to_input(x), self.labels.planes(label, len(x), dropout=dropout))
-        return Judged(self.distribution.log_prob(x, seen.parameters.to(x.dtype)), self._pool(seen.features).to(x.dtype))
+        output = predict(self.network, to_input(x), self.labels.planes(label, len(x), dropout=dropout))
+        nats = self.distribution.log_prob(x, output.parameters.to(x.dtype))
+        return PixelLogProb(nats, self._pool(output.features).to(x.dtype))
 
     def latent(self, x: Tensor) -> Tensor:
-        return self._pool(see(self.network, to_input(x), self.labels.planes(None, x.shape[0])).features).to(x.dtype)
+        output = predict(self.network, to_input(x), self.labels.planes(None, x.shape[0]))
+        return self._pool(output.features).to(x.dtype)
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
         """Exact nats per image; with classes, of the mixture over them."""
         image = to_input(x)
 
         def nats(label: Tensor | None) -> Tensor:
-            parameters = see(self.network, image, self.labels.planes(label, len(x))).parameters.to(x.dtype)
+            parameters = predict(self.network, image, self.labels.planes(label, len(x))).parameters.to(x.dtype)
             return self.distribution.log_prob(x, parameters).sum(dim=(1, 2))
 
         return Likelihood(self.labels.mixture(nats, None, len(x)), exact=self.labels.sums_all)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from training.layers.backbones import LEVELS, STRIDE, Backbone, run_levels
-from training.layers.foreground import LEAST, ForegroundPool, Seen, average
+from training.layers.foreground import LEAST, EncoderFeatures, ForegroundPool, average
 from training.layers.gaussian import GaussianHeads
 from training.protocols import Batch
 
@@ -58,7 +58,7 @@ class BackboneEncoder(GaussianHeads):
         if self._teacher:
             self._remember()
 
-    def see(self, x: Tensor, condition: Tensor | None = None) -> Seen:
+    def extract(self, x: Tensor, condition: Tensor | None = None) -> EncoderFeatures:
         """What the heads go by, of images `(B, C, S, S)` in [0, 1]."""
         maps = self.backbone(x)
         foreground = None
@@ -69,9 +69,11 @@ class BackboneEncoder(GaussianHeads):
         places = self.places(maps[-1]).flatten(1)
         parts = [pooled, places] if condition is None else [pooled, places, condition]
         item = pooled[:, pooled.shape[1] - self.backbone.widths[-1] :]
-        return Seen(torch.cat([part.to(places.dtype) for part in parts], dim=1), foreground, item.to(x.dtype))
+        return EncoderFeatures(
+            torch.cat([part.to(places.dtype) for part in parts], dim=1), foreground, item.to(x.dtype)
+        )
 
-    def missed(self, seen: Seen, batch: Batch) -> Tensor:
+    def missed(self, seen: EncoderFeatures, batch: Batch) -> Tensor:
         """Squared error of the item's features to the teacher's of the targets, as a share of those' variance.
 
         The teacher, which costs as much as the encoder, is shown every second image. It averages over the mask of the
@@ -86,7 +88,7 @@ class BackboneEncoder(GaussianHeads):
             variance = torch.square(wanted - wanted.mean(dim=0)).sum(dim=1).mean()
         return torch.square(seen.item[::2] - wanted).sum(dim=1).mean() / variance.clamp(min=TINY)
 
-    def _weight(self, seen: Seen, batch: Batch, side: int) -> Tensor:
+    def _weight(self, seen: EncoderFeatures, batch: Batch, side: int) -> Tensor:
         """Of each cell of the last map in the teacher's average `(B, 1, side, side)`."""
         if seen.foreground is None:
             return batch.x.new_ones(len(batch.x), 1, side, side)

@@ -64,7 +64,7 @@ class CausalConv2d(nn.Conv2d):
         return out
 
 
-class Place(Protocol):
+class Scope(Protocol):
     """Where a network is computed."""
 
     def convolve(self, conv: CausalConv2d, x: Tensor | None) -> Tensor:
@@ -80,7 +80,7 @@ class Place(Protocol):
         ...
 
     def halved(
-        self, conv: CausalConv2d, x: Tensor, inside: Callable[[Tensor, Place], tuple[Tensor, Any]]
+        self, conv: CausalConv2d, x: Tensor, inside: Callable[[Tensor, Scope], tuple[Tensor, Any]]
     ) -> tuple[Tensor, Any]:
         """What `inside` makes of a convolution of stride 2 on the grid of half the side, which it brings back to this
         one, and whatever it gives besides."""
@@ -104,7 +104,7 @@ class Everywhere:
         return row
 
     def halved(
-        self, conv: CausalConv2d, x: Tensor, inside: Callable[[Tensor, Place], tuple[Tensor, Any]]
+        self, conv: CausalConv2d, x: Tensor, inside: Callable[[Tensor, Scope], tuple[Tensor, Any]]
     ) -> tuple[Tensor, Any]:
         return inside(self.convolve(conv, x), self)
 
@@ -183,7 +183,7 @@ class Cursor:
         return row if self.is_on_row else row[:, :, :, self._column : self._column + 1]
 
     def halved(
-        self, conv: CausalConv2d, x: Tensor, inside: Callable[[Tensor, Place], tuple[Tensor, Any]]
+        self, conv: CausalConv2d, x: Tensor, inside: Callable[[Tensor, Scope], tuple[Tensor, Any]]
     ) -> tuple[Tensor, Any]:
         self._remember(conv, x)
         row, column = self._row, self._column

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from training.layers.distributions import Categorical
 from training.layers.gated import GatedNetwork
-from training.layers.raster import Drawing, see
+from training.layers.raster import Drawing, predict
 from training.protocols import Batch, Loss, TwoStageModel
 
 KERNEL = 5
@@ -47,7 +47,7 @@ class PixelPrior(nn.Module):
     def log_prob(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Nats `(B,)` of maps `(B, h, w)`, given a condition `(B, F, h or 1, w or 1)`."""
         values = codes[:, None]
-        parameters = see(self.network, self.prepare(values), condition).parameters
+        parameters = predict(self.network, self.to_input(values), condition).parameters
         return self.distribution.log_prob(values, parameters.float()).sum(dim=(1, 2))
 
     def sample(
@@ -60,10 +60,10 @@ class PixelPrior(nn.Module):
     ) -> Tensor:
         """Codes `(count, h, w)`."""
         blank = torch.zeros(count, 1, self.side, self.side, dtype=torch.long, device=self.embedding.weight.device)
-        drawing = Drawing(self.network, self.distribution, self.prepare, temperature)
+        drawing = Drawing(self.network, self.distribution, self.to_input, temperature)
         return drawing.draw(blank, None, condition, generator)[:, 0]
 
-    def prepare(self, values: Tensor) -> Tensor:
+    def to_input(self, values: Tensor) -> Tensor:
         """What the network is given of codes `(B, 1, h, w)`: their embeddings, and a plane of ones."""
         embedded = self.embedding(values[:, 0]).permute(0, 3, 1, 2)
         return torch.cat([embedded, torch.ones_like(embedded[:, :1])], dim=1)

@@ -26,7 +26,7 @@ BIN_SCALE = 8.0  # their shares are about 1 / BINS, and features are about 1
 LEAST = 1e-3  # weight of a pixel that is surely not the item's, so that there is always something to pool
 
 
-class Seen(NamedTuple):
+class EncoderFeatures(NamedTuple):
     """What an encoder reads of images.
 
     Args:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from training.layers.causal import CausalConv2d, Place, channel_groups, channel_mask, last_tap_mask
-from training.layers.raster import Seen
+from training.layers.causal import CausalConv2d, Scope, channel_groups, channel_mask, last_tap_mask
+from training.layers.raster import RasterOutput
 
 GAIN = 2.0  # a gate makes its inputs so much smaller that a stack of layers would start without a signal
 
@@ -53,14 +53,14 @@ class GatedLayer(nn.Module):
         values = own_channels(width, seen - 1, groups, includes_own=False)
         return twice(torch.cat([values, torch.zeros(width, 1, 1, 1)], dim=1))  # the plane of ones says nothing here
 
-    def down(self, at: Place, v: Tensor | None, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    def down(self, at: Scope, v: Tensor | None, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """The vertical stream after the layer, and what of it the horizontal one is given."""
         wide: Tensor = self.vertical(at, v)
         if condition is not None:
             wide = wide + at.crop(condition[:, : wide.shape[1]])
         return gate(wide), self.link(at, wide)
 
-    def along(self, at: Place, h: Tensor | None, given: Tensor, condition: Tensor | None) -> Tensor:
+    def along(self, at: Scope, h: Tensor | None, given: Tensor, condition: Tensor | None) -> Tensor:
         """The horizontal stream after the layer."""
         wide: Tensor = self.horizontal(at, h) + at.column(given)
         if condition is not None:
@@ -93,18 +93,18 @@ class GatedNetwork(nn.Module):
     def conditions(self, condition: Tensor | None) -> list[Tensor]:
         return [] if condition is None else [layer.condition(condition) for layer in self.layers]
 
-    def vertical(self, at: Place, conditions: list[Tensor]) -> list[Tensor]:
+    def vertical(self, at: Scope, conditions: list[Tensor]) -> list[Tensor]:
         v, given = None, []
         for place, layer in enumerate(self.layers):
             v, out = layer.down(at, v, conditions[place] if conditions else None)
             given.append(out)
         return given
 
-    def horizontal(self, at: Place, vertical: list[Tensor], conditions: list[Tensor]) -> Seen:
+    def horizontal(self, at: Scope, vertical: list[Tensor], conditions: list[Tensor]) -> RasterOutput:
         h = None
         for place, (layer, given) in enumerate(zip(self.layers, vertical, strict=True)):
             h = layer.along(at, h, given, conditions[place] if conditions else None)
-        seen: Seen = self.head(at, h)
+        seen: RasterOutput = self.head(at, h)
         return seen
 
 
@@ -116,8 +116,8 @@ class Head(nn.Module):
         self.middle = CausalConv2d(width, middle, (1, 1), mask=own_channels(middle, width, groups))
         self.out = CausalConv2d(middle, parameters, (1, 1), mask=own_channels(parameters, middle, groups))
 
-    def forward(self, at: Place, h: Tensor) -> Seen:
-        return Seen(h, self.out(at, relu(self.middle(at, relu(h)))))
+    def forward(self, at: Scope, h: Tensor) -> RasterOutput:
+        return RasterOutput(h, self.out(at, relu(self.middle(at, relu(h)))))
 
 
 def first_convolution(inputs: int, width: int, kernel: int, groups: int) -> CausalConv2d:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from training.layers.foreground import Seen
+from training.layers.foreground import EncoderFeatures
 from training.protocols import Posterior
 
 LOG_2_PI = math.log(2.0 * math.pi)
@@ -24,7 +24,7 @@ class GaussianHeads(nn.Module):
         self.mean = nn.Linear(features, latent_dim)
         self.log_variance = nn.Linear(features, latent_dim)
 
-    def posterior(self, seen: Seen) -> Posterior:
+    def posterior(self, seen: EncoderFeatures) -> Posterior:
         # Mixed precision gives halves here, in which the KL would lose its digits.
         dtype = self.mean.weight.dtype
         log_variance = self.log_variance(seen.features).to(dtype).clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)

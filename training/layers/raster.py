@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from training.layers.causal import Cursor, Everywhere, Place
+from training.layers.causal import Cursor, Everywhere, Scope
 from training.layers.distributions import PixelDistribution
 
 
-class Seen(NamedTuple):
+class RasterOutput(NamedTuple):
     """What a network makes of what stands before each pixel: features `(B, F, h, w)`, parameters `(B, P, h, w)`."""
 
     features: Tensor
@@ -38,16 +38,16 @@ class RasterNetwork(Protocol):
         """What the layers make of a condition `(B, F, H or 1, W or 1)`, computed once; empty without one."""
         ...
 
-    def vertical(self, at: Place, conditions: list[Tensor]) -> Any:
+    def vertical(self, at: Scope, conditions: list[Tensor]) -> Any:
         """What is seen of the rows above, along the rows of a place."""
         ...
 
-    def horizontal(self, at: Place, vertical: Any, conditions: list[Tensor]) -> Seen:
+    def horizontal(self, at: Scope, vertical: Any, conditions: list[Tensor]) -> RasterOutput:
         """What is seen in all, at a place."""
         ...
 
 
-def see(network: RasterNetwork, image: Tensor, condition: Tensor | None = None) -> Seen:
+def predict(network: RasterNetwork, image: Tensor, condition: Tensor | None = None) -> RasterOutput:
     """All pixels in one parallel pass."""
     at, conditions = Everywhere(image), network.conditions(condition)
     return network.horizontal(at, network.vertical(at, conditions), conditions)
@@ -67,7 +67,7 @@ class Drawing:
 
     network: RasterNetwork
     distribution: PixelDistribution
-    prepare: Callable[[Tensor], Tensor]
+    to_input: Callable[[Tensor], Tensor]
     temperature: float = 1.0
     cached: bool = True
 
@@ -104,14 +104,14 @@ class Drawing:
     ) -> Tensor:
         for row, column in torch.nonzero(~known).tolist():
             for step in range(self.distribution.steps):
-                parameters = see(self.network, self.prepare(values), condition).parameters[:, :, row, column]
+                parameters = predict(self.network, self.to_input(values), condition).parameters[:, :, row, column]
                 values[:, :, row, column] = self._draw(parameters, values[:, :, row, column], step, generator)
         return values
 
     def _with_cursor(
         self, values: Tensor, known: Tensor, condition: Tensor | None, generator: torch.Generator | None
     ) -> Tensor:
-        network, at = self.network, Cursor(self.prepare(values))
+        network, at = self.network, Cursor(self.to_input(values))
         conditions = network.conditions(condition)
         last = int(torch.nonzero((~known).any(dim=1)).max()) if not bool(known.all()) else -1
         for row in range(last + 1):
@@ -128,7 +128,7 @@ class Drawing:
                     parameters = network.horizontal(at, vertical, conditions).parameters[:, :, 0, 0]
                     pixel = self._draw(parameters, values[:, :, row, column], step, generator)
                     values[:, :, row, column] = pixel
-                    at.write(row, column, self.prepare(pixel[:, :, None, None])[:, :, 0, 0])
+                    at.write(row, column, self.to_input(pixel[:, :, None, None])[:, :, 0, 0])
         return values
 
     def _draw(self, parameters: Tensor, pixel: Tensor, step: int, generator: torch.Generator | None) -> Tensor:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from training.layers.checks import check_at_least, check_share
-from training.layers.foreground import Seen
+from training.layers.foreground import EncoderFeatures
 from training.layers.labels import Labels
 from training.models.vae import BOUND_SAMPLES, Vae, VaeConfig
 from training.protocols import Batch, Likelihood, Loss
@@ -66,9 +66,9 @@ class Cvae(Vae):
     def label_shares(self) -> Tensor:
         return self.labels.share
 
-    def see(self, x: Tensor, label: Tensor | None = None) -> Seen:
+    def extract(self, x: Tensor, label: Tensor | None = None) -> EncoderFeatures:
         """Encoder features of images `(B, C, S, S)` in [0, 1] with labels `(B,)`; None for unknown labels."""
-        return self.encoder.see(x, self._encoder_condition(x, label))
+        return self.encoder.extract(x, self._encoder_condition(x, label))
 
     def generate(self, label: Tensor, z: Tensor) -> Tensor:
         """Mean images `(B, C, S, S)` in [0, 1] of latents `(B, latent_dim)` under labels `(B,)`."""

@@ -179,7 +179,7 @@ class ItemFirst(nn.Module):
 
     def _vectors(self, x: Tensor, region: Region) -> Tensor:
         share = self.config.beside
-        item: Tensor = self.encoder.embed(self.see(x, region))
+        item: Tensor = self.encoder.embed(self.cut_out(x, region))
         if share == 0:
             return item
         whole = normalize(self.encoder.embed(resize(x, self.inner_size)), dim=1)
@@ -213,7 +213,7 @@ class ItemFirst(nn.Module):
             return resize(x, size)
         return nn.functional.avg_pool2d(x, x.shape[2] // size)
 
-    def see(self, x: Tensor, region: Region) -> Tensor:
+    def cut_out(self, x: Tensor, region: Region) -> Tensor:
         """What the inner encoder is given: `(B, 3, s, s)` in [0, 1], s its side."""
         config, size = self.config, self.inner_size
         picture = crop(x, region.box, size)
@@ -231,12 +231,12 @@ class ItemFirst(nn.Module):
     def _reconstruct(self, x: Tensor) -> Tensor:
         """Pictures `(B, 3, S, S)` of what the latent holds: the item's reconstruction in its place, on white."""
         region = self.locate(x)
-        item = self.encoder.reconstruct(self.see(x, region))
+        item = self.encoder.reconstruct(self.cut_out(x, region))
         return put_back(item, region.box, self.config.size)
 
     def _log_likelihood(self, x: Tensor) -> Likelihood:
         """Nats of what the inner encoder sees of each picture, which has fewer values than the picture."""
-        seen = torch.round(self.see(x, self.locate(x)) * 255.0) / 255.0
+        seen = torch.round(self.cut_out(x, self.locate(x)) * 255.0) / 255.0
         likelihood: Likelihood = self.encoder.log_likelihood(seen)
         return likelihood
 
@@ -292,12 +292,12 @@ def _span(mass: Tensor) -> tuple[Tensor, Tensor]:
     """
     cells = mass.shape[1]
     below = torch.cumsum(mass, dim=1) / mass.sum(dim=1, keepdim=True)  # at the far edge of each cell
-    start, stop = _place_of(below, mass, TAIL), _place_of(below, mass, 1.0 - TAIL)
+    start, stop = _position(below, mass, TAIL), _position(below, mass, 1.0 - TAIL)
     longer = 0.5 * (stop - start) * (1.0 / (1.0 - 2.0 * TAIL) - 1.0)
     return (start - longer).clamp(min=0.0) / cells, (stop + longer).clamp(max=float(cells)) / cells
 
 
-def _place_of(below: Tensor, mass: Tensor, share: float) -> Tensor:
+def _position(below: Tensor, mass: Tensor, share: float) -> Tensor:
     """Cells `(B,)`, with a fraction, up to which a share of the mass lies."""
     before = below < share
     whole = before.sum(dim=1)

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
-from training.layers.autoregressive import Autoregressive, AutoregressiveConfig, Judged
+from training.layers.autoregressive import Autoregressive, AutoregressiveConfig, PixelLogProb
 from training.layers.checks import check_at_least
 from training.layers.distributions import PixelKind, build_distribution
 from training.protocols import Batch, Likelihood, Loss
@@ -130,14 +130,14 @@ class Made(Autoregressive):
         self.use_masks(step % self.config.masks if self.training else 0)
         return super().loss(batch, step)
 
-    def judge(self, x: Tensor, label: Tensor | None = None) -> Judged:
+    def pixel_log_prob(self, x: Tensor, label: Tensor | None = None) -> PixelLogProb:
         """Nats and code under the masks in use."""
         flat = to_values(x)
         hidden = self._hidden(flat)
         nats = self.distribution.log_prob(flat[:, None, :, None], self._parameters_at(flat, hidden).to(x.dtype))
         batch, channels, height, width = x.shape
         per_pixel = nats.reshape(batch, height, width, channels).sum(dim=3)
-        return Judged(per_pixel, hidden.to(x.dtype))
+        return PixelLogProb(per_pixel, hidden.to(x.dtype))
 
     def latent(self, x: Tensor) -> Tensor:
         """The last hidden layer `(B, latent_dim)`, under the masks in use: outside of training the first set."""
@@ -152,7 +152,7 @@ class Made(Autoregressive):
         each = []
         for number in range(self.config.masks):
             self.use_masks(number)
-            each.append(self.judge(x).nats.sum(dim=(1, 2)))
+            each.append(self.pixel_log_prob(x).nats.sum(dim=(1, 2)))
         self.use_masks(0)
         return Likelihood(torch.logsumexp(torch.stack(each), dim=0) - math.log(len(each)), exact=True)
 

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, silu
 
-from training.layers.autoregressive import Autoregressive, AutoregressiveConfig, Judged, to_input
+from training.layers.autoregressive import Autoregressive, AutoregressiveConfig, PixelLogProb, to_input
 from training.layers.checks import check_at_least
 from training.layers.distributions import PixelKind, build_distribution
 from training.layers.gated import GatedNetwork
-from training.layers.raster import Drawing, Seen, see
+from training.layers.raster import Drawing, RasterOutput, predict
 
 GROUPS = ((0, 1), (1, 0), (1, 1))  # row and column of a group's first pixel, in the order that they come in
 BASE_KERNEL = 5
@@ -100,11 +100,11 @@ class GroupNetwork(nn.Module):
         )
         self.out = nn.Conv2d(width, parameters, 1)
 
-    def forward(self, known: Tensor) -> Seen:
+    def forward(self, known: Tensor) -> RasterOutput:
         h = self.first(known)
         for first, second in self.blocks:
             h = h + second(silu(first(silu(h))))
-        return Seen(h, self.out(silu(h)))
+        return RasterOutput(h, self.out(silu(h)))
 
 
 class Multiscale(Autoregressive):
@@ -130,18 +130,18 @@ class Multiscale(Autoregressive):
             for _ in range(doublings)
         )
 
-    def judge(self, x: Tensor, label: Tensor | None = None) -> Judged:
+    def pixel_log_prob(self, x: Tensor, label: Tensor | None = None) -> PixelLogProb:
         nats = x.new_zeros(x.shape[0], *x.shape[2:])
         first = self.config.size // self.config.base
         base = x[:, :, ::first, ::first]
-        parameters = see(self.base, to_input(base)).parameters.to(x.dtype)
+        parameters = predict(self.base, to_input(base)).parameters.to(x.dtype)
         nats[:, ::first, ::first] = self.distribution.log_prob(base, parameters)
         for network, group in self._groups(x):
             seen = network(group.known)
             rows, columns = group.places
             parameters = seen.parameters[:, :, group.row :: 2, group.column :: 2].to(x.dtype)
             nats[:, rows, columns] = self.distribution.log_prob(x[:, :, rows, columns], parameters)
-        return Judged(nats, self._pool(seen.features).to(x.dtype))
+        return PixelLogProb(nats, self._pool(seen.features).to(x.dtype))
 
     def latent(self, x: Tensor) -> Tensor:
         *_, (network, group) = self._groups(x)

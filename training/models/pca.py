@@ -84,7 +84,7 @@ class Pca(nn.Module):
         self.register_buffer("components", torch.eye(config.components, pixels))
         self.register_buffer("variances", torch.ones(config.components))
         self.register_buffer("noise", torch.ones(()))
-        self._seen = _Seen.nothing(pixels)
+        self._moments = _Moments.nothing(pixels)
 
     @property
     def dim(self) -> int:
@@ -94,13 +94,13 @@ class Pca(nn.Module):
     def partial_fit(self, x: Tensor) -> None:
         """Update the fit by a batch `(B, C, S, S)` in [0, 1], on the CPU in float64."""
         config = self.config
-        self._seen = self._seen.with_batch(x.flatten(1).double().cpu(), config.oversample * config.components)
+        self._moments = self._moments.with_batch(x.flatten(1).double().cpu(), config.oversample * config.components)
         self._publish()
 
     def check_fitted(self) -> None:
         """Raise ValueError where fewer images were seen than the components need."""
-        if self._seen.count <= self.config.components:
-            seen, asked = self._seen.count, self.config.components
+        if self._moments.count <= self.config.components:
+            seen, asked = self._moments.count, self.config.components
             raise ValueError(f"components must be below the number of training images ({seen}), not {asked}")
 
     def latent(self, x: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class Pca(nn.Module):
 
     def _publish(self) -> None:
         """Copy what has been seen into the buffers, which are all that is saved."""
-        seen, k = self._seen, self.config.components
+        seen, k = self._moments, self.config.components
         freedom = max(seen.count - 1, 1)
         variances = torch.square(seen.singular[:k]) / freedom
         found = len(variances)
@@ -158,7 +158,7 @@ class Pca(nn.Module):
         self.components.zero_()[:found].copy_(fix_signs(seen.axes[:k]))
 
 
-class _Seen:
+class _Moments:
     """Mean, total squared deviation, and the leading axes and singular values of the images seen so far."""
 
     def __init__(self, count: int, mean: Tensor, total: float, axes: Tensor, singular: Tensor) -> None:
@@ -169,11 +169,11 @@ class _Seen:
         self.singular = singular
 
     @classmethod
-    def nothing(cls, pixels: int) -> _Seen:
+    def nothing(cls, pixels: int) -> _Moments:
         empty = torch.zeros(0, dtype=torch.float64)
         return cls(0, torch.zeros(pixels, dtype=torch.float64), 0.0, torch.zeros(0, pixels, dtype=torch.float64), empty)
 
-    def with_batch(self, batch: Tensor, keep: int) -> _Seen:
+    def with_batch(self, batch: Tensor, keep: int) -> _Moments:
         n, m = self.count, len(batch)
         if m == 0:
             return self
@@ -184,7 +184,7 @@ class _Seen:
         singular, axes = _leading(rows, keep)
         total = self.total + float(torch.square(centred).sum()) + float(torch.square(correction).sum())
         mean = self.mean + (batch_mean - self.mean) * (m / (n + m))
-        return _Seen(n + m, mean, total, axes, singular)
+        return _Moments(n + m, mean, total, axes, singular)
 
 
 def _leading(rows: Tensor, keep: int) -> tuple[Tensor, Tensor]:

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from training.layers.autoregressive import RasterConfig, RasterModel
-from training.layers.causal import CausalConv2d, Place, last_tap_mask
+from training.layers.causal import CausalConv2d, Scope, last_tap_mask
 from training.layers.checks import check_at_least, check_choice
 from training.layers.distributions import build_distribution
 from training.layers.gated import GatedNetwork, Head, first_convolution, own_channels
-from training.layers.raster import Seen
+from training.layers.raster import RasterOutput
 
 Architecture = Literal["gated", "plain"]
 
@@ -102,14 +102,14 @@ class PlainNetwork(nn.Module):
     def conditions(self, condition: Tensor | None) -> list[Tensor]:
         return [] if condition is None else [project(condition) for project in self.projections]
 
-    def vertical(self, at: Place, conditions: list[Tensor]) -> None:
+    def vertical(self, at: Scope, conditions: list[Tensor]) -> None:
         return None
 
-    def horizontal(self, at: Place, vertical: None, conditions: list[Tensor]) -> Seen:
+    def horizontal(self, at: Scope, vertical: None, conditions: list[Tensor]) -> RasterOutput:
         h = self.first(at)
         for place, block in enumerate(self.blocks):
             h = block(at, h + at.crop(conditions[place]) if conditions else h)
-        seen: Seen = self.head(at, h + at.crop(conditions[-1]) if conditions else h)
+        seen: RasterOutput = self.head(at, h + at.crop(conditions[-1]) if conditions else h)
         return seen
 
 
@@ -126,6 +126,6 @@ class ResidualBlock(nn.Module):
         )
         self.widen = CausalConv2d(half, width, (1, 1), mask=own_channels(width, half, groups))
 
-    def forward(self, at: Place, h: Tensor) -> Tensor:
+    def forward(self, at: Scope, h: Tensor) -> Tensor:
         out: Tensor = h + self.widen(at, relu(self.middle(at, relu(self.narrow(at, relu(h))))))
         return out

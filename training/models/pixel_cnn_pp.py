@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn.functional import conv_transpose2d, dropout, elu
 
 from training.layers.autoregressive import RasterConfig, RasterModel
-from training.layers.causal import CausalConv2d, Place
+from training.layers.causal import CausalConv2d, Scope
 from training.layers.checks import check_at_least
 from training.layers.distributions import PixelKind, build_distribution
-from training.layers.raster import Seen
+from training.layers.raster import RasterOutput
 
 START_OF_BLOCKS = 0.1  # scale of a block's last convolution at first, as in the authors' code
 
@@ -96,7 +96,7 @@ class GatedBlock(nn.Module):
         with torch.no_grad():
             self.second.weight.mul_(START_OF_BLOCKS)
 
-    def forward(self, at: Place, x: Tensor, beside: Tensor | None, condition: Tensor | None) -> Tensor:
+    def forward(self, at: Scope, x: Tensor, beside: Tensor | None, condition: Tensor | None) -> Tensor:
         h: Tensor = self.first(at, both_signs(x))
         if self.beside is not None and beside is not None:
             h = h + self.beside(at, both_signs(beside))
@@ -139,7 +139,7 @@ class Scale(nn.Module):
             self.grow_h = nn.ConvTranspose2d(width, width, (2, 2), stride=2)
             self.inside = Scale(width, scales - 1, blocks, drop, condition)
 
-    def vertical(self, at: Place, v: Tensor, condition: Tensor | None) -> Rows:
+    def vertical(self, at: Scope, v: Tensor, condition: Tensor | None) -> Rows:
         down = [v]
         for block in self.down_v:
             down.append(block(at, down[-1], None, condition))
@@ -154,7 +154,7 @@ class Scale(nn.Module):
             up.append(v)
         return Rows(down, inside, up)
 
-    def horizontal(self, at: Place, h: Tensor, rows: Rows, condition: Tensor | None) -> Tensor:
+    def horizontal(self, at: Scope, h: Tensor, rows: Rows, condition: Tensor | None) -> Tensor:
         shortcuts = [h]
         for block, beside in zip(self.down_h, rows.down[1:], strict=True):
             shortcuts.append(block(at, shortcuts[-1], at.column(beside), condition))
@@ -168,12 +168,12 @@ class Scale(nn.Module):
             h = block(at, h, torch.cat([at.column(beside), shortcuts.pop()], dim=1), condition)
         return h
 
-    def _inside_v(self, x: Tensor, at: Place, condition: Tensor | None) -> tuple[Tensor, Rows]:
+    def _inside_v(self, x: Tensor, at: Scope, condition: Tensor | None) -> tuple[Tensor, Rows]:
         rows = self.inside.vertical(at, x, condition)
         grown = conv_transpose2d(rows.up[-1], self.grow_v.weight, self.grow_v.bias, stride=2)
         return grown[:, :, :, 1:], rows
 
-    def _inside_h(self, x: Tensor, at: Place, rows: Rows, condition: Tensor | None) -> Tensor:
+    def _inside_h(self, x: Tensor, at: Scope, rows: Rows, condition: Tensor | None) -> Tensor:
         out: Tensor = self.grow_h(self.inside.horizontal(at, x, rows, condition))
         return out
 
@@ -201,15 +201,15 @@ class ScaledNetwork(nn.Module):
     def conditions(self, condition: Tensor | None) -> list[Tensor]:
         return [] if condition is None else [condition]
 
-    def vertical(self, at: Place, conditions: list[Tensor]) -> tuple[Tensor, Rows]:
+    def vertical(self, at: Scope, conditions: list[Tensor]) -> tuple[Tensor, Rows]:
         rows = self.scale.vertical(at, self.above(at), conditions[0] if conditions else None)
         return self.above_for_row(at), rows
 
-    def horizontal(self, at: Place, vertical: tuple[Tensor, Rows], conditions: list[Tensor]) -> Seen:
+    def horizontal(self, at: Scope, vertical: tuple[Tensor, Rows], conditions: list[Tensor]) -> RasterOutput:
         above, rows = vertical
         h = at.column(above) + self.left(at)
         h = self.scale.horizontal(at, h, rows, conditions[0] if conditions else None)
-        return Seen(h, self.out(at, elu(h)))
+        return RasterOutput(h, self.out(at, elu(h)))
 
 
 def stream_conv(inputs: int, outputs: int, is_vertical: bool, *, stride: int = 1) -> CausalConv2d:

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
 from training.layers.autoregressive import RasterConfig, RasterModel
-from training.layers.causal import CausalConv2d, Cursor, Place, last_tap_mask
+from training.layers.causal import CausalConv2d, Cursor, Scope, last_tap_mask
 from training.layers.checks import check_at_least, check_choice
 from training.layers.distributions import build_distribution
 from training.layers.gated import Head, first_convolution, own_channels
-from training.layers.raster import Seen
+from training.layers.raster import RasterOutput
 
 Recurrence = Literal["row", "diagonal"]
 
@@ -91,14 +91,14 @@ class RecurrentNetwork(nn.Module):
     def conditions(self, condition: Tensor | None) -> list[Tensor]:
         return [] if condition is None else [project(condition) for project in self.projections]
 
-    def vertical(self, at: Place, conditions: list[Tensor]) -> None:
+    def vertical(self, at: Scope, conditions: list[Tensor]) -> None:
         return None
 
-    def horizontal(self, at: Place, vertical: None, conditions: list[Tensor]) -> Seen:
+    def horizontal(self, at: Scope, vertical: None, conditions: list[Tensor]) -> RasterOutput:
         h = self.first(at)
         for place, layer in enumerate(self.layers):
             h = layer(at, h + at.crop(conditions[place]) if conditions else h)
-        seen: Seen = self.head(at, h)
+        seen: RasterOutput = self.head(at, h)
         return seen
 
 
@@ -113,7 +113,7 @@ class RowLstm(nn.Module):
         self.from_state = nn.Conv1d(units, 4 * units, 3, padding=1, bias=False)
         self.out = CausalConv2d(units, width, (1, 1), mask=own_channels(width, units, groups))
 
-    def forward(self, at: Place, x: Tensor) -> Tensor:
+    def forward(self, at: Scope, x: Tensor) -> Tensor:
         given = self.from_input(at, x)
         if isinstance(at, Cursor):
             states = self._here(at, given)
@@ -144,7 +144,7 @@ class DiagonalBiLstm(nn.Module):
         self.from_state: Any = nn.ModuleList(nn.Conv1d(units, 4 * units, 2, bias=False) for _ in range(2))
         self.out = CausalConv2d(units, width, (1, 1), mask=own_channels(width, units, groups))
 
-    def forward(self, at: Place, x: Tensor) -> Tensor:
+    def forward(self, at: Scope, x: Tensor) -> Tensor:
         given = [from_input(at, x) for from_input in self.from_input]
         if isinstance(at, Cursor):
             states = self._here(at, *given)

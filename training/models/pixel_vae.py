@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from training.layers.autoregressive import to_input
-from training.layers.causal import Place
+from training.layers.causal import Scope
 from training.layers.checks import check_at_least
 from training.layers.distributions import PixelKind, build_distribution
 from training.layers.gated import GatedNetwork, Head, gate
 from training.layers.networks import ImageDecoder
-from training.layers.raster import Drawing, Seen, see
+from training.layers.raster import Drawing, RasterOutput, predict
 from training.layers.resample import resize
 from training.models.vae import Vae, VaeConfig
 from training.protocols import Batch
@@ -112,7 +112,7 @@ class PixelVae(Vae):
         """log p(target | z) `(K, B)` of latents `(K, B, L)`; pixels without weight are hidden from the others."""
         target = batch.target if batch.weight is None else batch.target * (batch.weight > 0)
         images = target.repeat(len(z), 1, 1, 1)
-        parameters = see(self.network, to_input(images), self.decoder(z.flatten(0, 1))).parameters
+        parameters = predict(self.network, to_input(images), self.decoder(z.flatten(0, 1))).parameters
         nats = self.distribution.log_prob(images, parameters.to(z.dtype)).reshape(*z.shape[:2], *images.shape[2:])
         if batch.weight is not None:
             nats = nats * batch.weight[:, 0]
@@ -147,9 +147,9 @@ class PointNetwork(nn.Module):
             raise ValueError("a receptive field of 1 sees its condition alone, and none is given")
         return [self.project(condition)]
 
-    def vertical(self, at: Place, conditions: list[Tensor]) -> None:
+    def vertical(self, at: Scope, conditions: list[Tensor]) -> None:
         return None
 
-    def horizontal(self, at: Place, vertical: None, conditions: list[Tensor]) -> Seen:
-        seen: Seen = self.head(at, gate(at.crop(conditions[0])))
+    def horizontal(self, at: Scope, vertical: None, conditions: list[Tensor]) -> RasterOutput:
+        seen: RasterOutput = self.head(at, gate(at.crop(conditions[0])))
         return seen

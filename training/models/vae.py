@@ -28,7 +28,7 @@ from training.layers.backbone_encoder import BackboneEncoder
 from training.layers.backbones import LEVELS, STRIDE, BackboneConfig
 from training.layers.blocks import fold_blocks
 from training.layers.checks import check_at_least, check_search, check_share
-from training.layers.foreground import ForegroundPool, Seen
+from training.layers.foreground import EncoderFeatures, ForegroundPool
 from training.layers.gaussian import GaussianHeads, draw, kl_to_standard_normal, log_density, log_standard_normal
 from training.layers.likelihoods import PixelLikelihood
 from training.layers.networks import ImageDecoder, ImageEncoder, NetworkConfig
@@ -134,13 +134,13 @@ class GaussianEncoder(GaussianHeads, ImageEncoder):
         features = self.feature_dim + (self.pool.dim if self.pool is not None else 0)
         self.add_heads(features, config.latent_dim)
 
-    def see(self, x: Tensor, condition: Tensor | None = None) -> Seen:
+    def extract(self, x: Tensor, condition: Tensor | None = None) -> EncoderFeatures:
         """What the heads go by, of images `(B, C, S, S)` in [0, 1]."""
         if self.pool is None:
-            return Seen(self.features(x, condition), None)
+            return EncoderFeatures(self.features(x, condition), None)
         maps = self.maps(x, condition)
         pooled, foreground = self.pool(2.0 * x - 1.0, maps)
-        return Seen(torch.cat([self.places(maps[-1]), pooled.to(maps[-1].dtype)], dim=1), foreground)
+        return EncoderFeatures(torch.cat([self.places(maps[-1]), pooled.to(maps[-1].dtype)], dim=1), foreground)
 
 
 class Vae(nn.Module):
@@ -193,18 +193,18 @@ class Vae(nn.Module):
 
     def posterior(self, x: Tensor, label: Tensor | None = None) -> Posterior:
         """q(z | x) of images `(B, C, S, S)` in [0, 1]; a plain VAE takes no notice of labels."""
-        return self.encoder.posterior(self.see(x, label))
+        return self.encoder.posterior(self.extract(x, label))
 
-    def see(self, x: Tensor, label: Tensor | None = None) -> Seen:
+    def extract(self, x: Tensor, label: Tensor | None = None) -> EncoderFeatures:
         """What the posterior goes by."""
-        return self.encoder.see(x)
+        return self.encoder.extract(x)
 
     def latent(self, x: Tensor) -> Tensor:
         """The posterior mean `(B, latent_dim)` of images `(B, C, S, S)` in [0, 1]."""
-        return self._mean(self.see(x)).to(x.dtype)
+        return self._mean(self.extract(x)).to(x.dtype)
 
     def embed(self, x: Tensor) -> Tensor:
-        seen = self.see(x)
+        seen = self.extract(x)
         vectors: Tensor = self.search(self._mean(seen).to(x.dtype))
         if self.item_search is None or seen.item is None:
             return vectors
@@ -212,7 +212,7 @@ class Vae(nn.Module):
         parts = ((1.0 - share, vectors), (share, self.item_search(seen.item)))
         return torch.cat([weight**0.5 * normalize(part, dim=1) for weight, part in parts], dim=1)
 
-    def _mean(self, seen: Seen) -> Tensor:
+    def _mean(self, seen: EncoderFeatures) -> Tensor:
         mean: Tensor = self.encoder.mean(seen.features)
         return mean
 
@@ -278,7 +278,7 @@ class Vae(nn.Module):
     def loss(self, batch: Batch, step: int) -> Loss:
         """The objective at a training step (0 is the first), and its parts, all in nats per image."""
         config, whole, batch = self.config, batch, self._reduced(batch)
-        seen = self.see(batch.x, batch.label)
+        seen = self.extract(batch.x, batch.label)
         q = self.encoder.posterior(seen)
         bound = self._bound(batch, q, draw(q, config.samples))
         kl = bound.kl.mean(dim=0).clamp(min=config.free_bits).sum()
@@ -304,7 +304,7 @@ class Vae(nn.Module):
             config = replace(config, backbone=replace(config.backbone, tuned=0))
         model = type(self)(config).to(self.encoder.mean.weight).eval()
         fold_blocks(self.eval(), model)
-        seen = [model.see(batch.x) for batch in batches]
+        seen = [model.extract(batch.x) for batch in batches]
         model.search.fit(torch.cat([model._mean(each).cpu() for each in seen]))
         if model.item_search is not None:
             model.item_search.fit(torch.cat([each.item.cpu() for each in seen if each.item is not None]))

@@ -18,7 +18,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from training.errors import EncoderError, RecipeError
 from training.recipes.schema import Recipe
 
-__all__ = ["Recipe", "check_place", "load_recipe", "recipe_names"]
+__all__ = ["Recipe", "check_device_and_precision", "load_recipe", "recipe_names"]
 
 RECIPES = Path(__file__).parent
 DEVICES = ("auto", "cpu", "gpu")
@@ -28,7 +28,7 @@ MADE_BY = {"onnx": "nitamono encoders import", "fusion": "nitamono encoders fuse
 FROM_LABELS = "classes"  # of a conditional model's config: the number of labels in the data
 
 
-def check_place(device: str, precision: str) -> None:
+def check_device_and_precision(device: str, precision: str) -> None:
     """`EncoderError` where `train` does not know the words; whether the device is there, it finds out itself."""
     for name, value, known in (("device", device, DEVICES), ("precision", precision, PRECISIONS)):
         if value not in known:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +11,16 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from service.cli import main
+from tests.conftest import write_photos
+from training.data.sources import read_images
+from training.encoder import load_encoder
+from training.errors import EncoderError
+from training.loop import train
 from training.models.cvae import Cvae, CvaeConfig
 from training.models.vae import Vae, VaeConfig
 from training.protocols import Batch
+from training.recipes import load_recipe
 
 CLASSES = 4
 SMALL: dict[str, Any] = {
@@ -142,3 +151,57 @@ def test_training_without_labels_is_refused(sets: Any) -> None:
 def test_a_bad_setting_is_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CvaeConfig(**settings)
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A conditional VAE trained on the categories of photos by the loop."""
+    folder = tmp_path_factory.mktemp("labelled")
+    settings = [
+        "preprocessing.size=16", "model.widths=[4, 8]", "model.decoder_widths=[8, 4]", "model.latent_dim=4",
+        "batch_size=16", "epochs=1", "patience=null", "backgrounds=null", "objective.condition=category",
+    ]  # fmt: skip
+    images = [image for image in read_images(write_photos(folder / "photos", 40))[0] if image.category]
+    return train(load_recipe("cvae", settings), images, folder / "cvae", device="cpu", progress=False)
+
+
+def test_a_freshly_trained_cvae_draws_images_of_a_label(shipped: Path) -> None:
+    encoder = load_encoder(shipped)
+    assert encoder.config["classes"] == len(encoder.label_names) >= 2
+    first, other = (encoder.sample(5, seed=1, label=number) for number in range(2))
+    assert first.shape == (5, 3, 16, 16) and not torch.equal(first, other)
+    z = encoder.model.draw_latents(5, torch.Generator().manual_seed(1), 1.0)
+    with torch.no_grad():
+        torch.testing.assert_close(other, encoder.model.generate(torch.ones(5, dtype=torch.long), z))
+    with pytest.raises(EncoderError, match=rf"between 0 and .*{encoder.label_names[0]}.*, not 99"):
+        encoder.sample(1, label=99)
+
+
+def test_the_sample_command_draws_a_named_label_of_a_cvae(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(label: str, file: str) -> int:
+        command = ["sample", "--encoder", str(shipped), "--out", str(tmp_path / file), "--count", "4"]
+        monkeypatch.setattr(sys, "argv", ["nitamono", *command, "--label", label])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return int(stop.value.code or 0)
+
+    names = load_encoder(shipped).label_names
+    assert run(names[1], "named.png") == run("1", "numbered.png") == run(names[0], "other.png") == 0
+    named, numbered, other = ((tmp_path / f"{name}.png").read_bytes() for name in ("named", "numbered", "other"))
+    assert named == numbered != other
+    capsys.readouterr()
+    assert run("zebra", "none.png") == 1
+    message = capsys.readouterr().err
+    assert "'zebra'" in message and all(name in message for name in names)
+
+
+def test_a_cvae_stored_before_labels_were_shared_still_loads() -> None:
+    old = Cvae(CvaeConfig(**SMALL, classes=CLASSES))
+    state = old.state_dict()
+    state["label_share"] = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    del state["labels.share"]
+    new = Cvae(CvaeConfig(**SMALL, classes=CLASSES))
+    new.load_state_dict(state)
+    torch.testing.assert_close(new.labels.share, state["label_share"])

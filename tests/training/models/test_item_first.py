@@ -80,7 +80,7 @@ def test_where_nothing_is_found_the_picture_is_encoded_as_it_is():
     torch.testing.assert_close(region.box, torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(3, 4))
     from training.layers.resample import resize
 
-    torch.testing.assert_close(model.see(x, region), resize(x, 16))
+    torch.testing.assert_close(model.cut_out(x, region), resize(x, 16))
 
 
 def test_a_sure_finder_shows_the_item_alone_on_white():
@@ -94,7 +94,7 @@ def test_a_sure_finder_shows_the_item_alone_on_white():
         mask = torch.zeros(16, 16)
         mask[cells, cells] = 1.0
         model = finding(build(margin=0.25), mask, confidence=0.95)
-        seen = model.see(x, model.locate(x))
+        seen = model.cut_out(x, model.locate(x))
         assert float(seen[0, :, 0, 0].min()) > 0.99
         vectors.append(torch.nn.functional.normalize(model.embed(x), dim=1))
     assert float((vectors[0] * vectors[1]).sum()) > 0.97
@@ -104,7 +104,7 @@ def test_beyond_the_picture_all_is_white():
     """An item that the frame cuts off does not go on beyond it."""
     model = finding(build(margin=0.5), rectangle(8, 4, 16, 12), confidence=0.95)
     x = torch.zeros(1, 3, 64, 64)
-    seen = model.see(x, model.locate(x))
+    seen = model.cut_out(x, model.locate(x))
     assert float(seen[0, :, 8, -1].min()) > 0.99 and float(seen[0, :, 8, 8].max()) < 0.01
     _, regions = model.embed_with_regions(x, torch.tensor([False]))
     torch.testing.assert_close(regions[0, :4], torch.tensor([0.25, 0.0, 1.0, 1.0]), atol=0.03, rtol=0.0)
@@ -125,7 +125,7 @@ def test_a_framed_picture_is_used_whole_but_its_background_still_goes():
     region = model.locate(x, torch.tensor([True, False]))
     torch.testing.assert_close(region.box[0], torch.tensor([0.0, 0.0, 1.0, 1.0]))
     assert float(region.box[1, 2] - region.box[1, 0]) < 0.5
-    assert float(model.see(x, region)[0, :, 0, 0].min()) > 0.99
+    assert float(model.cut_out(x, region)[0, :, 0, 0].min()) > 0.99
 
 
 def test_a_second_pass_looks_again_at_what_the_first_cut_out():
@@ -141,8 +141,8 @@ def test_a_background_of_one_colour_can_be_spared():
         x[:, :, 20:40, 20:40] = 0.1
     x = torch.cat([plain, busy])
     model = finding(build(margin=0.5, spare_plain=True), rectangle(6, 6, 8, 8), 0.99)
-    seen = model.see(x, model.locate(x))
-    torch.testing.assert_close(seen[0], finding(build(margin=0.5, paint=0.0), rectangle(6, 6, 8, 8), 0.99).see(
+    seen = model.cut_out(x, model.locate(x))
+    torch.testing.assert_close(seen[0], finding(build(margin=0.5, paint=0.0), rectangle(6, 6, 8, 8), 0.99).cut_out(
         x, model.locate(x)
     )[0])  # fmt: skip
     assert (seen[1, :, 0] == 1.0).all()  # painted

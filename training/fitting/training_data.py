@@ -13,10 +13,12 @@ from training.fitting.views import ViewMaker, background_labels
 from training.recipes import Recipe
 
 
-class Prepared(NamedTuple):
-    """Examples to fit and to validate on, what makes batches of them, and the names of the labels.
+class TrainingData(NamedTuple):
+    """Both sides of the split, the maker of their batches, and the labels.
 
-    `classes` is the number of labels, which that of conditioning backgrounds has no names for; 0 without a condition.
+    Args:
+        label_names: by number; empty without a condition and for backgrounds, whose labels have no names.
+        classes: number of labels; 0 without a condition.
     """
 
     training: Examples
@@ -26,7 +28,7 @@ class Prepared(NamedTuple):
     classes: int
 
 
-def prepare(recipe: Recipe, dataset: Dataset) -> Prepared:
+def build_training_data(recipe: Recipe, dataset: Dataset) -> TrainingData:
     """Split a data set, number its items and labels, and draw the backgrounds.
 
     Raises:
@@ -56,7 +58,7 @@ def prepare(recipe: Recipe, dataset: Dataset) -> Prepared:
             f"recipe {recipe.name}: model.classes is {wanted}, the data has {classes} values of {condition}; "
             "leave model.classes out"
         )
-    return Prepared(training, held_out, ViewMaker(recipe, bank), names, classes)
+    return TrainingData(training, held_out, ViewMaker(recipe, bank), names, classes)
 
 
 def _values(dataset: Dataset, condition: str) -> list[str]:
