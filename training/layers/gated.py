@@ -1,4 +1,8 @@
-"""Layers of the gated PixelCNN."""
+"""Layers of the gated PixelCNN, shared by the families and priors that draw images or codes in raster order.
+
+van den Oord et al.: Conditional Image Generation with PixelCNN Decoders, 2016, https://arxiv.org/abs/1606.05328; see
+`training.models.pixel_cnn`.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +16,17 @@ from torch.nn.functional import relu
 from training.layers.causal import CausalConv2d, Scope, channel_groups, channel_mask, last_tap_mask
 from training.layers.raster import RasterOutput
 
-GAIN = 2.0  # a gate makes its inputs so much smaller that a stack of layers would start without a signal
+GAIN = 2.0  # compensates for the gates, which shrink the signal from layer to layer
 
 
 class GatedLayer(nn.Module):
-    """One layer of both streams; the first of a network sees the image, and nothing of the pixel itself.
+    """One layer of both streams; the first layer of a network reads the image and excludes the pixel itself.
 
     Args:
         inputs: planes of the image for the first layer, else None.
         kernel: side of the convolution.
-        groups: channels of a pixel that are told apart, 0 where the pixel is one; the first layer then sees nothing of
-            it, or by mask A the channels before.
+        groups: number of channels that are predicted one after the other, of which the first layer reads those before
+            by mask A; 0 predicts the pixel as a whole, of which the first layer reads nothing.
         condition: features of the condition.
     """
 
@@ -33,7 +37,7 @@ class GatedLayer(nn.Module):
         self.is_first = inputs is not None
         half, seen = kernel // 2, width if inputs is None else inputs
         reach = half * dilation
-        # The first vertical convolution stops above the row; all others then may look along it.
+        # The first vertical convolution ends above the row, so the later ones may include their own row.
         rows, above = (half, half) if self.is_first else (half + 1, reach)
         self.vertical = CausalConv2d(
             seen, 2 * width, (rows, kernel), above=above, before=reach, dilation=dilation, gain=GAIN
@@ -47,14 +51,14 @@ class GatedLayer(nn.Module):
         self.condition = nn.Conv2d(condition, 4 * width, 1, bias=False) if condition else None
 
     def _own(self, seen: int, width: int, groups: int) -> Tensor:
-        """What the features see at the pixel itself."""
+        """The mask at the pixel itself."""
         if not self.is_first:
             return twice(own_channels(width, width, groups))
         values = own_channels(width, seen - 1, groups, includes_own=False)
-        return twice(torch.cat([values, torch.zeros(width, 1, 1, 1)], dim=1))  # the plane of ones says nothing here
+        return twice(torch.cat([values, torch.zeros(width, 1, 1, 1)], dim=1))  # without the plane of ones
 
     def down(self, at: Scope, v: Tensor | None, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The vertical stream after the layer, and what of it the horizontal one is given."""
+        """The vertical stream after the layer, and its contribution to the horizontal stream."""
         wide: Tensor = self.vertical(at, v)
         if condition is not None:
             wide = wide + at.crop(condition[:, : wide.shape[1]])
@@ -73,9 +77,9 @@ class GatedNetwork(nn.Module):
     """Gated layers and a head; see `training.layers.raster.RasterNetwork`.
 
     Args:
-        inputs: planes of the image, the last of them ones.
-        parameters: numbers at each pixel.
-        groups: channels of a pixel that come one after the other; 0 where the pixel is one.
+        inputs: planes of the image; the last one is a plane of ones.
+        parameters: outputs per pixel.
+        groups: number of channels that are predicted one after the other; 0 predicts the pixel as a whole.
     """
 
     follows_cursor = True
@@ -95,21 +99,21 @@ class GatedNetwork(nn.Module):
 
     def vertical(self, at: Scope, conditions: list[Tensor]) -> list[Tensor]:
         v, given = None, []
-        for place, layer in enumerate(self.layers):
-            v, out = layer.down(at, v, conditions[place] if conditions else None)
+        for number, layer in enumerate(self.layers):
+            v, out = layer.down(at, v, conditions[number] if conditions else None)
             given.append(out)
         return given
 
     def horizontal(self, at: Scope, vertical: list[Tensor], conditions: list[Tensor]) -> RasterOutput:
         h = None
-        for place, (layer, given) in enumerate(zip(self.layers, vertical, strict=True)):
-            h = layer.along(at, h, given, conditions[place] if conditions else None)
-        seen: RasterOutput = self.head(at, h)
-        return seen
+        for number, (layer, given) in enumerate(zip(self.layers, vertical, strict=True)):
+            h = layer.along(at, h, given, conditions[number] if conditions else None)
+        output: RasterOutput = self.head(at, h)
+        return output
 
 
 class Head(nn.Module):
-    """ReLU and 1 x 1 convolution, twice: from features to the parameters of a distribution."""
+    """Features to distribution parameters: ReLU and 1 x 1 convolution, twice."""
 
     def __init__(self, width: int, middle: int, parameters: int, groups: int) -> None:
         super().__init__()
@@ -121,7 +125,7 @@ class Head(nn.Module):
 
 
 def first_convolution(inputs: int, width: int, kernel: int, groups: int) -> CausalConv2d:
-    """A square convolution of mask A over an image, whose last plane is ones and says nothing of the pixel itself."""
+    """A square convolution of mask A over an image, whose last plane, of ones, is excluded at the pixel itself."""
     half = kernel // 2
     values = own_channels(width, inputs - 1, groups, includes_own=False)
     mask = last_tap_mask((half + 1, kernel), torch.cat([values, torch.zeros(width, 1, 1, 1)], dim=1))
@@ -129,18 +133,18 @@ def first_convolution(inputs: int, width: int, kernel: int, groups: int) -> Caus
 
 
 def gate(wide: Tensor) -> Tensor:
-    """tanh of the first half of the features times sigmoid of the second."""
+    """tanh of the first half of the features times sigmoid of the second half."""
     values, gates = wide.chunk(2, dim=1)
     return torch.tanh(values) * torch.sigmoid(gates)
 
 
 def own_channels(outputs: int, inputs: int, groups: int, *, includes_own: bool = True) -> Tensor:
-    """The mask at the pixel itself, by `channel_mask`; where it is one, all of it or nothing."""
+    """The mask at the pixel itself: `channel_mask`, or all or nothing for pixels that are predicted as a whole."""
     if groups == 0:
         return torch.full((outputs, inputs, 1, 1), float(includes_own))
     return channel_mask(channel_groups(outputs, groups), channel_groups(inputs, groups), includes_own=includes_own)
 
 
 def twice(mask: Tensor) -> Tensor:
-    """For values and gates alike."""
+    """The same mask for values and gates."""
     return torch.cat([mask, mask])

@@ -1,10 +1,10 @@
-"""Beta-VAE: a variational autoencoder whose KL weighs more than 1.
+"""Beta-VAE: a variational autoencoder whose KL has a weight above 1.
 
 Higgins et al.: beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework, 2017,
-https://openreview.net/forum?id=Sy2fzU9gl, equation 4: E_q log p(x | z) - beta KL(q || p). A large beta presses the
-latents towards the prior's independent units, at the price of reconstruction.
+https://openreview.net/forum?id=Sy2fzU9gl, equation 4: E_q log p(x | z) - beta KL(q || p). A large beta
+pushes the latents towards the independent units of the prior, at the cost of reconstruction.
 
-Differs from the paper: the networks and likelihoods of `training.models.vae`.
+Differs from the paper: uses the networks and likelihoods of `training.models.vae`.
 """
 
 from __future__ import annotations

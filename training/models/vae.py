@@ -140,7 +140,7 @@ class GaussianEncoder(GaussianHeads, ImageEncoder):
             return EncoderFeatures(self.features(x, condition), None)
         maps = self.maps(x, condition)
         pooled, foreground = self.pool(2.0 * x - 1.0, maps)
-        return EncoderFeatures(torch.cat([self.places(maps[-1]), pooled.to(maps[-1].dtype)], dim=1), foreground)
+        return EncoderFeatures(torch.cat([self.flat(maps[-1]), pooled.to(maps[-1].dtype)], dim=1), foreground)
 
 
 class Vae(nn.Module):

@@ -198,7 +198,7 @@ def test_encoders_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     vae = save_vae(tmp_path / "vae")
     with pytest.raises(EncoderError, match="vae has fit stretch, cropped has fit crop; import or train with one fit"):
         fuse([vae, save_vae(tmp_path / "cropped", fit="crop")])
-    with pytest.raises(EncoderError, match="part 'onnx' has metric 'l2'; a fusion is of cosines"):
+    with pytest.raises(EncoderError, match="part 'onnx' has metric 'l2'; a fusion needs parts with metric 'cosine'"):
         fuse([vae, save_import(tmp_path / "distance", metric="l2")])
     with pytest.raises(EncoderError, match="give two encoders or more"):
         fuse([vae])
@@ -212,9 +212,9 @@ def test_encoders_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     [
         ({"weights": (0.5, 0.6)}, "weights must be above 0 with sum 1, not 0.5, 0.6"),
         ({"weights": (1.0, 0.0)}, "weights must be above 0 with sum 1"),
-        ({"weights": (1.0,)}, "weights must be one for each of 2 parts, not 1"),
-        ({"parts": (Part(family="hog"),), "weights": (1.0,)}, "parts must be two or more, not 1"),
-        ({"channels": 1}, "channels must be 3, as part 'pixels' sees colour, not 1"),
+        ({"weights": (1.0,)}, "weights must be 2, one per part, not 1"),
+        ({"parts": (Part(family="hog"),), "weights": (1.0,)}, "parts must be at least two, not 1"),
+        ({"channels": 1}, "channels must be 3, as part 'pixels' needs colour, not 1"),
     ],
 )
 def test_a_config_that_cannot_be_is_refused(values: dict[str, Any], reason: str) -> None:

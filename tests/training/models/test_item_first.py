@@ -185,7 +185,7 @@ def test_items_are_put_back_where_they_were_cut_out():
         ({"channels": 1}, "channels must be 3"),
         ({"size": 16}, "size must be at least the finder's 32 pixels"),
         ({"margin": -0.1}, "margin must be"),
-        ({"doubt": 0.7}, "doubt and trust must rise"),
+        ({"doubt": 0.7}, "doubt must be below trust"),
         ({"paint": 2.0}, "paint must be"),
         ({"passes": 3}, "passes must be 1 or 2"),
         ({"beside": 1.0}, "beside must be at least 0 and below 1"),
