@@ -205,7 +205,7 @@ def test_it_stops_at_its_time(images: list[SourceImage], tmp_path: Path) -> None
 
 def test_a_fit_that_diverges_says_so_in_one_line(images: list[SourceImage], tmp_path: Path) -> None:
     recipe = tiny("optimiser.lr=1e30", "optimiser.clip=null", "optimiser.warmup_steps=0")
-    with pytest.raises(RecipeError, match=r"recipe vae: the fit diverged; set optimiser.lr below 1e\+30"):
+    with pytest.raises(RecipeError, match=r"recipe vae: training diverged; set optimiser.lr below 1e\+30"):
         run(recipe, images, tmp_path / "out")
     assert not (tmp_path / "out" / "encoder.json").exists()
 
@@ -433,7 +433,7 @@ def test_a_conditional_family_learns_its_labels_from_the_data(shop: list[SourceI
 
 def test_conditions_that_the_data_cannot_meet_are_refused(shop: list[SourceImage], tmp_path: Path) -> None:
     path = family_file(tmp_path, "cvae")
-    with pytest.raises(RecipeError, match="objective.condition is 'season', which 48 of 48 images have no value of"):
+    with pytest.raises(RecipeError, match="objective.condition is 'season', but 48 of 48 images have no value for it"):
         run(load_recipe(path, [*SMALL_CVAE, "objective.condition=season"]), shop, tmp_path / "out")
     wrong = [*SMALL_CVAE, "objective.condition=item_id", "model.classes=3"]
     with pytest.raises(RecipeError, match="model.classes is 3, the data has 24 values of item_id"):

@@ -1,4 +1,4 @@
-"""Progress of training on stderr: one bar over all steps, with the rate, the time left, and the objectives."""
+"""Progress bar of a fit on stderr: all steps, with the rate, the remaining time and the validation objective."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 
 class ProgressBar(Callback):
-    """One bar for the whole fit."""
+    """One progress bar for the whole fit."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None

@@ -8,7 +8,7 @@ Robust Features with Denoising Autoencoders, 2008, https://doi.org/10.1145/13901
 Samples are decoded from a Gaussian that is fitted to the codes of the training images (Ghosh et al.: From Variational
 to Deterministic Autoencoders, 2020, https://arxiv.org/abs/1903.12436, section 4).
 
-Differs from the papers: convolutions, no layerwise pretraining; a single Gaussian instead of the mixture of Ghosh et al.
+Differs from the papers: convolutions, no layerwise pretraining; one Gaussian instead of the mixture of Ghosh et al.
 """
 
 from __future__ import annotations

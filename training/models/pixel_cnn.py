@@ -1,18 +1,19 @@
-"""PixelCNN: an image's pixels in raster order, each given those before it by masked convolutions.
+"""PixelCNN: the pixels of an image in raster order, each predicted from those before it by masked convolutions.
 
 * `gated`: van den Oord et al.: Conditional Image Generation with PixelCNN Decoders, 2016,
-  https://arxiv.org/abs/1606.05328. Two streams, equation 2 at each layer: y = tanh(W_f * x) . sigmoid(W_g * x), a
-  vertical one over the rows above, and a horizontal one over the row so far, to which the vertical one is added by a
-  1 x 1 convolution (figure 2), so that no pixel before is hidden. Conditions h join as in equations 3 and 4.
+  https://arxiv.org/abs/1606.05328 (`training.layers.gated`). Two streams with equation 2 at each layer,
+  y = tanh(W_f * x) . sigmoid(W_g * x): a vertical one over the rows above, and a horizontal one over the row so far, to
+  which the vertical one is added by a 1 x 1 convolution (figure 2). There is no blind spot. Conditions h are added as
+  in equations 3 and 4.
 * `plain`: van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks, 2016,
   https://arxiv.org/abs/1601.06759, sections 3.3, 3.4 and table 1: one masked convolution of mask A, residual blocks of
-  mask B (1 x 1, 3 x 3, 1 x 1), two 1 x 1 layers. Pixels up and to the right stay hidden from it: its blind spot.
+  mask B (1 x 1, 3 x 3, 1 x 1), two 1 x 1 layers. It cannot use pixels above and to the right: its blind spot.
 
-With three channels and a likelihood that takes them one after the other, features come in three parts, and masks let
-those of green see red, and those of blue both (section 3.4).
+With three channels and a likelihood that predicts them one after the other, features are divided into three parts:
+masks let the green part depend on red, and the blue part on both (section 3.4).
 
-Differs from the papers: the image has a plane of ones besides, which tells black from what is beyond its edge; layers
-may look at pixels `dilations` apart, which widens what is seen without more of them; a smaller head.
+Differs from the papers: an additional plane of ones distinguishes black pixels from the padding; layers may be dilated
+(`dilations`), which widens the receptive field without more layers; a smaller head.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class PixelCnnConfig(RasterConfig):
     Args:
         architecture: `gated` or `plain`.
         kernel: odd side of the first convolution.
-        dilations: of the layers after the first, one for each; their kernels have a side of 3.
+        dilations: dilation of each layer after the first, which have 3 x 3 kernels.
         head: features before the last layer.
     """
 
@@ -58,7 +59,7 @@ class PixelCnnConfig(RasterConfig):
         if self.kernel % 2 == 0 or not 3 <= self.kernel <= self.size:
             raise ValueError(f"kernel must be odd and between 3 and size ({self.size}), not {self.kernel}")
         if self.dilations and min(self.dilations) < 1:
-            raise ValueError(f"dilations must be positive numbers, one for each layer, not {self.dilations}")
+            raise ValueError(f"dilations must be positive numbers, one per layer, not {self.dilations}")
 
 
 class PixelCnn(RasterModel):
@@ -107,10 +108,10 @@ class PlainNetwork(nn.Module):
 
     def horizontal(self, at: Scope, vertical: None, conditions: list[Tensor]) -> RasterOutput:
         h = self.first(at)
-        for place, block in enumerate(self.blocks):
-            h = block(at, h + at.crop(conditions[place]) if conditions else h)
-        seen: RasterOutput = self.head(at, h + at.crop(conditions[-1]) if conditions else h)
-        return seen
+        for number, block in enumerate(self.blocks):
+            h = block(at, h + at.crop(conditions[number]) if conditions else h)
+        output: RasterOutput = self.head(at, h + at.crop(conditions[-1]) if conditions else h)
+        return output
 
 
 class ResidualBlock(nn.Module):

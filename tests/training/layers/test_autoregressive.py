@@ -413,9 +413,9 @@ def test_a_shifted_map_comes_back() -> None:
 
 
 def test_what_a_config_cannot_be_is_said() -> None:
-    with pytest.raises(ValueError, match=r"receptive_field must be 1, or a power of two and one .* not 7"):
+    with pytest.raises(ValueError, match=r"receptive_field must be 1, or a power of two plus one .* not 7"):
         PixelVaeConfig(receptive_field=7)
-    with pytest.raises(ValueError, match="takes pixels as wholes"):
+    with pytest.raises(ValueError, match="predicts whole pixels"):
         PixelCnnPpConfig(likelihood="categorical")
     with pytest.raises(ValueError, match="size must be a multiple of 4 for 3 scales, not 30"):
         PixelCnnPpConfig(size=30, pool=2)

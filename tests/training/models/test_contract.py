@@ -487,7 +487,7 @@ def test_every_setting_has_an_effect(family: str, setting: str) -> None:
 
 @pytest.mark.parametrize("family", ["vq-vae", "vq-vae-2"])
 def test_code_maps_need_convolutions(family: str) -> None:
-    with pytest.raises(ValueError, match="network must be conv, whose maps have places for codes, not 'mlp'"):
+    with pytest.raises(ValueError, match="network must be conv, as codes need a feature map, not 'mlp'"):
         build(family, network="mlp")
 
 

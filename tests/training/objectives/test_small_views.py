@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from training.models import MODELS
-from training.objectives import Beside, Objectives, info_nce
+from training.objectives import Extras, Objectives, info_nce
 from training.objectives.small_views import small_info_nce, small_swapped
 from training.protocols import Loss
 from training.recipes import load_recipe
@@ -44,7 +44,7 @@ def objective(**more: object) -> Objective:
 def test_a_term_is_the_mean_over_full_and_small_views() -> None:
     small, full, items = latents(VIEWS * PAIRS, 0), latents(2 * PAIRS, 1), torch.arange(PAIRS).repeat(2)
     objectives = Objectives(objective(prototypes={"weight": 2.0, "count": 3}), DIM)
-    _, scalars = objectives(Loss(torch.tensor(0.0), {}, full), items, beside=Beside(small=small))
+    _, scalars = objectives(Loss(torch.tensor(0.0), {}, full), items, extras=Extras(small=small))
     contrast = info_nce(full, items, 0.2) + VIEWS * small_info_nce(small, full, items, 0.2)
     torch.testing.assert_close(scalars["contrastive"], contrast.detach() / (1 + VIEWS))
     prototypes = objectives.prototypes[0]
@@ -69,7 +69,7 @@ def test_small_views_of_pairs_in_strange_colours_teach_shapes_alone() -> None:
     small, full = latents(VIEWS * PAIRS, 0), latents(2 * PAIRS, 1)
     asked = objective(contrastive={"weight": 1.0, "shape_share": 0.25}, prototypes={"weight": 1.0, "count": 3})
     loss = Loss(torch.tensor(0.0), {}, full)
-    Objectives(asked, DIM)(loss, torch.arange(PAIRS).repeat(2), beside=Beside(small=small))[0].backward()
+    Objectives(asked, DIM)(loss, torch.arange(PAIRS).repeat(2), extras=Extras(small=small))[0].backward()
     assert small.grad is not None
     strange = torch.arange(VIEWS * PAIRS) % PAIRS == PAIRS - 1
     assert float(small.grad[~strange, 6:].abs().max()) == 0.0 and float(small.grad[strange, :6].abs().max()) == 0.0
