@@ -1,12 +1,12 @@
-"""The one contract upwards: an encoder turns images into vectors, and is a directory on disk.
+"""The public contract of the training layer: an encoder turns images into vectors, and is a directory on disk.
 
-    weights.safetensors   every tensor of the model (family `onnx` has encoder.onnx, the graph, instead)
-    encoder.json          format, family, config, preprocessing, latent, dim, metric
-    card.json             what people want to know: data fingerprint, recipe, seed, commit, figures
+    weights.safetensors   all tensors of the model; for family `onnx` encoder.onnx, the graph, instead
+    encoder.json          format, family, config, preprocessing, dim, metric
+    card.json             information for people: data fingerprint, recipe, seed, commit, figures
 
-The `encoder_id` is the SHA-256 of that file and of encoder.json, so two encoders with one id give the same vectors.
-Nothing here is ever pickled. This module imports torch; `training.reference` tells what an encoder is
-without it, and `training.preprocessing` prepares images without it.
+The `encoder_id` is the SHA-256 of the weights (or graph) and encoder.json, so encoders with equal ids give equal
+vectors. Nothing is ever pickled. This module imports torch; `training.reference` describes encoders and
+`training.preprocessing` prepares images without it.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ from training.reference import (
     weights_file,
 )
 
-DRAWN_AT_ONCE = 64  # images that are drawn together: a model may keep much for each
+DRAWN_AT_ONCE = 64  # images that are drawn together, to bound the memory for cached activations
 
 
 class Encoder:
-    """An encoder ready for use: a model, its preprocessing, and the identity of both.
+    """A model with its preprocessing, and the identity of both.
 
     Example:
         >>> encoder = load_encoder("hog")
@@ -75,7 +75,13 @@ class Encoder:
         stored: tuple[bytes, bytes] | None = None,
         stored_as: torch.dtype | Mapping[str, torch.dtype] = torch.float32,
     ) -> None:
-        """`stored_as` is the type of the numbers in the weights file, of all of them or of each tensor."""
+        """Wrap a model.
+
+        Args:
+            card: contents of `card.json`, without the id.
+            stored: contents of the weights file and `encoder.json`, for an encoder that was loaded.
+            stored_as: dtype of the tensors in the weights file, for all of them or by name.
+        """
         self.family = family
         self.preprocessing = preprocessing
         self.card = dict(card or {})
@@ -84,12 +90,12 @@ class Encoder:
         self.dim: int = self.model.dim
         self.metric: Metric = self.model.metric
         self.config = dict(config)
-        # An encoder that was loaded keeps the bytes of its files: writing it again must not give it another id.
+        # A loaded encoder keeps the bytes of its files, so that saving it again does not change its id.
         self._weights, self._description = stored or (_serialise(model, family, stored_as), self._describe())
         self.encoder_id = identity(self._weights, self._description)
 
     def stored_types(self) -> dict[str, torch.dtype]:
-        """The type in which the weights file holds each tensor of the model."""
+        """The dtype of each tensor in the weights file."""
         types = {name: tensor.dtype for name, tensor in self.model.state_dict().items()}
         if self.family != IMPORTED:
             types |= {name: tensor.dtype for name, tensor in load_tensors(self._weights).items()}
@@ -105,19 +111,19 @@ class Encoder:
         return isinstance(self.model, GenerativeModel)
 
     def prepare(self, image: Image.Image | NDArray[np.uint8]) -> Tensor:
-        """One image (any size; RGB, or an `(H, W, 3)` uint8 array) as `(C, S, S)` uint8, just as in training."""
+        """Preprocess an image, or an `(H, W, 3)` uint8 array, to `(C, S, S)` uint8, exactly as in training."""
         pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image, dtype=np.uint8)
         return torch.from_numpy(self.preprocessing.apply(pixels))
 
     @torch.inference_mode()
     def encode(self, batch: Tensor) -> Tensor:
-        """Search vectors `(B, dim)` float32 on the CPU, of unit norm when the metric is cosine.
+        """Search vectors `(B, dim)` float32 on the CPU, with unit norm for metric cosine.
 
         Args:
             batch: `(B, C, S, S)`, uint8 as from `prepare`, or float in [0, 1].
 
         Raises:
-            EncoderError: the batch has another shape than this encoder's preprocessing gives.
+            EncoderError: the shape of the batch does not match the preprocessing.
         """
         vectors: Tensor = self.model.embed(self._to_float(batch)).float()
         if self.metric == "cosine":
@@ -126,13 +132,13 @@ class Encoder:
 
     @torch.inference_mode()
     def encode_with_regions(self, batch: Tensor, framed: Tensor) -> tuple[Tensor, Tensor]:
-        """As `encode`, and the regions `(B, 5)` that the vectors are of; see `LocatingModel`.
+        """Vectors as from `encode`, and the regions `(B, 5)` that they describe; see `LocatingModel`.
 
         Raises:
-            EncoderError: as `encode`, or the family encodes pictures whole.
+            EncoderError: as for `encode`, or the family encodes whole images.
         """
         if not isinstance(self.model, LocatingModel):
-            raise EncoderError(f"family {self.family!r} encodes pictures whole; use one that finds the item first")
+            raise EncoderError(f"family {self.family!r} encodes whole images; use an encoder that finds the item first")
         vectors, regions = self.model.embed_with_regions(self._to_float(batch), framed.to(self.device))
         if self.metric == "cosine":
             vectors = torch.nn.functional.normalize(vectors.float(), dim=1)
@@ -140,26 +146,26 @@ class Encoder:
 
     @torch.inference_mode()
     def decode(self, latent: Tensor) -> Tensor:
-        """Mean images `(B, C, S, S)` in [0, 1] of latents `(B, latent_dim)`, or of codes where the family has those."""
+        """Mean images `(B, C, S, S)` in [0, 1] of latents `(B, latent_dim)`, or of codes for families with codes."""
         return self._generative().decode(latent.to(self.device)).float().cpu()
 
     @torch.inference_mode()
     def reconstruct(self, batch: Tensor) -> Tensor:
-        """Mean images in [0, 1] of a batch as `encode` takes it."""
+        """Reconstructions in [0, 1] of a batch as for `encode`."""
         return self._generative().reconstruct(self._to_float(batch)).float().cpu()
 
     @torch.inference_mode()
     def log_likelihood(self, batch: Tensor) -> Likelihood:
-        """Nats per image of a batch as `encode` takes it, and whether exact or a lower bound.
+        """Log-likelihood in nats per image of a batch as for `encode`, exact or a lower bound.
 
         Raises:
-            EncoderError: the family gives images no likelihood, or one of binary images, which these are not.
+            EncoderError: the family has no likelihood, or its likelihood is for binary images and these are not.
         """
         if not isinstance(self.model, LikelihoodModel):
-            raise EncoderError(f"family {self.family!r} gives images no likelihood; use one that does, such as 'vae'")
+            raise EncoderError(f"family {self.family!r} has no likelihood; use one that has, such as 'vae'")
         x = self._to_float(batch)
         if self.config.get("likelihood") == "bernoulli" and bool(((x > 0.0) & (x < 1.0)).any()):
-            raise EncoderError("this encoder's likelihood is of black and white images; give images without greys")
+            raise EncoderError("this encoder's likelihood is for black-and-white images; give images without greys")
         likelihood = self.model.log_likelihood(x)
         return Likelihood(likelihood.nats.cpu(), likelihood.exact)
 
@@ -168,12 +174,12 @@ class Encoder:
         """Images `(count, C, S, S)` in [0, 1] drawn from the model.
 
         Args:
-            seed: equal seeds draw equal images.
-            temperature: below 1 for likelier images.
-            label: number of the label that all are of, in families that take one; None draws labels too.
+            seed: equal seeds give equal images.
+            temperature: below 1 for more probable images.
+            label: label number of all images, for models with labels; None draws labels by their training frequency.
 
         Raises:
-            EncoderError: the family draws no images, or takes no such label.
+            EncoderError: the family draws no images, or the model does not have this label.
         """
         if not isinstance(self.model, SamplingModel):
             raise EncoderError(f"family {self.family!r} draws no images; use one that does, such as 'pixel-cnn'")
@@ -191,10 +197,10 @@ class Encoder:
 
     @torch.inference_mode()
     def complete(self, batch: Tensor, known: Tensor, *, seed: int = 0, temperature: float = 1.0) -> Tensor:
-        """Images `(B, C, S, S)` in [0, 1] of a batch as `encode` takes it, with what is not known drawn.
+        """Images `(B, C, S, S)` in [0, 1] from a batch as for `encode`, with the unknown pixels drawn.
 
         Args:
-            known: the pixels to keep, `(S, S)` bool.
+            known: pixels to keep, `(S, S)` bool.
 
         Raises:
             EncoderError: the family does not draw pixel by pixel.
@@ -214,7 +220,7 @@ class Encoder:
         return torch.cat(parts).float().cpu()
 
     def files(self) -> dict[str, bytes]:
-        """The contents of the encoder directory by name."""
+        """Contents of the files of the encoder directory, by name."""
         card = {**self.card, "encoder_id": self.encoder_id}
         return {
             weights_file(self.family): self._weights,
@@ -223,7 +229,7 @@ class Encoder:
         }
 
     def save(self, directory: Path) -> Path:
-        """Write the encoder directory, whole or not at all; a directory that was there is replaced."""
+        """Write the encoder directory atomically; an existing directory is replaced."""
         return publish_directory(Path(directory), self.files())
 
     def _describe(self) -> bytes:
@@ -245,9 +251,7 @@ class Encoder:
     def _to_float(self, batch: Tensor) -> Tensor:
         expected = (self.preprocessing.channels, self.preprocessing.size, self.preprocessing.size)
         if batch.ndim != 4 or tuple(batch.shape[1:]) != expected:
-            raise EncoderError(
-                f"a batch of shape {tuple(batch.shape)} was given; expected (B, {', '.join(map(str, expected))})"
-            )
+            raise EncoderError(f"batch has shape {tuple(batch.shape)}; expected (B, {', '.join(map(str, expected))})")
         batch = batch.to(self.device)
         return batch.float() / 255.0 if batch.dtype == torch.uint8 else batch.float()
 
@@ -256,8 +260,8 @@ def load_encoder(ref: str | Path, device: str | torch.device = "cpu") -> Encoder
     """Load an encoder by directory, pretrained name or standing name (`default`, `accurate`, `small`).
 
     Raises:
-        EncoderError: nothing has that name, the directory's files are missing, damaged or of another format, or there
-            is no such device.
+        EncoderError: the name is unknown, files of the directory are missing, damaged or of another format, or the
+            device is not available.
     """
     described = describe_encoder(ref)
     check_device(device)
@@ -298,21 +302,21 @@ def _as_tensor(data: bytes) -> Tensor:
 
 @torch.no_grad()
 def round_weights(model: torch.nn.Module, stored_as: torch.dtype) -> None:
-    """Make of a model what loading it again will give.
+    """Round the weights of a model in place to the values that loading it from disk will give.
 
     Raises:
-        EncoderError: a number of the model is beyond the range of that type.
+        EncoderError: a weight is out of the range of the dtype.
     """
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():
             tensor.copy_(tensor.to(stored_as))
             if not bool(tensor.isfinite().all()):
-                raise EncoderError(f"{name} has numbers too large for {stored_as}; set weights=float32 in the recipe")
+                raise EncoderError(f"{name} has values too large for {stored_as}; set weights=float32 in the recipe")
 
 
 def check_device(device: str | torch.device) -> None:
-    """`EncoderError` where there is no such device."""
+    """`EncoderError` if a device is not available."""
     try:
         torch.zeros(1, device=device).cpu()
-    except (AssertionError, RuntimeError) as exc:  # how a torch without CUDA says so, and all others
+    except (AssertionError, RuntimeError) as exc:  # AssertionError comes from a torch without CUDA
         raise EncoderError(f"device {str(device)!r} cannot be used here ({first_line(exc)}); use cpu") from exc

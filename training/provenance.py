@@ -12,13 +12,13 @@ from training.data.dataset import Dataset
 from training.recipes import Recipe
 
 PACKAGES = ("nitamono", "torch", "lightning", "numpy", "pillow", "simplejpeg")
-LISTED = 20  # skipped images named on a card; all are counted
+LISTED = 20  # skipped images that a card lists; all are counted
 
 
 def build_card(
     recipe: Recipe, dataset: Dataset, counts: Mapping[str, int], run: dict[str, Any], figures: dict[str, Any]
 ) -> dict[str, Any]:
-    """A JSON document; it holds item ids of skipped images but no path."""
+    """The card as a JSON document; it contains item ids of skipped images but no paths."""
     return {
         "name": recipe.name,
         "description": recipe.description,
@@ -40,7 +40,7 @@ def build_card(
 
 
 def describe_labels(condition: str | None, counts: Mapping[str, int]) -> str:
-    """What an encoder learnt from, told from what its recipe conditions on: `label-free: ...`, or whose labels."""
+    """The training data and labels of a recipe's condition: `label-free: ...`, or the source of the labels."""
     photos = f"{counts['images']:,} photos of {counts['items']:,} items"
     if condition in (None, "background"):
         return f"label-free: {photos}"
@@ -57,7 +57,7 @@ def _without_paths(recipe: Recipe) -> dict[str, Any]:
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit that the checkout around a folder stands on; None outside of one."""
+    """The commit of the git checkout that contains a folder; None outside of a checkout."""
     for parent in (folder, *folder.parents):
         git = parent / ".git"
         if git.is_dir():

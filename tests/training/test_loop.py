@@ -265,7 +265,7 @@ def test_numbers_too_large_for_halves_are_named() -> None:
     model = torch.nn.Linear(2, 1)
     with torch.no_grad():
         model.weight.fill_(1e6)
-    with pytest.raises(EncoderError, match=r"^weight has numbers too large for torch.float16; set weights=float32"):
+    with pytest.raises(EncoderError, match=r"^weight has values too large for torch.float16; set weights=float32"):
         round_weights(model, torch.float16)
 
 

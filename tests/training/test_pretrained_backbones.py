@@ -58,7 +58,7 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_package_brings_torchvision_weights() -> None:
-    with pytest.raises(RecipeError, match="no package brings its weights; give a state dict of it with --set backbone"):
+    with pytest.raises(RecipeError, match="no package provides its weights; give a state dict with --set backbone"):
         read_published(NETWORK)
 
 

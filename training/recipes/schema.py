@@ -115,7 +115,7 @@ class Contrastive(Section):
         0.0,
         ge=0,
         lt=1,
-        description="fraction of the latent, and of the pairs, that is contrasted under strong recolouring to learn shape",
+        description="fraction of the latent, and of the pairs, contrasted under strong recolouring to learn shape",
     )
     projection: int | None = Field(
         None, ge=2, description="width of a projection head before the cosine; it never ships"

@@ -244,19 +244,19 @@ def test_an_encoder_that_takes_pictures_whole_tells_no_regions(inner: Encoder, t
     directory = inner.save(tmp_path / "whole")
     pixels = np.zeros((2, 3, 16, 16), np.uint8)
     assert load_embedder(directory).embed_with_regions(pixels, framed=False)[1] is None
-    with pytest.raises(EncoderError, match="encodes pictures whole"):
+    with pytest.raises(EncoderError, match="encodes whole images"):
         inner.encode_with_regions(torch.from_numpy(pixels), torch.zeros(2, dtype=torch.bool))
 
 
 def test_what_cannot_be_put_behind_a_finder_is_refused(inner: Encoder):
     finder = Finder(FinderConfig(**FINDER)).eval()
     first = item_first(inner, finder, size=64)
-    with pytest.raises(EncoderError, match="finds the item already"):
+    with pytest.raises(EncoderError, match="already finds the item"):
         item_first(first, finder, size=64)
     grey = MODELS["pixels"].config(size=16, channels=1)
     model = MODELS["pixels"].model(grey)
     encoder = Encoder(model, family="pixels", config=asdict(grey), preprocessing=Preprocessing(16, 1))
-    with pytest.raises(EncoderError, match="needs colours"):
+    with pytest.raises(EncoderError, match="needs colour"):
         item_first(encoder, finder, size=64)
 
 
