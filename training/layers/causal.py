@@ -197,17 +197,17 @@ class Cursor:
             found = inside(shrunk, self)
             self._level, self._row, self._column = self._level - 1, row, column
             self._keep(conv, *found)
-        wide, besides = self._kept[conv]
-        return self.column(wide[:, :, row % 2 : row % 2 + 1]), besides
+        wide, extra = self._kept[conv]
+        return self.column(wide[:, :, row % 2 : row % 2 + 1]), extra
 
-    def _keep(self, conv: CausalConv2d, grown: Tensor, besides: Any) -> None:
+    def _keep(self, conv: CausalConv2d, grown: Tensor, extra: Any) -> None:
         """Cache two rows that came back from the grid of half the side, or two pixels of them."""
         if self.is_on_row:
-            self._kept[conv] = grown, besides
+            self._kept[conv] = grown, extra
             return
         if conv not in self._kept:
             width = self._shape[3] >> self._level
-            self._kept[conv] = grown.new_zeros(*grown.shape[:3], width), besides
+            self._kept[conv] = grown.new_zeros(*grown.shape[:3], width), extra
         self._kept[conv][0][:, :, :, self._column : self._column + 2] = grown
 
     def _remember(self, conv: CausalConv2d, x: Tensor) -> None:

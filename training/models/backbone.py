@@ -118,8 +118,8 @@ class Pooled(nn.Module):
     def check_fitted(self) -> None:
         """Raise ValueError if it has seen too few images for the search space."""
         if self.search is not None and self._moments.count <= self.search.kept:
-            seen, asked = self._moments.count, self.search.kept
-            raise ValueError(f"search_dim must be below the number of training images ({seen}), not {asked}")
+            seen, wanted = self._moments.count, self.search.kept
+            raise ValueError(f"search_dim must be below the number of training images ({seen}), not {wanted}")
 
 
 class Moments:

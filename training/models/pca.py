@@ -100,8 +100,8 @@ class Pca(nn.Module):
     def check_fitted(self) -> None:
         """Raise ValueError if it has seen too few images for the components."""
         if self._moments.count <= self.config.components:
-            seen, asked = self._moments.count, self.config.components
-            raise ValueError(f"components must be below the number of training images ({seen}), not {asked}")
+            seen, wanted = self._moments.count, self.config.components
+            raise ValueError(f"components must be below the number of training images ({seen}), not {wanted}")
 
     def latent(self, x: Tensor) -> Tensor:
         """Coordinates `(B, k)` of images on the components."""

@@ -83,7 +83,7 @@ class PixelCnn(RasterModel):
 
 
 class PlainNetwork(nn.Module):
-    """A masked convolution, residual blocks and a head; has a blind spot. Arguments as of `GatedNetwork`."""
+    """A masked convolution, residual blocks and a head; has a blind spot. Arguments as for `GatedNetwork`."""
 
     follows_cursor = True
 

@@ -134,7 +134,7 @@ def _check_objective(recipe: Recipe) -> None:
     from training.protocols import GradientModel, VariationalModel
 
     family, objective = MODELS[recipe.family], recipe.objective
-    asked = {
+    requested = {
         "backgrounds": recipe.backgrounds is not None,
         "objective.clean_target": objective.clean_target,
         "objective.foreground_weight": objective.foreground_weight < 1,
@@ -145,7 +145,7 @@ def _check_objective(recipe: Recipe) -> None:
         "objective.prototypes": objective.prototypes is not None,
         "objective.condition": objective.condition is not None,
     }
-    setting = next((name for name, is_asked in asked.items() if is_asked), None)
+    setting = next((name for name, is_set in requested.items() if is_set), None)
     of_labels = [field for field in fields(family.config) if field.name == FROM_LABELS]
     is_conditional, needs_labels = bool(of_labels), any(field.default is not None for field in of_labels)
 
@@ -157,7 +157,7 @@ def _check_objective(recipe: Recipe) -> None:
     if recipe.needs_masks and not recipe.masks:
         raise refuse(str(setting), "needs masks of the items; set their sources in masks")
     for name in ("objective.consistency", "objective.teacher"):
-        if asked[name] and not issubclass(family.model, VariationalModel):
+        if requested[name] and not issubclass(family.model, VariationalModel):
             raise refuse(name, f"needs a family with a posterior, which {recipe.family} does not have")
     if objective.foreground > 0 and not recipe.model.get("foreground"):
         raise refuse("objective.foreground", "needs a model that predicts it; set model.foreground to true")
@@ -185,12 +185,12 @@ def _check_sides(recipe: Recipe) -> None:
     from training.models import MODELS
 
     small = recipe.objective.small_views
-    asked = {
+    requested = {
         "objective.small_views.size": None if small is None else small.size,
         "progressive.size": None if recipe.progressive is None else recipe.progressive.size,
     }
     config: Any = MODELS[recipe.family].config
-    for name, side in asked.items():
+    for name, side in requested.items():
         if side is None or side == recipe.preprocessing.size:
             continue
         built = config(**recipe.model_config_values())

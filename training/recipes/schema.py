@@ -366,12 +366,12 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _items_for_all_prototypes(self) -> Self:
-        asked, share = self.objective.prototypes, self.objective.shape_share
+        requested, share = self.objective.prototypes, self.objective.shape_share
         items = round(self.batch_size * (1.0 if share == 0 else min(share, 1.0 - share)))
-        if asked is not None and asked.count > items:
+        if requested is not None and requested.count > items:
             raise ValueError(
                 f"objective.prototypes.count must be at most {items}, the number of items in a batch that a part of "
-                f"the latent is compared over, not {asked.count}"
+                f"the latent is compared over, not {requested.count}"
             )
         return self
 
