@@ -112,6 +112,24 @@ def train(
         finished = _fit_by_gradient(model, recipe, data, _Execution(run, device, precision, progress))
     else:
         finished = _fit_in_one_pass(model, recipe, data)
+    return _publish(run, recipe, dataset, data, finished, started, borrowed)
+
+
+def _publish(
+    run: RunDirectory,
+    recipe: Recipe,
+    dataset: Dataset,
+    data: TrainingData,
+    finished: Finished,
+    started: float,
+    borrowed: dict[str, Any],
+) -> Path:
+    """Compute the final figures and pictures, and publish the encoder.
+
+    Args:
+        started: monotonic time at which training started.
+        borrowed: values of the card on the weights of a backbone.
+    """
     round_weights(finished.model, STORED_AS[recipe.weights])
     figures = final_figures(finished.model, *(_in_order(side, data.views) for side in (data.training, data.held_out)))
     if isinstance(finished.model, SamplingModel):

@@ -11,7 +11,7 @@ Differs from the papers: gated layers (`training.layers.gated`) without attentio
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ class SecondStage(nn.Module):
 
     def __init__(self, model: TwoStageModel) -> None:
         super().__init__()
-        self.model: Any = model
+        self.model = cast(Any, model)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name.startswith("pixel_prior"))
 

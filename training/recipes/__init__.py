@@ -56,6 +56,8 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         raise RecipeError(f"recipe {path.stem}: {_explain(exc, Recipe)}") from exc
     recipe = recipe.model_copy(update={"model": _check_model(recipe)})
     _check_objective(recipe)
+    _check_condition(recipe)
+    _check_sources(recipe)
     _check_sides(recipe)
     return recipe
 
@@ -129,11 +131,11 @@ def _check_model(recipe: Recipe) -> dict[str, Any]:
 
 
 def _check_objective(recipe: Recipe) -> None:
-    """Refuse combinations of settings that cannot work with any data."""
+    """Refuse objectives that the family does not support."""
     from training.models import MODELS
     from training.protocols import GradientModel, VariationalModel
 
-    family, objective = MODELS[recipe.family], recipe.objective
+    model, objective = MODELS[recipe.family].model, recipe.objective
     requested = {
         "backgrounds": recipe.backgrounds is not None,
         "objective.clean_target": objective.clean_target,
@@ -146,37 +148,49 @@ def _check_objective(recipe: Recipe) -> None:
         "objective.condition": objective.condition is not None,
     }
     setting = next((name for name, is_set in requested.items() if is_set), None)
-    of_labels = [field for field in fields(family.config) if field.name == FROM_LABELS]
-    is_conditional, needs_labels = bool(of_labels), any(field.default is not None for field in of_labels)
-
-    def refuse(name: str, reason: str) -> RecipeError:
-        return RecipeError(f"recipe {recipe.name}: {name} {reason}")
-
-    if setting is not None and not issubclass(family.model, GradientModel):
-        raise refuse(setting, f"needs a family that is trained by gradient, which {recipe.family} is not")
+    if setting is not None and not issubclass(model, GradientModel):
+        raise _refusal(recipe, setting, f"needs a family that is trained by gradient, which {recipe.family} is not")
     if recipe.needs_masks and not recipe.masks:
-        raise refuse(str(setting), "needs masks of the items; set their sources in masks")
+        raise _refusal(recipe, str(setting), "needs masks of the items; set their sources in masks")
     for name in ("objective.consistency", "objective.teacher"):
-        if requested[name] and not issubclass(family.model, VariationalModel):
-            raise refuse(name, f"needs a family with a posterior, which {recipe.family} does not have")
+        if requested[name] and not issubclass(model, VariationalModel):
+            raise _refusal(recipe, name, f"needs a family with a posterior, which {recipe.family} does not have")
     if objective.foreground > 0 and not recipe.model.get("foreground"):
-        raise refuse("objective.foreground", "needs a model that predicts it; set model.foreground to true")
-    if objective.condition is not None and not is_conditional:
-        raise refuse("objective.condition", f"needs a family with classes, which {recipe.family} does not have")
-    if objective.condition is None and needs_labels:
-        raise refuse(
-            "objective.condition", f"is required by family {recipe.family}; set it to category or an attribute"
+        raise _refusal(recipe, "objective.foreground", "needs a model that predicts it; set model.foreground to true")
+
+
+def _check_condition(recipe: Recipe) -> None:
+    """Refuse a condition without a conditional family, and the reverse."""
+    from training.models import MODELS
+
+    condition = recipe.objective.condition
+    of_labels = [field for field in fields(MODELS[recipe.family].config) if field.name == FROM_LABELS]
+    needs_labels = any(field.default is not None for field in of_labels)
+    if condition is not None and not of_labels:
+        raise _refusal(
+            recipe, "objective.condition", f"needs a family with classes, which {recipe.family} does not have"
         )
-    if objective.condition is None and is_conditional and recipe.model.get(FROM_LABELS) is not None:
-        raise refuse("model.classes", "needs labels; set objective.condition")
+    if condition is None and needs_labels:
+        needed = f"is required by family {recipe.family}; set it to category or an attribute"
+        raise _refusal(recipe, "objective.condition", needed)
+    if condition is None and of_labels and recipe.model.get(FROM_LABELS) is not None:
+        raise _refusal(recipe, "model.classes", "needs labels; set objective.condition")
+    if condition == "background" and recipe.backgrounds is None:
+        raise _refusal(recipe, "objective.condition", "is background, which needs the section backgrounds")
+
+
+def _check_sources(recipe: Recipe) -> None:
+    """Refuse backbone weights without a backbone, and backgrounds without any kind."""
     if recipe.backbone_weights is not None and recipe.family != "backbone" and not recipe.model.get("backbone"):
-        raise refuse("backbone_weights", "needs a model with a backbone; set model.backbone.network")
-    if objective.condition == "background" and recipe.backgrounds is None:
-        raise refuse("objective.condition", "is background, which needs the section backgrounds")
+        raise _refusal(recipe, "backbone_weights", "needs a model with a backbone; set model.backbone.network")
     if recipe.backgrounds is not None and not any(
         weight for kind, weight in recipe.backgrounds.kinds if kind != "folder" or recipe.backgrounds.folder
     ):
-        raise refuse("backgrounds.kinds", "needs a kind with a weight above 0")
+        raise _refusal(recipe, "backgrounds.kinds", "needs a kind with a weight above 0")
+
+
+def _refusal(recipe: Recipe, setting: str, reason: str) -> RecipeError:
+    return RecipeError(f"recipe {recipe.name}: {setting} {reason}")
 
 
 def _check_sides(recipe: Recipe) -> None:
