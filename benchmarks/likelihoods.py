@@ -91,7 +91,7 @@ def train_all(name: str, data: Path, out: Path, models: list[str]) -> dict[str, 
 
 
 @torch.inference_mode()
-def judge(encoder: Encoder, images: torch.Tensor) -> dict[str, Any]:
+def pixel_log_prob(encoder: Encoder, images: torch.Tensor) -> dict[str, Any]:
     """Nats per image: exact, or the ELBO of all and an importance-weighted bound of some, evenly spaced."""
     values = images[0].numel()
     if not isinstance(encoder.model, VariationalModel):
@@ -144,7 +144,7 @@ def main(name: str, data: Path, out: Path, models: list[str]) -> None:
         points = curve(path, recipe["batch_size"])
         seen = points[-1][0]
         figures[model] = {
-            **judge(encoder, torch.from_numpy(images)),
+            **pixel_log_prob(encoder, torch.from_numpy(images)),
             "parameters": sum(parameter.numel() for parameter in encoder.model.parameters()),
             "images_seen": seen,
             "steps": seen // recipe["batch_size"],

@@ -107,12 +107,12 @@ def outlook(home: Home, collection: str, plan: RetrainPlan) -> Outlook:
         NitamonoError: what would otherwise be found only after the training.
     """
     from indexer.retrain.gate_set import draw_bank
-    from training.recipes import check_place, load_recipe
+    from training.recipes import check_device_and_precision, load_recipe
 
     state = home.catalogue.search_state(collection)
     if state.encoder_id is None:
         raise NotFoundError(f"collection {collection!r} has no index yet; run `nitamono index SOURCE` first")
-    check_place(plan.device, plan.precision)
+    check_device_and_precision(plan.device, plan.precision)
     if plan.backgrounds is not None:
         draw_bank(Path(plan.backgrounds), plan.per_item, 32, plan.seed)
     recipes = {name: load_recipe(name, plan.overrides).description for name in plan.recipes}

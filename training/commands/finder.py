@@ -28,9 +28,9 @@ def train_finder(
     json_output: JsonOption = False,
 ) -> None:
     """Train a network that finds the item in a photo, without labels."""
-    from training.recipes import check_place
+    from training.recipes import check_device_and_precision
 
-    check_place("cpu", precision)
+    check_device_and_precision("cpu", precision)
     from training.finder.make import FinderPlan, make_finder
 
     plan = FinderPlan(

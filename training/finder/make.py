@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.card import amend_card, git_commit
+from training.card import read_card
 from training.data.backgrounds import Draw, Folder, Photos, gradient, room, texture
 from training.data.dataset import FAILED, Dataset, load_dataset
 from training.data.sources import read_all
@@ -24,6 +24,7 @@ from training.finder.network import Finder, FinderConfig
 from training.finder.scenes import SceneMaker
 from training.finder.store import save_finder
 from training.preprocessing import Preprocessing
+from training.provenance import git_commit
 
 BACKGROUNDS = 4000
 REPEATED_STUDIO, REPEATED_FILES = 2, 5  # how often these cut-outs count beside random shapes
@@ -110,7 +111,7 @@ def make_finder(
         "commit": git_commit(Path(__file__).parent),
     }
     directory = save_finder(network, out, card)
-    return directory, amend_card(directory)
+    return directory, read_card(directory)
 
 
 def _fit(

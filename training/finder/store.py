@@ -15,11 +15,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from training.card import card_bytes
 from training.errors import EncoderError
 from training.files import publish_directory
 from training.finder.network import Finder, FinderConfig
 from training.onnx.export import export_graph
-from training.reference import PRETRAINED, first_line, read_json
+from training.reference import CARD_FILE, PRETRAINED, first_line, read_json
 
 FORMAT = 1
 SHIPPED = PRETRAINED / "finder"
@@ -40,7 +41,7 @@ def save_finder(finder: Finder, directory: Path, card: Mapping[str, Any]) -> Pat
             "weights.safetensors": weights,
             "finder.json": described,
             "finder.onnx": to_onnx(network),
-            "card.json": (json.dumps(full_card, indent=2, ensure_ascii=False) + "\n").encode(),
+            CARD_FILE: card_bytes(full_card),
         },
     )
 

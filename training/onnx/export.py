@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from training.card import amend_card
-from training.encoder import Encoder, LocatingModel, load_encoder
+from training.encoder import Encoder, load_encoder
 from training.errors import EncoderError
 from training.files import publish_file
+from training.protocols import LocatingModel
 from training.reference import ONNX_FILE
 
 LEAST_HALVED = 256  # numbers of a weight: a smaller one is not worth a node
@@ -55,7 +56,7 @@ def add_onnx(directory: Path) -> Path | None:
         EncoderError: the exported graph does not agree with torch to `TOLERANCE`.
     """
     encoder = load_encoder(directory)
-    if not getattr(encoder.model, "is_exportable", False):
+    if not encoder.model.is_exportable:
         return None
     data = to_onnx(encoder)
     check_agreement(encoder, data)

@@ -13,17 +13,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from training.card import card_bytes
 from training.errors import EncoderError, OutputError
 from training.files import check_output_folder, publish_directory
 from training.onnx.graph import OnnxConfig, Pool
 from training.preprocessing import Fit, Preprocessing
 from training.reference import (
+    CARD_FILE,
     IMPORTED,
     NOT_STATED,
     ONNX_FILE,
     EncoderDescription,
     Metric,
-    card_bytes,
     describe_encoder,
     description_bytes,
     identity,
@@ -92,7 +93,7 @@ def import_onnx(file: Path, out: Path, request: ImportRequest) -> EncoderDescrip
         "source": {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), **_made_by(model)},
         "encoder_id": identity(data, description),
     }
-    publish_directory(out, {ONNX_FILE: data, "encoder.json": description, "card.json": card_bytes(card)})
+    publish_directory(out, {ONNX_FILE: data, "encoder.json": description, CARD_FILE: card_bytes(card)})
     return describe_encoder(out)
 
 

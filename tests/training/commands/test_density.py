@@ -20,7 +20,7 @@ from training.data.dataset import load_dataset
 from training.data.sources import read_images
 from training.encoder import Encoder, load_encoder
 from training.errors import EncoderError
-from training.layers.code_prior import CodeMaps, PixelPrior
+from training.layers.code_prior import PixelPrior, SecondStage
 from training.loop import train
 from training.models.made import Made, MadeConfig
 from training.models.pixel_cnn import PixelCnn, PixelCnnConfig
@@ -90,7 +90,7 @@ def test_sample_writes_a_sheet(pixel_cnn: Path, tmp_path: Path, run: Any) -> Non
     ("encoder", "options", "message"),
     [
         ("hog", [], "family 'hog' draws no images"),
-        ("vae-clothing-64", ["--label", "0"], "draws images of no label; leave the label out"),
+        ("vae-clothing-64", ["--label", "0"], "has no labels; leave the label out"),
         ("", ["--label", "99"], "label must be between 0 and"),
         ("", ["--label", "zebra"], "label 'zebra' is not one of this encoder's"),
         ("nowhere", [], "no such encoder directory or name"),
@@ -138,7 +138,7 @@ def test_likelihood_says_that_a_bound_is_one(photos: Path, run: Any) -> None:
     status, text, _ = run("likelihood", one, "--encoder", "vae-clothing-64")
     assert status == 0 and "lower bound" in text
     status, _, err = run("likelihood", one, "--encoder", "hog")
-    assert status == 1 and "gives images no likelihood" in err
+    assert status == 1 and "has no likelihood" in err
 
 
 VQ = [
@@ -184,8 +184,8 @@ def test_a_run_that_was_killed_while_its_prior_was_fitted_goes_on(photos: Path, 
             raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
-        learn = CodeMaps.loss
-        patch.setattr(CodeMaps, "loss", lambda self, batch, step: (stop(), learn(self, batch, step))[1])
+        learn = SecondStage.loss
+        patch.setattr(SecondStage, "loss", lambda self, batch, step: (stop(), learn(self, batch, step))[1])
         with pytest.raises(Stop):
             train(recipe, images, out, device="cpu", progress=False)
     assert not (out / "encoder.json").exists()

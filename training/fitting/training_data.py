@@ -1,4 +1,4 @@
-"""From a data set and a recipe to what a fit works on: examples on both sides of the split, labels, backgrounds."""
+"""Builds the input of a fit from a data set and a recipe: both sides of the split, labels and backgrounds."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from training.fitting.views import ViewMaker, background_labels
 from training.recipes import Recipe
 
 
-class Prepared(NamedTuple):
-    """Examples to fit and to validate on, what makes batches of them, and the names of the labels.
+class TrainingData(NamedTuple):
+    """Both sides of the split, the maker of their batches, and the labels.
 
-    `classes` is the number of labels, which that of conditioning backgrounds has no names for; 0 without a condition.
+    Args:
+        label_names: by number; empty without a condition and for backgrounds, whose labels have no names.
+        classes: number of labels; 0 without a condition.
     """
 
     training: Examples
@@ -26,7 +28,7 @@ class Prepared(NamedTuple):
     classes: int
 
 
-def prepare(recipe: Recipe, dataset: Dataset) -> Prepared:
+def build_training_data(recipe: Recipe, dataset: Dataset) -> TrainingData:
     """Split a data set, number its items and labels, and draw the backgrounds.
 
     Raises:
@@ -56,40 +58,40 @@ def prepare(recipe: Recipe, dataset: Dataset) -> Prepared:
             f"recipe {recipe.name}: model.classes is {wanted}, the data has {classes} values of {condition}; "
             "leave model.classes out"
         )
-    return Prepared(training, held_out, ViewMaker(recipe, bank), names, classes)
+    return TrainingData(training, held_out, ViewMaker(recipe, bank), names, classes)
 
 
 def _values(dataset: Dataset, condition: str) -> list[str]:
-    """The value that each image is labelled by."""
+    """The label of each image."""
     if condition == "item_id":
         return dataset.item_ids
     values = [attributes.get(condition, "") for attributes in dataset.attributes]
     missing = [item_id for item_id, value in zip(dataset.item_ids, values, strict=True) if not value]
     if missing:
         raise RecipeError(
-            f"objective.condition is {condition!r}, which {len(missing)} of {len(values)} images have no value of "
-            f"(the first is of item {missing[0]!r}); fill it in, or condition on another attribute"
+            f"objective.condition is {condition!r}, but {len(missing)} of {len(values)} images have no value for it "
+            f"(the first is of item {missing[0]!r}); add the values, or condition on another attribute"
         )
     return values
 
 
 def _numbers(values: list[str], names: list[str]) -> torch.Tensor:
-    places = {name: place for place, name in enumerate(names)}
-    return torch.tensor([places[value] for value in values])
+    numbers = {name: number for number, name in enumerate(names)}
+    return torch.tensor([numbers[value] for value in values])
 
 
 def _check_masks(recipe: Recipe, examples: Examples) -> None:
     if recipe.needs_masks and (examples.has_mask is None or not bool(examples.has_mask.any())):
         raise RecipeError(
-            f"recipe {recipe.name}: backgrounds and objectives on them need masks, but none of {len(examples)} images "
-            "has a usable one; give a mask column, or images with an alpha channel"
+            f"recipe {recipe.name}: backgrounds and background objectives need masks, but none of {len(examples)} "
+            "images has a usable one; give a mask column, or images with an alpha channel"
         )
 
 
 def _draw_backgrounds(recipe: Recipe, training: Examples) -> torch.Tensor | None:
     if recipe.backgrounds is None or training.masks is None:
         return None
-    from training.data.backgrounds import Photos, build_backgrounds  # brings OpenCV
+    from training.data.backgrounds import Photos, build_backgrounds  # imports OpenCV
 
     photos = Photos(training.images.numpy(), training.masks.numpy())
     settings = recipe.preprocessing
