@@ -35,7 +35,7 @@ def blank(number: int) -> Item:
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("studio") / "shop"
-    write_catalogue(out, items=16, photos_per_item=2, size=96)
+    write_catalogue(out, items=16, photos_per_item=2, size=96, processes=2)
     return out
 
 
@@ -205,6 +205,17 @@ def test_a_stock_of_solids_is_written_as_the_shop_is(tmp_path: Path) -> None:
     assert problems == [] and len(images) == 22
     assert {image.category for image in images} == set(SOLIDS)
     assert all(image.title and image.mask is not None for image in images)
+
+
+def test_the_files_do_not_depend_on_the_number_of_processes(shop: Path, tmp_path: Path) -> None:
+    done: list[int] = []
+    alone = write_catalogue(
+        tmp_path / "alone", items=16, photos_per_item=2, size=96, processes=0, progress=done.append
+    ).parent
+    files = [path.relative_to(shop) for path in sorted(shop.rglob("*.*"))]
+    assert len(files) == 2 * 32 + 4 and sum(done) == 32
+    for name in files:
+        assert (alone / name).read_bytes() == (shop / name).read_bytes()
 
 
 @pytest.mark.parametrize(
