@@ -27,7 +27,7 @@ SHOPS = 2**31  # the seeds of the rooms start here: no sample shop has them
 MAX_FILES = 20_000
 
 
-def build_backgrounds(settings: Backgrounds, seed: int, size: int, channels: int, photos: Photos) -> Pixels:
+def build_backgrounds(settings: Backgrounds, seed: int, size: int, channels: int, photos: PhotoBackgrounds) -> Pixels:
     """The bank `(count, channels, size, size)` uint8.
 
     Raises:
@@ -49,7 +49,7 @@ def build_backgrounds(settings: Backgrounds, seed: int, size: int, channels: int
     return bank
 
 
-class Photos:
+class PhotoBackgrounds:
     """What is behind the items of other photos: the whole scene with its item painted out, or a blurred part of it.
 
     Args:

@@ -72,7 +72,7 @@ class Dataset:
         Raises:
             SourceError: there are fewer than two items.
         """
-        places = {item_id: place_of(item_id) for item_id in set(self.item_ids)}
+        places = {item_id: unit_hash(item_id) for item_id in set(self.item_ids)}
         if len(places) < 2:
             raise SourceError(f"training needs at least 2 items, found {len(places)}")
         order = sorted(places, key=lambda item_id: places[item_id])
@@ -142,6 +142,6 @@ def _add(found: Dataset, image: SourceImage, loaded: Loaded, pixels: NDArray[np.
     found.item_ids.append(image.item_id)
 
 
-def place_of(item_id: str) -> float:
+def unit_hash(item_id: str) -> float:
     """A number in [0, 1) that depends on the id alone."""
     return int.from_bytes(hashlib.sha256(item_id.encode()).digest()[:8], "big") / 2**64

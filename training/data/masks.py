@@ -1,7 +1,7 @@
 """Foreground masks of product photos: which pixels are the item.
 
 A photo's mask is the first usable one of: the `mask` file of its row, the alpha channel of its own file, what differs
-from a near-uniform border, what the item finder finds (`training.data.found`), and GrabCut (Rother, Kolmogorov, Blake:
+from a near-uniform border, what the item finder finds (`training.data.item_finder`), and GrabCut (Rother, Kolmogorov, Blake:
 "GrabCut": interactive foreground extraction using iterated graph cuts, 2004, https://doi.org/10.1145/1015706.1015720)
 started from a frame instead of a person's box.
 
@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.decode import ImageLimits, decode_alpha, decode_image
-from training.data.found import find_item, refine
+from training.data.item_finder import find_item, refine
 from training.data.sources import MaskSource
 from training.errors import ImageError
 from training.preprocessing import Preprocessing
@@ -37,14 +37,14 @@ from training.preprocessing import Preprocessing
 SOURCES: tuple[MaskSource, ...] = get_args(MaskSource)
 
 BORDER_SIDE, FINE_SIDE, CUT_SIDE = 128, 80, 56  # longest side in pixels of the copies that are worked on
-LEAST_SIDE = 8
+MIN_SIDE = 8
 AREA = (0.03, 0.90)
-ONE_PIECE = 0.6  # least share of the item's pixels in its largest piece
-UNIFORM = 0.9  # least share of the frame near one colour
-TOLERANCE, WIDEST = 7.0, 11.0  # Lab units that a uniform background may vary by: always, and where it is noisy
-CONTRAST = 10.0  # least distance in Lab units of the item from what is around it
+MIN_LARGEST_PIECE = 0.6  # least share of the item's pixels in its largest piece
+MIN_UNIFORM = 0.9  # least share of the frame near one colour
+TOLERANCE, MAX_TOLERANCE = 7.0, 11.0  # Lab units that a uniform background may vary by: always, and where it is noisy
+MIN_CONTRAST = 10.0  # least distance in Lab units of the item from what is around it
 AGREEMENT = 0.6
-EXPECTED = 0.7  # least intersection over union that the finder expects
+MIN_EXPECTED_IOU = 0.7  # least intersection over union that the finder expects
 ITERATIONS = 3
 SHADE = 0.35  # weight of a difference in lightness alone where the item may throw a shadow
 
@@ -120,7 +120,7 @@ def find_mask(
         sources: the kinds to try, best first.
     """
     found: Mask | None = None
-    if min(pixels.shape[:2]) < LEAST_SIDE:
+    if min(pixels.shape[:2]) < MIN_SIDE:
         return None
     for source in sources:
         if source == "column" or source == "alpha":
@@ -129,7 +129,7 @@ def find_mask(
                 continue  # an alpha channel that hides nothing says nothing
             found = given_mask(given, source, (pixels.shape[0], pixels.shape[1]))
         else:
-            found = FOUND[source](pixels)
+            found = COMPUTED[source](pixels)
         if found.is_usable:
             return found
     return found
@@ -148,7 +148,7 @@ def border_mask(pixels: NDArray[np.uint8]) -> Mask:
     away, spread = _from_background(lab)
     frame = _frame(away.shape, max(1, min(away.shape) // 40))
     limit = max(TOLERANCE, 3.0 * spread)
-    if limit > WIDEST or float((away[frame] < limit).mean()) < UNIFORM:
+    if limit > MAX_TOLERANCE or float((away[frame] < limit).mean()) < MIN_UNIFORM:
         return Mask(np.zeros(shape, np.uint8), "border", "the border is not of one colour")
     found = _clean(away > limit)
     fault = _fault(found, lab)
@@ -177,12 +177,12 @@ def finder_mask(pixels: NDArray[np.uint8]) -> Mask:
     guess = find_item(small)
     found = _clean(refine(small, guess.probability))
     fault = _area_fault(found) or _pieces_fault(found)
-    if fault is None and guess.quality < EXPECTED:
+    if fault is None and guess.quality < MIN_EXPECTED_IOU:
         fault = f"the finder expects to miss it ({guess.quality:.2f})"
     return Mask(_soften(found, shape), "finder", fault)
 
 
-FOUND: dict[MaskSource, Callable[[NDArray[np.uint8]], Mask]] = {
+COMPUTED: dict[MaskSource, Callable[[NDArray[np.uint8]], Mask]] = {
     "border": border_mask, "finder": finder_mask, "grabcut": grabcut_mask,
 }  # fmt: skip
 
@@ -261,12 +261,12 @@ def _fault(found: Bits, lab: Floats) -> str | None:
         return "nothing is around it"
     within = found & ~cv2.erode(found.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
     contrast = float(np.linalg.norm(np.median(lab[within], axis=0) - np.median(lab[around], axis=0)))
-    return f"it hardly differs from what is around it ({contrast:.0f})" if contrast < CONTRAST else None
+    return f"it hardly differs from what is around it ({contrast:.0f})" if contrast < MIN_CONTRAST else None
 
 
 def _pieces_fault(found: Bits) -> str | None:
     _, _, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
-    return "it is in many pieces" if stats[1:, cv2.CC_STAT_AREA].max() < ONE_PIECE * found.sum() else None
+    return "it is in many pieces" if stats[1:, cv2.CC_STAT_AREA].max() < MIN_LARGEST_PIECE * found.sum() else None
 
 
 def _area_fault(found: Bits) -> str | None:

@@ -7,5 +7,5 @@
     regions.py   several items in one photo, by looking again
     store.py     finder directories: load, save
 
-The network itself is `training.finder.network`; `training.data.found` runs it without torch.
+The network itself is `training.finder.network`; `training.data.item_finder` runs it without torch.
 """

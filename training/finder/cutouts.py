@@ -25,7 +25,7 @@ from training.finder.shapes import Draw, draw_shape
 Pixels = NDArray[np.uint8]
 SIDE = 128  # of a cut-out
 MARGIN = 0.04  # around it, in shares of its side
-LEAST_AREA = 0.02  # of the square around an item that it fills, or it is no item
+MIN_AREA = 0.02  # of the square around an item that it fills, or it is no item
 STUDIO_SEED = 2**30  # no sample shop has the items of this seed or above
 
 
@@ -83,7 +83,7 @@ def normalise(rgba: Pixels, under: Pixels | None = None) -> Cutout | None:
         return None
     top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
     side = max(bottom - top, right - left) * (1.0 + 2.0 * MARGIN)
-    if (rgba[top:bottom, left:right, 3] > 64).sum() < LEAST_AREA * side**2:
+    if (rgba[top:bottom, left:right, 3] > 64).sum() < MIN_AREA * side**2:
         return None
     x, y = (left + right - side) / 2, (top + bottom - side) / 2
     return Cutout(_window(rgba, x, y, side), None if under is None else _window(under, x, y, side))
@@ -103,7 +103,7 @@ def _window(rgba: Pixels, x: float, y: float, side: float) -> Pixels:
     return np.clip(np.round(taken), 0, 255).astype(np.uint8)
 
 
-def shapes(count: int, seed: int, material: Draw | None = None) -> Iterator[Cutout]:
+def shape_cutouts(count: int, seed: int, material: Draw | None = None) -> Iterator[Cutout]:
     """Random shapes, see `training.finder.shapes`."""
     for number in range(count):
         found = normalise(draw_shape(np.random.default_rng([seed, 21, number]), SIDE, material))
@@ -111,7 +111,7 @@ def shapes(count: int, seed: int, material: Draw | None = None) -> Iterator[Cuto
             yield found
 
 
-def studio(count: int, seed: int) -> Iterator[Cutout]:
+def studio_cutouts(count: int, seed: int) -> Iterator[Cutout]:
     """Items of the studio, half of them solids, most garments of the others on a person."""
     for number in range(count):
         item = make_item(STUDIO_SEED + seed, number // 2, "solids" if number % 2 else "shop")
@@ -136,7 +136,7 @@ def _person(scene: Scene) -> Pixels:
     return np.clip(np.round(np.dstack([colours, cover * 255.0])), 0, 255).astype(np.uint8)
 
 
-def files(folder: Path, keep: Callable[[str], bool] = lambda name: True) -> Iterator[Cutout]:
+def file_cutouts(folder: Path, keep: Callable[[str], bool] = lambda name: True) -> Iterator[Cutout]:
     """The pictures of a folder and its sub-folders that have an alpha channel.
 
     Args:
@@ -158,7 +158,7 @@ def files(folder: Path, keep: Callable[[str], bool] = lambda name: True) -> Iter
             yield found
 
 
-def photos(dataset: Dataset, usable: Sequence[bool]) -> Iterator[Cutout]:
+def photo_cutouts(dataset: Dataset, usable: Sequence[bool]) -> Iterator[Cutout]:
     """Items cut out of photos by their masks."""
     if dataset.masks is None:
         raise ValueError("photos are cut out by masks; load the data set with them")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits
 
-from training.finder.network import Finder, FinderConfig, Found
+from training.finder.network import Finder, FinderConfig, FinderOutput
 from training.finder.scenes import SceneMaker
 from training.fitting.augment import augment_batch
 from training.recipes import PRECISIONS
@@ -125,7 +125,7 @@ def _step(
         )
     with torch.autocast(x.device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed"):
         found = network(x)
-    loss = objective(Found(found.mask.float(), found.quality.float()), mask, trust)
+    loss = objective(FinderOutput(found.mask.float(), found.quality.float()), mask, trust)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -133,7 +133,7 @@ def _step(
     return float(loss.detach())
 
 
-def objective(found: Found, mask: Tensor, trust: Tensor) -> Tensor:
+def objective(found: FinderOutput, mask: Tensor, trust: Tensor) -> Tensor:
     """The objective of a batch, a scalar.
 
     Args:

@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from training.card import amend_card, git_commit
-from training.data.backgrounds import Draw, Folder, Photos, gradient, room, texture
+from training.data.backgrounds import Draw, Folder, PhotoBackgrounds, gradient, room, texture
 from training.data.dataset import FAILED, Dataset, load_dataset
 from training.data.sources import read_all
-from training.finder.agree import agreed_photos
-from training.finder.cutouts import SIDE, Cutout, files, gather, photos, shapes, studio
+from training.finder.cutouts import SIDE, Cutout, file_cutouts, gather, photo_cutouts, shape_cutouts, studio_cutouts
 from training.finder.fit import FinderFit, TrustedPhotos, fit_finder
 from training.finder.network import Finder, FinderConfig
 from training.finder.scenes import SceneMaker
+from training.finder.self_training import agreed_photos
 from training.finder.store import save_finder
 from training.preprocessing import Preprocessing
 
@@ -141,12 +141,12 @@ def _load_photos(plan: FinderPlan) -> Dataset | None:
 
 def _cutouts(plan: FinderPlan, dataset: Dataset | None) -> Iterator[Cutout]:
     material = None if plan.backgrounds is None else Folder(plan.backgrounds).draw
-    parts: list[Iterator[Cutout]] = [shapes(plan.shapes, plan.seed, material)]
-    parts += [chain.from_iterable([cutout] * REPEATED_STUDIO for cutout in studio(plan.studio, plan.seed))]
+    parts: list[Iterator[Cutout]] = [shape_cutouts(plan.shapes, plan.seed, material)]
+    parts += [chain.from_iterable([cutout] * REPEATED_STUDIO for cutout in studio_cutouts(plan.studio, plan.seed))]
     if plan.cutouts is not None:
-        parts.append(chain.from_iterable([cutout] * REPEATED_FILES for cutout in files(plan.cutouts)))
+        parts.append(chain.from_iterable([cutout] * REPEATED_FILES for cutout in file_cutouts(plan.cutouts)))
     if dataset is not None:
-        parts.append(photos(dataset, [source != FAILED for source in dataset.mask_sources]))
+        parts.append(photo_cutouts(dataset, [source != FAILED for source in dataset.mask_sources]))
     return chain.from_iterable(parts)
 
 
@@ -157,7 +157,7 @@ def _backgrounds(plan: FinderPlan, dataset: Dataset | None) -> NDArray[np.uint8]
     if plan.backgrounds is not None:
         draws += [Folder(plan.backgrounds).draw] * 2
     if dataset is not None and dataset.masks is not None:
-        draws += [Photos(dataset.images, dataset.masks).draw] * 3
+        draws += [PhotoBackgrounds(dataset.images, dataset.masks).draw] * 3
     drawn = [draws[number % len(draws)](rng, SIDE) for number in range(BACKGROUNDS)]
     return np.stack([np.clip(np.round(d), 0, 255).astype(np.uint8).transpose(2, 0, 1) for d in drawn])
 

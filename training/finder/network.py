@@ -53,7 +53,7 @@ class FinderConfig:
             raise ValueError(f"size must be a multiple of {2 ** len(self.widths)}, not {self.size}")
 
 
-class Found(NamedTuple):
+class FinderOutput(NamedTuple):
     """Logits of the item's cells `(B, 1, S / 2, S / 2)`, and the predicted IoU of that mask, as a logit `(B,)`."""
 
     mask: Tensor
@@ -61,7 +61,7 @@ class Found(NamedTuple):
 
 
 class Finder(nn.Module):
-    """Pictures `(B, 3, S, S)` in [0, 1] to `Found`.
+    """Pictures `(B, 3, S, S)` in [0, 1] to `FinderOutput`.
 
     Example:
         >>> found = Finder(FinderConfig(size=32))(torch.rand(2, 3, 32, 32))
@@ -88,7 +88,7 @@ class Finder(nn.Module):
         self.mask = nn.Conv2d(config.decoder_widths[0], 1, 3, padding=1)
         self.quality = nn.Sequential(nn.Linear(coarsest + 2, 32), nn.SiLU(), nn.Linear(32, 1))
 
-    def forward(self, x: Tensor) -> Found:
+    def forward(self, x: Tensor) -> FinderOutput:
         h = (2.0 * x - 1.0).contiguous(memory_format=torch.channels_last)
         maps = []
         for stage in self.stages:
@@ -100,7 +100,7 @@ class Finder(nn.Module):
         for fine, lateral, down, mix in finest_last:
             h = mix(nn.functional.silu(lateral(fine) + nn.functional.interpolate(down(h), scale_factor=2.0)))
         mask: Tensor = self.mask(h)
-        return Found(mask, self._quality(mask, whole))
+        return FinderOutput(mask, self._quality(mask, whole))
 
     def _quality(self, mask: Tensor, whole: Tensor) -> Tensor:
         """From the whole picture's features, the mask's area and how sure its cells are; they learn nothing from it."""

@@ -17,23 +17,23 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.found import Guess
+from training.data.item_finder import Prediction
 
-MOST = 6  # regions of a photo
-LOOKS = 4  # an item is found by the second or third, or not at all
-FOUND = 0.5  # probability from which a cell is an item's
-LEAST_CONFIDENCE = (0.3, 0.5)  # of the first look, as `item-first` doubts it up to there, and of the others
-LEAST_SHARE = 0.008  # of the photo's cells that an item has, or it is a speck
-LEAST_OF_LARGEST = 0.1  # weight of an item in shares of the largest one's
-WITHIN = 0.5  # share of the smaller of two boxes that lies in the other, from which they are of one item
-BESIDE = 0.3  # share of a part's rim that earlier parts have, from which it is what those left over
-RIM = 3  # pixels around an item that are hidden with it: its edge, and its shadow
-PLAIN = 24  # of 256 levels between the darkest and the brightest place of what is left, up to which it is even
+MAX_REGIONS = 6  # regions of a photo
+MAX_LOOKS = 4  # an item is found by the second or third, or not at all
+THRESHOLD = 0.5  # probability from which a cell is an item's
+MIN_CONFIDENCE = (0.3, 0.5)  # of the first look, as `item-first` doubts it up to there, and of the others
+MIN_SHARE = 0.008  # of the photo's cells that an item has, or it is a speck
+MIN_RELATIVE_WEIGHT = 0.1  # weight of an item in shares of the largest one's
+SAME_ITEM_OVERLAP = 0.5  # share of the smaller of two boxes that lies in the other, from which they are of one item
+LEFTOVER_RIM = 0.3  # share of a part's rim that earlier parts have, from which it is what those left over
+HIDDEN_RIM = 3  # pixels around an item that are hidden with it: its edge, and its shadow
+PLAIN_RANGE = 24  # of 256 levels between the darkest and the brightest place of what is left, up to which it is even
 
 Pixels = NDArray[np.uint8]
 Cells = NDArray[np.bool_]
 Floats = NDArray[np.float32]
-Look = Callable[[Pixels], Guess]
+Look = Callable[[Pixels], Prediction]
 
 
 class ItemRegion(NamedTuple):
@@ -60,17 +60,17 @@ def find_regions(pixels: Pixels, look: Look) -> list[ItemRegion]:
     """The items of a picture `(S, S, 3)` uint8 of the finder's size, the one with the greatest weight first.
 
     Args:
-        look: what the finder says of such a picture, `training.data.found.look`.
+        look: what the finder says of such a picture, `training.data.item_finder.look`.
     """
     found: list[ItemRegion] = []
     seen: Cells | None = None
-    for turn in range(LOOKS):
+    for turn in range(MAX_LOOKS):
         guess = look(pixels)
         seen = np.zeros(guess.probability.shape, np.bool_) if seen is None else seen
-        if guess.quality < LEAST_CONFIDENCE[turn > 0]:
+        if guess.quality < MIN_CONFIDENCE[turn > 0]:
             break
         parts = _parts(guess, seen)
-        fresh = [part.region for part in parts if _rim_share(part.cells, seen) <= BESIDE]
+        fresh = [part.region for part in parts if _rim_share(part.cells, seen) <= LEFTOVER_RIM]
         if not fresh:
             break
         found += _apart(fresh, found)
@@ -80,15 +80,15 @@ def find_regions(pixels: Pixels, look: Look) -> list[ItemRegion]:
         if _is_plain(pixels):
             break
     largest = max((region.weight for region in found), default=0.0)
-    kept = [region for region in found if region.weight >= LEAST_OF_LARGEST * largest]
-    return sorted(kept, key=lambda region: -region.weight)[:MOST]
+    kept = [region for region in found if region.weight >= MIN_RELATIVE_WEIGHT * largest]
+    return sorted(kept, key=lambda region: -region.weight)[:MAX_REGIONS]
 
 
 def hide(pixels: Pixels, cells: Cells) -> Pixels:
     """A picture `(S, S, 3)` uint8 with the colours around them in place of cells `(h, h)`."""
     side = len(pixels)
     mask = cv2.resize(cells.astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST)
-    mask = cv2.dilate(mask, np.ones((2 * RIM + 1, 2 * RIM + 1), np.uint8))
+    mask = cv2.dilate(mask, np.ones((2 * HIDDEN_RIM + 1, 2 * HIDDEN_RIM + 1), np.uint8))
     kept = (1 - mask).astype(np.float32)[..., None]
     levels: list[Floats] = [np.concatenate([pixels * kept, kept], axis=2)]
     while (half := len(levels[-1]) // 2) >= 1:
@@ -101,15 +101,15 @@ def hide(pixels: Pixels, cells: Cells) -> Pixels:
     return np.clip(np.round(colours), 0, 255).astype(np.uint8)
 
 
-def _parts(guess: Guess, seen: Cells) -> list[_Part]:
+def _parts(guess: Prediction, seen: Cells) -> list[_Part]:
     """The connected parts of a mask without what was seen before, specks left out."""
-    mask = (guess.probability > FOUND) & ~seen
+    mask = (guess.probability > THRESHOLD) & ~seen
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     height, width = mask.shape
     parts = []
     for label in range(1, count):
         x, y, w, h, area = (int(value) for value in stats[label])
-        if area < LEAST_SHARE * mask.size:
+        if area < MIN_SHARE * mask.size:
             continue
         cells = labels == label
         weight = float(guess.probability[cells].sum()) / mask.size
@@ -129,7 +129,7 @@ def _apart(fresh: Iterable[ItemRegion], found: Iterable[ItemRegion]) -> list[Ite
     before = list(found)
     kept: list[ItemRegion] = []
     for region in sorted(fresh, key=lambda region: -region.weight):
-        if all(_shared(region.box, other.box) <= WITHIN for other in (*before, *kept)):
+        if all(_shared(region.box, other.box) <= SAME_ITEM_OVERLAP for other in (*before, *kept)):
             kept.append(region)
     return kept
 
@@ -145,4 +145,4 @@ def _is_plain(pixels: Pixels) -> bool:
     """Whether a picture is of one even colour, noise aside."""
     side = len(pixels) // 4
     coarse = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
-    return int(np.ptp(coarse.reshape(-1, 3), axis=0).max()) <= PLAIN
+    return int(np.ptp(coarse.reshape(-1, 3), axis=0).max()) <= PLAIN_RANGE

@@ -58,7 +58,7 @@ class _Probabilities(nn.Module):
 
 
 def to_onnx(finder: Finder) -> bytes:
-    """The graph that `training.data.found` runs: `pixels` to `mask` and `quality`, for any number of pictures."""
+    """The graph that `training.data.item_finder` runs: `pixels` to `mask` and `quality`, for any number of pictures."""
     size = finder.config.size
     example = torch.zeros((2, 3, size, size), dtype=torch.uint8)
     shapes = ({0: torch.export.Dim("batch")},)

@@ -18,7 +18,7 @@ from training.errors import EncoderError
 from training.files import publish_file
 from training.reference import ONNX_FILE
 
-LEAST_HALVED = 256  # numbers of a weight: a smaller one is not worth a node
+MIN_HALVED = 256  # numbers of a weight: a smaller one is not worth a node
 TOLERANCE = 1e-4  # largest difference of any number of a vector from torch's
 
 
@@ -125,7 +125,7 @@ def _in_half_precision(graph: Any) -> Any:
         values = numpy_helper.to_array(initializer)
         with np.errstate(over="ignore"):
             half = values.astype(np.float16)
-        if values.size < LEAST_HALVED or not np.array_equal(half.astype(np.float32), values):
+        if values.size < MIN_HALVED or not np.array_equal(half.astype(np.float32), values):
             continue
         name = initializer.name
         initializer.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))

@@ -22,7 +22,7 @@ from training.errors import EncoderError
 from training.onnx.graph import Floats, Graph, OnnxConfig
 
 SECONDS = 120  # of processor time, for all of it
-PATIENCE = 10  # times as long may it take where other programs have the processor
+WALL_FACTOR = 10  # times as long may it take where other programs have the processor
 BASE_MEMORY = 2 * 2**30  # bytes that a graph may take, besides several times its own size
 TOLERANCE = 1e-3  # of a vector's length: how far the same picture's vectors may lie apart
 MAX_DIM = 65_536  # as the HTTP API takes
@@ -43,7 +43,7 @@ def probe(data: bytes, config: OnnxConfig, *, seconds: int = SECONDS, memory: in
             [sys.executable, "-m", "training.onnx.probe", json.dumps(asked)],
             input=data,
             capture_output=True,
-            timeout=PATIENCE * seconds,
+            timeout=WALL_FACTOR * seconds,
             env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             check=False,
         )

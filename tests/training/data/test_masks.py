@@ -13,7 +13,7 @@ from PIL import Image
 
 from training.data.dataset import load_dataset
 from training.data.decode import ImageLimits, decode_alpha, decode_image
-from training.data.found import find_item
+from training.data.item_finder import find_item
 from training.data.masks import Mask, MaskRequest, border_mask, find_mask, finder_mask, grabcut_mask
 from training.data.reader import Loaded, Request, read_file
 from training.data.sources import SourceImage

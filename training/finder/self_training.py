@@ -2,7 +2,7 @@
 
 A finder looks at each photo as it is, mirrored, and in several crops; then at the item that it found, cut out and put
 before another photo. Photos on which these agree get the mean as their mask, cut along the colours
-(`training.data.found.refine`), and the pixels on which they do not are left out of the loss. As in Radosavovic et al.:
+(`training.data.item_finder.refine`), and the pixels on which they do not are left out of the loss. As in Radosavovic et al.:
 Data Distillation, 2018, https://arxiv.org/abs/1712.04440, section 3, with the composites added.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from training.data.found import refine
+from training.data.item_finder import refine
 from training.finder.fit import TrustedPhotos, overlap
 from training.finder.network import Finder
 from training.layers.resample import crop
@@ -32,7 +32,7 @@ UNSURE = (0.2, 0.8)  # mean probabilities between these are not trusted
 BATCH = 64
 
 
-class Looks(NamedTuple):
+class Views(NamedTuple):
     """Mean and standard deviation of the probabilities `(B, 1, S, S)`; agreement and expected IoU `(B,)`."""
 
     mean: Tensor
@@ -52,7 +52,7 @@ def agreed_photos(images: NDArray[np.uint8], finder: Finder) -> TrustedPhotos:
     for first in range(0, len(images), BATCH):
         batch = images[first : first + BATCH]
         x = torch.from_numpy(batch).float() / 255.0
-        looks = look(finder, x)
+        looks = predict_views(finder, x)
         composed = _composed_agreement(finder, x, looks.mean)
         share = looks.mean.mean(dim=(1, 2, 3))
         is_kept = (looks.agreement > AGREEMENT) & (composed > COMPOSED) & (looks.quality > EXPECTED)
@@ -65,7 +65,7 @@ def agreed_photos(images: NDArray[np.uint8], finder: Finder) -> TrustedPhotos:
     return TrustedPhotos(*(np.stack(part) for part in zip(*kept, strict=True)))
 
 
-def look(finder: Finder, x: Tensor) -> Looks:
+def predict_views(finder: Finder, x: Tensor) -> Views:
     """What a finder says of pictures `(B, 3, S, S)` in [0, 1], looked at in several ways."""
     size = x.shape[-1]
     views, qualities = [], []
@@ -81,7 +81,7 @@ def look(finder: Finder, x: Tensor) -> Looks:
     mean = stacked.nanmean(dim=0)
     spread = torch.sqrt(torch.square(stacked - mean).nanmean(dim=0))
     agreements = [_overlap_where_seen(view, mean) for view in views]
-    return Looks(mean, spread, torch.stack(agreements).mean(dim=0), torch.stack(qualities).mean(dim=0))
+    return Views(mean, spread, torch.stack(agreements).mean(dim=0), torch.stack(qualities).mean(dim=0))
 
 
 def _full_size(logits: Tensor, size: int) -> Tensor:
@@ -109,7 +109,7 @@ def _composed_agreement(finder: Finder, x: Tensor, mean: Tensor) -> Tensor:
     return overlap(_full_size(there.mask, x.shape[-1]) - 0.5, cover)
 
 
-def _mask_and_trust(image: NDArray[np.uint8], looks: Looks, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _mask_and_trust(image: NDArray[np.uint8], looks: Views, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     mean, spread = looks.mean[row, 0].numpy(), looks.spread[row, 0].numpy()
     cut = refine(np.ascontiguousarray(image.transpose(1, 2, 0)), mean.astype(np.float32))
     is_unsure = (spread > SPREAD) | ((mean > UNSURE[0]) & (mean < UNSURE[1]) & (cut != (mean > 0.5)))

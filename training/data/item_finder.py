@@ -30,14 +30,14 @@ ITERATIONS = 2
 Floats = NDArray[np.float32]
 
 
-class Guess(NamedTuple):
+class Prediction(NamedTuple):
     """Probability of each place `(H, W)` float32 of a photo being the item's, and the expected IoU of that mask."""
 
     probability: Floats
     quality: float
 
 
-def find_item(pixels: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Guess:
+def find_item(pixels: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Prediction:
     """What the finder says of each pixel of a photo `(H, W, 3)` uint8.
 
     Raises:
@@ -46,15 +46,15 @@ def find_item(pixels: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Guess:
     height, width = pixels.shape[:2]
     side = finder_side(finder)
     square = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR))
-    found = look(square, finder)
+    found = predict(square, finder)
     whole = cv2.resize(found.probability, (width, height), interpolation=cv2.INTER_LINEAR)
-    return Guess(np.asarray(whole, np.float32), found.quality)
+    return Prediction(np.asarray(whole, np.float32), found.quality)
 
 
-def look(square: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Guess:
+def predict(square: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Prediction:
     """What the finder says of the cells of a picture `(S, S, 3)` uint8, S its `finder_side`; raises as `find_item`."""
     mask, quality = _session(finder).run(["mask", "quality"], {"pixels": square.transpose(2, 0, 1)[None]})
-    return Guess(mask[0, 0], float(quality[0]))
+    return Prediction(mask[0, 0], float(quality[0]))
 
 
 def finder_side(finder: Path = FINDER_FILE) -> int:
