@@ -70,5 +70,5 @@ def test_a_folder_gives_parts_of_its_images_and_forgives_other_files(tmp_path: P
 def test_folders_without_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such folder"):
         build_backgrounds(only("folder", folder=str(tmp_path / "none")), 0, 32, 3, photos())
-    with pytest.raises(SourceError, match="no image there can be read"):
+    with pytest.raises(SourceError, match="contains no readable image"):
         build_backgrounds(only("folder", folder=str(tmp_path)), 0, 32, 3, photos())

@@ -74,7 +74,7 @@ def scene(colour: tuple[int, int, int] = (180, 40, 40), behind: int = 235) -> ND
 
 def test_an_item_on_one_colour_is_found_to_the_pixel() -> None:
     mask = border_mask(scene())
-    assert (mask.source, mask.quality, mask.pixels.shape) == ("border", "usable", (60, 80))
+    assert (mask.source, mask.is_usable, mask.pixels.shape) == ("border", True, (60, 80))
     assert overlap(mask, (scene()[..., 0] < 200).astype(np.uint8) * 255) > 0.95
 
 
@@ -88,13 +88,13 @@ def test_a_slow_change_of_the_background_is_none_of_the_item() -> None:
     ("pixels", "fault"),
     [
         (np.full((40, 40, 3), 200, np.uint8), "covers 0.0%"),
-        (np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8), "border is not of one colour"),
+        (np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8), "border does not have one colour"),
         (np.pad(np.full((2, 2, 3), 20, np.uint8), ((20, 20), (20, 20), (0, 0)), constant_values=240), "covers 0"),
     ],
 )  # fmt: skip
 def test_a_border_mask_that_cannot_be_right_says_why(pixels: NDArray[np.uint8], fault: str) -> None:
     mask = border_mask(pixels)
-    assert mask.quality == "failed" and mask.fault is not None
+    assert not mask.is_usable and mask.fault is not None
     assert re.search(fault, mask.fault)
 
 

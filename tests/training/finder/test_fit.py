@@ -72,7 +72,7 @@ def test_photos_take_their_share_of_the_batches_and_must_have_the_scenes_size():
     _, run = fit_finder(TINY, FinderFit(steps=2, batch_size=4, precision="bf16-mixed"), maker, photos)
     assert run["pictures"] == 8
     large = TrustedPhotos(*(np.full((3, *shape, 64, 64), 255, np.uint8) for shape in ((3,), (), ())))
-    with pytest.raises(ValueError, match="photos have a side of 64 pixels, the scenes one of 32"):
+    with pytest.raises(ValueError, match="photos have a side of 64 pixels, but scenes one of 32"):
         fit_finder(TINY, FinderFit(steps=1, batch_size=4), maker, large)
 
 

@@ -1,4 +1,4 @@
-"""The drawing board: antialiased shapes filled with cloth, ceramic or metal, one over the other, on nothing."""
+"""The drawing board: antialiased shapes with a cloth, ceramic or metal finish, layered on a transparent ground."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter
 
 BOARD = 320  # pixels of a side of the board
 OVER = 3  # supersampling of outlines
-SHADOW, BODY, HIGHLIGHT, OUTLINE = 5, 9, 4, 6  # standard deviations, in pixels, of the blurs of a board
-REACH = 4 * BODY  # pixels beyond which the widest of them takes nothing in
+SHADOW, BODY, HIGHLIGHT, OUTLINE = 5, 9, 4, 6  # standard deviations in pixels of the blurs
+REACH = 4 * BODY  # radius in pixels of the widest blur
 
 Floats = NDArray[np.floating[Any]]
 Colour = tuple[int, int, int]
@@ -33,6 +33,7 @@ def polygon(points: Sequence[Point], *, rounding: float = 0.0) -> Floats:
 
 
 def ellipse(cx: float, cy: float, rx: float, ry: float) -> Floats:
+    """Coverage `(BOARD, BOARD)` in 0..1 of an ellipse."""
     image = Image.new("L", (BOARD * OVER, BOARD * OVER))
     box = [v * BOARD * OVER for v in (cx - rx, cy - ry, cx + rx, cy + ry)]
     ImageDraw.Draw(image).ellipse(box, fill=255)
@@ -40,7 +41,7 @@ def ellipse(cx: float, cy: float, rx: float, ry: float) -> Floats:
 
 
 def stroke(points: Sequence[Point], width: float) -> Floats:
-    """A line through points, with round joints and ends."""
+    """Coverage `(BOARD, BOARD)` in 0..1 of a line through points, with round joints and ends."""
     image = Image.new("L", (BOARD * OVER, BOARD * OVER))
     draw = ImageDraw.Draw(image)
     scaled = [(x * BOARD * OVER, y * BOARD * OVER) for x, y in points]
@@ -52,24 +53,24 @@ def stroke(points: Sequence[Point], width: float) -> Floats:
 
 
 def arc(cx: float, cy: float, rx: float, ry: float, start: float, end: float) -> list[Point]:
-    """Points along an ellipse, angles in degrees, clockwise from the right."""
+    """Points along an ellipse; angles in degrees, clockwise from the right."""
     angles = np.radians(np.linspace(start, end, 24))
     return [(cx + rx * float(np.cos(a)), cy + ry * float(np.sin(a))) for a in angles]
 
 
 def mirrored(points: Sequence[Point]) -> list[Point]:
-    """A right half, from top to bottom, closed by its mirror image about the middle of the board."""
+    """Close a right half, given from top to bottom, with its mirror image about the middle of the board."""
     return [*points, *((1 - x, y) for x, y in reversed(points))]
 
 
 def _coverage(image: Image.Image, rounding: float) -> Floats:
-    """Coverage of a drawing at `OVER` times the board's size; only the part that is not empty is worked on."""
+    """Coverage of a drawing made at `OVER` times the board's size; only the part around the shape is processed."""
     coverage: Floats = np.zeros((BOARD, BOARD), np.float32)
     box = image.getbbox()
     if box is None:
         return coverage
     sigma = rounding * BOARD * OVER
-    reach = math.ceil(3 * sigma) + 6 if rounding > 0 else 0  # of the blur, which is made of three box filters
+    reach = math.ceil(3 * sigma) + 6 if rounding > 0 else 0  # Pillow blurs with three box filters
     left, top = (max(0, (edge - reach) // OVER) for edge in box[:2])
     right, bottom = (min(BOARD, -(-(edge + reach) // OVER)) for edge in box[2:])
     part = image.crop((left * OVER, top * OVER, right * OVER, bottom * OVER))
@@ -87,7 +88,7 @@ def _coverage(image: Image.Image, rounding: float) -> Floats:
 class Board:
     """Product pixels: colour `(BOARD, BOARD, 3)` in 0..255 and coverage `(BOARD, BOARD)` in 0..1.
 
-    Each shape is worked on within a window around it, outside of which adding it would change nothing.
+    Shapes are processed in a window around them; adding a shape changes nothing outside of its window.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -142,7 +143,7 @@ class Board:
     def _shading(self, cover: Floats, window: Window, finish: Finish, depth: float) -> Floats:
         if finish == "flat":
             return np.ones_like(cover)
-        # Towards its outline a body turns away from the light.
+        # A body turns away from the light towards its outline.
         inside = np.clip(gaussian_filter(cover, BODY) * 2 - 1, 0, 1)
         shade = 1 - 0.34 * depth * (1 - inside)
         if finish == "cloth":
@@ -166,7 +167,7 @@ def _gloss(cover: Floats, window: Window, finish: Finish) -> Floats:
 
 
 def _window(cover: Floats) -> Window:
-    """The window around a shape in which its blurs, of at most `BODY` pixels, are exact; the board if it is empty."""
+    """The window around a shape, wide enough for its blurs; the whole board if the shape is empty."""
     rows, columns = np.flatnonzero(cover.any(axis=1)), np.flatnonzero(cover.any(axis=0))
     if not len(rows):
         return slice(0, BOARD), slice(0, BOARD)
@@ -190,13 +191,13 @@ def _noise(rng: np.random.Generator, cells: tuple[int, int]) -> Floats:
 
 
 def print_pattern(rng: np.random.Generator, kind: str, first: Colour, second: Colour) -> Floats:
-    """A printed cloth `(BOARD, BOARD, 3)` in two colours."""
+    """A cloth `(BOARD, BOARD, 3)` printed in two colours."""
     a, b = np.asarray(first, np.float32), np.asarray(second, np.float32)
     return a + _ink(rng, kind)[..., None] * (b - a)
 
 
 def _ink(rng: np.random.Generator, kind: str) -> Floats:
-    """Where the second colour stands, 0..1."""
+    """Coverage by the second colour `(BOARD, BOARD)`, 0..1."""
     period = float(rng.uniform(0.035, 0.09))
     ink: Floats = np.zeros_like(_X)
     if kind == "stripes":
