@@ -1,7 +1,7 @@
 """Check an ONNX graph without running it: standard operators, its own constants, one input for images.
 
-Error messages name the fault and the remedy, and the caller adds the file. Memory is allocated only for the contents of a
-file, never for the sizes that it declares.
+Error messages name the fault and the remedy, and the caller adds the file. Memory is allocated only for the contents of
+a file, never for the sizes that it declares.
 """
 
 from __future__ import annotations
@@ -235,7 +235,8 @@ def _read_part(path: Path, location: str, entries: dict[str, str], needed: int) 
             return file.read(length)
     except (OSError, ValueError) as exc:
         raise EncoderError(
-            f"its constants in {location!r} are missing or have another length; copy that file beside it, or export again"
+            f"its constants in {location!r} are missing or have another length; "
+            "copy that file beside it, or export it again"
         ) from exc
 
 

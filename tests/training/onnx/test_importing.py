@@ -256,7 +256,7 @@ BAD: dict[str, tuple[Made, dict[str, Any], str]] = {
     "truncated-at-the-end": (lambda: WHOLE[:-6], {}, "is truncated"),
     "empty": (lambda: b"", {}, "is empty; expected an ONNX file"),
     "not-onnx": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(100), {}, r"is not an ONNX file \(it begins with b'\\x89PNG"),
-    "damaged-text": (lambda: WHOLE.replace(b"Tanh", b"T\xff\xfeh"), {}, "names that are not valid UTF-8, so it is damaged"),
+    "damaged-text": (lambda: WHOLE.replace(b"Tanh", b"T\xff\xfeh"), {}, "not valid UTF-8, so it is damaged"),
     "a-pickle": (lambda: b"\x80\x04\x95" + bytes(50), {}, "is not an ONNX file"),
     "two-outputs": (token_graph, {"size": 16}, r"has 2 outputs \(tokens, squares\); choose one with --output"),
     "no-such-output": (vector_graph, {"output": "features"}, "has no output 'features'; outputs are vectors"),
