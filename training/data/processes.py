@@ -117,11 +117,14 @@ def map_in_processes(function: Callable[[A], R], arguments: Iterable[A], process
         while busy:
             for connection in wait(list(busy)):
                 child = busy[connection]  # type: ignore[index]  # these are all connections
-                answer = _answer_of(child)
-                if pending:
-                    child.send(pending.popleft())
-                else:
-                    del busy[child.connection]
+                try:
+                    answer = child.receive()
+                    if pending:
+                        child.send(pending.popleft())
+                    else:
+                        del busy[child.connection]
+                except Ended as exc:
+                    raise _unexpected_end(child) from exc
                 if not isinstance(answer, Signal):
                     yield answer
     finally:
@@ -129,14 +132,11 @@ def map_in_processes(function: Callable[[A], R], arguments: Iterable[A], process
             child.kill()
 
 
-def _answer_of(child: ChildProcess[A, R]) -> R | Signal:
-    try:
-        return child.receive()
-    except Ended as exc:
-        raise ProcessError(
-            f"a child process ended unexpectedly (exit status {child.exit_status()}); "
-            "free some memory, or use fewer processes"
-        ) from exc
+def _unexpected_end(child: ChildProcess[A, R]) -> ProcessError:
+    status = child.exit_status()
+    return ProcessError(
+        f"a child process ended unexpectedly (exit status {status}); free some memory, or use fewer processes"
+    )
 
 
 def hold_starts(seconds: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""The bank of backgrounds: each kind, by seed, from photos and folders."""
+"""The bank of backgrounds: every kind, reproducible by seed, from photos and folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The in-memory data set: order, bad files, fingerprint, and a split that no item straddles."""
+"""The in-memory dataset: order, bad files, fingerprint, and the split by item."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding: every accepted kind of file, the limits, and damage."""
+"""Decoding: every supported format, the limits, and damaged files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Foreground masks against the studio's exact ones; and that a mask that fails is told."""
+"""Foreground masks compared with the studio's exact masks, and the detection of failed masks."""
 
 from __future__ import annotations
 

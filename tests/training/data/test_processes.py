@@ -1,4 +1,4 @@
-"""Child processes: results, failures and the end of all of them."""
+"""Child processes: results, errors, and how all of them end."""
 
 from __future__ import annotations
 

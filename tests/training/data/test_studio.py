@@ -1,4 +1,4 @@
-"""The synthetic shop: deterministic, exact masks, every kind, and backgrounds that give nothing away."""
+"""The synthetic shop: deterministic drawings, exact masks, every kind, and backgrounds independent of the item."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def photograph(number: int, photo: int = 0, *, seed: int = 0, size: int = 128) -
 
 
 def blank(number: int) -> Item:
-    """An item by number and category alone, which is all that its scenes depend on, and not painted."""
+    """An unpainted item with only a number and a category, on which its scenes depend."""
     return Item(0, number, "", category_of(0, number), "", "", "", "")
 
 
@@ -107,7 +107,7 @@ def test_only_garments_are_worn() -> None:
 
 
 def test_backgrounds_tell_nothing_of_the_category() -> None:
-    """Background kinds against categories over 1,500 photos: no more dependence than chance gives."""
+    """The kinds of background and the categories of 1,500 photos are independent by a chi-squared test."""
     kinds = sorted({background_kind(0, number) for number in range(BACKGROUNDS)})
     assert kinds == ["gradient", "plain", "room", "texture"]
     categories = sorted(KINDS)

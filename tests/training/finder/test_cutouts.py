@@ -1,4 +1,4 @@
-"""Items cut out and brought to one size."""
+"""Items cut out and scaled to one size."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Fitting a finder: the objective, and that a short fit finds plain things."""
+"""Training a finder: the objective, and a short run that finds simple objects."""
 
 from pathlib import Path
 

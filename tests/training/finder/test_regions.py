@@ -1,4 +1,4 @@
-"""Several items in one photo: parts of a mask, what is hidden, and looking again."""
+"""Several items in one photo: the parts of a mask, hiding them, and predicting again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def guess(*boxes: Box, quality: float = 0.9, probability: float = 1.0) -> Predic
 
 
 class Script:
-    """What a finder says of one look after the other; it has nothing to say of a look too many."""
+    """A finder with scripted predictions; one prediction too many is an error."""
 
     def __init__(self, *guesses: Prediction) -> None:
         self.guesses = list(guesses)
@@ -45,7 +45,7 @@ class Script:
 
 
 def stripes() -> NDArray[np.uint8]:
-    """A ground that is never even."""
+    """A background that is never plain."""
     pixels = picture()
     pixels[:, np.arange(SIDE) % 16 < 4] = 0
     return pixels

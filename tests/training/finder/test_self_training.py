@@ -1,4 +1,4 @@
-"""Self-training: which photos a finder is trusted with, and which of their pixels."""
+"""Self-training: which photos are labelled, and which of their pixels are trusted."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ SIZE = 32
 
 
 class ByColour(torch.nn.Module):
-    """A finder that takes what is red for the item; `quality` is what it expects of itself."""
+    """A finder that predicts the red pixels, with a given quality."""
 
     config = FinderConfig(size=SIZE, widths=(4, 6), depths=(0, 0), decoder_widths=(4,))
 
@@ -25,7 +25,7 @@ class ByColour(torch.nn.Module):
 
 
 class ByPlace(ByColour):
-    """A finder that takes the left half of whatever it is shown."""
+    """A finder that predicts the left half of any image."""
 
     def forward(self, x: torch.Tensor) -> FinderOutput:
         logits = torch.full((len(x), 1, SIZE // 2, SIZE // 2), -20.0)

@@ -1,4 +1,4 @@
-"""Importing ONNX graphs: ONNX Runtime's own vectors, and bad files refused in one line before anything is written."""
+"""Importing ONNX graphs: vectors equal to ONNX Runtime's, and bad files rejected in one line before any output."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def pixels(count: int, channels: int = 3, size: int = 16) -> np.ndarray:
 
 
 def run(graph: ModelProto, x: np.ndarray, output: str = "vectors") -> np.ndarray:
-    """What ONNX Runtime gives for float pictures, without any of our code."""
+    """The output of ONNX Runtime for float images, without any of our code."""
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run([output], {"x": x.astype(np.float32)})[0]
 
@@ -165,7 +165,7 @@ def huge_filled() -> ModelProto:
 
 
 def huge_at_run_time() -> ModelProto:
-    """The size of the value is computed from the picture, so that no declaration tells it."""
+    """The size of the value depends on the image, so that no declaration contains it."""
     nodes = [
         helper.make_node("Shape", ["x"], ["dims"]),
         helper.make_node("ReduceProd", ["dims"], ["count"], keepdims=1),
@@ -316,7 +316,7 @@ def test_what_the_bad_graphs_are_made_from_is_good(tmp_path: Path) -> None:
 
 
 def in_a_branch() -> ModelProto:
-    """As `custom_op` in a branch, with an operator of ONNX's."""
+    """Like `custom_op` in a branch, with a standard operator."""
     flat = helper.make_node("Flatten", ["mean"], ["flat"])
     branch = helper.make_graph([flat], "b", [], [helper.make_tensor_value_info("flat", 1, None)])
     node = helper.make_node("If", ["yes"], ["vectors"], then_branch=branch, else_branch=branch)
