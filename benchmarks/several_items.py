@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.backgrounds import Folder
-from training.data.found import Guess, finder_side, look
-from training.finder.cutouts import files, gather
+from training.data.item_finder import Prediction, finder_side, predict
+from training.finder.cutouts import file_cutouts, gather
 from training.finder.regions import ItemRegion, find_regions
 
 SIDE = 192
@@ -84,8 +84,8 @@ def right(found: list[ItemRegion], boxes: list[Box]) -> int:
 
 def one_look(pixels: Pixels) -> list[ItemRegion]:
     """The parts of the first look alone."""
-    guesses = iter([look(pixels)])
-    nothing = Guess(np.zeros((1, 1), np.float32), 0.0)
+    guesses = iter([predict(pixels)])
+    nothing = Prediction(np.zeros((1, 1), np.float32), 0.0)
     return find_regions(pixels, lambda square: next(guesses, nothing))
 
 
@@ -100,7 +100,7 @@ def main() -> None:
     def wanted(name: str) -> bool:
         return not options.held_out or int(hashlib.sha256(name.encode()).hexdigest(), 16) % 3 == 0
 
-    cutouts = gather(files(options.cutouts, wanted)).items.transpose(0, 2, 3, 1)
+    cutouts = gather(file_cutouts(options.cutouts, wanted)).items.transpose(0, 2, 3, 1)
     grounds = {"white": None} | ({} if options.backgrounds is None else {"photos": Folder(options.backgrounds)})
     kinds = {"one": ([1], (0.3, 0.8), 0.02), "two to four": ([2, 3, 4], (0.2, 0.5), 0.02),
              "touching": ([2, 3], (0.3, 0.45), -0.04)}  # fmt: skip
@@ -108,7 +108,7 @@ def main() -> None:
     for kind, (counts, scales, gap) in kinds.items():
         for ground, folder in grounds.items():
             made = list(photos(cutouts, folder, counts, options.photos, scales, gap))
-            for name, method in (("one", one_look), ("several", lambda pixels: find_regions(pixels, look))):
+            for name, method in (("one", one_look), ("several", lambda pixels: find_regions(pixels, predict))):
                 began = process_time()
                 found = [method(pixels) for pixels, _ in made]
                 spent = 1000.0 * (process_time() - began) / len(made)

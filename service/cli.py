@@ -94,8 +94,8 @@ def keys_revoke(
 def _end_at_once(number: int, frame: object) -> None:
     """Ctrl+C: a kill at any moment loses nothing, and an orderly end could wait for processes that were hit as well."""
     os.write(sys.stderr.fileno(), b"\nnitamono: interrupted; what was stored is safe; run the same command again\n")
-    if reader := sys.modules.get("training.data.reader"):
-        reader.hold_starts()
+    if processes := sys.modules.get("training.data.processes"):
+        processes.hold_starts()
     os._exit(130)
 
 

@@ -212,7 +212,7 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
     "retrain-backgrounds": (lambda: retrain("--recipes", "pca", "--backgrounds", "no"), "no: no such folder"),
     "retrain-backgrounds-empty": (
         lambda: retrain("--recipes", "pca", "--backgrounds", empty_folder()),
-        "empty: no image there can be read",
+        "empty: it contains no readable image",
     ),
     "retrain-too-few-items": (lambda: retrain("--recipes", "pca"), "would be held out, 20 are needed"),
     "retrain-too-few-items-dry-run": (lambda: retrain("--recipes", "pca", "--dry-run"), "20 are needed"),

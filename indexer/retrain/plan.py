@@ -14,7 +14,7 @@ from indexer.errors import InvalidRequestError, NotFoundError
 from indexer.retrain.budget import budget
 from indexer.retrain.gate import GateRule
 from indexer.retrain.power import prospect
-from training.data.dataset import place_of
+from training.data.dataset import unit_hash
 from training.data.sources import SourceImage
 from training.reference import EncoderDescription, describe_encoder
 
@@ -176,7 +176,7 @@ def split(home: Home, collection: str, share: float) -> tuple[list[SourceImage],
 
 def _place(item_id: str) -> float:
     """A number in [0, 1) that depends on the id alone, and not as the split of a training run does."""
-    return place_of("held out\0" + item_id)
+    return unit_hash("held out\0" + item_id)
 
 
 def to_rows(images: Sequence[SourceImage]) -> list[dict[str, Any]]:

@@ -405,12 +405,12 @@ def _used(embedder: Embedder, asked: Region | None, found: NDArray[np.float32] |
 
 def _items(pixels: NDArray[np.uint8]) -> list[FoundItem]:
     """The items of an image `(H, W, 3)`, by the shipped finder."""
-    from training.data.found import finder_side, look
+    from training.data.item_finder import finder_side, predict
     from training.finder.regions import find_regions
 
     height, width = pixels.shape[:2]
     square = Preprocessing(finder_side(), 3, "pad")
-    found = find_regions(square.apply(pixels).transpose(1, 2, 0), look)
+    found = find_regions(square.apply(pixels).transpose(1, 2, 0), predict)
     return [FoundItem(_region(square.to_source(_wider(item.box), width, height)), item.confidence) for item in found]
 
 

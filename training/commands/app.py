@@ -80,6 +80,7 @@ def sample_catalogue(
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same shop.")] = 0,
     size: Annotated[int, typer.Option(help="Side of the photos in pixels.")] = 256,
     stock: Annotated[str, typer.Option(help="shop (drawn flat) or solids (seen from several sides).")] = "shop",
+    processes: Annotated[int | None, typer.Option(min=0, help="Drawing processes; one per core by default.")] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Draw a synthetic shop: products in varied pose, light and background, with exact masks."""
@@ -95,6 +96,7 @@ def sample_catalogue(
             seed=seed,
             size=size,
             stock=cast(Stock, stock),
+            processes=processes,
             progress=progress.advance,
         )
     document = {"manifest": str(manifest), "items": items, "photos": items * photos_per_item}

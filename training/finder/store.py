@@ -1,4 +1,7 @@
-"""Finder directories: weights.safetensors, finder.json (format, config), finder.onnx, card.json. No pickles."""
+"""Load and save finder directories: weights.safetensors, finder.json (format, config), finder.onnx, card.json.
+
+No file is a pickle.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ SHIPPED = PRETRAINED / "finder"
 
 
 def save_finder(finder: Finder, directory: Path, card: Mapping[str, Any]) -> Path:
-    """Write a finder directory, whole or not at all; the network is stored as it is used, in float16."""
+    """Write a finder directory atomically; the network is stored in float16, with its normalisation folded."""
     network = finder.folded() if finder.config.normalisation else finder
     tensors = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
@@ -47,7 +50,7 @@ def save_finder(finder: Finder, directory: Path, card: Mapping[str, Any]) -> Pat
 
 
 class _Probabilities(nn.Module):
-    """Pictures `(B, 3, S, S)` uint8 to probabilities `(B, 1, h, h)` and the expected intersection over union `(B,)`."""
+    """Images `(B, 3, S, S)` uint8 to probabilities `(B, 1, h, h)` and the predicted IoU `(B,)`."""
 
     def __init__(self, finder: Finder) -> None:
         super().__init__()
@@ -59,7 +62,7 @@ class _Probabilities(nn.Module):
 
 
 def to_onnx(finder: Finder) -> bytes:
-    """The graph that `training.data.found` runs: `pixels` to `mask` and `quality`, for any number of pictures."""
+    """The graph run by `training.data.item_finder`: `pixels` to `mask` and `quality`, for any batch size."""
     size = finder.config.size
     example = torch.zeros((2, 3, size, size), dtype=torch.uint8)
     shapes = ({0: torch.export.Dim("batch")},)
@@ -67,10 +70,10 @@ def to_onnx(finder: Finder) -> bytes:
 
 
 def load_finder(directory: str | Path | None = None) -> Finder:
-    """The finder of a directory; None loads the one that the product ships.
+    """Load the finder of a directory; None loads the shipped one.
 
     Raises:
-        EncoderError: the directory's files are missing, damaged or of another format.
+        EncoderError: the directory's files are missing, damaged or in another format.
     """
     folder = SHIPPED if directory is None else Path(directory)
     description = read_json(folder / "finder.json")

@@ -91,9 +91,9 @@ def _check_masks(recipe: Recipe, examples: Examples) -> None:
 def _draw_backgrounds(recipe: Recipe, training: Examples) -> torch.Tensor | None:
     if recipe.backgrounds is None or training.masks is None:
         return None
-    from training.data.backgrounds import Photos, build_backgrounds  # imports OpenCV
+    from training.data.backgrounds import PhotoBackgrounds, build_backgrounds  # imports OpenCV
 
-    photos = Photos(training.images.numpy(), training.masks.numpy())
+    photos = PhotoBackgrounds(training.images.numpy(), training.masks.numpy())
     settings = recipe.preprocessing
     bank = build_backgrounds(recipe.backgrounds, recipe.seed, settings.size, settings.channels, photos)
     return torch.from_numpy(bank)

@@ -30,6 +30,7 @@ from indexer.vectors.faiss import FaissIndex
 from indexer.vectors.neighbours import nearest_others
 from indexer.vectors.rerank import K1
 from tests.conftest import draw_photo, write_photos
+from training.data.decode import decode_image
 from training.data.sources import SourceImage, read_images
 from training.errors import SourceError
 from training.reference import Metric
@@ -89,7 +90,9 @@ def test_figures_equal_a_plain_computation_for_one_encoder(
     encoder = load_encoder(encoder_dir)
 
     def embed(image: SourceImage) -> np.ndarray:
-        pixels = encoder.preprocessing.load(image.path.read_bytes())
+        pixels = encoder.preprocessing.apply(
+            decode_image(image.path.read_bytes(), at_least=encoder.preprocessing.size).pixels
+        )
         return encoder.encode(encoder.prepare(pixels.transpose(1, 2, 0))[None]).numpy()[0]
 
     gallery = [(image.category, embed(image)) for image in sets[0]]

@@ -17,6 +17,7 @@ from indexer.ingest.ingest import IndexReport, index_source
 from indexer.search.searcher import Searcher
 from tests.conftest import draw_photo, write_photos
 from tests.indexer.conftest import served, stored
+from training.data.decode import decode_image
 from training.data.sources import SourceError
 from training.encoder import load_encoder
 from training.errors import EncoderError
@@ -51,7 +52,9 @@ def test_stored_and_served_vectors_are_the_encoders_own(home: Home, shop: Path, 
     vectors = served(home)
     assert set(vectors) == {str(path.relative_to(shop)) for path in shop.rglob("*.jpg")}
     for item_id, vector in vectors.items():
-        pixels = encoder.preprocessing.load((shop / item_id).read_bytes())
+        pixels = encoder.preprocessing.apply(
+            decode_image((shop / item_id).read_bytes(), at_least=encoder.preprocessing.size).pixels
+        )
         expected = encoder.encode(encoder.prepare(pixels.transpose(1, 2, 0))[None]).numpy()[0]
         np.testing.assert_allclose(np.frombuffer(vector, np.float32), expected, atol=1e-5)
 
@@ -229,6 +232,6 @@ def test_indexing_reads_what_the_preprocessing_reads(tmp_path: Path) -> None:
     """A large JPEG comes through the scaled decoder; it must stay close to decoding in full and shrinking."""
     Image.effect_mandelbrot((640, 480), (-2, -1, 1, 1), 60).convert("RGB").save(tmp_path / "big.jpg", quality=95)
     data = (tmp_path / "big.jpg").read_bytes()
-    scaled = Preprocessing(size=64).load(data).astype(float)
+    scaled = Preprocessing(size=64).apply(decode_image(data, at_least=64).pixels).astype(float)
     full = Preprocessing(size=64).apply(np.asarray(Image.open(tmp_path / "big.jpg"))).astype(float)
     assert np.abs(scaled - full).mean() < 4

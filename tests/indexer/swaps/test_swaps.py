@@ -254,7 +254,7 @@ def test_items_are_put_on_the_photos_of_a_folder(write: Write, tmp_path: Path) -
     below = made.masks == 0
     assert all((made.swapped[n, b][below[n]] == (7, 90, 201)).all() for n in range(8) for b in range(2))
     (folder / "wall.png").write_bytes(b"no photo")
-    with pytest.raises(SourceError, match="no image there can be read"):
+    with pytest.raises(SourceError, match="contains no readable image"):
         made_of(manifest, backgrounds=folder)
     with pytest.raises(SourceError, match="no such folder"):
         made_of(manifest, backgrounds=tmp_path / "absent")

@@ -14,7 +14,7 @@ from torch import Tensor
 from training.embedder import load_embedder
 from training.encoder import Encoder, load_encoder
 from training.errors import EncoderError
-from training.finder.network import Finder, FinderConfig, Found
+from training.finder.network import Finder, FinderConfig, FinderOutput
 from training.item_first import item_first, write_item_first
 from training.models import MODELS
 from training.models.item_first import ItemFirst, ItemFirstConfig, plainness, put_back, square_around
@@ -39,9 +39,9 @@ def finding(model: ItemFirst, mask: Tensor, confidence: float) -> ItemFirst:
     class Known(torch.nn.Module):
         config = model.finder.config
 
-        def forward(self, x: Tensor) -> Found:
+        def forward(self, x: Tensor) -> FinderOutput:
             logits = torch.where(mask > 0.5, 30.0, -30.0).expand(len(x), 1, *mask.shape)
-            return Found(logits, torch.logit(torch.tensor(confidence)).expand(len(x)))
+            return FinderOutput(logits, torch.logit(torch.tensor(confidence)).expand(len(x)))
 
     model.finder = Known()  # type: ignore[assignment]
     return model

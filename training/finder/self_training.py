@@ -1,9 +1,9 @@
-"""Self-training: the masks of photos that a finder is trusted with, because it says the same whichever way it looks.
+"""Self-training: masks that a finder gives to photos on which its predictions for several views agree.
 
-A finder looks at each photo as it is, mirrored, and in several crops; then at the item that it found, cut out and put
-before another photo. Photos on which these agree get the mean as their mask, cut along the colours
-(`training.data.found.refine`), and the pixels on which they do not are left out of the loss. As in Radosavovic et al.:
-Data Distillation, 2018, https://arxiv.org/abs/1712.04440, section 3, with the composites added.
+The views of a photo are the photo itself, its mirror image and several crops. A further check composites the item that
+was found on another photo. If all of these agree, the photo's mask is the mean prediction, cut along the colours
+(`training.data.item_finder.refine`), and the pixels on which the views disagree are left out of the loss. As in
+Radosavovic et al.: Data Distillation, 2018, https://arxiv.org/abs/1712.04440, section 3, with the composites added.
 """
 
 from __future__ import annotations
@@ -17,23 +17,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from training.data.found import refine
+from training.data.item_finder import refine
 from training.finder.fit import TrustedPhotos, overlap
 from training.finder.network import Finder
 from training.layers.resample import crop
 
 CROPS = ((0.0, 0.0, 0.85, 0.85), (0.15, 0.0, 1.0, 0.85), (0.0, 0.15, 0.85, 1.0), (0.15, 0.15, 1.0, 1.0))
-AGREEMENT = 0.8  # least mean intersection over union of the views with their mean
-COMPOSED = 0.6  # the same of what is found once the item stands elsewhere
-EXPECTED = 0.55  # least intersection over union that the finder itself expects
-AREA = (0.02, 0.85)
-SPREAD = 0.15  # most standard deviation of a pixel's probabilities between views, or it is not trusted
-UNSURE = (0.2, 0.8)  # mean probabilities between these are not trusted
+AGREEMENT = 0.8  # minimum mean intersection over union (IoU) of the views with their mean
+COMPOSED = 0.6  # minimum IoU of the masks before and after the item is composited on another photo
+EXPECTED = 0.55  # minimum IoU that the finder itself predicts
+AREA = (0.02, 0.85)  # share of the photo that the item covers
+SPREAD = 0.15  # maximum standard deviation between views of the probability of a trusted pixel
+UNSURE = (0.2, 0.8)  # pixels whose mean probability lies in between are trusted only if the cut agrees
 BATCH = 64
 
 
-class Looks(NamedTuple):
-    """Mean and standard deviation of the probabilities `(B, 1, S, S)`; agreement and expected IoU `(B,)`."""
+class Views(NamedTuple):
+    """Mean and standard deviation over the views of the probabilities `(B, 1, S, S)`; agreement and quality `(B,)`.
+
+    Args:
+        quality: mean predicted IoU.
+    """
 
     mean: Tensor
     spread: Tensor
@@ -43,7 +47,7 @@ class Looks(NamedTuple):
 
 @torch.inference_mode()
 def agreed_photos(images: NDArray[np.uint8], finder: Finder) -> TrustedPhotos:
-    """The photos that a finder is trusted with, with their masks.
+    """The photos on which the finder's views agree, with their masks.
 
     Args:
         images: `(N, 3, S, S)` uint8, of the finder's size.
@@ -52,21 +56,21 @@ def agreed_photos(images: NDArray[np.uint8], finder: Finder) -> TrustedPhotos:
     for first in range(0, len(images), BATCH):
         batch = images[first : first + BATCH]
         x = torch.from_numpy(batch).float() / 255.0
-        looks = look(finder, x)
-        composed = _composed_agreement(finder, x, looks.mean)
-        share = looks.mean.mean(dim=(1, 2, 3))
-        is_kept = (looks.agreement > AGREEMENT) & (composed > COMPOSED) & (looks.quality > EXPECTED)
+        views = predict_views(finder, x)
+        composed = _composed_agreement(finder, x, views.mean)
+        share = views.mean.mean(dim=(1, 2, 3))
+        is_kept = (views.agreement > AGREEMENT) & (composed > COMPOSED) & (views.quality > EXPECTED)
         is_kept &= (share > AREA[0]) & (share < AREA[1])
         for row in torch.nonzero(is_kept)[:, 0].tolist():
-            kept.append((batch[row], *_mask_and_trust(batch[row], looks, row)))
+            kept.append((batch[row], *_mask_and_trust(batch[row], views, row)))
     if not kept:
         side = images.shape[-1]
         return TrustedPhotos(images[:0], np.zeros((0, side, side), np.uint8), np.zeros((0, side, side), np.uint8))
     return TrustedPhotos(*(np.stack(part) for part in zip(*kept, strict=True)))
 
 
-def look(finder: Finder, x: Tensor) -> Looks:
-    """What a finder says of pictures `(B, 3, S, S)` in [0, 1], looked at in several ways."""
+def predict_views(finder: Finder, x: Tensor) -> Views:
+    """The finder's predictions for several views of images `(B, 3, S, S)` in [0, 1]."""
     size = x.shape[-1]
     views, qualities = [], []
     for mirrored in (False, True):
@@ -81,7 +85,7 @@ def look(finder: Finder, x: Tensor) -> Looks:
     mean = stacked.nanmean(dim=0)
     spread = torch.sqrt(torch.square(stacked - mean).nanmean(dim=0))
     agreements = [_overlap_where_seen(view, mean) for view in views]
-    return Looks(mean, spread, torch.stack(agreements).mean(dim=0), torch.stack(qualities).mean(dim=0))
+    return Views(mean, spread, torch.stack(agreements).mean(dim=0), torch.stack(qualities).mean(dim=0))
 
 
 def _full_size(logits: Tensor, size: int) -> Tensor:
@@ -89,7 +93,7 @@ def _full_size(logits: Tensor, size: int) -> Tensor:
 
 
 def _placed(p: Tensor, box: tuple[float, float, float, float], size: int) -> Tensor:
-    """Probabilities of a crop at their place in the picture; NaN where it did not look."""
+    """Probabilities of a crop at its place in the image; NaN outside of the crop."""
     left, top, right, bottom = (round(edge * size) for edge in box)
     whole = torch.full_like(p, torch.nan)
     whole[:, :, top:bottom, left:right] = interpolate(p, (bottom - top, right - left), mode="bilinear")
@@ -102,15 +106,15 @@ def _overlap_where_seen(view: Tensor, mean: Tensor) -> Tensor:
 
 
 def _composed_agreement(finder: Finder, x: Tensor, mean: Tensor) -> Tensor:
-    """Intersection over union of what is found before and after the item was put before another photo `(B,)`."""
+    """IoU `(B,)` of the masks before and after the item is composited on another photo."""
     cover = (mean > 0.5).to(x.dtype)
-    others = x.roll(1, dims=0).flip(2, 3)  # upside down: what stands in it is no item as one knows them
+    others = x.roll(1, dims=0).flip(2, 3)  # upside down, so that it shows no familiar item
     there = finder(cover * x + (1.0 - cover) * others)
     return overlap(_full_size(there.mask, x.shape[-1]) - 0.5, cover)
 
 
-def _mask_and_trust(image: NDArray[np.uint8], looks: Looks, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    mean, spread = looks.mean[row, 0].numpy(), looks.spread[row, 0].numpy()
+def _mask_and_trust(image: NDArray[np.uint8], views: Views, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    mean, spread = views.mean[row, 0].numpy(), views.spread[row, 0].numpy()
     cut = refine(np.ascontiguousarray(image.transpose(1, 2, 0)), mean.astype(np.float32))
     is_unsure = (spread > SPREAD) | ((mean > UNSURE[0]) & (mean < UNSURE[1]) & (cut != (mean > 0.5)))
     rim = cv2.morphologyEx(cut.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0

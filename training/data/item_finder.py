@@ -1,7 +1,7 @@
-"""The item finder as a source of masks: what the shipped network finds, made finer by GrabCut.
+"""Runs the item finder, a network that predicts which pixels of a photo belong to the item, and refines its masks.
 
-GrabCut (see `training.data.masks`) starts here from the network's probabilities instead of a frame, and its cut is kept
-where the two agree. Imports no torch: reading processes use it, through ONNX Runtime.
+GrabCut refines the masks (see `training.data.masks`), initialised with the network's probabilities instead of a frame;
+its cut is used if it agrees with the network's mask. Imports no torch: reading processes use ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 FINDER_FILE = PRETRAINED / "finder" / "finder.onnx"
-SURE_ITEM, SURE_BACKGROUND = 0.95, 0.03  # probabilities beyond which a pixel is not cut anew
-KEPT = 0.75  # least intersection over union of the cut with the network's mask, or the latter stands
+SURE_ITEM, SURE_BACKGROUND = 0.95, 0.03  # probabilities beyond which GrabCut cannot change a pixel
+KEPT = 0.75  # minimum IoU of the cut with the network's mask; below it, the network's mask is used
 ITERATIONS = 2
 
 Floats = NDArray[np.float32]
 
 
-class Guess(NamedTuple):
-    """Probability of each place `(H, W)` float32 of a photo being the item's, and the expected IoU of that mask."""
+class Prediction(NamedTuple):
+    """Probability of each pixel of belonging to the item, `(H, W)` float32, and the predicted IoU of that mask."""
 
     probability: Floats
     quality: float
 
 
-def find_item(pixels: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Guess:
-    """What the finder says of each pixel of a photo `(H, W, 3)` uint8.
+def find_item(pixels: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Prediction:
+    """The finder's prediction for a photo `(H, W, 3)` uint8 of any size.
 
     Raises:
         EncoderError: the finder's file is missing or damaged.
@@ -46,25 +46,25 @@ def find_item(pixels: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Guess:
     height, width = pixels.shape[:2]
     side = finder_side(finder)
     square = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR))
-    found = look(square, finder)
+    found = predict(square, finder)
     whole = cv2.resize(found.probability, (width, height), interpolation=cv2.INTER_LINEAR)
-    return Guess(np.asarray(whole, np.float32), found.quality)
+    return Prediction(np.asarray(whole, np.float32), found.quality)
 
 
-def look(square: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Guess:
-    """What the finder says of the cells of a picture `(S, S, 3)` uint8, S its `finder_side`; raises as `find_item`."""
+def predict(square: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Prediction:
+    """The prediction for an image `(S, S, 3)` uint8, S = `finder_side()`, per cell; raises as `find_item`."""
     mask, quality = _session(finder).run(["mask", "quality"], {"pixels": square.transpose(2, 0, 1)[None]})
-    return Guess(mask[0, 0], float(quality[0]))
+    return Prediction(mask[0, 0], float(quality[0]))
 
 
 def finder_side(finder: Path = FINDER_FILE) -> int:
-    """Side of the pictures that the finder looks at; raises as `find_item`."""
+    """Side in pixels of the finder's input; raises as `find_item`."""
     side: int = _session(finder).get_inputs()[0].shape[2]
     return side
 
 
 def refine(pixels: NDArray[np.uint8], probability: Floats) -> NDArray[np.bool_]:
-    """The item's pixels `(H, W)` of a small photo, cut along its colours where the finder is not sure."""
+    """The item's pixels `(H, W)` of a small photo, cut along its colours where the finder is uncertain."""
     marks = np.where(probability > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     marks[probability > SURE_ITEM], marks[probability < SURE_BACKGROUND] = cv2.GC_FGD, cv2.GC_BGD
     guessed: NDArray[np.bool_] = probability > 0.5
@@ -73,7 +73,7 @@ def refine(pixels: NDArray[np.uint8], probability: Floats) -> NDArray[np.bool_]:
     try:
         cv2.grabCut(pixels, marks, (0, 0, 0, 0), behind, item, ITERATIONS, cv2.GC_INIT_WITH_MASK)
     except cv2.error:
-        return guessed  # too few pixels of either side to cut by
+        return guessed  # too few pixels of item or background for GrabCut
     cut: NDArray[np.bool_] = (marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)
     either = (cut | guessed).sum()
     return cut if either and (cut & guessed).sum() >= KEPT * either else guessed
@@ -84,6 +84,6 @@ def _session(finder: Path) -> InferenceSession:
     try:
         return open_session(finder.read_bytes(), threads=1)  # the reading processes share the cores
     except OSError as exc:
-        raise EncoderError(f"{finder}: the item finder cannot be read ({exc.strerror}); install again") from exc
+        raise EncoderError(f"{finder}: the item finder cannot be read ({exc.strerror}); reinstall nitamono") from exc
     except EncoderError as exc:
         raise EncoderError(f"{finder}: {exc}") from exc

@@ -1,16 +1,16 @@
-"""Self-training: which photos a finder is trusted with, and which of their pixels."""
+"""Self-training: which photos are labelled, and which of their pixels are trusted."""
 
 import numpy as np
 import torch
 
-from training.finder.agree import AGREEMENT, agreed_photos, look
-from training.finder.network import Finder, FinderConfig, Found
+from training.finder.network import Finder, FinderConfig, FinderOutput
+from training.finder.self_training import AGREEMENT, agreed_photos, predict_views
 
 SIZE = 32
 
 
 class ByColour(torch.nn.Module):
-    """A finder that takes what is red for the item; `quality` is what it expects of itself."""
+    """A finder that predicts the red pixels, with a given quality."""
 
     config = FinderConfig(size=SIZE, widths=(4, 6), depths=(0, 0), decoder_widths=(4,))
 
@@ -18,19 +18,19 @@ class ByColour(torch.nn.Module):
         super().__init__()
         self.expects = quality
 
-    def forward(self, x: torch.Tensor) -> Found:
+    def forward(self, x: torch.Tensor) -> FinderOutput:
         red = x[:, :1] - x[:, 2:]
         logits = torch.nn.functional.avg_pool2d(40.0 * (red - 0.3), 2)
-        return Found(logits, torch.logit(torch.tensor(self.expects)).expand(len(x)))
+        return FinderOutput(logits, torch.logit(torch.tensor(self.expects)).expand(len(x)))
 
 
 class ByPlace(ByColour):
-    """A finder that takes the left half of whatever it is shown."""
+    """A finder that predicts the left half of any image."""
 
-    def forward(self, x: torch.Tensor) -> Found:
+    def forward(self, x: torch.Tensor) -> FinderOutput:
         logits = torch.full((len(x), 1, SIZE // 2, SIZE // 2), -20.0)
         logits[..., : SIZE // 4] = 20.0
-        return Found(logits, torch.logit(torch.tensor(self.expects)).expand(len(x)))
+        return FinderOutput(logits, torch.logit(torch.tensor(self.expects)).expand(len(x)))
 
 
 def photos(count: int = 4) -> np.ndarray:
@@ -53,7 +53,7 @@ def test_what_is_found_from_every_side_is_trusted_with_a_fitting_mask():
 
 
 def test_what_depends_on_where_one_looks_is_not_trusted():
-    looks = look(ByPlace(), torch.from_numpy(photos()).float() / 255.0)  # type: ignore[arg-type]
+    looks = predict_views(ByPlace(), torch.from_numpy(photos()).float() / 255.0)  # type: ignore[arg-type]
     assert float(looks.agreement.max()) < AGREEMENT and float(looks.spread.max()) > 0.3
     agreed = agreed_photos(photos(), ByPlace())  # type: ignore[arg-type]
     assert len(agreed.images) == 0 and agreed.masks.shape == (0, SIZE, SIZE)
