@@ -17,7 +17,7 @@ from indexer.calibrate.probability import (
     reliability,
 )
 from indexer.catalogue.home import Home
-from indexer.errors import CalibrationError, InvalidRequestError, MismatchError, NotFoundError
+from indexer.errors import CalibrationError, InvalidRequestError, MismatchError
 from training.data.decode import ImageLimits
 from training.errors import NitamonoError
 
@@ -63,11 +63,9 @@ def calibrate(
     if isinstance(present, float | int) and not 0 < present <= 1:
         raise InvalidRequestError("present", f"present must be above 0 and at most 1, or auto, not {present}")
 
-    state = home.catalogue.search_state(collection)
-    encoder_id = encoder_id or state.encoder_id
-    if encoder_id is None:
-        raise NotFoundError(f"collection {collection!r} has no index yet; run `nitamono index SOURCE` first")
-    if missing := home.catalogue.images_without_vectors(state.collection_id, encoder_id):
+    state = home.catalogue.search_state(collection) if encoder_id else home.catalogue.active_state(collection)
+    encoder_id = encoder_id or str(state.encoder_id)
+    if missing := home.catalogue.vectors.missing(state.collection_id, encoder_id):
         raise MismatchError(
             f"{len(missing)} images of {collection!r} have no vector by encoder {encoder_id[:12]}; "
             "run `nitamono index SOURCE --encoder REF`"
@@ -93,14 +91,16 @@ def calibrate(
         calibration = calibration_of(pairs, encoder_id, seed=seed)
     except CalibrationError as exc:
         raise CalibrationError(f"collection {collection!r} cannot be calibrated: {exc}") from exc
-    home.catalogue.put_calibration(state.collection_id, encoder_id, calibration.to_json())
+    home.catalogue.calibrations.put(state.collection_id, encoder_id, calibration.to_json())
+    if "calibration" in described.card:  # a retrained encoder's
+        home.amend_card(encoder_id, calibration=calibration.to_json())
     return calibration
 
 
 def _last_share(home: Home, collection_id: int, encoder_ids: Sequence[str | None]) -> float:
     """The share that was set for the first of the encoders that has one, or the default."""
     for encoder_id in filter(None, encoder_ids):
-        content = home.catalogue.calibration(collection_id, encoder_id) or {}
+        content = home.catalogue.calibrations.get(collection_id, encoder_id) or {}
         if "present" in content:
             return float(content["present"])
     return PRESENT
@@ -153,8 +153,8 @@ def calibrate_if_due(
     if state.encoder_id is None:
         return None
     with suppress(NitamonoError):
-        images = sum(r.count for r in home.catalogue.generations(collection) if r.number == state.generation)
-        known = home.catalogue.calibration(state.collection_id, state.encoder_id) or {}
+        images = sum(r.count for r in home.catalogue.generations.all(collection) if r.number == state.generation)
+        known = home.catalogue.calibrations.get(state.collection_id, state.encoder_id) or {}
         calibrated = known["images"] if is_current(known) else 0
         if images < max(MIN_CALIBRATION_ITEMS, GROWTH * calibrated, GROWTH * known.get("tried", 0)):
             return None
@@ -162,5 +162,5 @@ def calibrate_if_due(
             return calibrate(home, collection, limits=limits, device=device)
         except CalibrationError as exc:
             refused = {**known, "tried": images, "refused": str(exc)}
-            home.catalogue.put_calibration(state.collection_id, state.encoder_id, refused)
+            home.catalogue.calibrations.put(state.collection_id, state.encoder_id, refused)
     return None

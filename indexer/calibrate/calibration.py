@@ -100,7 +100,7 @@ class Calibration:
 
 def stored_calibration(home: Home, collection_id: int, encoder_id: str) -> Calibration | None:
     """What `calibrate` stored last; None where it never could, or only in a form that is due for renewal."""
-    content = home.catalogue.calibration(collection_id, encoder_id)
+    content = home.catalogue.calibrations.get(collection_id, encoder_id)
     return Calibration.from_json(_upgraded(content)) if content is not None and is_current(content) else None
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from indexer.calibrate.calibration import MIN_CALIBRATION_ITEMS
 from indexer.calibrate.probability import Groups, Labels, Numbers, best_others
 from indexer.catalogue.home import Home
+from indexer.catalogue.queries import distinct_vectors
 from indexer.errors import CalibrationError
 from indexer.measures.ground_truth import Pixels, Truth, other_view, products
 from indexer.vectors import Floats, Ints
@@ -147,14 +148,11 @@ class FirstHits(NamedTuple):
 
 def recent_first_hits(home: Home, collection_id: int, encoder: EncoderDescription) -> FirstHits:
     """What the queries that servers logged would find now, each different vector once."""
-    vectors = list(
-        dict.fromkeys(vector for _, vector in home.catalogue.recent_queries(collection_id, encoder.encoder_id))
-    )
+    vectors = distinct_vectors(home.catalogue.queries.all(collection_id, encoder.encoder_id))
     gallery = _read_gallery(home, collection_id, encoder)
     if not vectors or not len(gallery.items) or gallery.items[-1] == 0:
         return FirstHits(np.empty(0), np.empty(0))
-    queries = np.frombuffer(b"".join(vectors), dtype="<f4").reshape(-1, encoder.dim).astype(np.float32)
-    asked = _Queries(np.zeros(len(queries), np.int64), queries)
+    asked = _Queries(np.zeros(len(vectors), np.int64), np.stack(vectors))
     best = _search(gallery, asked, encoder.metric, without_copies=False).scores.astype(np.float64)
     return FirstHits(best[:, 0], best[:, 1])
 
@@ -168,7 +166,7 @@ class _Files:
 
     def read(self, image_ids: Sequence[int], at_least: int, use: Callable[[int, Pixels], T]) -> list[T | None]:
         """`use(image_id, pixels)` of each image, in order; None where its file is gone, changed or broken."""
-        files = self._home.catalogue.image_files(image_ids)
+        files = self._home.catalogue.images.files(image_ids)
 
         def read_one(image_id: int) -> T | None:
             uri, sha256 = files.get(image_id, ("", None))
@@ -185,16 +183,12 @@ class _Files:
 
 
 def _read_gallery(home: Home, collection_id: int, encoder: EncoderDescription) -> _Gallery:
-    rows, blobs = [], []
-    with home.catalogue.vector_snapshot(collection_id, encoder.encoder_id) as (_, found):
-        for image_id, pk, sha256, vector in found:
-            rows.append((pk, image_id, int(sha256[:15], 16)))
-            blobs.append(vector)
-    keys = np.array(rows, dtype=np.int64).reshape(-1, 3)
-    vectors = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(-1, encoder.dim).astype(np.float32)
-    order = np.argsort(keys[:, 0], kind="stable")
-    _, items = np.unique(keys[order, 0], return_inverse=True)
-    return _Gallery(keys[order, 1], items.astype(np.int64), keys[order, 2], vectors[order])
+    _, stored = home.catalogue.vectors.snapshot(collection_id, encoder.encoder_id)
+    image_ids, pks = stored.ids.T
+    contents = np.array([int(sha256[:15], 16) for sha256 in stored.sha256], dtype=np.int64)
+    order = np.argsort(pks, kind="stable")
+    _, items = np.unique(pks[order], return_inverse=True)
+    return _Gallery(image_ids[order], items.astype(np.int64), contents[order], stored.vectors[order])
 
 
 def _choose(gallery: _Gallery, queries: int, rng: np.random.Generator) -> tuple[Truth, Ints]:

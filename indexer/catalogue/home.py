@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-import sqlalchemy as sa
-
-from indexer.catalogue.catalogue import Catalogue, create_engine
+from indexer.catalogue.catalogue import Catalogue
+from indexer.catalogue.engine import create_engine
+from indexer.catalogue.migrations import migrate
 from indexer.catalogue.records import EncoderRecord
-from indexer.catalogue.schema import REVISION
 from indexer.errors import BusyError, IndexerError, MismatchError, NotFoundError
 from training.files import publish_directory, publish_file
 from training.reference import ENCODER_FILES, EncoderDescription, describe_encoder
@@ -61,11 +61,10 @@ class Home:
         url = database_url or os.environ.get("NITAMONO_DATABASE_URL") or f"sqlite:///{path / 'catalogue.sqlite'}"
         home = cls(path, Catalogue(create_engine(url)))
         try:
-            home._migrate()
-        except sa.exc.DBAPIError as exc:
+            migrate(home.catalogue.database, path, lambda: home.lock("schema", wait=True))
+        except BaseException:
             home.close()
-            reason = str(exc.orig).splitlines()[0] if exc.orig else type(exc).__name__
-            raise IndexerError(f"the catalogue of {path} cannot be opened ({reason})") from exc
+            raise
         return home
 
     def __enter__(self) -> Home:
@@ -77,7 +76,7 @@ class Home:
         self.close()
 
     def close(self) -> None:
-        self.catalogue.engine.dispose()
+        self.catalogue.close()
 
     def generations_directory(self, collection: str) -> Path:
         return self.path / "collections" / collection / "generations"
@@ -92,7 +91,10 @@ class Home:
         return self.path / "encoders" / encoder_id
 
     def add_encoder(self, described: EncoderDescription) -> None:
-        """Keep a copy of an encoder, so that this home needs nothing from outside."""
+        """Keep a copy of an encoder, so that this home needs nothing from outside.
+
+        An encoder that the home has already keeps its card, which may have been amended.
+        """
         directory = self.encoder_directory(described.encoder_id)
         if not directory.is_dir():
             files = {
@@ -101,7 +103,22 @@ class Home:
                 if (described.directory / name).exists()
             }
             publish_directory(directory, files)
-        self.catalogue.add_encoder(EncoderRecord.of(described))
+        self._record_encoder(described.encoder_id)
+
+    def amend_card(self, encoder_id: str, **values: Any) -> None:
+        """Set values in the card of a stored encoder: in `card.json` and in the catalogue.
+
+        Nothing else writes the card of a stored encoder. A kill in between leaves the catalogue behind `card.json`;
+        the next `add_encoder` brings it up to date.
+        """
+        from training.card import amend_card  # imports pydantic
+
+        with self.lock(f"encoder-{encoder_id}", wait=True):
+            amend_card(self.encoder_directory(encoder_id), **values)
+            self._record_encoder(encoder_id)
+
+    def _record_encoder(self, encoder_id: str) -> None:
+        self.catalogue.encoders.put(EncoderRecord.of(self.encoder(encoder_id)))
 
     def encoder(self, encoder_id: str) -> EncoderDescription:
         """The stored copy of an encoder, checked against its id."""
@@ -148,43 +165,3 @@ class Home:
             file.write(str(os.getpid()))
             file.flush()
             yield
-
-    def _migrate(self) -> None:
-        if self._revision() == REVISION:
-            return
-        with self.lock("schema", wait=True):
-            found = self._revision()
-            if found == REVISION:
-                return
-            from alembic import command, config
-            from alembic.script import ScriptDirectory
-            from alembic.util import CommandError
-
-            settings = config.Config()
-            settings.set_main_option("script_location", str(migrations_directory()))
-            try:
-                if found is not None:
-                    ScriptDirectory.from_config(settings).get_revision(found)
-            except CommandError as exc:
-                raise MismatchError(
-                    f"the catalogue of {self.path} has schema {found}, this version knows up to {REVISION}; "
-                    "upgrade nitamono"
-                ) from exc
-            with self.catalogue.engine.connect().execution_options(writes=True) as connection, connection.begin():
-                settings.attributes["connection"] = connection
-                command.upgrade(settings, "head")
-
-    def _revision(self) -> str | None:
-        with self.catalogue.read() as connection:
-            if not sa.inspect(connection).has_table("alembic_version"):
-                return None
-            revision: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
-            return revision
-
-
-def migrations_directory() -> Path:
-    """The migrations beside the packages (a checkout) or where the wheel put them."""
-    import sysconfig
-
-    beside = Path(__file__).parents[2] / "alembic"
-    return beside if beside.is_dir() else Path(sysconfig.get_path("data")) / "share" / "nitamono" / "alembic"

@@ -62,7 +62,7 @@ def list_encoders(home: Path) -> list[ListedEncoder]:
 
     shipped = {entry.encoder_id for entry in listed}
     with Home.open(home) as opened:
-        for r in opened.catalogue.encoders():
+        for r in opened.catalogue.encoders.all():
             if r.encoder_id not in shipped:
                 name, ref = str(r.card.get("name") or r.family), str(opened.encoder_directory(r.encoder_id))
                 listed.append(_listed(r, name, ref, role=None, shipped=False))
@@ -76,21 +76,28 @@ def _listed(r: EncoderRecord, name: str, ref: str, *, role: str | None, shipped:
 
 
 def find_encoder(ref: str, home: Path) -> EncoderDescription:
-    """An encoder by directory, name, or the first six or more characters of the id of one that the home has.
+    """The encoder of a directory, a shipped name, or the first six or more characters of an id.
+
+    Names and ids resolve to the home's copy if it has one, since its card may have been amended.
 
     Raises:
-        EncoderError: there is none, or several ids begin so.
+        EncoderError: nothing matches, or several ids begin with `ref`.
     """
-    if not ID_PREFIX.fullmatch(ref) or Path(ref).exists():
+    if Path(ref).exists():
         return describe_encoder(ref)
-    known = {path.name: path for path in home.glob("encoders/*") if path.name.startswith(ref)}
-    for name in pretrained_names():
-        d = describe_encoder(name)
-        if d.encoder_id.startswith(ref):
-            known[d.encoder_id] = d.directory
-    if len(known) > 1:
-        raise EncoderError(f"encoder {ref!r}: {len(known)} ids begin so; give more of it")
-    return describe_encoder(next(iter(known.values()), ref))
+    if not ID_PREFIX.fullmatch(ref):
+        return _stored_copy(describe_encoder(ref), home)
+    known = {d.encoder_id: d.directory for d in map(describe_encoder, pretrained_names())}
+    known |= {path.name: path for path in home.glob("encoders/*")}
+    matching = [directory for encoder_id, directory in known.items() if encoder_id.startswith(ref)]
+    if len(matching) > 1:
+        raise EncoderError(f"encoder {ref!r}: {len(matching)} ids begin with it; give more characters")
+    return describe_encoder(matching[0] if matching else ref)
+
+
+def _stored_copy(described: EncoderDescription, home: Path) -> EncoderDescription:
+    directory = home / "encoders" / described.encoder_id
+    return describe_encoder(directory) if directory.is_dir() else described
 
 
 def sizes(described: EncoderDescription) -> dict[str, int]:

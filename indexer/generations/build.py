@@ -38,7 +38,7 @@ def build_generation(
         activated: whether to put it into service; `indexer.ingest.promotion.put_into_service` does so later.
     """
     collection_id = home.catalogue.collection_id(collection)
-    number = home.catalogue.next_generation_number(collection_id)
+    number = home.catalogue.generations.next_number(collection_id)
     target = home.generation_directory(collection, number)
     aside = target.with_name(f".building-{uuid.uuid4().hex}")
     _remove_unrecorded(home, collection, number)
@@ -65,9 +65,9 @@ def build_generation(
         created_at=datetime.now(UTC),
         activated_at=None,
     )
-    home.catalogue.add_generation(collection_id, record)
+    home.catalogue.generations.add(collection_id, record)
     if activated:
-        home.catalogue.activate_generation(collection_id, number)
+        home.catalogue.generations.activate(collection_id, number)
         remove_old(home, collection)
     return record
 
@@ -77,16 +77,12 @@ def _write_generation(
 ) -> Manifest:
     from indexer.vectors.faiss import FaissIndex
 
-    with home.catalogue.vector_snapshot(collection_id, encoder.encoder_id) as (watermark, rows):
-        ids, blobs = [], []
-        for image_id, pk, _, vector in rows:
-            ids.append((image_id, pk))
-            blobs.append(vector)
-    vectors = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(blobs), encoder.dim).astype(np.float32)
+    watermark, stored = home.catalogue.vectors.snapshot(collection_id, encoder.encoder_id)
+    vectors = stored.vectors
     metric: Metric = "cosine" if encoder.metric == "cosine" else "l2"
     index = FaissIndex.build(vectors, metric)
     index.write(directory / "index.faiss")
-    np.save(directory / "ids.npy", np.asarray(ids, dtype=np.int64).reshape(-1, 2))
+    np.save(directory / "ids.npy", stored.ids)
     names = [*FILES, *_write_neighbours(index, vectors, directory)]
     manifest = Manifest(
         collection=collection,
@@ -94,9 +90,8 @@ def _write_generation(
         encoder_id=encoder.encoder_id,
         dim=encoder.dim,
         metric=metric,
-        count=len(ids),
+        count=len(vectors),
         factory=index.factory,
-        search_parameters={},
         recall_at_10=recall_against_exact(index, vectors, metric),
         watermark=watermark,
         sha256={name: sha256_of(directory / name) for name in names},

@@ -35,7 +35,6 @@ class Manifest:
     metric: Metric
     count: int
     factory: str
-    search_parameters: dict[str, float]
     recall_at_10: float
     watermark: int
     sha256: dict[str, str]
@@ -44,8 +43,10 @@ class Manifest:
     def read(cls, directory: Path) -> Manifest:
         """Read `manifest.json`; `CorruptError` where it is missing or not whole."""
         try:
-            return cls(**json.loads((directory / "manifest.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as exc:
+            document = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+            document.pop("search_parameters", None)  # always empty; earlier manifests have it
+            return cls(**document)
+        except (OSError, ValueError, TypeError, AttributeError) as exc:
             raise CorruptError(f"{directory / 'manifest.json'}: cannot be read ({first_line(exc)})") from exc
 
 

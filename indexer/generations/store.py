@@ -13,19 +13,19 @@ KEEP = 3  # directories per collection: the active one, and two to roll back to
 
 
 def list_generations(home: Home, collection: str | None = None) -> list[GenerationRecord]:
-    return home.catalogue.generations(collection)
+    return home.catalogue.generations.all(collection)
 
 
 def find_generation(home: Home, collection: str, number: int) -> GenerationRecord:
-    for record in home.catalogue.generations(collection):
+    for record in home.catalogue.generations.all(collection):
         if record.number == number:
             return record
     raise NotFoundError(f"collection {collection!r} has no generation {number}; {kept_generations(home, collection)}")
 
 
 def kept_generations(home: Home, collection: str) -> str:
-    kept = [str(record.number) for record in home.catalogue.generations(collection) if record.status != "removed"]
-    return f"there is {', '.join(kept)}" if kept else "there is none"
+    kept = [str(record.number) for record in home.catalogue.generations.all(collection) if record.status != "removed"]
+    return f"it keeps {', '.join(kept)}" if kept else "it keeps none"
 
 
 def verify(home: Home, collection: str, number: int) -> list[str]:
@@ -52,7 +52,7 @@ def verify(home: Home, collection: str, number: int) -> list[str]:
 def remove_old(home: Home, collection: str) -> None:
     """Remove the directories of all but the newest few generations; never that of the active one."""
     collection_id = home.catalogue.collection_id(collection)
-    records = [record for record in home.catalogue.generations(collection) if record.status != "removed"]
+    records = [record for record in home.catalogue.generations.all(collection) if record.status != "removed"]
     for record in records[:-KEEP]:
         if record.status != "active":
             _remove(home, collection_id, record)
@@ -61,11 +61,11 @@ def remove_old(home: Home, collection: str) -> None:
 def remove_unused(home: Home, collection: str, encoder_id: str) -> None:
     """Remove the generations by an encoder that never were in service; they would take the place of those that were."""
     collection_id = home.catalogue.collection_id(collection)
-    for record in home.catalogue.generations(collection):
+    for record in home.catalogue.generations.all(collection):
         if record.encoder_id == encoder_id and record.activated_at is None and record.status != "removed":
             _remove(home, collection_id, record)
 
 
 def _remove(home: Home, collection_id: int, record: GenerationRecord) -> None:
-    home.catalogue.mark_generation_removed(collection_id, record.number)
+    home.catalogue.generations.mark_removed(collection_id, record.number)
     shutil.rmtree(home.generation_directory(record.collection, record.number), ignore_errors=True)

@@ -122,7 +122,7 @@ def index_source(
 
 def _bring_generation_up_to_date(home: Home, collection: str, encoder: EncoderDescription, state: SearchState) -> int:
     same_encoder = state.generation is not None and state.encoder_id == encoder.encoder_id
-    if same_encoder and not home.catalogue.has_unindexed_changes(state.collection_id, state.watermark):
+    if same_encoder and not home.catalogue.changes.has_unindexed(state.collection_id, state.watermark):
         return state.generation or 0
     return build_generation(home, collection, EncoderRecord.of(encoder)).number
 
@@ -154,7 +154,7 @@ class _Run:
         self._flush()
         self._settle()
         records = [RejectRecord("", p.item_id, p.image, p.where, p.reason) for p in problems]
-        self.home.catalogue.replace_rejects(self.collection_id, source, records)
+        self.home.catalogue.rejects.replace(self.collection_id, source, records)
         self.advance(len(problems))
 
     def embed_others(self, *, live: bool = False) -> None:
@@ -162,7 +162,7 @@ class _Run:
 
         Items may be deleted or replaced while theirs are embedded: they stay as they are then.
         """
-        missing = self.home.catalogue.images_without_vectors(self.collection_id, self.encoder.encoder_id)
+        missing = self.home.catalogue.vectors.missing(self.collection_id, self.encoder.encoder_id)
         requests = ((key, Request(self.home.uri_path(key[1]))) for key in missing)
         for batch in self._embed(requests):
             for (item_id, uri), embedded in batch:
@@ -176,7 +176,7 @@ class _Run:
         described: set[str] = set()
         for start in range(0, len(images), STATE_CHUNK):
             chunk = images[start : start + STATE_CHUNK]
-            states = self.home.catalogue.image_states(
+            states = self.home.catalogue.images.states(
                 self.collection_id, self.encoder.encoder_id, (image.item_id for image in chunk)
             )
             untouched = 0
@@ -228,7 +228,7 @@ class _Run:
             self.writer.submit(_import_index_library)
         self._settle()
         self.storing = self.writer.submit(
-            self.home.catalogue.write_images,
+            self.home.catalogue.images.write,
             self.collection_id,
             self.encoder.encoder_id,
             self.pending,
@@ -317,5 +317,5 @@ def _write(
         width=None if isinstance(outcome, Failed) else outcome.width or None,
         height=None if isinstance(outcome, Failed) else outcome.height or None,
         reason=outcome.reason if isinstance(outcome, Failed) else None,
-        vector=None if embedded.vector is None else embedded.vector.astype("<f4").tobytes(),
+        vector=embedded.vector,
     )

@@ -38,32 +38,30 @@ def put_item(
     """
     _check_item(item_id, attributes, images)
     for _ in range(ATTEMPTS):
-        state = home.catalogue.search_state(collection)
-        if state.generation is None or state.encoder_id is None:
-            raise NotFoundError(f"collection {collection!r} has no index yet; run `nitamono index SOURCE` first")
+        state = home.catalogue.active_state(collection)
         writes = [
             _embed_image(home, searcher, state.encoder_id, item_id, title, attributes, data)
             for data in dict.fromkeys(images)
         ]
-        created = home.catalogue.replace_item(
+        created = home.catalogue.items.replace(
             state.collection_id, state.encoder_id, writes, generation=state.generation
         )
         if created is not None:
-            return home.catalogue.item(collection, item_id), created
+            return home.catalogue.items.get(collection, item_id), created
     raise MismatchError(f"collection {collection!r} changed its index {ATTEMPTS} times meanwhile; send the item again")
 
 
 def get_item(home: Home, collection: str, item_id: str) -> ItemRecord:
-    return home.catalogue.item(collection, item_id)
+    return home.catalogue.items.get(collection, item_id)
 
 
 def delete_item(home: Home, collection: str, item_id: str) -> None:
-    home.catalogue.delete_item(home.catalogue.collection_id(collection), item_id)
+    home.catalogue.items.delete(home.catalogue.collection_id(collection), item_id)
 
 
 def read_image(home: Home, collection: str, image_id: int) -> bytes:
     """The bytes of an image's own file; `NotFoundError` where the file is gone."""
-    record = home.catalogue.image(collection, image_id)
+    record = home.catalogue.images.get(collection, image_id)
     try:
         return home.uri_path(record.uri).read_bytes()
     except OSError as exc:
@@ -106,5 +104,5 @@ def _embed_image(
         mtime_ns=stat.st_mtime_ns,
         width=decoded.width,
         height=decoded.height,
-        vector=vector.astype("<f4").tobytes(),
+        vector=vector,
     )

@@ -34,7 +34,7 @@ def activate(home: Home, collection: str, number: int) -> GenerationRecord:
 
 def rollback(home: Home, collection: str) -> GenerationRecord:
     """Activate the generation that was in service before the present one."""
-    records = home.catalogue.generations(collection)
+    records = home.catalogue.generations.all(collection)
     active = next((record for record in records if record.status == "active"), None)
     earlier = [r for r in records if r.status == "retired" and r.activated_at and active and r.number < active.number]
     if not earlier:
@@ -50,7 +50,7 @@ def put_into_service(home: Home, collection: str, record: GenerationRecord) -> N
     """
     collection_id = home.catalogue.collection_id(collection)
     for _ in range(ROUNDS):
-        if home.catalogue.activate_complete_generation(collection_id, record.number, record.encoder_id):
+        if home.catalogue.generations.activate_complete(collection_id, record.number, record.encoder_id):
             return
         embed_missing(home, collection, home.encoder(record.encoder_id), live=True)
     raise BusyError(f"collection {collection!r} is being written faster than its photos are embedded; try again")

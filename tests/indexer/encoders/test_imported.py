@@ -114,7 +114,7 @@ def test_an_imported_encoder_goes_through_everything(call: Callable[..., Any], f
     assert drifted["drifted"] is False
     with Home.open(folder / "home") as home:
         kept = home.encoder(made["encoder_id"])
-        assert [record.trained_from for record in home.catalogue.encoders()] == ["ImageNet labels"]
+        assert [record.trained_from for record in home.catalogue.encoders.all()] == ["ImageNet labels"]
     assert {path.name for path in kept.directory.iterdir()} == {"encoder.onnx", "encoder.json", "card.json"}
 
 
