@@ -1,4 +1,4 @@
-"""Runs migrations, on the connection of `indexer.catalogue.migrations` or on the database that the environment names."""
+"""Runs migrations on the connection of `indexer.catalogue.migrations`, or on the database of the environment."""
 
 from __future__ import annotations
 

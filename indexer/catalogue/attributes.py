@@ -13,13 +13,15 @@ from indexer.catalogue.collections import find_collection
 from indexer.catalogue.engine import Database
 from indexer.catalogue.schema import items
 
+FACET_VALUES = 100
+
 
 @dataclass
 class Attributes:
     database: Database
 
-    def facets(self, collection: str, *, values: int = 100) -> dict[str, list[tuple[str, int]]]:
-        """The most frequent values of each attribute, with their number of items."""
+    def facets(self, collection: str) -> dict[str, list[tuple[str, int]]]:
+        """The `FACET_VALUES` most frequent values of each attribute, with their number of items."""
         pairs = self._pairs()
         query = (
             select(pairs.c.key, pairs.c.value, func.count().label("count"))
@@ -32,7 +34,7 @@ class Attributes:
         with self.database.read() as connection:
             for key, value, count in connection.execute(query):
                 listed = found.setdefault(key, [])
-                if len(listed) < values:
+                if len(listed) < FACET_VALUES:
                     listed.append((value, count))
         return found
 

@@ -1,11 +1,11 @@
-"""The home directory: everything that one installation stores.
+"""The home directory, which stores everything of one installation.
 
-catalogue.sqlite                       the catalogue (unless a database URL names another)
-encoders/<encoder_id>/                 a copy of every encoder in use
+catalogue.sqlite                       the catalogue (unless a database URL is set)
+encoders/<encoder_id>/                 a copy of every encoder of the catalogue
 collections/<name>/generations/<n>/    immutable indexes
 blobs/<ab>/<sha256>                    photos uploaded over HTTP
-retrains/<name>-<n>/                   what a retraining trains and measures
-locks/                                 who is writing
+retrains/<name>-<n>/                   models and evidence of a retraining
+locks/                                 lock files with the writing process
 """
 
 from __future__ import annotations
@@ -39,25 +39,24 @@ class Home:
 
     @classmethod
     def open(cls, path: Path | str, *, database_url: str | None = None, create: bool = False) -> Home:
-        """Open a home, bringing its database to this version's schema.
+        """Open a home and migrate its database to this version's schema.
 
         Args:
-            path: the directory.
-            database_url: SQLAlchemy URL; the default is SQLite in the home, or NITAMONO_DATABASE_URL.
-            create: make the home where there is none.
+            database_url: SQLAlchemy URL; default: NITAMONO_DATABASE_URL, or else SQLite in the home.
+            create: create the home if it does not exist.
 
         Raises:
-            NotFoundError: there is no home and `create` is not set.
-            MismatchError: the database was written by a newer version.
+            NotFoundError: the home does not exist and `create` is not set.
+            MismatchError: a newer version wrote the database.
             IndexerError: the directory or the database cannot be used.
         """
         path = Path(path).absolute()
         if not create and not path.is_dir():
-            raise NotFoundError(f"no home at {path}; make one with `nitamono index SOURCE --home {path}`")
+            raise NotFoundError(f"no home at {path}; create one with `nitamono index SOURCE --home {path}`")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
-            raise IndexerError(f"home {path} cannot be made ({exc.strerror})") from exc
+            raise IndexerError(f"home {path} cannot be created ({exc.strerror})") from exc
         url = database_url or os.environ.get("NITAMONO_DATABASE_URL") or f"sqlite:///{path / 'catalogue.sqlite'}"
         home = cls(path, Catalogue(create_engine(url)))
         try:
@@ -125,13 +124,13 @@ class Home:
         described = describe_encoder(self.encoder_directory(encoder_id))
         if described.encoder_id != encoder_id:
             raise MismatchError(
-                f"{described.directory}: holds encoder {described.encoder_id[:12]}, not the {encoder_id[:12]} it is "
-                "named for; index again with `nitamono index --encoder REF`"
+                f"{described.directory}: holds encoder {described.encoder_id[:12]}, not {encoder_id[:12]} as its "
+                "directory says; index again with `nitamono index --encoder REF`"
             )
         return described
 
     def add_blob(self, data: bytes) -> str:
-        """Store bytes durably under their SHA-256; returns the URI that `read_uri` takes."""
+        """Store bytes durably under their SHA-256; returns their URI, see `uri_path`."""
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._blob_path(sha256)
         if not path.exists():
@@ -139,7 +138,7 @@ class Home:
         return BLOB_SCHEME + sha256
 
     def uri_path(self, uri: str) -> Path:
-        """Where the file of an image lies: a blob of this home, or a path."""
+        """The file of an image: a blob of this home, or a path outside."""
         return self._blob_path(uri.removeprefix(BLOB_SCHEME)) if uri.startswith(BLOB_SCHEME) else Path(uri)
 
     def _blob_path(self, sha256: str) -> Path:
@@ -147,7 +146,7 @@ class Home:
 
     @contextmanager
     def lock(self, name: str, *, wait: bool = False) -> Iterator[None]:
-        """Hold a lock among processes; it goes with its holder, however that ends.
+        """Hold a lock among processes; it is released when the process ends, even by a kill.
 
         Raises:
             BusyError: another process holds it and `wait` is not set.
@@ -160,7 +159,7 @@ class Home:
             except BlockingIOError as exc:
                 file.seek(0)
                 holder = file.read().strip() or "another"
-                raise BusyError(f"{name} is being written by process {holder}; try again when it has ended") from exc
+                raise BusyError(f"{name} is being written by process {holder}; try again when that has ended") from exc
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()

@@ -1,4 +1,4 @@
-"""Items: what they say, and live writes of single ones."""
+"""Items: reads, and live writes of single ones."""
 
 from __future__ import annotations
 

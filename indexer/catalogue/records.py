@@ -38,7 +38,7 @@ class ImageRecord:
     sha256: str | None
     width: int | None
     height: int | None
-    status: str
+    status: ImageStatus
     reason: str | None
 
 
@@ -95,7 +95,7 @@ class GenerationRecord:
     collection: str
     number: int
     encoder_id: str
-    status: str
+    status: GenerationStatus
     count: int
     dim: int
     metric: str
@@ -109,7 +109,7 @@ class GenerationRecord:
 
 @dataclass(frozen=True, slots=True)
 class RejectRecord:
-    """An image or source row that could not be indexed, where it stands, and why."""
+    """An image or source row that could not be indexed, its place in the source, and the reason."""
 
     collection: str
     item_id: str | None
@@ -159,7 +159,7 @@ class ImageState:
     sha256: str | None
     size: int | None
     mtime_ns: int | None
-    status: str
+    status: ImageStatus
     mask_uri: str | None
     title: str | None
     attributes: dict[str, str]

@@ -23,19 +23,19 @@ from indexer.vectors.rerank import K1
 from training.files import fsync_directory, write_durably
 from training.reference import Metric
 
-MAX_LISTED = 100_000  # vectors: the exact lists of more take longer than embedding them
+MAX_LISTED = 100_000  # vectors: exact neighbour lists of more would take longer than embedding them
 PAIR = np.dtype([("position", "<i4"), ("score", "<f4")])
 
 
 def build_generation(
     home: Home, collection: str, encoder: EncoderRecord, *, activated: bool = True
 ) -> GenerationRecord:
-    """Build and verify a generation from the catalogue's vectors by one encoder, and put it into service.
+    """Build a generation from the catalogue's vectors of one encoder, verify it, and activate it.
 
-    The caller holds the collection's lock. What a killed build left behind is removed first.
+    The caller must hold the collection's lock. Directories left by killed builds are removed first.
 
     Args:
-        activated: whether to put it into service; `indexer.ingest.promotion.put_into_service` does so later.
+        activated: False to leave activation to `indexer.ingest.promotion.put_into_service`.
     """
     collection_id = home.catalogue.collection_id(collection)
     number = home.catalogue.generations.next_number(collection_id)
@@ -104,7 +104,7 @@ def _write_generation(
 
 
 def _write_neighbours(index: VectorIndex, vectors: Floats, directory: Path) -> list[str]:
-    """Write the lists that re-ranking needs; names of the files, none where there are too many vectors or too few."""
+    """Write the neighbour lists for re-ranking; returns the file names, none for too many or too few vectors."""
     from indexer.vectors.neighbours import nearest_others
 
     if not 2 <= len(vectors) <= MAX_LISTED:
@@ -117,7 +117,7 @@ def _write_neighbours(index: VectorIndex, vectors: Floats, directory: Path) -> l
 
 
 def _remove_unrecorded(home: Home, collection: str, next_number: int) -> None:
-    """Directories that a killed build left: aside, or renamed but never recorded."""
+    """Remove directories of killed builds: unfinished ones, and finished ones that were never recorded."""
     parent = home.generations_directory(collection)
     if parent.is_dir():
         for left in parent.glob(".building-*"):

@@ -1,4 +1,4 @@
-"""Single items, written live: durable and searchable before the call returns."""
+"""Live reads and writes of single items; a write is durable and searchable before the call returns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from indexer.search.searcher import Searcher
 
 MAX_IMAGES = 16
-ATTEMPTS = 5  # activations in a row that a single write puts up with
+ATTEMPTS = 5  # of a write that meets the activation of another generation
 
 
 def put_item(
@@ -29,12 +29,12 @@ def put_item(
     attributes: Mapping[str, str],
     images: Sequence[bytes],
 ) -> tuple[ItemRecord, bool]:
-    """Store an item with exactly these images in place of what it had; True if it is new.
+    """Store an item with exactly these images, in place of its previous ones; True if it is new.
 
     Raises:
-        InvalidRequestError: a bad item_id, no image, too many, or an attribute that is not text.
-        ImageError: an image that cannot be used; nothing is stored then.
-        NotFoundError: no such collection, or none of its generations is active.
+        InvalidRequestError: bad item_id, no image, too many images, or an attribute that is not text.
+        ImageError: an image cannot be decoded; nothing has been stored.
+        NotFoundError: the collection does not exist or has no active generation.
     """
     _check_item(item_id, attributes, images)
     for _ in range(ATTEMPTS):
@@ -48,7 +48,9 @@ def put_item(
         )
         if created is not None:
             return home.catalogue.items.get(collection, item_id), created
-    raise MismatchError(f"collection {collection!r} changed its index {ATTEMPTS} times meanwhile; send the item again")
+    raise MismatchError(
+        f"collection {collection!r} activated another generation {ATTEMPTS} times meanwhile; send the item again"
+    )
 
 
 def get_item(home: Home, collection: str, item_id: str) -> ItemRecord:
@@ -60,7 +62,7 @@ def delete_item(home: Home, collection: str, item_id: str) -> None:
 
 
 def read_image(home: Home, collection: str, image_id: int) -> bytes:
-    """The bytes of an image's own file; `NotFoundError` where the file is gone."""
+    """The file of an image; raises `NotFoundError` if it cannot be read."""
     record = home.catalogue.images.get(collection, image_id)
     try:
         return home.uri_path(record.uri).read_bytes()

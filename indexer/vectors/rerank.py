@@ -118,9 +118,8 @@ def k_reciprocal(
     encodings[candidates >= 0] = averaged(table[np.searchsorted(nodes, inside)], lists.positions[inside])
     encodings[candidates < 0] = outer_encodings[-candidates[candidates < 0]]
     shared = np.minimum(outer_encodings[:1, :-1], encodings[:, :-1]).sum(axis=1)
-    mass = (
-        outer_encodings[0, -1] + encodings[:, -1]
-    )  # sum of minima plus sum of maxima; minima outside the support are 0
+    # Sum of minima plus sum of maxima; minima outside the support are 0.
+    mass = outer_encodings[0, -1] + encodings[:, -1]
     jaccard = 1 - shared / np.maximum(mass - shared, TINY)
     relative = distances / max(float(distances.max(initial=0.0)), TINY)
     final: NDArray[np.float64] = (1 - original_share) * jaccard + original_share * relative

@@ -365,7 +365,7 @@ def test_a_refusal_is_remembered_and_harms_nothing(home: Home, tmp_path: Path, e
     assert set(found(home, Searcher(home))) == {None}
     index(home, shop)
     assert home.catalogue.search_state("default").calibrated_at == tried
-    with pytest.raises(CalibrationError, match="600 of 600 pairs are of one product; 20 of each sort are needed"):
+    with pytest.raises(CalibrationError, match="600 of 600 pairs are of the same product; 20 of each kind are needed"):
         calibrate(home, "default")
 
 
@@ -412,7 +412,7 @@ def test_another_encoders_calibration_is_never_used(
     old, new = describe_encoder(encoder_dir), describe_encoder(other_encoder_dir)
     searcher = Searcher(home)
     assert None not in found(home, searcher)
-    with pytest.raises(MismatchError, match="60 images of 'default' have no vector by encoder"):
+    with pytest.raises(MismatchError, match="60 images of 'default' lack a vector by encoder"):
         calibrate(home, "default", encoder_id=new.encoder_id)
     monkeypatch.setattr(indexer.ingest.ingest, "calibrate_if_due", lambda *_, **__: None)
     index(home, shop, other_encoder_dir)

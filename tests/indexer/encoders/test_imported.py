@@ -214,11 +214,11 @@ def test_what_weights_cannot_be_chosen_on_is_said(call: Callable[..., Any], fold
     refs, out = (str(folder / "net"), str(folder / "pixels")), str(tmp_path / "out")
     few = write_shop(tmp_path / "few", 5)
     fuse = ("encoders", "fuse", *refs, "--out", out)
-    assert "5 items are too few; give 8 or more" in call(*fuse, "--choose-on", str(few), status=1)
+    assert "5 items are too few to choose weights; give 8 or more" in call(*fuse, "--choose-on", str(few), status=1)
     rows = (folder / "shop" / "shop.csv").read_text().splitlines()
     (folder / "shop" / "single.csv").write_text("\n".join([rows[0], *rows[1::2]]) + "\n")
     single = folder / "shop" / "single.csv"
-    assert "no photo has another to find" in call(*fuse, "--choose-on", str(single), status=1)
+    assert "no photo has a relevant other photo" in call(*fuse, "--choose-on", str(single), status=1)
     assert "no image of the queries has 'category'" in call(
         *fuse, "--choose-on", str(single), "--relevance", "category", status=1
     )

@@ -151,7 +151,7 @@ def test_uploads_that_never_end_are_said_to_be_the_reason(
     monkeypatch.setattr(promotion, "ROUNDS", 3)
     monkeypatch.setattr(promotion, "embed_missing", embed_and_upload)
     upload(indexed, "busy", 49)
-    with pytest.raises(BusyError, match="written faster than its photos are embedded"):
+    with pytest.raises(BusyError, match="receives photos faster than they are embedded"):
         put_into_service(indexed, "default", generation)
     assert next(uploaded) == 53
     assert indexed.catalogue.search_state("default").generation == 1
