@@ -15,6 +15,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,7 +26,7 @@ from indexer.catalogue.migrations import migrate
 from indexer.catalogue.records import EncoderRecord
 from indexer.errors import BusyError, IndexerError, MismatchError, NotFoundError
 from training.files import publish_directory, publish_file
-from training.reference import ENCODER_FILES, EncoderDescription, describe_encoder
+from training.reference import ENCODER_FILES, EncoderDescription, describe_encoder, read_json
 
 BLOB_SCHEME = "blob:"
 
@@ -102,7 +103,7 @@ class Home:
                 if (described.directory / name).exists()
             }
             publish_directory(directory, files)
-        self._record_encoder(described.encoder_id)
+        self._record_encoder(described)
 
     def amend_card(self, encoder_id: str, **values: Any) -> None:
         """Set values in the card of a stored encoder: in `card.json` and in the catalogue.
@@ -114,10 +115,13 @@ class Home:
 
         with self.lock(f"encoder-{encoder_id}", wait=True):
             amend_card(self.encoder_directory(encoder_id), **values)
-            self._record_encoder(encoder_id)
+            self._record_encoder(self.encoder(encoder_id))
 
-    def _record_encoder(self, encoder_id: str) -> None:
-        self.catalogue.encoders.put(EncoderRecord.of(self.encoder(encoder_id)))
+    def _record_encoder(self, described: EncoderDescription) -> None:
+        """Record an encoder in the catalogue with the card of the home's copy."""
+        path = self.encoder_directory(described.encoder_id) / "card.json"
+        card = read_json(path) if path.exists() else {}
+        self.catalogue.encoders.put(replace(EncoderRecord.of(described), card=card))
 
     def encoder(self, encoder_id: str) -> EncoderDescription:
         """The stored copy of an encoder, checked against its id."""
