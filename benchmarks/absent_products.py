@@ -61,8 +61,8 @@ def log(home: Home, searcher: Searcher, folder: Path, queries: Sequence[tuple[st
         embedder.embed(prepare(embedder, decode_image((folder / image).read_bytes()).pixels))[0] for _, image in queries
     ]
     collection_id = home.catalogue.search_state("default").collection_id
-    stored = [(at, vector.astype("<f4").tobytes()) for vector in vectors]
-    home.catalogue.add_recent_queries(collection_id, encoder_id, stored, keep=len(stored))
+    stored = [(at, vector) for vector in vectors]
+    home.catalogue.queries.add(collection_id, encoder_id, stored, keep=len(stored))
 
 
 def measure(folder: Path, encoder: str, truth: float, scratch: Path) -> list[str]:

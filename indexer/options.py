@@ -1,4 +1,4 @@
-"""The options that commands share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ import typer
 DEFAULT_HOME = Path("nitamono-home")
 HomeOption = Annotated[Path, typer.Option("--home", envvar="NITAMONO_HOME", help="Home directory.")]
 CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Collection name.")]
-DeviceOption = Annotated[str, typer.Option(help="Where to encode: cpu, cuda or cuda:N.")]
-ProcessesOption = Annotated[int | None, typer.Option(min=0, help="Reading processes; one per core by default.")]
+DeviceOption = Annotated[str, typer.Option(help="Device to encode on: cpu, cuda or cuda:N.")]
+ProcessesOption = Annotated[int | None, typer.Option(min=0, help="Processes that read images; default: one per core.")]

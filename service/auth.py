@@ -54,7 +54,7 @@ def create_key(catalogue: Catalogue, name: str, scope: str) -> str:
     if scope not in Scope.__members__:
         raise InvalidRequestError("scope", f"scope {scope!r} is not one of {', '.join(Scope.__members__)}")
     key = new_key()
-    catalogue.add_api_key(name, scope, hash_key(key))
+    catalogue.keys.add(name, scope, hash_key(key))
     return key
 
 
@@ -63,13 +63,13 @@ def require(needed: Scope) -> Callable[[Service, HTTPAuthorizationCredentials | 
 
     def check(service: Annotated[Service, Depends(get_service)], credentials: Credentials) -> None:
         catalogue = service.home.catalogue
-        if not catalogue.has_api_keys():
+        if not catalogue.keys.exist():
             return
         if credentials is None:
             if needed is Scope.read and service.settings.public_read:
                 return
             raise AuthenticationError(f"this needs an API key with scope {needed.name}; send it as a Bearer token")
-        key = catalogue.find_api_key(hash_key(credentials.credentials))
+        key = catalogue.keys.find(hash_key(credentials.credentials))
         if key is None:
             raise AuthenticationError("the API key is unknown or was revoked")
         if Scope[key.scope] < needed:

@@ -15,7 +15,8 @@ from starlette.requests import Request
 from indexer.catalogue.records import Rerank
 from indexer.errors import InvalidRequestError
 from indexer.ingest.items import MAX_IMAGES
-from indexer.search.searcher import Region, parse_filters
+from indexer.search.filters import parse_filters
+from indexer.search.regions import Region
 from service.errors import MediaTypeError
 from service.schemas import MAX_FILTERS, ItemForm, ItemRequest, SearchForm, SearchRequest
 

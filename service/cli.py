@@ -69,7 +69,7 @@ def keys_list(home: HomeOption = DEFAULT_HOME, json_output: JsonOption = False) 
     from indexer.catalogue.home import Home
 
     with Home.open(home) as opened:
-        records = opened.catalogue.api_keys()
+        records = opened.catalogue.keys.all()
     listed = [
         {"name": r.name, "scope": r.scope, "created_at": r.created_at, "revoked_at": r.revoked_at} for r in records
     ]
@@ -87,7 +87,7 @@ def keys_revoke(
     from indexer.catalogue.home import Home
 
     with Home.open(home) as opened:
-        opened.catalogue.revoke_api_key(name)
+        opened.catalogue.keys.revoke(name)
     say({"revoked": name}, json_output, f"revoked {name}")
 
 

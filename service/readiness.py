@@ -44,7 +44,9 @@ class Readiness:
         if not self._lock.acquire(blocking=False):
             return self._known
         try:
-            self._known = [self._load(record.name, record.generation) for record in self._home.catalogue.collections()]
+            self._known = [
+                self._load(record.name, record.generation) for record in self._home.catalogue.collections.all()
+            ]
             return self._known
         finally:
             self._lock.release()

@@ -29,7 +29,9 @@ from indexer.catalogue.records import (
     Rerank,
 )
 from indexer.ingest.items import MAX_IMAGES
-from indexer.search.searcher import MAX_DEPTH, MAX_K, ChosenBy, FoundItem, Hit, Region, SearchPage, Used
+from indexer.search.regions import ChosenBy, FoundItem, Region, Used
+from indexer.search.results import Hit, SearchPage
+from indexer.search.searcher import MAX_DEPTH, MAX_K
 from training.data.sources import MAX_ITEM_ID
 
 DEFAULT_K = 10

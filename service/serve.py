@@ -37,7 +37,7 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080, work
         NitamonoError: the home cannot be opened.
     """
     with Home.open(settings.home, database_url=settings.database_url, create=True) as home:
-        is_open = not home.catalogue.has_api_keys()
+        is_open = not home.catalogue.keys.exist()
     listener = listen(host, port)
     os.environ.update(to_environment(settings))
     logging.config.dictConfig(log_config(settings.log_level))

@@ -128,7 +128,7 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
     "index-unknown-encoder": (lambda: ["index", ".", "--encoder", "resnet"], "no such encoder directory or name"),
     "index-broken-encoder": (lambda: ["index", ".", "--encoder", broken_encoder()], "cannot be read"),
     "index-collection-name": (lambda: ["index", ".", "-c", "../x"], "lower-case letters"),
-    "index-home-is-a-file": (lambda: ["index", ".", "--home", write("file", "x")], "cannot be made"),
+    "index-home-is-a-file": (lambda: ["index", ".", "--home", write("file", "x")], "cannot be created"),
     "embed-wrong-suffix": (lambda: ["embed", ".", "--encoder", "hog", "--out", "v.csv"], "ends in .npz"),
     "train-unknown-recipe": (
         lambda: ["train", "gan", "--data", ".", "--out", "o"],
@@ -161,7 +161,7 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
         "file: cannot be written to .it is a file",
     ),
     "embed-out-nowhere": (lambda: ["embed", ".", "--encoder", "hog", "--out", "/proc/v.npz"], "cannot be written to"),
-    "index-home-nowhere": (lambda: ["index", ".", "--home", "/proc/nothing/home"], "cannot be made"),
+    "index-home-nowhere": (lambda: ["index", ".", "--home", "/proc/nothing/home"], "cannot be created"),
     "index-locks-are-a-file": (lambda: ["index", ".", "--home", home_with("locks")], "locks: File exists"),
     "evaluate-gallery": (lambda: ["evaluate", "--gallery", "no", "--queries", "no"], "no such folder"),
     "encoders-show-unknown": (lambda: ["encoders", "show", "resnet"], "no such encoder directory or name"),

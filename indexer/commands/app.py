@@ -23,7 +23,7 @@ from training.errors import ImageError, NitamonoError
 if TYPE_CHECKING:
     from indexer.catalogue.home import Home
     from indexer.catalogue.records import GenerationRecord
-    from indexer.search.searcher import Region
+    from indexer.search.regions import Region
 
 generations = typer.Typer(no_args_is_help=True, help="Index generations: list, verify, activate, roll back.")
 rejects = typer.Typer(no_args_is_help=True, help="Images and rows that were set aside.")
@@ -75,7 +75,9 @@ def search(
 ) -> None:
     """Find the items most like an image."""
     from indexer.catalogue.home import Home
-    from indexer.search.searcher import Searcher, parse_filters, parse_region
+    from indexer.search.filters import parse_filters
+    from indexer.search.regions import parse_region
+    from indexer.search.searcher import Searcher
 
     wanted = parse_filters(filters or [])
     part = parse_region(region) if region is not None else None
@@ -223,7 +225,7 @@ def collections(home: HomeOption = DEFAULT_HOME, json_output: JsonOption = False
     from indexer.catalogue.home import Home
 
     with Home.open(home) as opened:
-        records = opened.catalogue.collections()
+        records = opened.catalogue.collections.all()
     lines = [
         f"{r.name}\t{r.items} items\t{r.images} images\t{r.rejected} rejected\tgeneration {r.generation or 'none'}"
         for r in records
@@ -241,7 +243,7 @@ def generations_list(
     from indexer.catalogue.home import Home
 
     with Home.open(home) as opened:
-        records = opened.catalogue.generations(collection)
+        records = opened.catalogue.generations.all(collection)
     lines = [
         f"{r.collection}\t{r.number}\t{r.status}\t{r.count} vectors\t{r.factory}\tencoder {r.encoder_id[:12]}\t"
         f"recall@10 {r.recall_at_10:.3f}"
@@ -262,7 +264,7 @@ def generations_verify(
     from indexer.generations.store import verify
 
     with Home.open(home) as opened:
-        kept = [r.number for r in opened.catalogue.generations(collection) if r.status != "removed"]
+        kept = [r.number for r in opened.catalogue.generations.all(collection) if r.status != "removed"]
         found = {n: verify(opened, collection, n) for n in (kept if number is None else [number])}
     lines = [f"generation {n}: {'; '.join(problems) or 'whole'}" for n, problems in found.items()]
     say({"verified": {str(n): problems for n, problems in found.items()}}, json_output, "\n".join(lines) or "none")
@@ -307,7 +309,7 @@ def generations_rollback(
 def _note_newer(home: Home, record: GenerationRecord) -> None:
     """Say so where a source was indexed after a generation: what it brought is not in there."""
     collection_id = home.catalogue.collection_id(record.collection)
-    if missing := home.catalogue.items_indexed_since(collection_id, record.watermark):
+    if missing := home.catalogue.changes.items_indexed_since(collection_id, record.watermark):
         note(
             f"{missing} items that were indexed after generation {record.number} was built are not in it; "
             "`nitamono index SOURCE` brings them back"
@@ -322,7 +324,7 @@ def rejects_list(
     from indexer.catalogue.home import Home
 
     with Home.open(home) as opened:
-        records = opened.catalogue.rejects(collection)
+        records = opened.catalogue.rejects.all(collection)
     lines = [f"{r.place}\t{r.item_id or '-'}\t{r.reason}" for r in records]
     say({"rejects": [asdict(r) for r in records]}, json_output, "\n".join(lines) or "nothing was set aside")
 

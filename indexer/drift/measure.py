@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from indexer.catalogue.home import Home
+from indexer.catalogue.queries import distinct_vectors
 from indexer.catalogue.records import StoredPhoto
 from indexer.drift.report import NEW_ITEMS, NEW_PHOTOS, QUERIES, QUERY_PHOTOS, DriftReport, Group
 from indexer.drift.statistics import (
@@ -27,7 +29,7 @@ from indexer.drift.statistics import (
     shift_of,
     surprise,
 )
-from indexer.errors import InvalidRequestError, NotFoundError
+from indexer.errors import InvalidRequestError
 from indexer.evaluate.images import batches, embed_pixels, read_image_set
 from indexer.vectors import Floats, Ints
 from training.console import Progress
@@ -125,12 +127,10 @@ class _Sample:
 
 
 def _read_catalogue(home: Home, collection: str, request: DriftRequest) -> _Known:
-    state = home.catalogue.search_state(collection)
-    if state.generation is None or state.encoder_id is None:
-        raise NotFoundError(f"collection {collection!r} has no index yet; run `nitamono index SOURCE` first")
-    built = [g.created_at for g in home.catalogue.generations(collection) if g.encoder_id == state.encoder_id]
+    state = home.catalogue.active_state(collection)
+    built = [g.created_at for g in home.catalogue.generations.all(collection) if g.encoder_id == state.encoder_id]
     since = min(built)
-    photos = home.catalogue.stored_photos(state.collection_id, state.encoder_id)
+    photos = home.catalogue.vectors.photos(state.collection_id, state.encoder_id)
     until = since if request.since is None else min(since, request.since)
     reference = [photo for photo in photos if photo.created_at < until]
     later = [photo for photo in photos if photo.created_at >= (request.since or since)]
@@ -144,9 +144,9 @@ def _picks(home: Home, known: _Known, request: DriftRequest) -> list[_Pick]:
         picks.append(_pick_stored(home, NEW_ITEMS, known.later, request))
     if request.new is not None:
         picks.append(_pick_source(NEW_PHOTOS, request.new, request))
-    logged = home.catalogue.recent_queries(known.collection_id, known.encoder_id)
+    logged = home.catalogue.queries.all(known.collection_id, known.encoder_id)
     # Who looks at a photo twice asks once; the newest stand first.
-    asked = list(dict.fromkeys(vector for at, vector in logged if request.since is None or at >= request.since))
+    asked = distinct_vectors(query for query in logged if request.since is None or query.at >= request.since)
     if asked:
         vectors = _stack(asked[: request.limit])
         picks.append(_Pick(QUERIES, len(asked), vectors=vectors, own=np.full(len(vectors), -1, np.int64)))
@@ -273,7 +273,7 @@ def _rng(request: DriftRequest, name: str) -> np.random.Generator:
     return np.random.default_rng([request.seed, STREAMS.index(name)])
 
 
-def _stack(vectors: Iterable[bytes]) -> Floats:
-    """float32 bytes as `(n, dim)`."""
-    rows = [np.frombuffer(vector, dtype="<f4") for vector in vectors]
-    return np.stack(rows).astype(np.float32) if rows else np.empty((0, 0), np.float32)
+def _stack(vectors: Iterable[NDArray[np.float32]]) -> Floats:
+    """Vectors `(dim,)` as `(n, dim)`; `(0, 0)` if there are none."""
+    rows = list(vectors)
+    return np.stack(rows) if rows else np.empty((0, 0), np.float32)

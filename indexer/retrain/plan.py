@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.catalogue.home import Home
-from indexer.errors import InvalidRequestError, NotFoundError
+from indexer.errors import InvalidRequestError
 from indexer.retrain.budget import budget
 from indexer.retrain.gate import GateRule
 from indexer.retrain.power import prospect
@@ -109,16 +109,14 @@ def outlook(home: Home, collection: str, plan: RetrainPlan) -> Outlook:
     from indexer.retrain.gate_set import draw_bank
     from training.recipes import check_device_and_precision, load_recipe
 
-    state = home.catalogue.search_state(collection)
-    if state.encoder_id is None:
-        raise NotFoundError(f"collection {collection!r} has no index yet; run `nitamono index SOURCE` first")
+    state = home.catalogue.active_state(collection)
     check_device_and_precision(plan.device, plan.precision)
     if plan.backgrounds is not None:
         draw_bank(Path(plan.backgrounds), plan.per_item, 32, plan.seed)
     recipes = {name: load_recipe(name, plan.overrides).description for name in plan.recipes}
     encoders = {ref: _described(describe_encoder(ref)) for ref in plan.encoders}
     training, held_out = split(home, collection, plan.held_out)
-    records = home.catalogue.retrains(collection)
+    records = home.catalogue.retrains.all(collection)
     considered = judged_items(held_out, plan)
     found = budget(plan.gate, considered, records)
     each = found.level / len(plan.candidates)
@@ -154,7 +152,7 @@ def split(home: Home, collection: str, share: float) -> tuple[list[SourceImage],
     Raises:
         InvalidRequestError: fewer than 20 items would be held out.
     """
-    photos = home.catalogue.photos(home.catalogue.collection_id(collection))
+    photos = home.catalogue.images.photos(home.catalogue.collection_id(collection))
     held_out_ids = {photo.item_id for photo in photos if _place(photo.item_id) < share}
     if len(held_out_ids) < LEAST_HELD_OUT:
         raise InvalidRequestError(

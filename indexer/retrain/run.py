@@ -66,7 +66,7 @@ def retrain(
                     "recipes", f"no retraining of {collection!r} is unfinished; give --recipes A,B or --encoders"
                 )
             outlook(home, collection, plan)  # what cannot work is said before anything is stored
-            number = home.catalogue.add_retrain(collection_id, plan.to_json())
+            number = home.catalogue.retrains.add(collection_id, plan.to_json())
         else:
             if plan is not None and plan != RetrainPlan.from_json(record.plan):
                 raise InvalidRequestError(
@@ -80,12 +80,12 @@ def retrain(
 
 
 def unfinished(home: Home, collection: str) -> RetrainRecord | None:
-    return next((r for r in home.catalogue.retrains(collection) if r.status == "running"), None)
+    return next((r for r in home.catalogue.retrains.all(collection) if r.status == "running"), None)
 
 
 def find_retrain(home: Home, collection: str, number: int | None) -> RetrainRecord:
     """A retraining by number, the last one by None; `NotFoundError` names those there are."""
-    records = home.catalogue.retrains(collection)
+    records = home.catalogue.retrains.all(collection)
     for record in reversed(records):
         if number in (None, record.number):
             return record
@@ -104,7 +104,7 @@ def abandon(home: Home, collection: str) -> RetrainRecord:
         if record.decision is not None and record.decision["winner_id"]:
             with home.lock(f"collection-{collection}", wait=True):
                 remove_unused(home, collection, record.decision["winner_id"])
-        home.catalogue.end_retrain(home.catalogue.collection_id(collection), record.number, "abandoned", None)
+        home.catalogue.retrains.end(home.catalogue.collection_id(collection), record.number, "abandoned", None)
         shutil.rmtree(home.retrain_directory(collection, record.number), ignore_errors=True)
     return find_retrain(home, collection, record.number)
 
@@ -126,11 +126,11 @@ class _Run:
         candidates = self.train(training)
         decision = self.gate(candidates, held_out)
         if decision["winner"] is None:
-            self.home.catalogue.end_retrain(self.collection_id, self.number, "refused", None)
+            self.home.catalogue.retrains.end(self.collection_id, self.number, "refused", None)
             return
         with self.home.lock(f"collection-{self.collection}", wait=True):
             generation = self.promote(decision)
-        self.home.catalogue.end_retrain(self.collection_id, self.number, "promoted", generation.number)
+        self.home.catalogue.retrains.end(self.collection_id, self.number, "promoted", generation.number)
 
     def export(self) -> tuple[list[SourceImage], list[SourceImage]]:
         """The photos of this run, which stay the same however the catalogue changes meanwhile."""
@@ -187,7 +187,7 @@ class _Run:
         evidence = self.evaluate({str(active): self.home.encoder(str(active)).directory}
                                  | {d.encoder_id: d.directory for d in candidates.values()}, held_out)  # fmt: skip
         items = judged_items(held_out, self.plan)
-        found = budget(self.plan.gate, items, self.home.catalogue.retrains(self.collection), number=self.number)
+        found = budget(self.plan.gate, items, self.home.catalogue.retrains.all(self.collection), number=self.number)
         self.say("gate", f"{len(candidates)} candidates against encoder {str(active)[:12]} at level {found.level:.2g}")
         of_active = to_evidence(evidence[str(active)])
         of_candidates = {name: to_evidence(evidence[d.encoder_id]) for name, d in candidates.items()}
@@ -208,7 +208,7 @@ class _Run:
         }
         # A figure without a value is null, here and when it is read again.
         stored: dict[str, Any] = json.loads(to_json(decision))
-        self.home.catalogue.decide_retrain(self.collection_id, self.number, stored)
+        self.home.catalogue.retrains.decide(self.collection_id, self.number, stored)
         return stored
 
     def evaluate(self, encoders: Mapping[str, Path], held_out: Sequence[SourceImage]) -> dict[str, dict[str, Any]]:
@@ -257,6 +257,7 @@ class _Run:
         described = self._with_evidence(describe_encoder(self.directory / "models" / folder_name(name)), decision)
         self.say("embed", f"the catalogue with {name} ({encoder_id[:12]})")
         embed_missing(self.home, self.collection, described)
+        self.home.amend_card(encoder_id, evaluation=described.card["evaluation"])
         generation = self._built(described)
         self.say("verify", f"generation {generation.number}")
         self._verify(generation)
@@ -279,7 +280,7 @@ class _Run:
 
     def _built(self, described: EncoderDescription) -> GenerationRecord:
         """The generation of the winner; one that was built before a kill is used if it is whole and shows all."""
-        for record in reversed(self.home.catalogue.generations(self.collection)):
+        for record in reversed(self.home.catalogue.generations.all(self.collection)):
             waits = record.activated_at is None and record.status != "removed"
             if waits and record.encoder_id == described.encoder_id and self._is_up_to_date(record):
                 return record
@@ -288,7 +289,7 @@ class _Run:
         return build_generation(self.home, self.collection, EncoderRecord.of(described), activated=False)
 
     def _is_up_to_date(self, generation: GenerationRecord) -> bool:
-        changed = self.home.catalogue.has_unindexed_changes(self.collection_id, generation.watermark)
+        changed = self.home.catalogue.changes.has_unindexed(self.collection_id, generation.watermark)
         return not changed and not verify(self.home, self.collection, generation.number)
 
     def _verify(self, generation: GenerationRecord) -> None:
@@ -311,8 +312,8 @@ class _Run:
         except (CalibrationError, MismatchError) as exc:
             self.say("calibrate", f"left out: {exc}")
             return
-        amend_card(self.home.encoder_directory(described.encoder_id), calibration=found.to_json())
+        self.home.amend_card(described.encoder_id, calibration=found.to_json())
 
     def _active(self) -> GenerationRecord:
-        records = self.home.catalogue.generations(self.collection)
+        records = self.home.catalogue.generations.all(self.collection)
         return next(record for record in records if record.status == "active")

@@ -24,14 +24,14 @@ router = APIRouter(prefix="/v1", tags=["collections"], dependencies=[CanRead])
 @router.get("/collections")
 def list_collections(service: ServiceDep) -> CollectionList:
     """All collections, by name."""
-    records = service.home.catalogue.collections()
+    records = service.home.catalogue.collections.all()
     return CollectionList(collections=[CollectionSummary.of(record) for record in records])
 
 
 @router.get("/collections/{collection}")
 def show_collection(collection: CollectionName, service: ServiceDep) -> CollectionDetail:
     """One collection, with the attributes its items can be filtered by."""
-    found = service.home.catalogue.facets(collection)
+    found = service.home.catalogue.attributes.facets(collection)
     facets = {name: [FacetValue(value=value, count=count) for value, count in values] for name, values in found.items()}
     summary = CollectionSummary.of(_record(service.home, collection))
     return CollectionDetail(**summary.model_dump(), facets=facets)
@@ -66,7 +66,7 @@ def show_limits(service: ServiceDep) -> Limits:
 
 
 def _record(home: Home, collection: str) -> CollectionRecord:
-    for record in home.catalogue.collections():
+    for record in home.catalogue.collections.all():
         if record.name == collection:
             return record
     raise NotFoundError(f"no collection {collection!r}")

@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1", tags=["indexes"], dependencies=[CanRead])
 @router.get("/encoders")
 def list_encoders(service: ServiceDep) -> EncoderList:
     """The encoders of this catalogue."""
-    return EncoderList(encoders=[Encoder.of(record) for record in service.home.catalogue.encoders()])
+    return EncoderList(encoders=[Encoder.of(record) for record in service.home.catalogue.encoders.all()])
 
 
 @router.get("/generations")

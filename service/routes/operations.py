@@ -42,7 +42,7 @@ def metrics(service: ServiceDep) -> Response:
     """Counters for Prometheus."""
     active = [
         (record.name, record.generation)
-        for record in service.home.catalogue.collections()
+        for record in service.home.catalogue.collections.all()
         if record.generation is not None
     ]
     service.metrics.set_generations(active)

@@ -10,7 +10,9 @@ from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Scope
 
-from indexer.search.searcher import Searcher, SearchPage, parse_filters
+from indexer.search.filters import parse_filters
+from indexer.search.results import SearchPage
+from indexer.search.searcher import Searcher
 from service.auth import CanRead
 from service.bodies import Query, read_query
 from service.deps import CollectionName, ItemId, ServiceDep

@@ -839,4 +839,4 @@ def put_calibration(path: Path, probability: float) -> None:
             log_loss=0.0,
             reliability=(),
         )
-        home.catalogue.put_calibration(state.collection_id, found.encoder_id, found.to_json())
+        home.catalogue.calibrations.put(state.collection_id, found.encoder_id, found.to_json())

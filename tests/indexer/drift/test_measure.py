@@ -165,12 +165,12 @@ def test_logged_queries_are_compared_each_photo_once_and_only_those_of_the_encod
         index_source(home, "other", shop.manifest("asked", shop.other_kinds), encoder_ref=ENCODER, processes=0)
         state = home.catalogue.search_state("other")
         collection, encoder = home.catalogue.collection_id("shop"), str(state.encoder_id)
-        photos = home.catalogue.stored_photos(state.collection_id, encoder)
+        photos = home.catalogue.vectors.photos(state.collection_id, encoder)
         queries = [(datetime.now(UTC), photo.vector) for photo in photos]
-        home.catalogue.add_recent_queries(collection, encoder, queries * 2, keep=1000)
+        home.catalogue.queries.add(collection, encoder, queries * 2, keep=1000)
         index_source(home, "third", shop.manifest("third", shop.alike[:3]), encoder_ref="pixels", processes=0)
         foreign = str(home.catalogue.search_state("third").encoder_id)
-        home.catalogue.add_recent_queries(collection, foreign, queries, keep=1000)
+        home.catalogue.queries.add(collection, foreign, queries, keep=1000)
     found = drift_of(own_home, "recent queries")
     assert found.items == found.sampled == len(photos)
     assert "reconstruction_error" not in found.measures

@@ -106,7 +106,7 @@ def test_bad_files_are_set_aside_with_the_reason_and_do_not_stop_the_rest(
     os.mkfifo(shop / "pipe.jpg")
     report = index_source(any_home, "default", shop, encoder_ref=str(encoder_dir))
     assert counts(report) == (9, 0, 0, 4)
-    reasons = {record.item_id: record.reason for record in any_home.catalogue.rejects("default")}
+    reasons = {record.item_id: record.reason for record in any_home.catalogue.rejects.all("default")}
     assert "0 bytes" in reasons["empty.jpg"]
     assert "text, not an image" in reasons["text.jpg"]
     assert "truncated" in reasons["half.jpg"]
@@ -144,17 +144,17 @@ def test_a_manifest_gives_titles_attributes_and_several_photos_per_item(
     manifest.write_text("item_id,image,title,category\n" + "\n".join(rows) + "\n")
     report = index_source(any_home, "default", manifest, encoder_ref=str(encoder_dir))
     assert counts(report) == (3, 0, 0, 2)
-    item = any_home.catalogue.item("default", "a")
+    item = any_home.catalogue.items.get("default", "a")
     assert (item.title, item.attributes, len(item.images)) == ("Red bag", {"category": "bags"}, 2)
-    reasons = [(record.item_id, record.reason) for record in any_home.catalogue.rejects("default")]
+    reasons = [(record.item_id, record.reason) for record in any_home.catalogue.rejects.all("default")]
     assert reasons == [("b", "the file does not exist"), (None, "item_id is empty; every row needs one")]
     manifest.write_text("item_id,image,title,category\n" + "\n".join([*rows[:2], rows[2].replace("Hat", "Cap")]) + "\n")
     report = index_source(any_home, "default", manifest)
     assert counts(report) == (0, 1, 2, 0)
-    assert any_home.catalogue.item("default", "b").title == "Cap"
+    assert any_home.catalogue.items.get("default", "b").title == "Cap"
     assert report.generation == 1, "words alone need no new index"
     # A second reading forgets the bad rows of the first; the missing image stays listed.
-    assert [r.item_id for r in any_home.catalogue.rejects("default")] == ["b"]
+    assert [r.item_id for r in any_home.catalogue.rejects.all("default")] == ["b"]
 
 
 def test_parquet_and_jsonl_give_what_csv_gives(tmp_path: Path, shop: Path, encoder_dir: Path) -> None:
@@ -197,7 +197,7 @@ def test_an_unknown_encoder_or_source_stores_nothing(home: Home, shop: Path, tmp
         index_source(home, "default", shop, encoder_ref="nonsense")
     with pytest.raises(SourceError, match="no such folder or manifest"):
         index_source(home, "default", tmp_path / "nowhere")
-    assert home.catalogue.collections() == []
+    assert home.catalogue.collections.all() == []
 
 
 @pytest.mark.parametrize("name", ["", "Shop", "a/b", "../x", "a" * 65, "-a"])
@@ -225,7 +225,7 @@ def test_a_link_out_of_the_folder_is_not_followed(home: Home, shop: Path, encode
     draw_photo(1).save(outside)
     (shop / "link.jpg").symlink_to(outside)
     assert counts(index_source(home, "default", shop, encoder_ref=str(encoder_dir))) == (9, 0, 0, 1)
-    assert "outside the source folder" in home.catalogue.rejects("default")[0].reason
+    assert "outside the source folder" in home.catalogue.rejects.all("default")[0].reason
 
 
 def test_indexing_reads_what_the_preprocessing_reads(tmp_path: Path) -> None:

@@ -135,10 +135,10 @@ def test_a_promotion_hands_its_level_to_the_next_retraining(home: Home, judge: J
 def test_records_of_the_version_before_are_read_shown_and_count(home: Home, judge: Judge) -> None:  # noqa: F811
     judge(pca=0.3)
     collection = home.catalogue.collection_id("default")
-    number = home.catalogue.add_retrain(collection, OLD_PLAN)
+    number = home.catalogue.retrains.add(collection, OLD_PLAN)
     active = str(home.catalogue.search_state("default").encoder_id)
-    home.catalogue.decide_retrain(collection, number, old_decision(active))
-    home.catalogue.end_retrain(collection, number, "refused", None)
+    home.catalogue.retrains.decide(collection, number, old_decision(active))
+    home.catalogue.retrains.end(collection, number, "refused", None)
     shown = text(find_retrain(home, "default", number))
     assert "judged on 24 held-out items and 5 backgrounds" in shown and "error budget" not in shown
     assert retrain.retrain(home, "default", PLAN).status == "refused"
@@ -148,7 +148,7 @@ def test_records_of_the_version_before_are_read_shown_and_count(home: Home, judg
 def test_an_unfinished_retraining_of_the_version_before_goes_on(home: Home, judge: Judge) -> None:  # noqa: F811
     """By its own rule but for the number of backgrounds, and by the plan that gives the same again."""
     judge(pca=0.3)
-    home.catalogue.add_retrain(home.catalogue.collection_id("default"), OLD_PLAN)
+    home.catalogue.retrains.add(home.catalogue.collection_id("default"), OLD_PLAN)
     plan = RetrainPlan.from_json(OLD_PLAN)
     assert plan.per_item == BACKGROUNDS and plan.gate == GateRule(0.95, 0.02)
     record = retrain.retrain(home, "default", plan)
@@ -183,4 +183,4 @@ def test_a_folder_with_too_few_photos_is_refused_before_anything_is_stored(
     plan = RetrainPlan(("pca",), PCA, backgrounds=str(walls), held_out=HELD_OUT)
     with pytest.raises(InvalidRequestError, match="walls has 4 photos that can be read, the gate needs 5"):
         retrain.retrain(home, "default", plan)
-    assert home.catalogue.retrains("default") == []
+    assert home.catalogue.retrains.all("default") == []

@@ -217,7 +217,7 @@ def write_items(home: Home, contents: dict[str, list[str]]) -> None:
         for place, content in enumerate(found)
     ]
     collection_id = home.catalogue.ensure_collection("other")
-    home.catalogue.write_images(collection_id, "", writes, live=False)
+    home.catalogue.images.write(collection_id, "", writes, live=False)
 
 
 def sides(home: Home, share: float) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
@@ -264,7 +264,7 @@ def test_too_few_items_are_said_in_one_line(home: Home) -> None:
     with pytest.raises(InvalidRequestError, match="items of 'default' would be held out, 20 are needed") as error:
         retrain.retrain(home, "default", RetrainPlan(("pca",), PCA, held_out=0.1))
     assert error.value.field == "held_out" and "\n" not in str(error.value)
-    assert home.catalogue.retrains("default") == []
+    assert home.catalogue.retrains.all("default") == []
 
 
 def test_the_outlook_counts_what_the_split_gives_and_writes_nothing(home: Home) -> None:
@@ -276,7 +276,7 @@ def test_the_outlook_counts_what_the_split_gives_and_writes_nothing(home: Home) 
     assert found.active_encoder == home.catalogue.search_state("default").encoder_id
     assert list(found.recipes) == ["pca"] and found.steps == STEPS
     assert sorted(path.relative_to(home.path) for path in home.path.rglob("*")) == before
-    assert home.catalogue.retrains("default") == []
+    assert home.catalogue.retrains.all("default") == []
 
 
 # What is refused before anything is stored
@@ -302,7 +302,7 @@ def test_what_cannot_work_is_said_before_anything_is_stored(
         plan = RetrainPlan(plan.recipes, plan.overrides, backgrounds=str(tmp_path / "empty"), held_out=HELD_OUT)
     with pytest.raises(error, match=message):
         retrain.retrain(home, "default", plan)
-    assert home.catalogue.retrains("default") == []
+    assert home.catalogue.retrains.all("default") == []
     assert not (home.path / "retrains").exists()
 
 
@@ -311,9 +311,9 @@ def test_a_collection_without_an_index_is_refused(home: Home) -> None:
     for plan in (PLAN, None):
         with pytest.raises((NotFoundError, InvalidRequestError), match="has no index yet|no retraining of 'other' is"):
             retrain.retrain(home, "other", plan)
-    with pytest.raises(NotFoundError, match="no collection 'nope'; there is default, other"):
+    with pytest.raises(NotFoundError, match="no collection 'nope'; existing ones: default, other"):
         retrain.retrain(home, "nope", PLAN)
-    assert home.catalogue.retrains("other") == []
+    assert home.catalogue.retrains.all("other") == []
 
 
 def test_going_on_with_nothing_is_refused(home: Home) -> None:
@@ -334,7 +334,7 @@ def test_an_unfinished_plan_is_gone_on_with_and_another_one_refused(home: Home, 
         retrain.retrain(home, "default", RetrainPlan(("pca",), PCA, held_out=0.7))
     assert find_retrain(home, "default", None).status == "running"
     assert retrain.retrain(home, "default", PLAN).status == "promoted"
-    assert [record.number for record in home.catalogue.retrains("default")] == [1]
+    assert [record.number for record in home.catalogue.retrains.all("default")] == [1]
 
 
 def test_an_abandoned_retraining_leaves_its_record_alone(home: Home, judge: Judge) -> None:
@@ -396,7 +396,7 @@ def test_a_candidate_that_is_not_better_leaves_everything_as_it_is(
     assert record.decision is not None and record.decision["winner"] is None
     assert any(reason in line for line in record.decision["candidates"]["pca"]["verdict"]["reasons"])
     assert (home.catalogue.search_state("default"), served(home)) == before
-    assert len(list_generations(home, "default")) == len(home.catalogue.encoders()) == 1
+    assert len(list_generations(home, "default")) == len(home.catalogue.encoders.all()) == 1
     assert "refused: the encoder in service stays" in text(record)
     assert retrain.retrain(home, "default", PLAN).number == 2
 
@@ -414,7 +414,7 @@ def test_of_several_candidates_the_best_is_put_into_service(home: Home, judge: J
     state = home.catalogue.search_state("default")
     assert state.encoder_id == record.decision["candidates"][recipes[1]]["encoder_id"]
     assert home.encoder(state.encoder_id).dim == 3
-    assert len(home.catalogue.encoders()) == 2, "the others were stored as well"
+    assert len(home.catalogue.encoders.all()) == 2, "the others were stored as well"
 
 
 def test_a_recipe_that_does_not_fit_the_catalogue_is_said_with_the_remedy(home: Home) -> None:
@@ -469,7 +469,7 @@ def uninterrupted(original: Path) -> dict[str, Any]:
 
 
 def end_of(home: Home) -> dict[str, Any]:
-    (record,) = home.catalogue.retrains("default")
+    (record,) = home.catalogue.retrains.all("default")
     assert not list(home.path.rglob(".building-*"))
     assert [verify(home, "default", g.number) for g in list_generations(home, "default") if g.status != "removed"] == [
         [],
@@ -515,7 +515,7 @@ def test_ended_between_taking_over_and_saying_so_it_is_promoted(
         raise Killed
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(home.catalogue, "end_retrain", killed)
+        patched.setattr(home.catalogue.retrains, "end", killed)
         retrain.retrain(home, "default", PLAN)
     assert active_family(home) == "pca"
     assert find_retrain(home, "default", None).status == "running"
@@ -691,7 +691,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(call: Callable[..., Any], 
     }  # fmt: skip
     assert document["steps"] == list(STEPS)
     assert document["plan"]["gate"] == {"confidence": 0.95, "margin": 0.05}
-    assert home.catalogue.retrains("default") == []
+    assert home.catalogue.retrains.all("default") == []
     assert not (home.path / "retrains").exists()
 
 

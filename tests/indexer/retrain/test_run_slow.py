@@ -192,7 +192,7 @@ def end_of(path: Path) -> dict[str, Any]:
     import faiss
 
     with Home.open(path) as home:
-        (record,) = home.catalogue.retrains("default")
+        (record,) = home.catalogue.retrains.all("default")
         assert record.status == "promoted"
         state = home.catalogue.search_state("default")
         assert state.generation == record.generation
@@ -205,7 +205,7 @@ def end_of(path: Path) -> dict[str, Any]:
         ids = load_ids(directory)
         with home.catalogue.read() as connection:
             stored = sorted(map(tuple, connection.execute(sa.select(vectors))))
-        calibration = home.catalogue.calibration(state.collection_id, str(state.encoder_id))
+        calibration = home.catalogue.calibrations.get(state.collection_id, str(state.encoder_id))
         assert record.decision is not None and record.decision["winner_id"] == state.encoder_id
         return {
             "decision": record.decision,
@@ -248,7 +248,7 @@ def kills(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Kills:
 def has_ended(path: Path) -> bool:
     """Whether all was done; the process may have been killed before it could say so."""
     with Home.open(path) as home:
-        return any(record.status != "running" for record in home.catalogue.retrains("default"))
+        return any(record.status != "running" for record in home.catalogue.retrains.all("default"))
 
 
 @pytest.mark.parametrize("most", [0.0, 0.2, 1.0], ids=["at-once", "soon", "later"])
