@@ -31,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 
 from indexer.measures.ground_truth import other_view
-from indexer.measures.robustness import Photos, SwapFigure, swap_test
+from indexer.measures.robustness import LabelledVectors, SwapFigure, swap_test
 from training.console import to_json
 from training.data.backgrounds import Folder
 from training.data.decode import ImageLimits, decode_image
@@ -87,14 +87,14 @@ def drawn_set(stock: Stock, items: int, per_item: int, seed: int, folder: Folder
         for photo, pictures in enumerate((made.gallery, made.clean)):
             scene = random_scene(item, photo)
             shot = render(item, type(scene)(scene.pose, scene.light, scene.background_id, None), SIDE)
-            pictures.append((item.item_id, composite(shot.product, shot.mask, white())))
+            pictures.append((item.item_id, blend(shot.product, shot.mask, white())))
         for turn in range(per_item):
             kind = [*bank, *(["photo"] if folder else [])][turn % (3 if folder else 2)]
             if kind == "photo" and folder is not None:
                 background = folder.draw(rng, SIDE)
             else:
                 background = draw_background(seed, int(rng.choice(bank[kind])), SIDE)
-            made.swapped.append((item.item_id, composite(shot.product, shot.mask, background)))
+            made.swapped.append((item.item_id, blend(shot.product, shot.mask, background)))
             made.kinds.append(kind)
     return made
 
@@ -120,17 +120,17 @@ def real_set(source: Path, per_item: int, seed: int, folder: Folder, limit: int)
         item = np.ascontiguousarray(square.apply(pixels).transpose(1, 2, 0))
         cover = cv2.erode(mask.pixels, np.ones((3, 3), np.uint8))
         rng = np.random.default_rng([seed, 7, len(made.gallery)])
-        made.gallery.append((image.item_id, composite(item, cover, white())))
+        made.gallery.append((image.item_id, blend(item, cover, white())))
         item, moved = other_view(rng, item, cover)
         cover = np.asarray(moved)
-        made.clean.append((image.item_id, composite(item, cover, white())))
+        made.clean.append((image.item_id, blend(item, cover, white())))
         for _ in range(per_item):
-            made.swapped.append((image.item_id, composite(item, cover, folder.draw(rng, SIDE))))
+            made.swapped.append((image.item_id, blend(item, cover, folder.draw(rng, SIDE))))
             made.kinds.append("photo")
     return made
 
 
-def composite(item: Pixels, mask: Pixels, background: NDArray[Any]) -> Pixels:
+def blend(item: Pixels, mask: Pixels, background: NDArray[Any]) -> Pixels:
     weight = (mask / 255.0)[..., None]
     return np.clip(np.round(weight * item + (1 - weight) * background), 0, 255).astype(np.uint8)
 
@@ -166,13 +166,13 @@ def measure(made: SwapSet, refs: Sequence[str], seed: int) -> dict[str, dict[str
     for ref in [*refs, *BASELINES, "colour histogram"]:
         embed, metric = (histogram, "cosine") if ref == "colour histogram" else embedder(ref)
         sets = [
-            Photos(embed([picture for _, picture in pictures]), [item for item, _ in pictures])
+            LabelledVectors(embed([picture for _, picture in pictures]), [item for item, _ in pictures])
             for pictures in (made.gallery, made.clean, made.swapped)
         ]
         figures: dict[str, Any] = {"all": swap_test(*sets, metric, seed=seed).figures}
         for kind in sorted(set(made.kinds)):
             rows = [row for row, its in enumerate(made.kinds) if its == kind]
-            some = Photos(sets[2].vectors[rows], [sets[2].items[row] for row in rows])
+            some = LabelledVectors(sets[2].vectors[rows], [sets[2].items[row] for row in rows])
             if len(set(made.kinds)) > 1 and set(some.items) == set(sets[1].items):
                 figures[kind] = swap_test(sets[0], sets[1], some, metric, seed=seed).figures
         results[ref] = figures

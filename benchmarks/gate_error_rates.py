@@ -307,7 +307,7 @@ def spreads(refs: Sequence[str], items: int = 120, backgrounds: int = 20) -> Non
     """Spread of differences between each pair of encoders, on drawn items."""
     from indexer.evaluate.images import embed_pictures
     from indexer.measures.ground_truth import other_view
-    from indexer.measures.robustness import MAP_AT_R, Photos, query_metrics
+    from indexer.measures.robustness import MAP_AT_R, LabelledVectors, query_metrics
     from indexer.swaps.sources import studio_set
     from training.encoder import load_encoder
 
@@ -318,10 +318,10 @@ def spreads(refs: Sequence[str], items: int = 120, backgrounds: int = 20) -> Non
     found: dict[str, tuple[Array, Array]] = {}
     for ref in refs:
         encoder = load_encoder(ref)
-        gallery = Photos(embed_pictures(encoder, made.gallery), made.products)
+        gallery = LabelledVectors(embed_pictures(encoder, made.gallery), made.products)
 
-        def of(pictures: NDArray[np.uint8], encoder: Any = encoder, gallery: Photos = gallery) -> Array:
-            queries = Photos(embed_pictures(encoder, pictures), made.products)
+        def of(pictures: NDArray[np.uint8], encoder: Any = encoder, gallery: LabelledVectors = gallery) -> Array:
+            queries = LabelledVectors(embed_pictures(encoder, pictures), made.products)
             return query_metrics(gallery, queries, encoder.metric, order)[MAP_AT_R]
 
         found[ref] = (

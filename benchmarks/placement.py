@@ -14,10 +14,10 @@ from time import process_time
 
 from indexer.compare.results import describe
 from indexer.evaluate.images import embed_pictures
-from indexer.measures.robustness import Photos
-from indexer.swaps.pictures import BANK_SEED, SwapSet
+from indexer.measures.robustness import LabelledVectors
 from indexer.swaps.placement import GROUNDS, KINDS, SCALES, PlacementTest, place_set, search_placed
 from indexer.swaps.sources import photo_set, studio_set
+from indexer.swaps.swap_set import BANK_SEED, SwapSet
 from training.console import to_json
 from training.data.sources import read_images
 from training.data.studio import check_stock
@@ -34,7 +34,7 @@ def measure(made: SwapSet, refs: list[str], seed: int) -> dict[str, PlacementTes
     for ref in refs:
         encoder = load_encoder(ref)
         embed = partial(embed_pictures, encoder)
-        gallery = Photos(embed(made.gallery), made.products)
+        gallery = LabelledVectors(embed(made.gallery), made.products)
         began = process_time()
         test = search_placed(queries, embed, gallery, encoder.metric, base=next(iter(found.values()), None), seed=seed)
         if test is not None:

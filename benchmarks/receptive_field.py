@@ -19,7 +19,7 @@ import torch
 from background_swap import SwapSet, drawn_set, embedder, real_set
 
 from indexer.evaluate.retrieval import evaluate_retrieval
-from indexer.measures.robustness import Photos, swap_test
+from indexer.measures.robustness import LabelledVectors, swap_test
 from training.data.backgrounds import Folder
 from training.data.dataset import load_dataset
 from training.data.sources import read_images
@@ -57,7 +57,7 @@ def swap_figures(name: str, made: SwapSet, path: Path) -> dict[str, Any]:
     """recall@1 of the same item, clean and on other backgrounds."""
     embed, metric = embedder(str(path))
     sets = [
-        Photos(embed([picture for _, picture in pictures]), [item for item, _ in pictures])
+        LabelledVectors(embed([picture for _, picture in pictures]), [item for item, _ in pictures])
         for pictures in (made.gallery, made.clean, made.swapped)
     ]
     figure = swap_test(*sets, metric, seed=SEED).figures["recall@1"].to_json()

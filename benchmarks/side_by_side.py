@@ -15,8 +15,8 @@ from pathlib import Path
 from indexer.compare.comparison import measure_swaps
 from indexer.compare.verdict import percent
 from indexer.measures.robustness import MAP_AT_R
-from indexer.swaps.pictures import SwapSet
 from indexer.swaps.sources import photo_set, studio_set
+from indexer.swaps.swap_set import SwapSet
 from training.data.sources import read_images
 from training.encoder import load_encoder
 

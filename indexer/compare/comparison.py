@@ -20,7 +20,7 @@ from indexer.measures.metrics import Bootstrap, Interval, rank, score_blocks
 from indexer.measures.robustness import (
     MAP_AT_R,
     BackgroundGap,
-    Photos,
+    LabelledVectors,
     SwapTest,
     attention_score,
     background_gap,
@@ -30,8 +30,8 @@ from indexer.measures.robustness import (
 )
 from indexer.measures.significance import Paired, holm, paired_test
 from indexer.measures.variance import variance_shares
-from indexer.swaps.pictures import Pixels, SwapSet
 from indexer.swaps.placement import PlacedItems, PlacementTest, place_set, search_placed
+from indexer.swaps.swap_set import Pixels, SwapSet
 from training.attribution import occlusion
 from training.encoder import Encoder, load_encoder
 
@@ -150,9 +150,11 @@ class _Measurement:
     def swap_test(self) -> SwapTest:
         made, (_, per_item, dim) = self.made, self.swapped.shape
         return swap_test(
-            Photos(self.gallery, made.products),
-            Photos(self.clean, made.products),
-            Photos(self.swapped.reshape(-1, dim), [product for product in made.products for _ in range(per_item)]),
+            LabelledVectors(self.gallery, made.products),
+            LabelledVectors(self.clean, made.products),
+            LabelledVectors(
+                self.swapped.reshape(-1, dim), [product for product in made.products for _ in range(per_item)]
+            ),
             self.encoder.metric,
             replicates=self.replicates,
             seed=self.seed,
@@ -162,7 +164,7 @@ class _Measurement:
         return variance_shares(self.swapped, ("item", "background"), replicates=self.replicates, seed=self.seed)
 
     def _placement(self, placed: PlacedItems, base: PlacementTest | None) -> PlacementTest | None:
-        gallery, embed = Photos(self.gallery, self.made.products), partial(embed_pictures, self.encoder)
+        gallery, embed = LabelledVectors(self.gallery, self.made.products), partial(embed_pictures, self.encoder)
         return search_placed(
             placed, embed, gallery, self.encoder.metric,
             base=base, replicates=self.replicates, seed=self.seed,

@@ -14,8 +14,8 @@ from PIL import Image
 from indexer.evaluate.placement_tables import WORDS
 from indexer.measures.robustness import MAP_AT_R
 from indexer.reports.html import inline_jpeg, number, script_safe
-from indexer.swaps.pictures import Pixels
 from indexer.swaps.placement import GROUNDS
+from indexer.swaps.swap_set import Pixels
 
 if TYPE_CHECKING:
     from indexer.compare.results import Comparison, EncoderComparison

@@ -13,8 +13,8 @@ from indexer.measures.disentanglement import Disentanglement, Probe
 from indexer.measures.metrics import Interval
 from indexer.measures.robustness import MAP_AT_R, BackgroundGap, SwapTest
 from indexer.measures.significance import Paired
-from indexer.swaps.pictures import Pixels, SwapSet
 from indexer.swaps.placement import PlacementTest
+from indexer.swaps.swap_set import Pixels, SwapSet
 from indexer.vectors import Floats
 
 

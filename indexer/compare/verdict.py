@@ -16,7 +16,7 @@ from indexer.measures.metrics import Bootstrap, Interval
 from indexer.measures.robustness import MAP_AT_R
 from indexer.measures.significance import Paired, holm, paired_test
 from indexer.reports.html import DASH, listed, number, p_value
-from indexer.swaps.pictures import GIVEN
+from indexer.swaps.swap_set import GIVEN
 
 if TYPE_CHECKING:
     from indexer.compare.results import Comparison, EncoderComparison

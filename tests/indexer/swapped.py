@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexer.swaps.pictures import SwapSet
 from indexer.swaps.sources import studio_set
+from indexer.swaps.swap_set import SwapSet
 
 KINDS = ("bag", "mug")
 

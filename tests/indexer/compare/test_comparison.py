@@ -20,11 +20,11 @@ from indexer.errors import InvalidRequestError
 from indexer.evaluate.images import embed_pictures
 from indexer.measures.disentanglement import disentanglement, linear_probe
 from indexer.measures.metrics import Bootstrap
-from indexer.measures.robustness import Photos, background_gap, displacement, lure_rate, swap_test
+from indexer.measures.robustness import LabelledVectors, background_gap, displacement, lure_rate, swap_test
 from indexer.measures.significance import holm, paired_test
 from indexer.measures.variance import variance_shares
-from indexer.swaps.pictures import CategoryBackgrounds, Donated, SwapSet
 from indexer.swaps.sources import studio_set
+from indexer.swaps.swap_set import CategoryBackgrounds, Donated, SwapSet
 from service.cli import main
 from training.encoder import load_encoder
 from training.errors import EncoderError
@@ -142,8 +142,8 @@ def test_the_measures_of_an_encoder_are_those_of_the_pure_functions(
     np.testing.assert_allclose(found.vectors, z, atol=1e-6)
     by_item = Bootstrap(made.items, replicates=REPLICATES, seed=SEED)
     swap = swap_test(
-        Photos(gallery, made.products), Photos(clean, made.products),
-        Photos(swapped, np.repeat(made.products, 4).tolist()), "cosine", replicates=REPLICATES, seed=SEED,
+        LabelledVectors(gallery, made.products), LabelledVectors(clean, made.products),
+        LabelledVectors(swapped, np.repeat(made.products, 4).tolist()), "cosine", replicates=REPLICATES, seed=SEED,
     )  # fmt: skip
     for name, figure in swap.figures.items():
         for own, pure in zip(found.swap.figures[name], figure, strict=True):

@@ -14,7 +14,7 @@ from indexer.compare.verdict import cautions, findings, verdict
 from indexer.measures.disentanglement import Probe
 from indexer.measures.metrics import Bootstrap, Interval
 from indexer.measures.robustness import MAP_AT_R, SwapFigure, SwapTest
-from indexer.swaps.pictures import Cut, SwapSet
+from indexer.swaps.swap_set import Cut, SwapSet
 
 ITEMS = 80
 NAMES = [f"item {number:02d}" for number in range(ITEMS)]

@@ -13,8 +13,8 @@ from indexer.compare.comparison import compare_encoders
 from indexer.compare.report import write_comparison
 from indexer.compare.results import Comparison
 from indexer.evaluate.placement_tables import placement_lines, placement_tables
-from indexer.swaps.pictures import SwapSet
 from indexer.swaps.placement import GROUNDS, PER_GROUND
+from indexer.swaps.swap_set import SwapSet
 
 
 class Tables(HTMLParser):

@@ -27,11 +27,18 @@ from indexer.generations.store import find_generation, list_generations, verify
 from indexer.ingest.ingest import embed_missing, index_source
 from indexer.ingest.items import delete_item, put_item
 from indexer.ingest.promotion import activate, rollback
+from indexer.measures.metrics import NO_INTERVAL, Interval
+from indexer.measures.robustness import SwapFigure
+from indexer.retrain import evidence
 from indexer.retrain import run as retrain
-from indexer.retrain.evidence import VERSION
+from indexer.retrain.decision import EncoderFigures, GateSetSummary
+from indexer.retrain.evidence import EncoderEvidence
 from indexer.retrain.gate import GateRule
-from indexer.retrain.plan import BACKGROUNDS, LEAST_HELD_OUT, STEPS, RetrainPlan, outlook, split
-from indexer.retrain.run import abandon, find_retrain, unfinished
+from indexer.retrain.job import find_retrain, unfinished
+from indexer.retrain.outlook import outlook
+from indexer.retrain.photos import LEAST_HELD_OUT, split
+from indexer.retrain.plan import BACKGROUNDS, STEPS, RetrainPlan
+from indexer.retrain.run import abandon
 from indexer.search.searcher import Searcher
 from service.cli import main
 from tests.conftest import COLOURS
@@ -44,9 +51,9 @@ from training.reference import describe_encoder
 ITEMS, PHOTOS, SIDE = 40, 2, 48
 HELD_OUT = 0.6
 PCA = ("preprocessing.size=8", "model.components=4")
+NAN = float("nan")
 WIDE = GateRule(margin=0.4)  # of twenty items: a narrower margin cannot be held with so few
 PLAN = RetrainPlan(("pca",), PCA, WIDE, held_out=HELD_OUT)
-NAN = float("nan")
 
 
 def draw_product(number: int, photo: int) -> tuple[Image.Image, Image.Image]:
@@ -102,44 +109,38 @@ def home(original: Path, tmp_path: Path) -> Iterator[Home]:
         yield opened
 
 
-Judge = Callable[..., list[str]]
+SetFigures = Callable[..., list[str]]
 
 
 @pytest.fixture
-def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
-    """Gives the figures: `judge(pca=0.6)` measures 0.6 swapped MAP@R of recipe `pca`, 0.4 of any other; 0.7 clean.
+def set_figures(monkeypatch: pytest.MonkeyPatch) -> SetFigures:
+    """Replaces the measuring: `set_figures(pca=0.6)` gives recipe `pca` 0.6 swapped MAP@R, others 0.4, and 0.7 clean.
 
-    It returns the list of families that were measured, which grows. Candidates get no ONNX file, which takes longest.
+    Returns a list to which each measured family is appended. Candidates get no ONNX file, because that is slow.
     """
 
     def begin(clean: float = 0.7, **swapped: float) -> list[str]:
         measured: list[str] = []
 
-        def measure(directory: Path, made: Any, seed: int) -> dict[str, Any]:
+        def measure(directory: Path, made: Any, seed: int) -> EncoderEvidence:
             described = describe_encoder(directory)
             measured.append(described.family)
             value = swapped.get(directory.name.partition("-")[0], 0.4)
             noise = np.random.default_rng(3).normal(0, 0.05, (LEAST_HELD_OUT, BACKGROUNDS))
-            nothing = {"value": NAN, "ci": [NAN, NAN]}
-            figure = {"clean": nothing, "swapped": {"value": value, "ci": [0, 1]}, "retention": nothing}
-            return {
-                "version": VERSION,
-                "encoder_id": described.encoder_id,
-                "family": described.family,
-                "set": {"left_out": {}, **made},
-                "swap": {"map@r": figure},
-                "displacement": nothing,
-                "background_share": nothing,
-                "products": [f"item-{number}" for number in range(LEAST_HELD_OUT)],
-                "backgrounds": [f"room {number}" for number in range(BACKGROUNDS)],
-                "clean": (np.full(LEAST_HELD_OUT, 0.7 if described.family == "pixels" else clean)).tolist(),
-                "swapped": (value + noise).tolist(),
-            }
+            figure = SwapFigure(NO_INTERVAL, Interval(value, 0, 1), NO_INTERVAL)
+            backgrounds = [f"room {number}" for number in range(BACKGROUNDS)]
+            return EncoderEvidence(
+                EncoderFigures(described.encoder_id, described.family, {"map@r": figure}, NO_INTERVAL, NO_INTERVAL),
+                GateSetSummary(LEAST_HELD_OUT, LEAST_HELD_OUT, "photos", {}, {}, backgrounds),
+                [f"item-{number}" for number in range(LEAST_HELD_OUT)],
+                backgrounds,
+                np.full(LEAST_HELD_OUT, 0.7 if described.family == "pixels" else clean),
+                value + noise,
+            )
 
-        made = {"items": LEAST_HELD_OUT, "products": LEAST_HELD_OUT, "truth": "photos"}
         monkeypatch.setattr(export, "add_onnx", lambda directory: None)
-        monkeypatch.setattr(retrain, "measure", measure)
-        monkeypatch.setattr(retrain._Run, "_gate_set", lambda self, held_out: made)
+        monkeypatch.setattr(evidence, "measure", measure)
+        monkeypatch.setattr(evidence, "make_gate_set", lambda job, held_out: "a set")
         return measured
 
     return begin
@@ -261,7 +262,7 @@ def test_what_is_held_out_stays_so_as_the_catalogue_grows(home: Home) -> None:
 
 
 def test_too_few_items_are_said_in_one_line(home: Home) -> None:
-    with pytest.raises(InvalidRequestError, match="items of 'default' would be held out, 20 are needed") as error:
+    with pytest.raises(InvalidRequestError, match="items of 'default' would be held out, but 20 are needed") as error:
         retrain.retrain(home, "default", RetrainPlan(("pca",), PCA, held_out=0.1))
     assert error.value.field == "held_out" and "\n" not in str(error.value)
     assert home.catalogue.retrains("default") == []
@@ -321,12 +322,12 @@ def test_going_on_with_nothing_is_refused(home: Home) -> None:
         retrain.retrain(home, "default", None)
     with pytest.raises(NotFoundError, match="no retraining of 'default' is unfinished"):
         abandon(home, "default")
-    with pytest.raises(NotFoundError, match="'default' has no retraining; there is none yet"):
+    with pytest.raises(NotFoundError, match="'default' has no retraining; known retrainings: none"):
         find_retrain(home, "default", None)
 
 
-def test_an_unfinished_plan_is_gone_on_with_and_another_one_refused(home: Home, judge: Judge) -> None:
-    judge(pca=0.6)
+def test_an_unfinished_plan_is_gone_on_with_and_another_one_refused(home: Home, set_figures: SetFigures) -> None:
+    set_figures(pca=0.6)
     with pytest.raises(Killed):
         retrain.retrain(home, "default", PLAN, say=say_until("evaluate"))
     assert unfinished(home, "default") == find_retrain(home, "default", 1)
@@ -337,9 +338,9 @@ def test_an_unfinished_plan_is_gone_on_with_and_another_one_refused(home: Home, 
     assert [record.number for record in home.catalogue.retrains("default")] == [1]
 
 
-def test_an_abandoned_retraining_leaves_its_record_alone(home: Home, judge: Judge) -> None:
+def test_an_abandoned_retraining_leaves_its_record_alone(home: Home, set_figures: SetFigures) -> None:
     """What it trained and built goes; so does its claim to be gone on with."""
-    judge(pca=0.6)
+    set_figures(pca=0.6)
     with pytest.raises(Killed):
         retrain.retrain(home, "default", PLAN, say=say_until("activate"))
     assert home.retrain_directory("default", 1).is_dir()
@@ -353,15 +354,15 @@ def test_an_abandoned_retraining_leaves_its_record_alone(home: Home, judge: Judg
     assert "retraining 1 of 'default': abandoned" in text(record)
     again = retrain.retrain(home, "default", PLAN)
     assert (again.number, again.status, again.generation) == (2, "promoted", 3)
-    with pytest.raises(NotFoundError, match="has no retraining 7; there is 1, 2"):
+    with pytest.raises(NotFoundError, match="has no retraining 7; known retrainings: 1, 2"):
         find_retrain(home, "default", 7)
 
 
 # The decision
 
 
-def test_a_better_candidate_is_put_into_service_and_the_old_one_is_kept(home: Home, judge: Judge) -> None:
-    judge(pca=0.6)
+def test_a_better_candidate_is_put_into_service_and_the_old_one_is_kept(home: Home, set_figures: SetFigures) -> None:
+    set_figures(pca=0.6)
     record = retrain.retrain(home, "default", PLAN)
     assert (record.status, record.generation) == ("promoted", 2)
     decision = record.decision
@@ -387,9 +388,9 @@ def test_a_better_candidate_is_put_into_service_and_the_old_one_is_kept(home: Ho
     ids=["worse", "tie", "better-but-loses-clean"],
 )
 def test_a_candidate_that_is_not_better_leaves_everything_as_it_is(
-    swapped: float, clean: float, reason: str, home: Home, judge: Judge
+    swapped: float, clean: float, reason: str, home: Home, set_figures: SetFigures
 ) -> None:
-    judge(clean, pca=swapped)
+    set_figures(clean, pca=swapped)
     before = home.catalogue.search_state("default"), served(home)
     record = retrain.retrain(home, "default", PLAN)
     assert (record.status, record.generation) == ("refused", None)
@@ -401,8 +402,10 @@ def test_a_candidate_that_is_not_better_leaves_everything_as_it_is(
     assert retrain.retrain(home, "default", PLAN).number == 2
 
 
-def test_of_several_candidates_the_best_is_put_into_service(home: Home, judge: Judge, tmp_path: Path) -> None:
-    judge(one=0.6, two=0.8, three=0.7)
+def test_of_several_candidates_the_best_is_put_into_service(
+    home: Home, set_figures: SetFigures, tmp_path: Path
+) -> None:
+    set_figures(one=0.6, two=0.8, three=0.7)
     recipes = []
     for components, name in enumerate(("one", "two", "three"), start=2):
         settings = f"preprocessing: {{size: 8}}\nmodel: {{components: {components}}}\n"
@@ -426,9 +429,9 @@ def test_a_recipe_that_does_not_fit_the_catalogue_is_said_with_the_remedy(home: 
 
 
 def test_figures_without_a_value_are_stored_as_null_by_both_databases(
-    judge: Judge, original: Path, encoder_dir: Path, tmp_path: Path, database_url: str
+    set_figures: SetFigures, original: Path, encoder_dir: Path, tmp_path: Path, database_url: str
 ) -> None:
-    judge(pca=0.6)
+    set_figures(pca=0.6)
     with Home.open(tmp_path / "home", database_url=database_url, create=True) as home:
         index_source(home, "default", original / "shop" / "shop.csv", encoder_ref=str(encoder_dir), processes=0)
         with pytest.raises(Killed):
@@ -485,9 +488,9 @@ def end_of(home: Home) -> dict[str, Any]:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_ended_at_a_step_and_started_again_it_ends_the_same(
-    step: str, home: Home, judge: Judge, uninterrupted: dict[str, Any], original: Path, tmp_path: Path
+    step: str, home: Home, set_figures: SetFigures, uninterrupted: dict[str, Any], original: Path, tmp_path: Path
 ) -> None:
-    judge(pca=0.6)
+    set_figures(pca=0.6)
     if not uninterrupted:
         shutil.copytree(original / "home", tmp_path / "whole")
         with Home.open(tmp_path / "whole") as whole:
@@ -507,9 +510,9 @@ def test_ended_at_a_step_and_started_again_it_ends_the_same(
 
 
 def test_ended_between_taking_over_and_saying_so_it_is_promoted(
-    home: Home, judge: Judge, monkeypatch: pytest.MonkeyPatch
+    home: Home, set_figures: SetFigures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge(pca=0.6)
+    set_figures(pca=0.6)
 
     def killed(*args: Any) -> None:
         raise Killed
@@ -525,9 +528,9 @@ def test_ended_between_taking_over_and_saying_so_it_is_promoted(
 
 
 def test_another_encoder_put_into_service_meanwhile_is_what_the_next_run_compares_with(
-    home: Home, judge: Judge, other_encoder_dir: Path
+    home: Home, set_figures: SetFigures, other_encoder_dir: Path
 ) -> None:
-    measured = judge(pca=0.6)
+    measured = set_figures(pca=0.6)
     number = other_generation(home, other_encoder_dir)
     first = str(home.catalogue.search_state("default").encoder_id)
 
@@ -535,7 +538,7 @@ def test_another_encoder_put_into_service_meanwhile_is_what_the_next_run_compare
         if step == "verify":
             activate(home, "default", number)
 
-    with pytest.raises(MismatchError, match="was put into service meanwhile.*run `nitamono retrain` again"):
+    with pytest.raises(MismatchError, match="was activated during the retraining.*run `nitamono retrain` again"):
         retrain.retrain(home, "default", PLAN, say=say)
     second = describe_encoder(other_encoder_dir).encoder_id
     assert home.catalogue.search_state("default").encoder_id == second
@@ -552,12 +555,12 @@ def test_another_encoder_put_into_service_meanwhile_is_what_the_next_run_compare
 
 
 def test_an_index_that_finds_too_little_is_not_put_into_service(
-    home: Home, judge: Judge, monkeypatch: pytest.MonkeyPatch
+    home: Home, set_figures: SetFigures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge(pca=0.6)
+    set_figures(pca=0.6)
     monkeypatch.setattr(generations, "recall_against_exact", lambda *args: 0.9)
     for _ in range(2):  # going on changes nothing
-        with pytest.raises(CorruptError, match=r"generation 2 has recall@10 0.900 .* 0.95 is asked for"):
+        with pytest.raises(CorruptError, match=r"generation 2 has recall@10 0.900 .* 0.95 is required"):
             retrain.retrain(home, "default", PLAN)
         assert active_family(home) == "pixels"
         assert find_retrain(home, "default", None).status == "running"
@@ -566,14 +569,14 @@ def test_an_index_that_finds_too_little_is_not_put_into_service(
     assert retrain.retrain(home, "default", plan).status == "promoted"
 
 
-def test_an_index_that_was_damaged_after_it_was_built_is_built_anew(home: Home, judge: Judge) -> None:
-    judge(pca=0.6)
+def test_an_index_that_was_damaged_after_it_was_built_is_built_anew(home: Home, set_figures: SetFigures) -> None:
+    set_figures(pca=0.6)
 
     def damage(step: str, what: str) -> None:
         if step == "verify":
             (home.generation_directory("default", 2) / "index.faiss").write_bytes(b"gone")
 
-    with pytest.raises(CorruptError, match="generation 2 does not verify"):
+    with pytest.raises(CorruptError, match="generation 2 fails verification"):
         retrain.retrain(home, "default", PLAN, say=damage)
     assert active_family(home) == "pixels"
     record = retrain.retrain(home, "default", PLAN)
@@ -592,8 +595,10 @@ def photo(number: int) -> bytes:
 
 
 @pytest.mark.parametrize("step", ["export", "embed", "build", "verify", "calibrate", "activate"])
-def test_what_is_uploaded_and_deleted_at_a_step_is_so_afterwards(step: str, home: Home, judge: Judge) -> None:
-    judge(pca=0.6)
+def test_what_is_uploaded_and_deleted_at_a_step_is_so_afterwards(
+    step: str, home: Home, set_figures: SetFigures
+) -> None:
+    set_figures(pca=0.6)
     said: list[str] = []
 
     def say(now: str, what: str) -> None:
@@ -611,9 +616,11 @@ def test_what_is_uploaded_and_deleted_at_a_step_is_so_afterwards(step: str, home
     assert active_family(home) == "pca"
 
 
-def test_what_is_indexed_between_a_kill_and_going_on_is_served(home: Home, judge: Judge, tmp_path: Path) -> None:
+def test_what_is_indexed_between_a_kill_and_going_on_is_served(
+    home: Home, set_figures: SetFigures, tmp_path: Path
+) -> None:
     """The index that was built before does not hold it."""
-    judge(pca=0.6)
+    set_figures(pca=0.6)
     with pytest.raises(Killed):
         retrain.retrain(home, "default", PLAN, say=say_until("activate"))
     larger = write_shop(tmp_path / "shop", ITEMS + 5)
@@ -649,9 +656,9 @@ def test_a_held_out_photo_that_goes_between_two_measurements_has_all_measured_ag
 
 
 def test_a_training_photo_that_changed_meanwhile_is_said_with_the_remedy(
-    home: Home, judge: Judge, original: Path, tmp_path: Path
+    home: Home, set_figures: SetFigures, original: Path, tmp_path: Path
 ) -> None:
-    judge(pca=0.6)
+    set_figures(pca=0.6)
     shutil.copytree(original / "shop", tmp_path / "shop")
     index_source(home, "own", tmp_path / "shop" / "shop.csv", encoder_ref="pixels", processes=0)
     with pytest.raises(Killed):
@@ -696,9 +703,9 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(call: Callable[..., Any], 
 
 
 def test_the_command_prints_what_is_stored_and_show_prints_it_again(
-    call: Callable[..., Any], home: Home, judge: Judge
+    call: Callable[..., Any], home: Home, set_figures: SetFigures
 ) -> None:
-    judge(pca=0.6)
+    set_figures(pca=0.6)
     document, errors = call(*OPTIONS)
     assert set(document) == {
         "collection", "number", "status", "plan", "decision", "generation", "created_at", "ended_at",
@@ -711,8 +718,10 @@ def test_the_command_prints_what_is_stored_and_show_prints_it_again(
     assert call("show")[0] == call("show", "1")[0] == document
 
 
-def test_the_command_goes_on_without_options_and_abandons(call: Callable[..., Any], home: Home, judge: Judge) -> None:
-    judge(pca=0.3)
+def test_the_command_goes_on_without_options_and_abandons(
+    call: Callable[..., Any], home: Home, set_figures: SetFigures
+) -> None:
+    set_figures(pca=0.3)
     with pytest.raises(Killed):
         retrain.retrain(home, "default", PLAN, say=say_until("gate"))
     assert call("show")[0]["status"] == "running"
@@ -732,12 +741,12 @@ def test_an_encoder_that_is_trained_already_is_judged_as_it_is(home: Home, tmp_p
     ref = str(tmp_path / "others" / "hog")
     said: list[tuple[str, str]] = []
     plan = RetrainPlan((), (), WIDE, held_out=HELD_OUT, encoders=(ref,))
-    found = retrain.outlook(home, "default", plan)
+    found = outlook(home, "default", plan)
     assert list(found.encoders) == [ref] and not found.recipes
     record = retrain.retrain(home, "default", plan, say=lambda step, text: said.append((step, text)))
     assert record.decision is not None
     candidate = record.decision["candidates"][ref]
     assert candidate["encoder_id"] == describe_encoder(ref).encoder_id
-    assert ("train", f"{ref} is taken as it is") in said
+    assert ("train", f"{ref} is used as it is") in said
     assert record.status in ("promoted", "refused")
     assert RetrainPlan.from_json(record.plan) == plan

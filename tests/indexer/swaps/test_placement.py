@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from indexer.measures.metrics import PerQuery
-from indexer.measures.robustness import Photos, query_metrics
+from indexer.measures.robustness import LabelledVectors, query_metrics
 from indexer.swaps.placement import (
     CELLS,
     EMPTY,
@@ -194,12 +194,14 @@ def of_ground(shown: Pixels) -> Floats:
 def measure(
     embed: Callable[[Pixels], Floats], queries: PlacedItems | None = None, base: PlacementTest | None = None
 ) -> PlacementTest:
-    gallery = Photos(embed(pictures()[0]), NAMES)
+    gallery = LabelledVectors(embed(pictures()[0]), NAMES)
 
-    def judge(vectors: Floats, rows: NDArray[np.intp]) -> PerQuery:
-        return query_metrics(gallery, Photos(vectors, [NAMES[row] for row in rows]), "cosine", np.arange(COUNT), (1,))
+    def score(vectors: Floats, rows: NDArray[np.intp]) -> PerQuery:
+        return query_metrics(
+            gallery, LabelledVectors(vectors, [NAMES[row] for row in rows]), "cosine", np.arange(COUNT), (1,)
+        )
 
-    found = placement_test(queries or placed(), embed, judge, base=base, replicates=200, seed=3)
+    found = placement_test(queries or placed(), embed, score, base=base, replicates=200, seed=3)
     assert found is not None
     return found
 
