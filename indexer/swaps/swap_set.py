@@ -222,10 +222,10 @@ class SwapSet:
     def masks_in_words(self) -> str:
         """The sources of the masks, and how many photos are left out without a usable one."""
         sources = ", ".join(f"{count} by {source}" for source, count in self.mask_sources.items())
-        said = f"masks {self.mask_kind}" + (f" ({sources})" if sources else "")
+        masks = f"masks {self.mask_kind}" + (f" ({sources})" if sources else "")
         missing = self.cut.of - self.cut.cut
         return (
-            f"{said}; {self.cut.left_out:.0%} of the photos left out ({missing} of {self.cut.of} could not be cut out)"
+            f"{masks}; {self.cut.left_out:.0%} of the photos left out ({missing} of {self.cut.of} could not be cut out)"
         )
 
     def leaks(self) -> dict[str, int]:

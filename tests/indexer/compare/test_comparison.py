@@ -277,7 +277,7 @@ def test_the_command_compares_on_photos_and_writes_figures_beside_the_report(
     document = json.loads((tmp_path / "out.json").read_text())
     assert document["encoders"][str(encoder_dir)]["placement"] is None
     assert document["truth"] == "views" and document["left_out"] == {"photo cannot be read": 1}
-    assert "shop: 8 items on 2 backgrounds; the same item is told by a photo and how it might have been taken" in out
+    assert "shop: 8 items on 2 backgrounds; ground truth: a photo of each item and a random view of it" in out
     assert [path for _, path in reported] == [Path("out.html")]
     assert list(document["encoders"]) == list(reported[0][0].encoders) == [str(encoder_dir)]
 
