@@ -1,18 +1,19 @@
-"""What is left of retrieval on other backgrounds: `python benchmarks/background_swap.py [--encoder REF]...`.
+"""Retrieval on other backgrounds: `python benchmarks/background_swap.py [--encoder REF]...`.
 
-The drawn sets: `--studio N` items of the sample shop, and `--solids N` of its solids, whose two photos are taken up to
-120 degrees apart. The gallery has a photo of each on white; the clean query is
-another photo of it (another pose, another light) on white; the swapped queries are that photo, pose and light kept, on
-`--per-item` others: textures and rooms of the shop's bank, and parts of photos where `--backgrounds DIR` is given.
+Drawn sets: `--studio N` items of the sample shop, and `--solids N` of its solids, whose two photos are taken up to 120
+degrees apart. The gallery has one photo of each item on white. The clean query is another photo (another pose and
+light) on white. The swapped queries are the same photo, with the same pose and light, on `--per-item` other
+backgrounds: textures and rooms from the shop's bank, and crops of photos if `--backgrounds DIR` is given.
 
-The real set, with `--items SOURCE --backgrounds DIR`: items cut out of their photos by `training.data.masks`. There is
-one photo of each, so the clean query is made from it by a mild turn, size, place and light, on white; the swapped ones
-put that on parts of the photos of DIR. The gallery has the item as it was, on white. Items whose mask is not usable
-are left out and counted. Masks lose a pixel all around, so that little of the old background comes along.
+Real set (`--items SOURCE --backgrounds DIR`): items cut out of their photos by `training.data.masks`. There is one
+photo of each item. The gallery has the item on white; the clean query is a random view of it (slight changes of
+rotation, size, place and light) on white; the swapped queries are that view on crops of the photos of DIR. Items
+without a usable mask are left out and counted. Masks are eroded by one pixel, so that little of the old background
+remains.
 
-Every figure stands beside those of pixels, HOG and a colour histogram. Prints a Markdown table; `--json FILE` has all.
-No query may be a picture of the gallery, or the program stops. Encoders that trained on the drawn set's shop (its
-seed), on these items or on these backgrounds are flattered.
+The baselines are raw pixels, HOG and a colour histogram. Prints a Markdown table; `--json FILE` writes all figures. The
+program stops if a query is also in the gallery. Figures of encoders trained on the shop of the drawn set (its seed), on
+these items or on these backgrounds are too optimistic.
 """
 
 from __future__ import annotations
@@ -43,16 +44,16 @@ from training.encoder import load_encoder
 from training.errors import ImageError
 from training.preprocessing import Preprocessing
 
-SIDE = 160  # pixels of the pictures, before an encoder's own preprocessing
+SIDE = 160  # side of the pictures in pixels, before an encoder's own preprocessing
 BASELINES = ("pixels", "hog")
-SHOWN = ("recall@1", "recall@5")  # with one gallery photo of an item, MAP@R is recall@1
-BINS = 8  # of the colour histogram, for each channel
+SHOWN = ("recall@1", "recall@5")  # with one gallery photo per item, MAP@R equals recall@1
+BINS = 8  # bins of the colour histogram for each channel
 Pixels = NDArray[np.uint8]
 
 
 @dataclass
 class SwapSet:
-    """Pictures `(SIDE, SIDE, 3)` with the item of each, and what they stand for."""
+    """Gallery and queries: pictures `(SIDE, SIDE, 3)` with their items."""
 
     name: str
     gallery: list[tuple[str, Pixels]] = field(default_factory=list)
@@ -62,7 +63,7 @@ class SwapSet:
     left_out: Counter[str] = field(default_factory=Counter)
 
     def check_leaks(self) -> dict[str, int]:
-        """Stop where a query is in the gallery, or on a swapped background that changes nothing."""
+        """Exit if a query is in the gallery, or if a swapped query equals a clean one."""
         held = {_digest(picture) for _, picture in self.gallery}
         clean = {_digest(picture) for _, picture in self.clean}
         found = {
@@ -140,7 +141,7 @@ def white() -> Pixels:
 
 
 def histogram(pictures: Sequence[Pixels]) -> NDArray[np.float32]:
-    """Square roots of joint colour histograms, of unit norm: their products are Bhattacharyya coefficients."""
+    """Square roots of joint colour histograms; their inner products are Bhattacharyya coefficients."""
     rows = []
     for picture in pictures:
         places = (picture // (256 // BINS)).reshape(-1, 3).astype(np.int64) @ [BINS * BINS, BINS, 1]
@@ -209,11 +210,11 @@ def _digest(picture: Pixels) -> bytes:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", action="append", default=[])
-    parser.add_argument("--studio", type=int, default=300, metavar="N", help="items of the drawn set; 0 leaves it out")
-    parser.add_argument("--solids", type=int, default=300, metavar="N", help="items of the solids; 0 leaves them out")
-    parser.add_argument("--items", type=Path, help="SOURCE of the real set")
-    parser.add_argument("--limit", type=int, default=500, help="items of the real set")
-    parser.add_argument("--backgrounds", type=Path, help="folder of photos")
+    parser.add_argument("--studio", type=int, default=300, metavar="N", help="Items of the sample shop; 0 to skip.")
+    parser.add_argument("--solids", type=int, default=300, metavar="N", help="Items of the solids; 0 to skip.")
+    parser.add_argument("--items", type=Path, help="SOURCE of the real set.")
+    parser.add_argument("--limit", type=int, default=500, help="Maximum number of items of the real set.")
+    parser.add_argument("--backgrounds", type=Path, help="Folder of photos to use as backgrounds.")
     parser.add_argument("--per-item", type=int, default=5)
     parser.add_argument("--seed", type=int, default=9001)
     parser.add_argument("--json", type=Path)
