@@ -113,9 +113,9 @@ def main() -> None:
         )
         for encoder in asked.encoder or ["default"]:
             lines += measure(folder, encoder, asked.present, Path(scratch))
-    print(f"{asked.items} items of the {asked.stock}; the product is in the catalogue for {asked.present:g} of the
-    searches\n") print("| encoder | `--present` | share | hits >= .5 | claimed | right |", "|---|---|---|---|---|---|",
-    sep="\n") print("\n".join(lines))
+    print(f"{asked.items} items of the {asked.stock}; share of searches whose product is present: {asked.present:g}\n")
+    print("| encoder | `--present` | share | hits >= .5 | claimed | right |", "|---|---|---|---|---|---|", sep="\n")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

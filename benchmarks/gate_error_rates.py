@@ -12,8 +12,7 @@ item's views.
 The tables are in Markdown, with the largest standard error of their figures:
 
     bounds       how often a bound at 5 % is above 0 for an equal encoder: resampled items (the rule until now),
-    resampled
-                 items and backgrounds (pigeonhole bootstrap), crossed random effects (the gate)
+                 resampled items and backgrounds (pigeonhole bootstrap), crossed random effects (the gate)
     retrainings  how often one or ten retrainings with equal encoders promote a candidate
     clean        how often a candidate passes the clean test if it loses nothing, or as much as the margin
     power        how often a candidate with a gain of .02 to .10 is promoted

@@ -193,8 +193,8 @@ def main() -> None:
         found = measure(source, Path(folder) / "home", asked.recipe, asked.set, asked.rate, asked.quiet)
     print(
         f"retraining: {found['retrain']}; {found['requests']} requests at {found['rate']:g} a second, "
-        f"{found['failed']} failed, {found['mixed']} mixed; p99 after the quiet phase is {found['p99_ratio']:.2f} times "
-        "that of the quiet phase\n\n"
+        f"{found['failed']} failed, {found['mixed']} mixed; p99 after the quiet phase is {found['p99_ratio']:.2f} of "
+        "that in the quiet phase\n\n"
         "| phase | requests | encoders | p50, ms | p99, ms | max, ms |\n|---|---|---|---|---|---|"
     )
     for phase, row in found["phases"].items():

@@ -36,16 +36,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, action="append", default=[])
     asked = parser.parse_args()
     encoders = {name: load_encoder(name) for name in asked.encoder}
-    head = (
-        "set",
-        "masks",
-        "photos left out",
-        "encoder",
-        "clean MAP@R",
-        "swapped MAP@R",
-        "retention",
-        "background share",
-    )
+    head = ("set", "masks", "left out", "encoder", "clean MAP@R", "swapped MAP@R", "retention", "background share")
     print(f"| {' | '.join(head)} | item share | displacement |", "|---" * (len(head) + 2) + "|", sep="\n")
     for made in sets(asked.items, asked.studio, asked.data):
         for name, encoder in encoders.items():
