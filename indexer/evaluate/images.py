@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from training.encoder import Encoder
 
 BATCH = 128
+COMPONENTS = 64  # of the PCA baseline
 CHUNK = 4096  # images whose vectors are in memory at a time if the gallery is not kept
 DRAWN = 96  # drawn images if no source is given
 KEPT_NUMBERS = 150_000_000  # largest gallery (vectors x dim) kept in memory: 600 MB
@@ -136,7 +137,7 @@ class GalleryVectors:
         return score_chunks(queries, self, len(self._pixels), metric)
 
 
-def fit_pca(pixels: NDArray[np.uint8], preprocessing: Preprocessing, components: int = 64) -> Encoder:
+def fit_pca(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> Encoder:
     """Fit the PCA baseline on the gallery; a small gallery limits the number of components."""
     from dataclasses import asdict
 
@@ -146,7 +147,7 @@ def fit_pca(pixels: NDArray[np.uint8], preprocessing: Preprocessing, components:
     from training.models import MODELS
 
     family = MODELS["pca"]
-    components = max(1, min(components, len(pixels) - 1))
+    components = max(1, min(COMPONENTS, len(pixels) - 1))
     config = family.config(size=preprocessing.size, channels=preprocessing.channels, components=components)
     model = family.model(config)
     for start in range(0, len(pixels), 1024):

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from indexer.measures.metrics import Interval
 
 Table = NDArray[np.float64]
-POWER = 0.8
+POWER = 0.8  # probability of detection, by convention
 LARGEST = 1.0  # largest possible difference of MAP@R or of a share
 
 
@@ -150,14 +150,14 @@ def loss_size(values: NDArray[np.float64]) -> float:
     return float((np.square(values).sum() + 1) / (np.abs(values).sum() + 1))
 
 
-def detectable_gain(of: Spread, products: int, backgrounds: int, confidence: float, power: float = POWER) -> float:
-    """The smallest mean for which `crossed_bound` is above 0 with a probability of `power`."""
+def detectable_gain(of: Spread, products: int, backgrounds: int, confidence: float) -> float:
+    """The smallest mean for which `crossed_bound` is above 0 with a probability of `POWER`."""
     variance, freedom = of.mean_squares(products, backgrounds).of_mean()
-    return float((_quantile(confidence, freedom) + _quantile(power, freedom)) * np.sqrt(variance))
+    return float((_quantile(confidence, freedom) + _quantile(POWER, freedom)) * np.sqrt(variance))
 
 
-def detectable_loss(deviation: float, size: float, products: int, confidence: float, power: float = POWER) -> float:
-    """The smallest margin that `loss_bound` rules out with a probability of `power` if the true mean is 0.
+def detectable_loss(deviation: float, size: float, products: int, confidence: float) -> float:
+    """The smallest margin that `loss_bound` rules out with a probability of `POWER` if the true mean is 0.
 
     Args:
         deviation: standard deviation of the differences between products.
@@ -165,7 +165,7 @@ def detectable_loss(deviation: float, size: float, products: int, confidence: fl
     """
     from scipy.optimize import brentq
 
-    quantile, chance = (_quantile(share, products - 1) for share in (confidence, power))
+    quantile, chance = (_quantile(share, products - 1) for share in (confidence, POWER))
 
     def missing(margin: float) -> float:
         error = np.sqrt(max(deviation**2, margin * (size - margin)) / products)

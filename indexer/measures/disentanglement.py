@@ -132,12 +132,12 @@ def _gap(units: Sequence[Codes], target: NDArray[Any]) -> float:
     return float((first - second) / entropy)
 
 
-def equal_width(values: NDArray[np.floating[Any]], bins: int = BINS) -> Codes:
-    """The bin `(N,)` of each value; bins divide the range of the values equally."""
+def equal_width(values: NDArray[np.floating[Any]]) -> Codes:
+    """The bin `(N,)` of each value; `BINS` bins divide the range of the values equally."""
     low, span = values.min(), np.ptp(values)
     if span == 0:
         return np.zeros(len(values), np.intp)
-    places: Codes = np.minimum((values - low) / span * bins, bins - 1).astype(np.intp)
+    places: Codes = np.minimum((values - low) / span * BINS, BINS - 1).astype(np.intp)
     return places
 
 
@@ -257,12 +257,10 @@ def _ridge(x: Values, y: NDArray[Any], groups: NDArray[np.str_]) -> Any:
     return RidgeCV(PENALTIES, cv=folds, scoring="neg_mean_squared_error").fit(x, y)
 
 
-def held_out_groups(
-    groups: Sequence[str] | NDArray[Any], *, share: float = HELD_OUT, seed: int = 0
-) -> NDArray[np.bool_]:
-    """`(N,)` true for the photos of a random share of the groups, at least two groups."""
+def held_out_groups(groups: Sequence[str] | NDArray[Any], *, seed: int = 0) -> NDArray[np.bool_]:
+    """`(N,)` true for the photos of a random `HELD_OUT` share of the groups, at least two groups."""
     names, group = np.unique(np.asarray(groups, np.str_), return_inverse=True)
-    count = max(MIN_GROUPS, round(share * len(names)))
+    count = max(MIN_GROUPS, round(HELD_OUT * len(names)))
     return np.isin(group, np.random.default_rng(seed).permutation(len(names))[:count])
 
 

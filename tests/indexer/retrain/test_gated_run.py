@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from indexer.catalogue.home import Home
 from indexer.commands.retrain import _plan_text, text
 from indexer.errors import InvalidRequestError
 from indexer.retrain import run as retrain
+from indexer.retrain.decision import Budget, Decision
 from indexer.retrain.gate import GateRule
 from indexer.retrain.gate_set import background_seed
 from indexer.retrain.job import find_retrain
@@ -26,6 +28,7 @@ from tests.indexer.retrain.test_run import (  # noqa: F401 (fixtures)
     Killed,
     SetFigures,
     _read_here,
+    decided,
     home,
     original,
     say_until,
@@ -40,10 +43,14 @@ OLD_PLAN = {
 }  # fmt: skip
 
 
-def decision_of(opened: Home, number: int) -> dict[str, Any]:
-    decision = find_retrain(opened, "default", number).decision
-    assert decision is not None
-    return decision
+def decision_of(opened: Home, number: int) -> Decision:
+    return decided(find_retrain(opened, "default", number))
+
+
+def budget_of(opened: Home, number: int) -> Budget:
+    budget = decision_of(opened, number).budget
+    assert budget is not None
+    return budget
 
 
 def old_decision(active: str) -> dict[str, Any]:
@@ -68,10 +75,10 @@ def old_decision(active: str) -> dict[str, Any]:
 def test_every_retraining_is_judged_on_backgrounds_of_its_own(home: Home) -> None:  # noqa: F811
     for _ in range(2):
         assert retrain.retrain(home, "default", PLAN).status == "refused"
-    first, second = (decision_of(home, number)["set"] for number in (1, 2))
-    assert first["background_seed"] == background_seed("default", 1, 0) != second["background_seed"]
-    assert len(first["backgrounds"]) == len(second["backgrounds"]) == BACKGROUNDS
-    assert first["background_sha256"] != second["background_sha256"]
+    first, second = (decision_of(home, number).set for number in (1, 2))
+    assert first.background_seed == background_seed("default", 1, 0) != second.background_seed
+    assert len(first.backgrounds) == len(second.backgrounds) == BACKGROUNDS
+    assert first.background_sha256 != second.background_sha256
     evidence = [json.loads(p.read_text()) for n in (1, 2)
                 for p in (home.retrain_directory("default", n) / "evidence").iterdir()]  # fmt: skip
     assert {len(row) for document in evidence for row in document["swapped"]} == {BACKGROUNDS}
@@ -92,7 +99,7 @@ def test_a_retraining_that_was_killed_keeps_its_backgrounds(home: Home) -> None:
     before = path.read_bytes()
     assert steps_of(home, None).count("evaluate") == 1
     assert path.read_bytes() == before
-    assert decision_of(home, 1)["set"] == json.loads(before)["set"]
+    assert decision_of(home, 1).set.to_json() == json.loads(before)["set"]
 
 
 def test_what_an_earlier_version_measured_is_measured_again(home: Home, set_figures: SetFigures) -> None:  # noqa: F811
@@ -112,15 +119,15 @@ def test_the_budget_is_spent_over_retrainings_and_outlives_the_process(home: Hom
     for _ in range(3):
         retrain.retrain(home, "default", PLAN)
     with Home.open(home.path) as again:
-        budgets = [decision_of(again, number)["budget"] for number in (1, 2, 3)]
+        budgets = [budget_of(again, number) for number in (1, 2, 3)]
         found = outlook(again, "default", PLAN)
-    assert [b["level"] for b in budgets] == pytest.approx([0.05 / 2, 0.05 / 6, 0.05 / 12])
-    assert [b["earlier"] for b in budgets] == [[], [1], [1, 2]]
+    assert [b.level for b in budgets] == pytest.approx([0.05 / 2, 0.05 / 6, 0.05 / 12])
+    assert [b.earlier for b in budgets] == [(), (1,), (1, 2)]
     assert found.budget.position == 4 and found.budget.earlier == (1, 2, 3)
-    verdicts = [decision_of(home, number)["candidates"]["pca"]["verdict"] for number in (1, 2, 3)]
-    assert [verdict["level"] for verdict in verdicts] == pytest.approx([b["level"] for b in budgets])
+    verdicts = [decision_of(home, number).candidates["pca"].verdict for number in (1, 2, 3)]
+    assert [verdict.level for verdict in verdicts] == pytest.approx([b.level for b in budgets])
     held_out = {image.item_id for image in split(home, "default", HELD_OUT)[1]}
-    assert set(decision_of(home, 1)["held_out_items"]) == held_out
+    assert set(decision_of(home, 1).held_out_items or ()) == held_out
     shown = text(find_retrain(home, "default", 3))
     assert "retrainings 1, 2 were judged on them and spent 0.033; level 0.0042 for this retraining" in shown
     other = RetrainPlan(("pca",), PCA, PLAN.gate, held_out=HELD_OUT, items=LEAST_HELD_OUT, seed=1)
@@ -143,7 +150,7 @@ def test_records_of_the_version_before_are_read_shown_and_count(home: Home, set_
     shown = text(find_retrain(home, "default", number))
     assert "judged on 24 held-out items and 5 backgrounds" in shown and "error budget" not in shown
     assert retrain.retrain(home, "default", PLAN).status == "refused"
-    assert decision_of(home, 2)["budget"]["earlier"] == [1]
+    assert budget_of(home, 2).earlier == (1,)
 
 
 def test_an_unfinished_retraining_of_the_version_before_goes_on(home: Home, set_figures: SetFigures) -> None:  # noqa: F811
@@ -154,7 +161,7 @@ def test_an_unfinished_retraining_of_the_version_before_goes_on(home: Home, set_
     assert plan.per_item == BACKGROUNDS and plan.gate == GateRule(0.95, 0.02)
     record = retrain.retrain(home, "default", plan)
     assert (record.number, record.status) == (1, "refused")
-    assert decision_of(home, 1)["rule"] == OLD_PLAN["gate"]
+    assert asdict(decision_of(home, 1).rule) == OLD_PLAN["gate"]
 
 
 def test_a_dry_run_says_what_can_be_found_and_what_may_be_spent(home: Home, set_figures: SetFigures) -> None:  # noqa: F811
@@ -168,7 +175,7 @@ def test_a_dry_run_says_what_can_be_found_and_what_may_be_spent(home: Home, set_
     assert "hold out more items, or accept a larger loss with --margin" in shown, "of so few items too little is found"
     retrain.retrain(home, "default", PLAN)
     after = outlook(home, "default", plan).detectable
-    spread = decision_of(home, 1)["candidates"]["pca"]["verdict"]["spread"]
+    spread = decision_of(home, 1).candidates["pca"].verdict.spread
     assert after.measured_by == 1 and after.spread == pytest.approx(spread)
     assert after.level == pytest.approx(0.05 / 6)
 

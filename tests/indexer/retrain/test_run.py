@@ -19,7 +19,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from indexer.catalogue.home import Home
-from indexer.catalogue.records import EncoderRecord, ImageWrite
+from indexer.catalogue.records import EncoderRecord, ImageWrite, RetrainRecord
 from indexer.commands.retrain import text
 from indexer.errors import BusyError, CorruptError, InvalidRequestError, MismatchError, NotFoundError
 from indexer.generations import build as generations
@@ -31,7 +31,7 @@ from indexer.measures.metrics import NO_INTERVAL, Interval
 from indexer.measures.robustness import SwapFigure
 from indexer.retrain import evidence
 from indexer.retrain import run as retrain
-from indexer.retrain.decision import EncoderFigures, GateSetSummary
+from indexer.retrain.decision import Decision, EncoderFigures, GateSetSummary
 from indexer.retrain.evidence import EncoderEvidence
 from indexer.retrain.gate import GateRule
 from indexer.retrain.job import find_retrain, unfinished
@@ -144,6 +144,12 @@ def set_figures(monkeypatch: pytest.MonkeyPatch) -> SetFigures:
         return measured
 
     return begin
+
+
+def decided(record: RetrainRecord) -> Decision:
+    decision = Decision.of(record)
+    assert decision is not None
+    return decision
 
 
 class Killed(Exception):
@@ -365,18 +371,18 @@ def test_a_better_candidate_is_put_into_service_and_the_old_one_is_kept(home: Ho
     set_figures(pca=0.6)
     record = retrain.retrain(home, "default", PLAN)
     assert (record.status, record.generation) == ("promoted", 2)
-    decision = record.decision
-    assert decision is not None and decision["winner"] == "pca"
-    verdict = decision["candidates"]["pca"]["verdict"]
-    assert verdict["promoted"] and verdict["swapped_difference"] == pytest.approx(0.2)
-    assert verdict["swapped_bound"] > 0 and verdict["clean_difference"] == pytest.approx(0)
+    decision = decided(record)
+    assert decision.winner == "pca"
+    verdict = decision.candidates["pca"].verdict
+    assert verdict.promoted and verdict.swapped_difference == pytest.approx(0.2)
+    assert verdict.swapped_bound > 0 and verdict.clean_difference == pytest.approx(0)
     assert [g.status for g in list_generations(home, "default")] == ["retired", "active"]
     assert active_family(home) == "pca"
     assert len(served(home)) == ITEMS
     card = describe_encoder(home.retrain_directory("default", 1) / "models" / "pca").card
-    assert card["evaluation"]["encoder_id"] == decision["winner_id"]
-    stored = home.encoder(decision["winner_id"]).card["evaluation"]
-    assert stored["verdict"] == verdict and stored["set"] == decision["set"]
+    assert card["evaluation"]["encoder_id"] == decision.winner_id
+    stored = home.encoder(str(decision.winner_id)).card["evaluation"]
+    assert stored["verdict"] == verdict.to_json() and stored["set"] == decision.set.to_json()
     assert "promoted, generation 2" in text(record) and "<- promoted" in text(record)
     rollback(home, "default")
     assert active_family(home) == "pixels"
@@ -394,8 +400,8 @@ def test_a_candidate_that_is_not_better_leaves_everything_as_it_is(
     before = home.catalogue.search_state("default"), served(home)
     record = retrain.retrain(home, "default", PLAN)
     assert (record.status, record.generation) == ("refused", None)
-    assert record.decision is not None and record.decision["winner"] is None
-    assert any(reason in line for line in record.decision["candidates"]["pca"]["verdict"]["reasons"])
+    assert decided(record).winner is None
+    assert any(reason in line for line in decided(record).candidates["pca"].verdict.reasons)
     assert (home.catalogue.search_state("default"), served(home)) == before
     assert len(list_generations(home, "default")) == len(home.catalogue.encoders()) == 1
     assert "refused: the encoder in service stays" in text(record)
@@ -412,10 +418,11 @@ def test_of_several_candidates_the_best_is_put_into_service(
         (tmp_path / f"{name}.yaml").write_text(f"description: {name}\nfamily: pca\n{settings}")
         recipes.append(str(tmp_path / f"{name}.yaml"))
     record = retrain.retrain(home, "default", RetrainPlan(tuple(recipes), (), WIDE, held_out=HELD_OUT))
-    assert record.decision is not None and record.decision["winner"] == recipes[1]
-    assert [found["verdict"]["promoted"] for found in record.decision["candidates"].values()] == [True] * 3
+    decision = decided(record)
+    assert decision.winner == recipes[1]
+    assert [found.verdict.promoted for found in decision.candidates.values()] == [True] * 3
     state = home.catalogue.search_state("default")
-    assert state.encoder_id == record.decision["candidates"][recipes[1]]["encoder_id"]
+    assert state.encoder_id == decision.candidates[recipes[1]].figures.encoder_id
     assert home.encoder(state.encoder_id).dim == 3
     assert len(home.catalogue.encoders()) == 2, "the others were stored as well"
 
@@ -447,19 +454,18 @@ def test_figures_without_a_value_are_stored_as_null_by_both_databases(
 
 def test_a_retraining_that_measures_for_real_stores_its_figures(home: Home) -> None:
     record = retrain.retrain(home, "default", PLAN)
-    decision = record.decision
-    assert decision is not None and record.status == "refused"
-    json.dumps(decision, allow_nan=False)
+    decision = decided(record)
+    assert record.status == "refused"
+    json.dumps(record.decision, allow_nan=False)
+    assert decision.to_json() == record.decision
     held_out = len({image.item_id for image in split(home, "default", HELD_OUT)[1]})
-    assert decision["set"]["items"] == held_out and decision["set"]["truth"] == "photos"
-    assert decision["set"]["masks"] == {"column": PHOTOS * held_out}
-    verdict = decision["candidates"]["pca"]["verdict"]
-    figures = [decision[side]["swap"]["map@r"] for side in ("active",)]
-    figures.append(decision["candidates"]["pca"]["swap"]["map@r"])
-    for part, difference in (("swapped", "swapped_difference"), ("clean", "clean_difference")):
-        told = figures[1][part]["value"] - figures[0][part]["value"]
-        assert verdict[difference] == pytest.approx(told, abs=1e-9)
-    assert verdict["swapped_bound"] <= verdict["swapped_difference"]
+    assert decision.set.items == held_out and decision.set.truth == "photos"
+    assert decision.set.masks == {"column": PHOTOS * held_out}
+    verdict = decision.candidates["pca"].verdict
+    active, candidate = (figures.swap["map@r"] for figures in (decision.active, decision.candidates["pca"].figures))
+    assert verdict.swapped_difference == pytest.approx(candidate.swapped.value - active.swapped.value, abs=1e-9)
+    assert verdict.clean_difference == pytest.approx(candidate.clean.value - active.clean.value, abs=1e-9)
+    assert verdict.swapped_bound <= verdict.swapped_difference
 
 
 # Going on after a kill
@@ -542,14 +548,13 @@ def test_another_encoder_put_into_service_meanwhile_is_what_the_next_run_compare
         retrain.retrain(home, "default", PLAN, say=say)
     second = describe_encoder(other_encoder_dir).encoder_id
     assert home.catalogue.search_state("default").encoder_id == second
-    decision = find_retrain(home, "default", None).decision
-    assert decision is not None and decision["active"]["encoder_id"] == first
+    assert decided(find_retrain(home, "default", None)).active.encoder_id == first
     assert measured == ["pixels", "pca"]
     said = steps_of(home, None)
     assert measured == ["pixels", "pca", "pixels"]
     assert said[:2] == ["evaluate", "gate"] and "train" not in said
     record = find_retrain(home, "default", None)
-    assert record.decision is not None and record.decision["active"]["encoder_id"] == second
+    assert decided(record).active.encoder_id == second
     assert record.status == "promoted" and active_family(home) == "pca"
     assert verify(home, "default", record.generation or 0) == []
 
@@ -651,8 +656,8 @@ def test_a_held_out_photo_that_goes_between_two_measurements_has_all_measured_ag
     for path in (tmp_path / "shop").glob(f"{gone.removeprefix('item-')}-?.png"):
         path.unlink()
     record = retrain.retrain(home, "own", None)
-    assert record.decision is not None and record.status in ("refused", "promoted")
-    assert record.decision["set"]["items"] == len({i.item_id for i in split(home, "own", HELD_OUT)[1]} - {gone})
+    assert record.status in ("refused", "promoted")
+    assert decided(record).set.items == len({i.item_id for i in split(home, "own", HELD_OUT)[1]} - {gone})
 
 
 def test_a_training_photo_that_changed_meanwhile_is_said_with_the_remedy(
@@ -744,9 +749,7 @@ def test_an_encoder_that_is_trained_already_is_judged_as_it_is(home: Home, tmp_p
     found = outlook(home, "default", plan)
     assert list(found.encoders) == [ref] and not found.recipes
     record = retrain.retrain(home, "default", plan, say=lambda step, text: said.append((step, text)))
-    assert record.decision is not None
-    candidate = record.decision["candidates"][ref]
-    assert candidate["encoder_id"] == describe_encoder(ref).encoder_id
+    assert decided(record).candidates[ref].figures.encoder_id == describe_encoder(ref).encoder_id
     assert ("train", f"{ref} is used as it is") in said
     assert record.status in ("promoted", "refused")
     assert RetrainPlan.from_json(record.plan) == plan
