@@ -41,15 +41,15 @@ def findings(comparison: Comparison) -> list[str]:
     best, *others = comparison.encoders.values()
     against = differences(comparison)
     level = [other.name for other in others if not is_clear(against[other.name])]
-    said = [
+    sentences = [
         _opening(comparison, best, level, alone=not others),
         *(_beside(other, against[other.name]) for other in others),
     ]
     fuller = [other.name for other in others if _retention(other).value > _retention(best).value]
     if fuller:
         verb = "have" if len(fuller) > 1 else "has"
-        said.append(f"{listed(fuller)} {verb} a higher retention than {best.name}, but a lower swapped MAP@R.")
-    return [*said, _followers(comparison)]
+        sentences.append(f"{listed(fuller)} {verb} a higher retention than {best.name}, but a lower swapped MAP@R.")
+    return [*sentences, _followers(comparison)]
 
 
 def differences(comparison: Comparison) -> dict[str, Paired]:
@@ -114,10 +114,10 @@ def _beside(other: EncoderComparison, against: Paired) -> str:
 
 def _followers(comparison: Comparison) -> str:
     reasons = {name: _follows(encoder) for name, encoder in comparison.encoders.items()}
-    told = [f"{name} ({reason})" for name, reason in reasons.items() if reason]
-    if not told:
+    followers = [f"{name} ({reason})" for name, reason in reasons.items() if reason]
+    if not followers:
         return "No encoder follows the background more than the item."
-    return f"Encoders that follow the background more than the item: {'; '.join(told)}."
+    return f"Encoders that follow the background more than the item: {'; '.join(followers)}."
 
 
 def _follows(encoder: EncoderComparison) -> str:
@@ -142,54 +142,60 @@ def cautions(comparison: Comparison) -> list[str]:
 
 
 def _of_the_set(comparison: Comparison) -> list[str]:
-    made, said = comparison.set, []
+    made, sentences = comparison.set, []
     products = len(set(made.products))
     if products < FEW_PRODUCTS:
-        said.append(f"There are few products ({products}): intervals are wide, and small differences are undetectable.")
+        sentences.append(
+            f"There are few products ({products}): intervals are wide, and small differences are undetectable."
+        )
     if len(made.backgrounds) < FEW_BACKGROUNDS:
-        said.append(f"There are few backgrounds ({len(made.backgrounds)}): others may have larger or smaller effects.")
+        sentences.append(
+            f"There are few backgrounds ({len(made.backgrounds)}): others may have larger or smaller effects."
+        )
     if made.truth == "views":
-        said.append(
+        sentences.append(
             "Queries are views, that is slightly rotated and relit copies of the gallery photos: real second photos "
             "differ more, and their figures may be lower."
         )
     found = {source: count for source, count in made.mask_sources.items() if source not in GIVEN}
     if found:
         total, parts = sum(made.mask_sources.values()), listed([f"{count} by {name}" for name, count in found.items()])
-        said.append(
+        sentences.append(
             f"{sum(found.values())} of {total} masks were found automatically ({parts}): a wrong mask removes a part "
             "of the item or keeps a part of the old background."
         )
     left_out = sum(made.left_out.values())
     if left_out > len(made):
-        said.append(f"More was left out ({left_out}) than used: the figures only cover items that could be cut out.")
+        sentences.append(
+            f"More was left out ({left_out}) than used: the figures only cover items that could be cut out."
+        )
     same = comparison.leaks.get("swapped_queries_that_are_clean", 0)
     if same:
-        said.append(f"{same} swapped queries equal the clean ones: their masks cover the whole picture.")
-    return said
+        sentences.append(f"{same} swapped queries equal the clean ones: their masks cover the whole picture.")
+    return sentences
 
 
 def _of_the_encoders(encoders: Sequence[EncoderComparison]) -> list[str]:
-    said = []
+    sentences = []
     for encoder in encoders:
         probe, kept = encoder.probes["background"], _retention(encoder)
         well_read = probe.chance + READABLE * (1 - probe.chance)
         is_poor = encoder.swap.figures[MAP_AT_R].clean.value < LITTLE
         if kept.value >= KEEPS and probe.score.low > well_read and not is_poor and not _follows(encoder):
-            said.append(
+            sentences.append(
                 f"{encoder.name} retains {percent(kept)}, but the background can be read from its vectors: a linear "
                 f"probe has an accuracy of {percent(probe.score)}, {100 * probe.chance:.0f} % by chance. Search is "
                 "hardly affected, but other models trained on these vectors may be."
             )
     poor = [each.name for each in encoders if each.swap.figures[MAP_AT_R].clean.value < LITTLE]
     if poor:
-        said.append(
+        sentences.append(
             f"{listed(poor)}: MAP@R is below {LITTLE} even on the original backgrounds, so the retention is not "
             "informative."
         )
     if len(encoders) > 1 and sum(each.swap.figures[MAP_AT_R].swapped.value >= ALL for each in encoders) > 1:
-        said.append("Several encoders find nearly everything: only a harder set can distinguish them.")
-    return said
+        sentences.append("Several encoders find nearly everything: only a harder set can distinguish them.")
+    return sentences
 
 
 def _retention(encoder: EncoderComparison) -> Interval:

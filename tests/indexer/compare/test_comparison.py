@@ -223,7 +223,7 @@ def test_an_encoder_named_twice_is_compared_once_and_progress_is_told(drawn: Swa
 def call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Runs `nitamono compare`; what is drawn is small and without known factors."""
+    """Runs `nitamono compare` with small drawn sets without known factors."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("indexer.swaps.sources.studio_set", partial(studio_set, side=32, factors=False))
 

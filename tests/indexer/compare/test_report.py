@@ -58,7 +58,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page that may ask for nothing but its own file, and whose console stays empty."""
+    """A page that must not load any other file, and whose console must stay empty."""
     context = browser.new_context(viewport=WIDE)
     opened = context.new_page()
     heard: list[str] = []

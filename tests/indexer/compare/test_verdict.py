@@ -1,4 +1,4 @@
-"""What a comparison is said to show, of comparisons made up so that the answer is known."""
+"""The verdict in words, for constructed comparisons with a known answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FALLS = RNG.permutation(ITEMS)
 def encoder(
     name: str, right: int, *, clean: int = ITEMS, background: float = 0.1, overtaken: float = 0.1, probe: float = 0.3
 ) -> EncoderComparison:
-    """One that finds so many of the items on other backgrounds, and on their own."""
+    """An encoder that finds this many of the items on other backgrounds, and on the original ones."""
     found = [np.isin(np.arange(ITEMS), FALLS[:count]).astype(float) for count in (clean, right)]
     bootstrap = Bootstrap(NAMES, replicates=200)
     figure = SwapFigure(*map(bootstrap.share, found), bootstrap.retention(found[1], found[0]))

@@ -64,7 +64,7 @@ def test_vectors_moved_out_of_the_catalogues_range_are_flagged(seed: int) -> Non
 
 
 def test_a_new_kind_between_the_old_ones_is_flagged_though_it_lies_near_the_mean() -> None:
-    """Where the catalogue varies the new kind is ordinary; it stands apart in a direction where nothing did."""
+    """The new kind is typical in the directions in which the catalogue varies, and differs in another direction."""
     rng = np.random.default_rng(0)
     known = np.concatenate([3 * rng.standard_normal((200, 4)), 0.1 * rng.standard_normal((200, 20))], axis=1)
     new = np.concatenate([0.5 * rng.standard_normal((40, 4)), 0.1 * rng.standard_normal((40, 20)) + 0.3], axis=1)

@@ -206,7 +206,7 @@ class Kept:
 
 
 def test_an_encoder_that_sees_nothing_scores_chance_whatever_the_file_order(tmp_path: Path) -> None:
-    """All pictures white: every score is equal, and the gallery's classes stand in blocks."""
+    """All pictures are white, so all scores are equal; the gallery is sorted by class."""
     rows = ["item_id,image,category"]
     for number in range(200):
         Image.new("RGB", (8, 8), "white").resize((8 + number, 9)).save(tmp_path / f"{number}.png")

@@ -255,7 +255,7 @@ def test_the_interval_is_of_as_many_resamples_as_asked_for_by_the_seed() -> None
 def test_units_are_scaled_by_the_train_side_alone() -> None:
     labels, split = AXES[:, 0] > 0, held_out_groups(ITEMS)
     z = AXES.copy()
-    z[np.flatnonzero(split)[0], 0] = 1e9  # beside which all others would be the same
+    z[np.flatnonzero(split)[0], 0] = 1e9  # would make all other values look equal
     before, after = (linear_probe(latents, labels, ITEMS, split=split).score.value for latents in (AXES, z))
     assert before > 0.95
     assert after == pytest.approx(before, abs=1 / split.sum())
@@ -323,7 +323,7 @@ def test_a_probe_that_runs_out_of_iterations_says_nothing_of_it(monkeypatch: pyt
         assert linear_probe(AXES, LABELLED["hue"], ITEMS).score.value > 0.4
 
 
-# --- what has no meaning, and what is wrong
+# --- undefined figures and invalid arguments
 
 
 @pytest.mark.parametrize("only", [np.zeros(PHOTOS), np.full(PHOTOS, "red"), np.ones(PHOTOS, np.int64)])

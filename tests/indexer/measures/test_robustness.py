@@ -122,7 +122,7 @@ PAIRED = Bootstrap(NAMES, replicates=200)
 
 @dataclass(frozen=True)
 class Seen:
-    """What an encoder makes of the pictures of a swap set: swapped `(I, B, dim)`, the others `(I, dim)`."""
+    """Vectors of a constructed encoder for a swap set: swapped `(I, B, dim)`, the others `(I, dim)`."""
 
     gallery: np.ndarray
     clean: np.ndarray
@@ -163,7 +163,7 @@ class Seen:
 
 
 def donors() -> tuple[np.ndarray, np.ndarray]:
-    """The photo whose background each item stands on: of its own kind, and of any."""
+    """The donor of each item's background: of its own kind, and of any kind."""
     rng = np.random.default_rng(1)
     same = (np.arange(COUNT) + KINDS * rng.integers(1, COUNT // KINDS, COUNT)) % COUNT
     return same, (np.arange(COUNT) + rng.integers(1, COUNT, COUNT)) % COUNT
@@ -460,7 +460,7 @@ def test_an_attention_score_worked_by_hand() -> None:
 
 @pytest.mark.parametrize("share", MIXTURES)
 def test_attention_is_the_share_that_looks_at_the_item(share: float) -> None:
-    """Evenly over the item and evenly around it, in these shares: 1 at the item alone, -area / (1 - area) beside it."""
+    """Uniform attribution inside and outside: the score is 1 inside only, -area / (1 - area) outside only."""
     masks = np.zeros((3, 8, 8))
     for n, side in enumerate((2, 4, 6)):
         masks[n, :side, :side] = 1

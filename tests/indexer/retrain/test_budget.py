@@ -1,4 +1,4 @@
-"""The error budget over retrainings, and what the gate says it can find."""
+"""The error budget over retrainings, and the differences that the gate can detect."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OLD_DECISION = {
 
 
 def judged(number: int, items: list[str] | None = None, *, best: str | None = None, **decision: Any) -> RetrainRecord:
-    """A retraining of the past; `items` None makes it one of an earlier version, which stored none."""
+    """A past retraining; `items` None makes it one of an earlier version, which stored no items."""
     stored = {**OLD_DECISION, "winner": best, **({} if items is None else {"held_out_items": items}), **decision}
     now = datetime(2026, 1, number, tzinfo=UTC)
     return RetrainRecord("shop", number, "refused", {}, stored, None, now, now)
@@ -94,7 +94,7 @@ def test_what_was_never_judged_does_not_count() -> None:
 
 
 def test_a_retraining_that_is_judged_again_spends_again() -> None:
-    """Another encoder was activated meanwhile: the same retraining is judged against that one as well."""
+    """Another encoder was activated during the run: the same retraining is also judged against that one."""
     records = after(2)
     again = budget(RULE, ITEMS, records, number=2)
     assert (again.position, again.judgements, again.earlier) == (3, 2, (1,))
@@ -110,7 +110,7 @@ def test_the_budget_is_told_in_a_line() -> None:
     assert "including 0.0083 passed on by the last promotion" in later and "\n" not in later
 
 
-# --- what can be found
+# --- detectable differences
 
 
 def test_without_an_earlier_retraining_the_spread_is_assumed() -> None:
@@ -140,7 +140,7 @@ def test_a_margin_that_is_too_narrow_for_the_items_is_said_with_the_remedy() -> 
     assert len(describe_prospect(prospect(RULE, [], 500, 20, 0.025), RULE.margin)) == 2
 
 
-# --- by simulation, as benchmarks/gate_error_rates.py does it at length
+# --- simulations; benchmarks/gate_error_rates.py runs longer ones
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def simulated() -> ModuleType:
 
 
 def test_ten_retrainings_of_equals_promote_one_in_twenty_at_most(simulated: ModuleType) -> None:
-    """Red by the rule until now; and still by the new bound where each retraining has 5 % for itself."""
+    """The rule until now fails this, and so does the new bound if each retraining may spend 5 %."""
     trials, rng = 150, np.random.default_rng(0)
     world = simulated.WORLDS["as measured"]
     ended = [simulated.successive(world, 60, 1, rng) for _ in range(trials)]
@@ -165,7 +165,7 @@ def test_ten_retrainings_of_equals_promote_one_in_twenty_at_most(simulated: Modu
 
 
 def test_the_gate_of_ten_stored_retrainings_of_equals_promotes_one_in_twenty_at_most(simulated: ModuleType) -> None:
-    """By the verdicts and the budget themselves, each read from the decisions before it."""
+    """With real verdicts and budgets, each based on the stored decisions before it."""
     trials, promoted, rng = 100, 0, np.random.default_rng(3)
     rule = GateRule(margin=1.0)
     for _ in range(trials):
@@ -187,7 +187,7 @@ def test_the_gate_of_ten_stored_retrainings_of_equals_promotes_one_in_twenty_at_
 
 
 def test_a_candidate_that_gains_a_tenth_and_loses_nothing_is_promoted_most_of_the_time(simulated: ModuleType) -> None:
-    """At 60 items, in the first retraining. The rule until now refused more of them, by noise."""
+    """With 60 items, in the first retraining. The rule until now refused more of them because of noise."""
     trials, rng = 200, np.random.default_rng(1)
     world = simulated.WORLDS["middling"]
     found = [simulated.promoted(simulated.Shop(world, 60, rng), 0.1, [0.025]) for _ in range(trials)]

@@ -1,4 +1,4 @@
-"""What the gate judges on: backgrounds of the run, clean views, pictures a block at a time."""
+"""The gate set: backgrounds of the run, clean views, pictures in blocks."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_pictures_of_all_blocks_are_items_on_the_background(write: Write, monkey
 
 
 def test_evidence_has_the_map_of_each_product_on_each_background(write: Write, encoder_dir: Path) -> None:
-    """Against a search of each background by itself; two items that share a photo are one product."""
+    """Compared with a search for each single background; two items that share a photo are one product."""
     manifest = write([2] * 21)
     (manifest.parent / "05-0.png").write_bytes((manifest.parent / "04-0.png").read_bytes())
     made = made_of(manifest)

@@ -1,4 +1,4 @@
-"""What a retraining stores of its gate: backgrounds of the run, the error budget; and records of earlier versions."""
+"""The stored evidence of the gate: backgrounds of the run, error budget, and records of earlier versions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def budget_of(opened: Home, number: int) -> Budget:
 
 
 def old_decision(active: str) -> dict[str, Any]:
-    """As the version before stored it."""
+    """A decision as the previous version stored it."""
     interval = {"value": 0.5, "ci": [0.4, 0.6]}
     figure = dict.fromkeys(("clean", "swapped", "retention"), interval)
     row = {
@@ -85,7 +85,7 @@ def test_every_retraining_is_judged_on_backgrounds_of_its_own(home: Home) -> Non
 
 
 def test_a_retraining_that_was_killed_keeps_its_backgrounds(home: Home) -> None:  # noqa: F811
-    """Half of the encoders are measured before the kill: the others are measured on the same pictures."""
+    """Encoders measured after the kill see the same pictures as those measured before."""
     said: list[str] = []
 
     def say(step: str, what: str) -> None:
@@ -154,7 +154,7 @@ def test_records_of_the_version_before_are_read_shown_and_count(home: Home, set_
 
 
 def test_an_unfinished_retraining_of_the_version_before_goes_on(home: Home, set_figures: SetFigures) -> None:  # noqa: F811
-    """By its own rule but for the number of backgrounds, and by the plan that gives the same again."""
+    """It keeps its own rule, except for the number of backgrounds; the same plan resumes it."""
     set_figures(pca=0.3)
     home.catalogue.add_retrain(home.catalogue.collection_id("default"), OLD_PLAN)
     plan = RetrainPlan.from_json(OLD_PLAN)

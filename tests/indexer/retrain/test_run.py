@@ -1,6 +1,6 @@
-"""`nitamono retrain` step by step: what is planned, split, stored, refused, gone on with and put into service.
+"""`nitamono retrain` step by step: plan, split, stored results, refusals, resuming and activation.
 
-Most tests let the figures be given, so that it is known who is better; the slow ones train and measure for real.
+Most tests set the figures, so that the better encoder is known; the slow ones train and measure.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def write_shop(folder: Path, items: int = ITEMS) -> Path:
 
 @pytest.fixture(autouse=True)
 def _read_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So few photos are read in this process: starting others would take most of the time."""
+    """Read photos in this process, because starting others would take most of the time."""
     monkeypatch.setattr(reader, "INLINE", 1000)
 
 
@@ -153,7 +153,7 @@ def decided(record: RetrainRecord) -> Decision:
 
 
 class Killed(Exception):
-    """Stands for a kill: nothing catches it."""
+    """Simulates a kill: no code catches it."""
 
 
 def say_until(step: str) -> Callable[[str, str], None]:
@@ -165,7 +165,7 @@ def say_until(step: str) -> Callable[[str, str], None]:
 
 
 def steps_of(home: Home, plan: RetrainPlan | None) -> list[str]:
-    """Run to the end; the steps that were said."""
+    """Run to the end; returns the reported steps."""
     said: list[str] = []
     retrain.retrain(home, "default", plan, say=lambda step, what: said.append(step))
     return said
@@ -239,7 +239,7 @@ def sides(home: Home, share: float) -> tuple[dict[str, set[str]], dict[str, set[
 
 
 def test_no_item_and_no_content_is_both_trained_on_and_held_out(home: Home) -> None:
-    """Every photo stands in three items: many stand on both sides, and are learnt from alone."""
+    """Every photo is in three items: many are on both sides, and are only used for training."""
     contents = {f"item-{n}": [f"a{n % 67:063d}", f"b{n:063d}"] for n in range(200)}
     write_items(home, contents)
     learnt, held_out = sides(home, 0.3)
@@ -286,7 +286,7 @@ def test_the_outlook_counts_what_the_split_gives_and_writes_nothing(home: Home) 
     assert home.catalogue.retrains("default") == []
 
 
-# What is refused before anything is stored
+# Requests refused before anything is stored
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_an_unfinished_plan_is_gone_on_with_and_another_one_refused(home: Home, 
 
 
 def test_an_abandoned_retraining_leaves_its_record_alone(home: Home, set_figures: SetFigures) -> None:
-    """What it trained and built goes; so does its claim to be gone on with."""
+    """Its trained encoders and generations are removed, and it cannot be resumed."""
     set_figures(pca=0.6)
     with pytest.raises(Killed):
         retrain.retrain(home, "default", PLAN, say=say_until("activate"))
@@ -468,7 +468,7 @@ def test_a_retraining_that_measures_for_real_stores_its_figures(home: Home) -> N
     assert verdict.swapped_bound <= verdict.swapped_difference
 
 
-# Going on after a kill
+# Resuming after a kill
 
 
 @pytest.fixture(scope="module")
@@ -564,7 +564,7 @@ def test_an_index_that_finds_too_little_is_not_put_into_service(
 ) -> None:
     set_figures(pca=0.6)
     monkeypatch.setattr(generations, "recall_against_exact", lambda *args: 0.9)
-    for _ in range(2):  # going on changes nothing
+    for _ in range(2):  # resuming changes nothing
         with pytest.raises(CorruptError, match=r"generation 2 has recall@10 0.900 .* 0.95 is required"):
             retrain.retrain(home, "default", PLAN)
         assert active_family(home) == "pixels"
@@ -590,7 +590,7 @@ def test_an_index_that_was_damaged_after_it_was_built_is_built_anew(home: Home, 
     assert verify(home, "default", 3) == []
 
 
-# What is written meanwhile
+# Writes during a retraining
 
 
 def photo(number: int) -> bytes:
@@ -739,7 +739,7 @@ def test_the_command_goes_on_without_options_and_abandons(
 
 
 def test_an_encoder_that_is_trained_already_is_judged_as_it_is(home: Home, tmp_path: Path) -> None:
-    """Its copy is what is judged, under its own id; nothing is trained."""
+    """Its copy is measured under the same id, and nothing is trained."""
     from training.baselines import write_baselines
 
     write_baselines(tmp_path / "others")

@@ -1,4 +1,4 @@
-"""Retraining for real, on drawn items: who is promoted and who refused, and SIGKILL at every step on the way."""
+"""Retraining on drawn items with real training: promotion, refusal, and SIGKILL at every step."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Promoted(NamedTuple):
     home: Path
     record: RetrainRecord
-    first: str  # encoder_id of what was in service before
+    first: str  # encoder_id of the previously active encoder
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ OF_KILLS = 64  # items: enough to calibrate
 
 
 class Kills(NamedTuple):
-    """What every kill starts from, and how it ends without one."""
+    """The common start of all kill tests, and the end of a run without a kill."""
 
     home: Path
     arguments: list[str]
@@ -177,7 +177,7 @@ def start(home: Path, arguments: list[str]) -> subprocess.Popen[str]:
 
 
 def steps_in(process: subprocess.Popen[str]) -> Iterator[str]:
-    """The lines that announce a step, as they come; progress bars are passed over."""
+    """The lines that announce a step, as they arrive; progress bars are skipped."""
     assert process.stderr is not None
     for line in process.stderr:
         text = line.rpartition("\r")[2].strip()
@@ -186,7 +186,7 @@ def steps_in(process: subprocess.Popen[str]) -> Iterator[str]:
 
 
 def end_of(path: Path) -> dict[str, Any]:
-    """All that must be the same at the end; what must not be left behind is checked."""
+    """The state that must be equal at the end; also checks that no temporary files remain."""
     import faiss
 
     with Home.open(path) as home:
@@ -216,7 +216,7 @@ def end_of(path: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def kills(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Kills:
-    """A collection served by two principal components, which raw pixels are better than."""
+    """A collection served by two principal components, which raw pixels beat."""
     folder = tmp_path_factory.mktemp("kills")
     with shop.open(newline="") as file:
         rows = [row for row in csv.reader(file)][: 1 + 2 * OF_KILLS]
@@ -262,7 +262,7 @@ def test_killed_at_every_step_in_turn_it_ends_as_if_nothing_had_happened(
         with start(home, kills.arguments if len(killed) % 2 == 0 else ["--nice", "0"]) as process:
             for line in steps_in(process):
                 if line not in killed:
-                    time.sleep(rng.uniform(0, most))  # what it has come to by then is what chance decides
+                    time.sleep(rng.uniform(0, most))  # a random point of progress
                     os.killpg(process.pid, signal.SIGKILL)
                     killed.append(line)
                     break

@@ -1,4 +1,4 @@
-"""Swap sets: what stands behind what, that nothing leaks, and where the pictures of a set are from."""
+"""Swap sets: backgrounds of each picture, absence of leaks, and the sources of a set's pictures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIDE = 24
 
 
 def shots(count: int = 12, categories: list[str | None] | None = None) -> Shots:
-    """Squares of noise on noise; each item's background is one colour, told by its number."""
+    """Squares of noise on noise; each item's background is one colour, which encodes its number."""
     rng = np.random.default_rng(0)
     gallery, query, clean = (rng.integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8) for _ in range(3))
     masks = np.zeros((2, count, SIDE, SIDE), np.uint8)
