@@ -82,13 +82,12 @@ def _reciprocal(
     lists: NeighbourLists, plain: Floats, order: NDArray[np.intp], k1: int, k2: int, share: float, depth: int
 ) -> Floats:
     cut = NeighbourLists(lists.positions[:, :k1], lists.scores[:, :k1])
-    nobody = NeighbourLists(np.empty((0, k1), np.int32), np.empty((0, k1), np.float32))
-    scores = plain.copy()
+    guests, scores = NeighbourLists.empty(k1), plain.copy()
     for row, places in enumerate(order):
         near = NeighbourLists(places[None, :k1].astype(np.int32), plain[row, places[:k1]][None])
         first = places[:depth].astype(np.int64)
         distances = distances_of(plain[row, first], "cosine")
-        final = k_reciprocal(cut, near, first, nobody, distances, "cosine", k2=k2, original_share=share)
+        final = k_reciprocal(cut, near, first, guests, distances, "cosine", k2=k2, original_share=share)
         scores[row, first] = 10 - final  # above all cosine similarities
     return scores
 

@@ -77,8 +77,8 @@ def _reordered(lists: NeighbourLists, query: Floats, row: Floats, vectors: Float
         return row
     exact = exact_scores(query[None], vectors[candidates], metric)[0]
     near = NeighbourLists(candidates[None, :k].astype(np.int32), exact[None, :k])
-    nobody = NeighbourLists(np.empty((0, k), np.int32), np.empty((0, k), np.float32))
-    final = k_reciprocal(lists, near, candidates.astype(np.int64), nobody, distances_of(exact, metric), metric)
+    distances, guests = distances_of(exact, metric), NeighbourLists.empty(k)
+    final = k_reciprocal(lists, near, candidates.astype(np.int64), guests, distances, metric)
     scores = row.copy()
     order = candidates[np.argsort(final, kind="stable")]
     # The reranked images come first: descending integers above the best score.

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from indexer.errors import InvalidRequestError
 from indexer.measures.ground_truth import Truth, other_view, products
 from indexer.retrain.decision import GateSetSummary
-from indexer.swaps.sources import ENOUGH_ITEMS, LEAST_ITEMS, SIDE, choose, counted, upright
+from indexer.swaps.sources import SIDE, choose, upright, usable_items
 from indexer.swaps.swap_set import Bank, Pixels, contents, swap_background
 from training.data.backgrounds import Folder
 from training.data.dataset import FAILED, Dataset, load_dataset
@@ -141,7 +141,7 @@ def gate_set(
         views=taken.views,
         photos=pixels,
         bank=bank,
-        left_out=+taken.left_out,
+        left_out=taken.left_out,
         mask_sources=Counter(
             dataset.mask_sources[place]
             for first, views in zip(taken.first, taken.views, strict=True)
@@ -189,26 +189,13 @@ class _Taken(NamedTuple):
 def _take(name: str, dataset: Dataset) -> _Taken:
     by_item = _places(dataset)
     usable = {item: [p for p in places if dataset.mask_sources[p] != FAILED] for item, places in by_item.items()}
-    several = [item for item, places in usable.items() if len(places) > 1]
-    truth: Truth = "photos" if len(several) >= ENOUGH_ITEMS else "views"
-    items = several if truth == "photos" else [item for item, places in usable.items() if places]
-    left_out = Counter({
-        "photo cannot be read": len(dataset.skipped),
-        "photo without a usable mask": dataset.mask_sources.count(FAILED),
-        "item with a single usable photo": sum(map(bool, usable.values())) - len(items),
-    })  # fmt: skip
-    if len(items) < LEAST_ITEMS:
-        raise InvalidRequestError(
-            "data",
-            f"{name}: {len(items)} items can be cut out of their photos, {LEAST_ITEMS} are needed; add items, give "
-            f"masks in a column `mask`, or take photos on plain backgrounds ({counted(left_out)})",
-        )
-    first = [usable[item][0] for item in items]
+    truth, positions, left_out = usable_items(name, dataset, usable)
+    first = [found[0] for found in positions.values()]
     if truth == "photos":
-        views = [_views(by_item[item], usable[item]) for item in items]
+        views = [_views(by_item[item], found) for item, found in positions.items()]
     else:
         views = [[View(place, number) for number in range(1, 1 + CLEAN_VIEWS)] for place in first]
-    return _Taken(truth, items, first, views, left_out)
+    return _Taken(truth, list(positions), first, views, left_out)
 
 
 def _places(dataset: Dataset) -> dict[str, list[int]]:

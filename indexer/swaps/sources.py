@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -74,31 +74,56 @@ def photo_set(
         choose(images, limit, seed), Preprocessing(side, 3, "stretch"), masks=tuple(masks), processes=processes
     )
     by_item: dict[str, list[int]] = {}
-    for place, source in enumerate(dataset.mask_sources):
+    for position, source in enumerate(dataset.mask_sources):
         if source != FAILED:
-            by_item.setdefault(dataset.item_ids[place], []).append(place)
-    several = [places[:2] for places in by_item.values() if len(places) > 1]
+            by_item.setdefault(dataset.item_ids[position], []).append(position)
+    usable = usable_items(name, dataset, by_item)
+    chosen = [positions[: 2 if usable.truth == "photos" else 1] for positions in usable.positions.values()]
+    shots = _from_pairs(dataset, chosen) if usable.truth == "photos" else _from_views(dataset, chosen, seed)
+    bank = Bank.of_folder(folder, per_item, side, seed) if folder else Bank.drawn(per_item, side)
+    sources = Counter(dataset.mask_sources[position] for positions in chosen for position in positions)
+    total = len(dataset.mask_sources)
+    cut = Cut(total - dataset.mask_sources.count(FAILED), total)
+    return assemble(name, usable.truth, shots, bank, seed, left_out=usable.left_out, mask_sources=sources, cut=cut)
+
+
+class UsableItems(NamedTuple):
+    """Items that can be cut out, with the positions of their usable photos in a dataset."""
+
+    truth: Truth
+    positions: dict[str, list[int]]
+    left_out: Counter[str]
+
+
+def usable_items(name: str, dataset: Dataset, positions: Mapping[str, list[int]]) -> UsableItems:
+    """Choose the items of a set: those with several usable photos if there are 20, otherwise all usable ones.
+
+    Args:
+        positions: positions of each item's photos with a usable mask; may be empty.
+
+    Raises:
+        InvalidRequestError: fewer than 8 items can be cut out.
+    """
+    usable = {item: found for item, found in positions.items() if found}
+    several = {item: found for item, found in usable.items() if len(found) > 1}
     truth: Truth = "photos" if len(several) >= ENOUGH_ITEMS else "views"
-    chosen = several if truth == "photos" else [places[:1] for places in by_item.values()]
-    left_out = Counter(
-        {
-            "photo cannot be read": len(dataset.skipped),
-            "photo without a usable mask": dataset.mask_sources.count(FAILED),
-            "item with a single usable photo": len(by_item) - len(chosen),
-        }
-    )
+    chosen = several if truth == "photos" else usable
+    left_out = Counter({
+        "photo cannot be read": len(dataset.skipped),
+        "photo without a usable mask": dataset.mask_sources.count(FAILED),
+        "item with a single usable photo": len(usable) - len(chosen),
+    })  # fmt: skip
     if len(chosen) < LEAST_ITEMS:
         raise InvalidRequestError(
             "data",
-            f"{name}: {len(chosen)} items can be cut out of their photos, {LEAST_ITEMS} are needed; add items, "
-            f"give masks in a column `mask`, or take photos on plain backgrounds ({counted(left_out)})",
+            f"{name}: {len(chosen)} items can be cut out of their photos, {LEAST_ITEMS} are needed; add items, give "
+            f"masks in a column `mask`, or take photos on plain backgrounds ({_counts_text(left_out)})",
         )
-    shots = _from_pairs(dataset, chosen) if truth == "photos" else _from_views(dataset, chosen, seed)
-    bank = Bank.of_folder(folder, per_item, side, seed) if folder else Bank.drawn(per_item, side)
-    sources = Counter(dataset.mask_sources[place] for places in chosen for place in places)
-    looked_at = len(dataset.mask_sources)
-    cut = Cut(looked_at - dataset.mask_sources.count(FAILED), looked_at)
-    return assemble(name, truth, shots, bank, seed, left_out=+left_out, mask_sources=sources, cut=cut)
+    return UsableItems(truth, chosen, +left_out)
+
+
+def _counts_text(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} times {reason}" for reason, count in (+counts).items()) or "nothing was left out"
 
 
 def choose(images: Sequence[SourceImage], limit: int, seed: int, *, photos: int = 3) -> list[SourceImage]:
@@ -143,10 +168,6 @@ def upright(dataset: Dataset) -> tuple[Pixels, Pixels]:
     if dataset.masks is None:
         raise ValueError("the photos were read without masks")
     return np.ascontiguousarray(dataset.images.transpose(0, 2, 3, 1)), dataset.masks
-
-
-def counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} times {reason}" for reason, count in (+counts).items()) or "nothing was left out"
 
 
 def studio_set(

@@ -36,6 +36,11 @@ class NeighbourLists(NamedTuple):
     positions: NDArray[np.int32]
     scores: Floats
 
+    @classmethod
+    def empty(cls, k: int) -> NeighbourLists:
+        """Lists of no vectors, `(0, k)`."""
+        return cls(np.empty((0, k), np.int32), np.empty((0, k), np.float32))
+
 
 class _Encodings(NamedTuple):
     """Sparse vectors over the catalogue, in order of their rows: each row that has any members sums to 1."""
