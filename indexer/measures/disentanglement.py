@@ -8,8 +8,9 @@ Input: latents z `(N, D)` and K factors v_k `(N,)`, each discrete (text or integ
   discretised into 20 bins of equal width, as in Locatello et al.: Challenging Common Assumptions in the Unsupervised
   Learning of Disentangled Representations, 2019, https://arxiv.org/abs/1811.12359.
 - DCI (Eastwood, Williams: A Framework for the Quantitative Evaluation of Disentangled Representations, 2018,
-  https://openreview.net/forum?id=By-7dz-AZ): one random forest for each factor gives a column of importances R `(D,
-  K)`. Disentanglement: D_j = 1 - H_K(R_j. / sum_k R_jk), mean over the units weighted by their share of R.
+  https://openreview.net/forum?id=By-7dz-AZ): one random forest for each factor gives a column of the importances
+  R `(D, K)`.
+  Disentanglement: D_j = 1 - H_K(R_j. / sum_k R_jk), mean over the units weighted by their share of R.
   Completeness: C_k = 1 - H_D(R_.k / sum_j R_jk), mean over the factors weighted likewise; H_b is entropy to base b.
   Informativeness: accuracy or R2 of the forests' predictions for held-out items.
 - Linear probe: the same scores for a linear model, with the chance level.

@@ -125,7 +125,7 @@ def test_without_an_earlier_retraining_the_spread_is_assumed() -> None:
 def test_the_spread_is_the_last_retrainings_and_so_is_the_share_that_can_be_measured() -> None:
     rows = {"one": {**OLD_VERDICT, "spread": {**ASSUMED, "product": 0.5}}, "old": OLD_VERDICT}
     candidates = {name: {**FIGURES, "verdict": verdict} for name, verdict in rows.items()}
-    decision = {"candidates": candidates, "set": {**OLD_SET, "products": 30}}
+    decision: dict[str, Any] = {"candidates": candidates, "set": {**OLD_SET, "products": 30}}
     found = prospect(RULE, [judged(1, ITEMS, **decision), judged(2)], 200, 20, 0.025)
     assert (found.products, found.measured_by, found.spread["product"]) == (100, 1, 0.5)
     assert found.gain > prospect(RULE, [], 100, 20, 0.025).gain

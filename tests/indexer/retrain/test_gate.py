@@ -31,6 +31,7 @@ def test_a_better_candidate_is_promoted_and_says_by_how_much() -> None:
     assert verdict.promoted and verdict.encoder_id == "candidate"
     assert verdict.swapped_difference == pytest.approx(0.1)
     assert 0.05 < verdict.swapped_bound < 0.1
+    assert verdict.clean_bound is not None and verdict.spread is not None
     assert verdict.clean_difference == 0 and -0.08 < verdict.clean_bound < 0
     assert verdict.level == pytest.approx(0.05)
     assert verdict.reasons == (
