@@ -228,7 +228,7 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
     "compare-studio": (lambda: ["compare", "--studio", "market"], "market"),
     "compare-encoder": (lambda: ["compare", "--studio", "shop", "--encoder", "nope"], "'nope': no such encoder"),
     "compare-data": (lambda: ["compare", "hog", "--data", "no"], "no such folder or manifest"),
-    "compare-empty": (lambda: ["compare", "hog", "--data", empty_folder()], "empty: holds no photo"),
+    "compare-empty": (lambda: ["compare", "hog", "--data", empty_folder()], "empty: contains no photos"),
     "compare-backgrounds": (
         lambda: ["compare", "hog", "--data", PHOTO_FOLDER, "--backgrounds", "no"],
         "no: no such folder",
@@ -358,7 +358,7 @@ def test_evaluating_against_one_photo_leaves_pca_out_and_gives_null_where_there_
         main()
     printed = capsys.readouterr()
     assert stop.value.code == 0, printed.err
-    assert "pca is left out: it is fitted on the gallery, which needs 2 images" in printed.err
+    assert "pca is skipped: it is fitted on the gallery, which needs 2 images" in printed.err
 
     def refuse(constant: str) -> None:
         raise ValueError(constant)

@@ -11,7 +11,7 @@ from indexer.errors import InvalidRequestError
 from training.console import JsonOption, note, progress_bar, say, to_json
 
 if TYPE_CHECKING:
-    from indexer.swaps.pictures import SwapSet
+    from indexer.swaps.swap_set import SwapSet
 
 
 def compare(
@@ -59,8 +59,8 @@ def compare(
 def _make_set(
     data: Path | None, studio: str | None, backgrounds: Path | None, items: int, per_item: int, masks: str, seed: int
 ) -> SwapSet:
-    from indexer.swaps.pictures import BANK_SEED, GIVEN
     from indexer.swaps.sources import photo_set, studio_set
+    from indexer.swaps.swap_set import BANK_SEED, GIVEN
     from training.data.masks import SOURCES
     from training.data.sources import read_images
     from training.data.studio import Stock, check_stock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from training.console import JsonOption, note, say
 
 if TYPE_CHECKING:
     from indexer.catalogue.records import RetrainRecord
+    from indexer.retrain.outlook import Outlook
 
 retraining = typer.Typer(
     invoke_without_command=True, no_args_is_help=False, help="Train on the catalogue, and promote what is better."
@@ -50,7 +51,8 @@ def retrain(
         return
     from indexer.catalogue.home import Home
     from indexer.retrain.gate import GateRule
-    from indexer.retrain.plan import RetrainPlan, outlook
+    from indexer.retrain.outlook import outlook
+    from indexer.retrain.plan import RetrainPlan
     from indexer.retrain.run import retrain as run
 
     try:
@@ -67,7 +69,7 @@ def retrain(
             if plan is None:
                 raise InvalidRequestError("recipes", "give --recipes or --encoders; `retrain show` has what is begun")
             found = outlook(opened, collection, plan)
-            say(asdict(found), json_output, _plan_text(asdict(found)))
+            say(asdict(found), json_output, _plan_text(found))
             return
         os.nice(nice)
         record = run(opened, collection, plan, say=lambda step, text: note(f"{step}: {text}"))
@@ -92,7 +94,7 @@ def retrain_show(
 ) -> None:
     """Show a retraining: its plan, the figures of every candidate, and what was decided why."""
     from indexer.catalogue.home import Home
-    from indexer.retrain.run import find_retrain
+    from indexer.retrain.job import find_retrain
 
     with Home.open(home) as opened:
         record = find_retrain(opened, collection, number)
@@ -115,6 +117,7 @@ def retrain_abandon(
 def text(record: RetrainRecord) -> str:
     """A retraining in lines: what became of it, and each candidate beside the active encoder."""
     from indexer.retrain.budget import describe_budget
+    from indexer.retrain.decision import Decision
 
     ended = {
         "running": "unfinished; `nitamono retrain` goes on",
@@ -130,48 +133,43 @@ def text(record: RetrainRecord) -> str:
         f"{plan['held_out']:.0%} of the items held out; confidence {plan['gate']['confidence']:g}, margin "
         f"{plan['gate']['margin']:g}",
     ]
-    decision = record.decision
+    decision = Decision.of(record)
     if decision is None:
         return "\n".join(lines)
-    of = decision["set"]
-    if "budget" in decision:
-        lines.append(describe_budget(decision["budget"]))
+    of = decision.set
+    if decision.budget is not None:
+        lines.append(describe_budget(decision.budget))
     few = "views of single photos (fewer than 20 of them have two photos with usable masks, so clean figures are easy)"
-    told = "several photos of one item" if of["truth"] == "photos" else few
+    told = "several photos of one item" if of.truth == "photos" else few
     lines.append(
-        f"judged on {of['items']} held-out items and {len(of.get('backgrounds', []))} backgrounds, the same item told "
+        f"judged on {of.items} held-out items and {len(of.backgrounds)} backgrounds, the same item told "
         f"by {told}; MAP@R with 95 % intervals:"
     )
-    if of["left_out"]:
-        lines.append("left out: " + ", ".join(f"{count} x {reason}" for reason, count in of["left_out"].items()))
-    rows = {"(in service then)": decision["active"], **decision["candidates"]}
+    if of.left_out:
+        lines.append("left out: " + ", ".join(f"{count} x {reason}" for reason, count in of.left_out.items()))
+    rows = {"(in service then)": decision.active}
+    rows |= {name: candidate.figures for name, candidate in decision.candidates.items()}
     width = max(map(len, rows))
     for name, row in rows.items():
-        figure = row["swap"]["map@r"]
-        cells = (f"{part} {_interval(figure[part])}" for part in ("clean", "swapped", "retention"))
-        mark = " <- promoted" if name == decision["winner"] and record.status == "promoted" else ""
-        lines.append(f"  {name.ljust(width)}  {row['encoder_id'][:12]}  {'  '.join(cells)}{mark}")
-    for name, row in decision["candidates"].items():
-        lines += [f"  {name}: {reason}" for reason in row["verdict"]["reasons"]]
+        cells = (f"{part} {interval.to_text()}" for part, interval in row.swap["map@r"]._asdict().items())
+        mark = " <- promoted" if name == decision.winner and record.status == "promoted" else ""
+        lines.append(f"  {name.ljust(width)}  {row.encoder_id[:12]}  {'  '.join(cells)}{mark}")
+    for name, candidate in decision.candidates.items():
+        lines += [f"  {name}: {reason}" for reason in candidate.verdict.reasons]
     return "\n".join(lines)
 
 
-def _interval(figure: dict[str, Any]) -> str:
-    value, (low, high) = figure["value"], figure["ci"]
-    return "-" if value is None or value != value else f"{value:.3f} [{low:.3f} {high:.3f}]"
-
-
-def _plan_text(found: dict[str, Any]) -> str:
+def _plan_text(found: Outlook) -> str:
     from indexer.retrain.budget import describe_budget
     from indexer.retrain.power import describe_prospect
 
     lines = [
-        f"{found['collection']!r}, encoder {found['active_encoder'][:12]} in service",
-        f"train on {found['training_images']} photos of {found['training_items']} items, judge on "
-        f"{found['held_out_items']} others",
-        *(f"  candidate {name}: {what}" for name, what in {**found["recipes"], **found["encoders"]}.items()),
-        f"steps: {', '.join(found['steps'])}",
-        describe_budget(found["budget"]),
-        *describe_prospect(found["detectable"], found["plan"]["gate"]["margin"]),
+        f"{found.collection!r}, encoder {found.active_encoder[:12]} in service",
+        f"train on {found.training_images} photos of {found.training_items} items, judge on "
+        f"{found.held_out_items} others",
+        *(f"  candidate {name}: {what}" for name, what in {**found.recipes, **found.encoders}.items()),
+        f"steps: {', '.join(found.steps)}",
+        describe_budget(found.budget),
+        *describe_prospect(found.detectable, found.plan.gate.margin),
     ]
     return "\n".join(lines)

@@ -34,6 +34,11 @@ class NeighbourLists(NamedTuple):
     positions: NDArray[np.int32]
     scores: Floats
 
+    @classmethod
+    def empty(cls, k: int) -> NeighbourLists:
+        """Lists of no vectors, `(0, k)`."""
+        return cls(np.empty((0, k), np.int32), np.empty((0, k), np.float32))
+
 
 class _Encodings(NamedTuple):
     """Sparse row vectors over the gallery, sorted by row; the weights of a row sum to 1."""

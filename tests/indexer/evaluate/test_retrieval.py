@@ -20,10 +20,11 @@ from indexer.errors import InvalidRequestError
 from indexer.evaluate.images import GalleryVectors
 from indexer.evaluate.report import write_report
 from indexer.evaluate.reranked import reranked
-from indexer.evaluate.retrieval import BASELINES, HEADLINE, KNN, Evaluation, evaluate_retrieval
+from indexer.evaluate.results import HEADLINE, KNN, Evaluation
+from indexer.evaluate.retrieval import BASELINES, evaluate_retrieval
 from indexer.generations.manifest import Manifest
 from indexer.measures.metrics import score_blocks
-from indexer.measures.relevance import Judged, make_relevance, read_qrels
+from indexer.measures.relevance import QrelsRelevance, make_relevance, read_qrels
 from indexer.search.second_stage import second_stage
 from indexer.search.view import View
 from indexer.vectors.faiss import FaissIndex
@@ -208,7 +209,7 @@ class Kept:
 
 
 def test_an_encoder_that_sees_nothing_scores_chance_whatever_the_file_order(tmp_path: Path) -> None:
-    """All pictures white: every score is equal, and the gallery's classes stand in blocks."""
+    """All pictures are white, so all scores are equal; the gallery is sorted by class."""
     rows = ["item_id,image,category"]
     for number in range(200):
         Image.new("RGB", (8, 8), "white").resize((8 + number, 9)).save(tmp_path / f"{number}.png")
@@ -239,7 +240,7 @@ def test_unreadable_files_are_left_out_and_listed(
 @pytest.mark.parametrize(
     ("relevance", "message"),
     [
-        ("attribute:colour", "no image of the queries has 'colour'; attributes are category"),
+        ("attribute:colour", "no image of the queries has 'colour'; known attributes: category"),
         ("nonsense", "expected category, item_id, attribute:NAME or a FILE.qrels"),
     ],
 )
@@ -251,7 +252,7 @@ def test_an_unknown_relevance_says_what_there_is(
 
 
 def test_an_empty_side_is_refused(sets: tuple[list[SourceImage], list[SourceImage]]) -> None:
-    with pytest.raises(InvalidRequestError, match="the gallery hold no image"):
+    with pytest.raises(InvalidRequestError, match="no images in the gallery"):
         evaluate_retrieval([], sets[1], "category", ["pixels"])
 
 
@@ -260,7 +261,7 @@ def test_qrels_grade_by_item(tmp_path: Path, sets: tuple[list[SourceImage], list
     path = tmp_path / "judged.qrels"
     path.write_text(f"{queries[0].item_id} 0 {gallery[3].item_id} 2\n\n{queries[0].item_id} 0 {gallery[5].item_id} 0\n")
     judged = make_relevance(str(path), queries, gallery)
-    assert isinstance(judged, Judged)
+    assert isinstance(judged, QrelsRelevance)
     gains = judged.gains(slice(0, 2))
     assert gains.sum() == 2 and gains[0, 3] == 2
 
@@ -270,9 +271,9 @@ def test_qrels_grade_by_item(tmp_path: Path, sets: tuple[list[SourceImage], list
     [
         ("a 0 b\n", "line 1: expected `query_item 0 gallery_item grade`"),
         ("a 0 b 1\na 0 b high\n", "line 2: expected"),
-        ("a 0 b 1\na 0 b 1\n", "line 2: 'a' and 'b' are judged twice"),
+        ("a 0 b 1\na 0 b 1\n", "line 2: 'a' and 'b' are listed twice"),
         ("a 0 b nan\n", "line 1: grade 'nan' is not a number"),
-        ("\n", "holds no judgement"),
+        ("\n", "contains no judgements"),
     ],
 )
 def test_bad_qrels_name_file_and_line(text: str, message: str, tmp_path: Path) -> None:

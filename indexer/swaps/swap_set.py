@@ -1,10 +1,11 @@
-"""Items on other backgrounds: the pictures that encoders are compared on.
+"""Swap sets: items on other backgrounds, the pictures on which encoders are compared.
 
-Of each item there is a gallery picture and another picture of it (the query), as they were taken; the query on each of
-some backgrounds that all items share; the gallery picture on one of these; and the query on the background of another
-item's gallery picture, of its own category and of any. Masks lose a pixel all around, so that little of the old
-background comes along. No encoder has trained on these backgrounds: they are of the sample shop's numbered bank, or of
-a folder that is named. `indexer.swaps.sources` makes such sets of a catalogue's photos and of the studio.
+Each item has an original gallery picture and another original picture, the clean query. In addition: the query on each
+of several backgrounds that all items share; the gallery picture on one of these backgrounds; and the query on the
+backgrounds of two other gallery pictures, one of its own category and one of any. Masks are eroded by one pixel, so
+that little of the old background remains. No shipped encoder was trained on these backgrounds, which come from the
+sample shop's numbered bank, or from a given folder. `indexer.swaps.sources` makes swap sets from a catalogue's photos
+and from the studio.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ from training.data.studio.scenes import BACKGROUNDS, background_kind
 Pixels = NDArray[np.uint8]
 BANK_SEED = 9001
 BANK_KINDS = ("texture", "room")
-GIVEN: tuple[MaskSource, ...] = ("column", "alpha")  # masks that are somebody's, or exact by construction
+GIVEN: tuple[MaskSource, ...] = ("column", "alpha")  # masks that come with the photos or are exact by construction
 MaskKind = Literal["given", "found", "mixed"]
 
 
 class Cut(NamedTuple):
-    """How many of the photos looked at could be cut out, and so may take part; of drawn items all."""
+    """How many of the photos have a usable mask, and can be used; all photos of drawn items have one."""
 
     cut: int
     of: int
 
     @property
     def left_out(self) -> float:
-        """The share that no figure speaks of."""
+        """Share of the photos that no figure includes."""
         return 1 - self.cut / self.of if self.of else 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -48,14 +49,14 @@ class Cut(NamedTuple):
 
 
 class Bank(NamedTuple):
-    """The backgrounds that all items are put on, `(B, S, S, 3)`, and what they are called."""
+    """The backgrounds that all items are placed on, `(B, S, S, 3)`, and their names."""
 
     pictures: Pixels
     names: list[str]
 
     @classmethod
     def drawn(cls, count: int, side: int, seed: int = BANK_SEED) -> Bank:
-        """Textures and rooms of the sample shop's numbered bank, in turn."""
+        """Alternating textures and rooms from the sample shop's numbered bank."""
         rng = np.random.default_rng([seed, 3])
         numbers = rng.permutation(BACKGROUNDS).tolist()
         of_kind = [[n for n in numbers if background_kind(seed, n) == kind] for kind in BANK_KINDS]
@@ -65,7 +66,7 @@ class Bank(NamedTuple):
 
     @classmethod
     def of_folder(cls, folder: Folder, count: int, side: int, seed: int) -> Bank:
-        """Parts of the photos of a folder."""
+        """Random crops of the photos of a folder."""
         rng = np.random.default_rng([seed, 7])
         return cls(
             np.stack([_rounded(folder.draw(rng, side)) for _ in range(count)]),
@@ -74,18 +75,18 @@ class Bank(NamedTuple):
 
     @classmethod
     def of_each(cls, folder: Folder, count: int, side: int, seed: int) -> Bank:
-        """Parts of as many different photos of a folder as there are; parts of one photo have one name."""
+        """Crops of as many different photos of a folder as possible; crops of one photo share a name."""
         drawn = folder.each(np.random.default_rng([seed, 7]), side, count)
         return cls(np.stack([_rounded(picture) for _, picture in drawn]), [name for name, _ in drawn])
 
 
 @dataclass(frozen=True)
 class Shots:
-    """What a set is made of: two pictures `(I, S, S, 3)` of each item, their masks `(I, S, S)`, and what is behind.
+    """The material of a swap set: two pictures `(I, S, S, 3)` of each item, and their masks `(I, S, S)`.
 
     Args:
-        query: the second picture's item, in its light; `clean` is that picture as it was taken.
-        behind: the background `(S, S, 3)` of each gallery picture by itself, None where it cannot be told.
+        query: the item layer of the second picture; `clean` is the original picture.
+        behind: the background `(S, S, 3)` of each gallery picture without the item; None if unknown.
     """
 
     items: list[str]
@@ -100,7 +101,7 @@ class Shots:
 
 @dataclass(frozen=True)
 class Donated:
-    """Queries `(n, S, S, 3)` on the background of other gallery pictures, which stand at `donors` `(n,)`."""
+    """Queries `(n, S, S, 3)` on the backgrounds of other gallery pictures, whose positions are `donors` `(n,)`."""
 
     pictures: Pixels
     donors: NDArray[np.intp]
@@ -108,7 +109,7 @@ class Donated:
 
 @dataclass(frozen=True)
 class CategoryBackgrounds:
-    """For the items at `rows` `(n,)`: backgrounds of their own category, and of any; donors count among the rows."""
+    """Queries of the items at `rows` `(n,)` on backgrounds of their own category and of any; donors index the rows."""
 
     rows: NDArray[np.intp]
     same: Donated
@@ -117,7 +118,7 @@ class CategoryBackgrounds:
 
 @dataclass(frozen=True)
 class Factorial:
-    """Pictures for every combination of some factors' values, `(items, n_2, ..., n_k, S, S, 3)`."""
+    """Pictures of every combination of factor values, `(items, n_2, ..., n_k, S, S, 3)`."""
 
     names: tuple[str, ...]
     pictures: Pixels
@@ -125,7 +126,7 @@ class Factorial:
 
 @dataclass(frozen=True)
 class FactorPhotos:
-    """Photos `(N, S, S, 3)` of which everything is known: each factor `(N,)`, and the item."""
+    """Photos `(N, S, S, 3)` with known factors `(N,)` and items."""
 
     pictures: Pixels
     factors: Mapping[str, NDArray[Any]]
@@ -133,7 +134,7 @@ class FactorPhotos:
 
 
 class _Contents(Protocol):
-    """What every set of items on other backgrounds has."""
+    """Properties shared by swap sets and gate sets."""
 
     @property
     def truth(self) -> Truth: ...
@@ -151,7 +152,7 @@ class _Contents(Protocol):
 
 
 def contents(made: _Contents) -> dict[str, Any]:
-    """What a set is of, as its `to_json` begins."""
+    """Counts that describe a set; part of its JSON."""
     return {
         "items": len(made),
         "products": len(set(made.products)),
@@ -163,18 +164,20 @@ def contents(made: _Contents) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class SwapSet:
-    """Items on backgrounds; row i of everything is of item i.
+    """Items on backgrounds; row i of each field belongs to item i.
 
     Args:
-        truth: how it is known that two pictures show one item.
-        products: what is relevant to what: items that near-duplicate photos tie together are one product.
-        gallery, clean: `(I, S, S, 3)`, the queries as they were taken in `clean`.
+        truth: whether two pictures of an item are different photos, or views of one photo.
+        products: ground truth: items with near-duplicate photos are one product.
+        gallery, clean: original pictures `(I, S, S, 3)`; `clean` are the queries.
         swapped: `(I, B, S, S, 3)`, the queries on each of the `backgrounds`.
-        lures: `(I, S, S, 3)`, the gallery pictures on the background with the number in `lure_backgrounds`.
-        masks: of the clean pictures, `(I, S, S)`.
-        left_out: photos and items that take no part, by reason. mask_sources: where the others' masks are from.
-        cut: how many photos had a usable mask.
-        layers: the queries' items as they are cut out by `masks`, `(I, S, S, 3)`. bank: the backgrounds `(B, S, S, 3)`.
+        lures: `(I, S, S, 3)`, the gallery pictures on the background with the index in `lure_backgrounds`.
+        masks: masks of the clean pictures, `(I, S, S)`.
+        left_out: unused photos and items, by reason.
+        mask_sources: number of used photos by the source of their mask.
+        cut: how many photos have a usable mask.
+        layers: the queries' item layers, which `masks` cut out, `(I, S, S, 3)`.
+        bank: the backgrounds `(B, S, S, 3)`.
     """
 
     name: str
@@ -202,7 +205,7 @@ class SwapSet:
         return len(self.items)
 
     def to_json(self) -> dict[str, Any]:
-        """What the set is of, without its pictures."""
+        """A description of the set, without its pictures."""
         return {
             **contents(self),
             "backgrounds": self.backgrounds,
@@ -212,21 +215,21 @@ class SwapSet:
 
     @property
     def mask_kind(self) -> MaskKind:
-        """Whether the masks were given with the photos (a column, an alpha channel, drawn) or found by us."""
+        """Whether masks were given with the photos (column, alpha channel, drawn), found automatically, or both."""
         given = sum(count for source, count in self.mask_sources.items() if source in GIVEN)
         return "given" if given == sum(self.mask_sources.values()) else "mixed" if given else "found"
 
     def masks_in_words(self) -> str:
-        """Where the masks are from, and how many photos are left out for want of one."""
+        """The sources of the masks, and how many photos are left out without a usable one."""
         sources = ", ".join(f"{count} by {source}" for source, count in self.mask_sources.items())
-        said = f"masks {self.mask_kind}" + (f" ({sources})" if sources else "")
+        masks = f"masks {self.mask_kind}" + (f" ({sources})" if sources else "")
         missing = self.cut.of - self.cut.cut
         return (
-            f"{said}; {self.cut.left_out:.0%} of the photos left out ({missing} of {self.cut.of} could not be cut out)"
+            f"{masks}; {self.cut.left_out:.0%} of the photos left out ({missing} of {self.cut.of} could not be cut out)"
         )
 
     def leaks(self) -> dict[str, int]:
-        """Queries that are in the gallery, and swapped ones on a background that changes nothing."""
+        """Counts of queries that are in the gallery, and of swapped queries that equal a clean one."""
         held, plain = ({_digest(picture) for picture in pictures} for pictures in (self.gallery, self.clean))
         swapped = [_digest(picture) for row in self.swapped for picture in row]
         return {
@@ -249,10 +252,10 @@ def assemble(
     factor_photos: FactorPhotos | None = None,
     cut: Cut | None = None,
 ) -> SwapSet:
-    """Put the items of shots on the backgrounds of a bank, and on each other's."""
+    """Place the items of shots on the backgrounds of a bank, and on each other's backgrounds."""
     rng = np.random.default_rng([seed, 11])
     count = len(shots.items)
-    swapped = np.stack([composite(shots.query, shots.query_masks, below) for below in bank.pictures], axis=1)
+    swapped = np.stack([swap_background(shots.query, shots.query_masks, below) for below in bank.pictures], axis=1)
     lure_backgrounds = rng.permutation(np.arange(count) % len(bank.names))
     both = np.concatenate([shots.gallery, shots.clean])
     tied = products(shots.items * 2, both)[:count]
@@ -266,7 +269,7 @@ def assemble(
         gallery=shots.gallery,
         clean=shots.clean,
         swapped=swapped,
-        lures=composite(shots.gallery, shots.gallery_masks, bank.pictures[lure_backgrounds]),
+        lures=swap_background(shots.gallery, shots.gallery_masks, bank.pictures[lure_backgrounds]),
         lure_backgrounds=lure_backgrounds,
         masks=shots.query_masks,
         backgrounds=bank.names,
@@ -281,8 +284,8 @@ def assemble(
     )
 
 
-def composite(items: Pixels, masks: Pixels, backgrounds: Pixels) -> Pixels:
-    """Items `(..., S, S, 3)` on backgrounds, by masks `(..., S, S)` that lose a pixel all around."""
+def swap_background(items: Pixels, masks: Pixels, backgrounds: Pixels) -> Pixels:
+    """Items `(..., S, S, 3)` cut out by masks `(..., S, S)`, eroded by one pixel, on other backgrounds."""
     kernel = np.ones((3, 3), np.uint8)
     inner = np.stack([cv2.erode(mask, kernel) for mask in masks.reshape(-1, *masks.shape[-2:])]).reshape(masks.shape)
     weight = (inner / np.float32(255.0))[..., None]
@@ -290,9 +293,10 @@ def composite(items: Pixels, masks: Pixels, backgrounds: Pixels) -> Pixels:
 
 
 def _on_each_other(shots: Shots, rng: np.random.Generator) -> CategoryBackgrounds | None:
-    """Items whose background is known, in categories of four or more such; None where there are not two categories.
+    """Queries on other items' backgrounds, in categories with four or more known backgrounds; None for one category.
 
-    Without its own photo and two that lend it a background, one of its category is left to be found.
+    Four, because an item's own photo and its two donors are excluded from the search, and one relevant photo must
+    remain.
     """
     known = [row for row, behind in enumerate(shots.behind) if behind is not None and shots.categories[row]]
     size = Counter(shots.categories[row] for row in known)
@@ -305,7 +309,7 @@ def _on_each_other(shots: Shots, rng: np.random.Generator) -> CategoryBackground
     others = (np.arange(len(rows)) + rng.integers(1, len(rows), len(rows))) % len(rows)
     behind = np.stack([shots.behind[row] for row in rows])
     donated = [
-        Donated(composite(shots.query[rows], shots.query_masks[rows], behind[donors]), donors.astype(np.intp))
+        Donated(swap_background(shots.query[rows], shots.query_masks[rows], behind[donors]), donors.astype(np.intp))
         for donors in (same, others)
     ]
     return CategoryBackgrounds(rows, *donated)
