@@ -45,7 +45,7 @@ def test_from_the_first_key_on_writing_needs_one(
     client = serve(home_copy)
     key = create_key(catalogue, "till", "write")
     refused = put(client, photo)
-    assert "scope write" in assert_problem(refused, 401)["detail"]
+    assert "write access" in assert_problem(refused, 401)["detail"]
     assert refused.headers["www-authenticate"] == 'Bearer realm="nitamono"'
     assert_problem(client.delete("/v1/collections/shop/items/bag/0000"), 401)
     assert put(client, photo, key).status_code == 201
@@ -59,7 +59,7 @@ def test_a_scope_includes_the_lesser_ones_alone(
     client = serve(home_copy, public_read=False)
     keys = {scope: create_key(catalogue, scope, scope) for scope in ("read", "write", "admin")}
     refused = put(client, photo, keys["read"])
-    assert "'read' has scope read" in assert_problem(refused, 403)["detail"]
+    assert "'read' has read access" in assert_problem(refused, 403)["detail"]
     assert 'error="insufficient_scope", scope="write"' in refused.headers["www-authenticate"]
     for scope in ("write", "admin"):
         assert put(client, photo, keys[scope]).status_code in (200, 201)

@@ -92,7 +92,7 @@ def test_sample_writes_a_sheet(pixel_cnn: Path, tmp_path: Path, run: Any) -> Non
         ("hog", [], "family 'hog' draws no images"),
         ("vae-clothing-64", ["--label", "0"], "has no labels; leave the label out"),
         ("", ["--label", "99"], "label must be between 0 and"),
-        ("", ["--label", "zebra"], "label 'zebra' is not one of this encoder's"),
+        ("", ["--label", "zebra"], "does not know the label 'zebra'; its labels are"),
         ("nowhere", [], "no such encoder directory or name"),
     ],
 )
