@@ -189,6 +189,11 @@ class Encoder:
             vectors = torch.nn.functional.normalize(vectors, dim=1)
         return vectors.cpu()
 
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """`encode` from and to NumPy: prepared images `(B, C, S, S)` uint8 to search vectors `(B, dim)`."""
+        vectors: NDArray[np.float32] = self.encode(torch.from_numpy(np.ascontiguousarray(pixels))).numpy()
+        return vectors
+
     @torch.inference_mode()
     def encode_with_regions(self, batch: Tensor, framed: Tensor) -> tuple[Tensor, Tensor]:
         """As `encode`, and the regions `(B, 5)` that the vectors are of; see `LocatingModel`.
