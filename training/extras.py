@@ -21,6 +21,7 @@ EXTRA_OF = {
     "torch": "train",
     "torchvision": "train",
     "umap": "train",
+    "plotly": "report",
     "pyarrow": "parquet",
     "psycopg": "postgres",
 }
