@@ -7,7 +7,7 @@ DEMO_PORT ?= 8080
 PARALLEL := --numprocesses 2 --dist loadfile
 test slow: export OMP_NUM_THREADS := 1
 
-.PHONY: env demo test slow check format clean
+.PHONY: env demo test slow check docs format clean
 
 env: .venv/installed
 
@@ -44,9 +44,13 @@ check: env
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The site in site/, from docs/ and mkdocs.yml; broken links and pages without navigation are errors.
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv demo build *.egg-info
+	rm -rf .venv demo build site *.egg-info

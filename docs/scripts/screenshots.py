@@ -1,7 +1,7 @@
 """Takes the pictures of the page, and of a comparison's report, in `docs/images`.
 
-    python docs/screenshots.py --url http://127.0.0.1:8080 --photo PHOTO
-    python docs/screenshots.py --report REPORT.html
+    python docs/scripts/screenshots.py --url http://127.0.0.1:8080 --photo PHOTO
+    python docs/scripts/screenshots.py --report REPORT.html
 
 For the first a server of an indexed catalogue must be running (`make demo` starts one), the second takes what
 `nitamono compare --report` has written; Chromium must be on the PATH.
@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(__file__).parents[1] / "images"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync")
 MAX_BYTES = 400_000
 

@@ -1,6 +1,6 @@
-"""Draws `docs/images/studio-contact-sheet.jpg`: items of the sample catalogue, and two of them on nine backgrounds.
+"""Draw `docs/images/studio-contact-sheet.jpg`: items of the sample catalogue, two of them on nine backgrounds.
 
-python docs/contact_sheet.py
+python docs/scripts/contact_sheet.py
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from PIL import Image
 
 from training.data.studio import make_item, random_scene, render
 
+DOCS = Path(__file__).parents[1]
 COLUMNS, ROWS, SIDE = 9, 5, 120
 
 
@@ -26,7 +27,7 @@ def main() -> None:
         for column in range(COLUMNS):
             photo = render(item, replace(scene, background_id=10 * row + column), 2 * SIDE)
             paste(sheet, (ROWS + row) * COLUMNS + column, photo.image)
-    path = Path(__file__).parent / "images/studio-contact-sheet.jpg"
+    path = DOCS / "images/studio-contact-sheet.jpg"
     sheet.save(path, quality=88)
 
 

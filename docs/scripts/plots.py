@@ -1,7 +1,7 @@
-"""Draws the plots of the studies from what the benchmarks wrote.
+"""Draw the plots of the studies from the files that the benchmarks write.
 
-    python docs/plots.py receptive-field OUT/figures.json     (benchmarks/receptive_field.py)
-    python docs/plots.py likelihoods OUT/mnist.json           (benchmarks/likelihoods.py)
+    python docs/scripts/plots.py receptive-field OUT/figures.json     (benchmarks/receptive_field.py)
+    python docs/scripts/plots.py likelihoods OUT/mnist.json           (benchmarks/likelihoods.py)
 
 Chromium must be on the PATH.
 """
@@ -18,14 +18,14 @@ import plotly.graph_objects as go
 from playwright.sync_api import sync_playwright
 from plotly.subplots import make_subplots
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(__file__).parents[1] / "images"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync")
 WIDTH, HEIGHT = 1100, 620
 PAPERS = {"made": 88.04, "pixel-cnn": 81.30, "row-lstm": 80.54, "diagonal-bilstm": 79.20}
 
 
 def receptive_field(figures: dict[str, Any]) -> go.Figure:
-    """Nats in z, the bound, retrieval, and the swap, by receptive field."""
+    """Nats in z, the bound, retrieval and the swap test by receptive field."""
     rows = {int(name.removeprefix("rf")): row for name, row in figures.items() if name.removeprefix("rf").isdecimal()}
     fields = sorted(rows)
     titles = ("nats in z", "bound on validation photos, nats", "category: precision@10", "same item: recall@1")
@@ -42,7 +42,7 @@ def receptive_field(figures: dict[str, Any]) -> go.Figure:
 
 
 def likelihoods(figures: dict[str, Any]) -> go.Figure:
-    """Nats of the training digits as they came, by images seen, and the papers' figures."""
+    """Training nats per digit by images seen, with the papers' figures."""
     figure = go.Figure()
     colours = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b")
     for (name, row), colour in zip(figures.items(), colours, strict=False):
@@ -56,7 +56,7 @@ def likelihoods(figures: dict[str, Any]) -> go.Figure:
 
 
 def _line(fields: list[int], values: list[Any], name: str, dash: str = "solid") -> go.Scatter:
-    """Values by receptive field, with their intervals where they have them."""
+    """Values by receptive field, with intervals if available."""
     means = [value["value"] if isinstance(value, dict) else value for value in values]
     bars = None
     if isinstance(values[0], dict):
