@@ -1,6 +1,7 @@
 # `make demo` and `make test` need Python 3.11 and nothing else; all of them build .venv first.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO_PORT ?= 8080
 # Two test processes, each file in one of them; one thread each, or they would wait for one another.
 PARALLEL := --numprocesses 2 --dist loadfile
@@ -10,17 +11,24 @@ test slow: export OMP_NUM_THREADS := 1
 
 env: .venv/installed
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	test -x $@ || $(PYTHON) -m venv .venv
+
+# What serving needs, and nothing that trains.
+.venv/serving: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) --editable .
 	touch $@
 
-demo: env demo/shop/catalogue.csv
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) --editable '.[dev]'
+	touch .venv/serving $@
+
+demo: .venv/serving demo/shop/catalogue.csv
 	$(BIN)/nitamono index demo/shop/catalogue.csv --home demo/home
 	$(BIN)/nitamono serve --home demo/home --port $(DEMO_PORT)
 
-demo/shop/catalogue.csv: | env
+demo/shop/catalogue.csv: | .venv/serving
 	rm -rf demo/shop
 	$(BIN)/nitamono sample-catalogue --out demo/shop --items 240 --photos-per-item 3
 

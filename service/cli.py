@@ -17,6 +17,7 @@ from indexer.options import DEFAULT_HOME, HomeOption
 from training.commands import app as training_cli
 from training.console import JsonOption, fail, say
 from training.errors import NitamonoError
+from training.extras import extras
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -102,7 +103,8 @@ def main() -> None:
     """Run a command: 0 on success, 1 with one line on stderr for our errors, 2 for usage."""
     signal.signal(signal.SIGINT, _end_at_once)
     try:
-        app(prog_name="nitamono", standalone_mode=True)
+        with extras("this command"):
+            app(prog_name="nitamono", standalone_mode=True)
     except NitamonoError as exc:
         fail(str(exc))
     except BrokenPipeError:

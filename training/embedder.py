@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import EncoderError
+from training.extras import extras
 from training.preprocessing import Preprocessing
 from training.reference import IMPORTED, ONNX_FILE, EncoderDescription, describe_encoder, first_line
 
@@ -58,6 +59,7 @@ def load_embedder(ref: str | Path, *, device: str = "cpu", threads: int | None =
 
     Raises:
         EncoderError: as `describe_encoder`, or the ONNX file is not the one that the card records.
+        MissingExtraError: the encoder needs PyTorch, which is not installed.
     """
     described = describe_encoder(ref)
     threads = threads or os.cpu_count() or 1
@@ -65,9 +67,10 @@ def load_embedder(ref: str | Path, *, device: str = "cpu", threads: int | None =
         return _GraphEmbedder(described, threads)
     if device == "cpu" and (described.directory / ONNX_FILE).is_file():
         return _OnnxEmbedder(described, threads)
-    import torch
+    with extras(f"encoder {str(ref)!r} has no ONNX file for the CPU, so it"):
+        import torch
 
-    from training.encoder import load_encoder
+        from training.encoder import load_encoder
 
     if device == "cpu":
         torch.set_num_threads(threads)

@@ -25,6 +25,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from training.device import check_device
 from training.errors import EncoderError
 from training.files import publish_directory
 from training.preprocessing import Preprocessing
@@ -188,6 +189,11 @@ class Encoder:
         if self.metric == "cosine":
             vectors = torch.nn.functional.normalize(vectors, dim=1)
         return vectors.cpu()
+
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """`encode` from and to NumPy: prepared images `(B, C, S, S)` uint8 to search vectors `(B, dim)`."""
+        vectors: NDArray[np.float32] = self.encode(torch.from_numpy(np.ascontiguousarray(pixels))).numpy()
+        return vectors
 
     @torch.inference_mode()
     def encode_with_regions(self, batch: Tensor, framed: Tensor) -> tuple[Tensor, Tensor]:
@@ -375,11 +381,3 @@ def round_weights(model: torch.nn.Module, stored_as: torch.dtype) -> None:
             tensor.copy_(tensor.to(stored_as))
             if not bool(tensor.isfinite().all()):
                 raise EncoderError(f"{name} has numbers too large for {stored_as}; set weights=float32 in the recipe")
-
-
-def check_device(device: str | torch.device) -> None:
-    """`EncoderError` where there is no such device."""
-    try:
-        torch.zeros(1, device=device).cpu()
-    except (AssertionError, RuntimeError) as exc:  # how a torch without CUDA says so, and all others
-        raise EncoderError(f"device {str(device)!r} cannot be used here ({first_line(exc)}); use cpu") from exc

@@ -6,7 +6,8 @@ NitamonoError (ValueError)      what the CLI prints in one line; exit status 1
 ├── OutputError                 a file or folder that cannot be written
 ├── ReadingError                reading processes that cannot be started
 ├── RecipeError                 a recipe or ``--set`` value that is not valid
-└── EncoderError                an encoder directory or reference that is not valid
+├── EncoderError                an encoder directory or reference that is not valid
+└── MissingExtraError           a package of an optional extra that is not installed
 """
 
 
@@ -36,3 +37,7 @@ class RecipeError(NitamonoError):
 
 class EncoderError(NitamonoError):
     """An encoder reference or directory that is not valid."""
+
+
+class MissingExtraError(NitamonoError):
+    """A package of an optional extra is not installed."""

@@ -27,7 +27,7 @@ def calibrate(
     """Learn from a collection's own photos what scores mean, as probabilities of the same product."""
     from indexer.calibrate.calibrate import calibrate as calibrate_collection
     from indexer.catalogue.home import Home
-    from training.encoder import check_device
+    from training.device import check_device
 
     check_device(device)
     share = None if present is None else _share(present)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,9 @@ from indexer.vectors import Floats
 from training.console import Progress
 from training.data.reader import Loaded, Request, read_files
 from training.data.sources import SourceImage, SourceProblem, read_images
+from training.extras import extras
 from training.preprocessing import Preprocessing
+from training.reference import Metric
 
 if TYPE_CHECKING:
     from training.encoder import Encoder
@@ -25,6 +27,40 @@ BATCH = 128
 CHUNK = 4096  # images whose vectors are held at a time where the gallery's are not kept
 DRAWN = 96  # images where no source is given
 KEPT_NUMBERS = 150_000_000  # of a gallery's vectors: 600 MB
+
+
+class VectorEncoder(Protocol):
+    """What an evaluation asks of an encoder; `training.encoder.Encoder` is one."""
+
+    @property
+    def encoder_id(self) -> str: ...
+    @property
+    def family(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def metric(self) -> Metric: ...
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+
+    def embed(self, pixels: NDArray[np.uint8]) -> Floats:
+        """Search vectors `(B, dim)` of prepared images `(B, C, S, S)` uint8."""
+        ...
+
+
+class EmbedderEncoder:
+    """A stored encoder run by the fastest engine there is for it, without PyTorch where it has an ONNX file."""
+
+    def __init__(self, ref: str) -> None:
+        from training.embedder import load_embedder
+
+        embedder = load_embedder(ref)
+        self.embed = embedder.embed
+        self.encoder_id = embedder.described.encoder_id
+        self.family = embedder.described.family
+        self.dim = embedder.described.dim
+        self.metric: Metric = embedder.described.metric
+        self.preprocessing = embedder.described.preprocessing
 
 
 @dataclass(frozen=True)
@@ -95,15 +131,13 @@ def batches(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
         yield pixels[start : start + BATCH]
 
 
-def embed_pixels(encoder: Encoder, pixels: NDArray[np.uint8]) -> Floats:
+def embed_pixels(encoder: VectorEncoder, pixels: NDArray[np.uint8]) -> Floats:
     """The vectors `(N, dim)` float32 of prepared pixels."""
-    import torch
-
-    vectors = [encoder.encode(torch.from_numpy(batch)).numpy() for batch in batches(pixels)]
+    vectors = [encoder.embed(batch) for batch in batches(pixels)]
     return np.concatenate(vectors) if vectors else np.empty((0, encoder.dim), np.float32)
 
 
-def embed_pictures(encoder: Encoder, pictures: Pixels) -> Floats:
+def embed_pictures(encoder: VectorEncoder, pictures: Pixels) -> Floats:
     """Vectors `(..., dim)` of pictures `(..., S, S, 3)`."""
     lead = pictures.shape[:-3]
     flat = pictures.reshape(-1, *pictures.shape[-3:])
@@ -111,14 +145,14 @@ def embed_pictures(encoder: Encoder, pictures: Pixels) -> Floats:
     return np.concatenate(vectors).reshape(*lead, encoder.dim)
 
 
-def prepared(encoder: Encoder, pictures: Pixels) -> Pixels:
-    return np.stack([encoder.prepare(picture).numpy() for picture in pictures])
+def prepared(encoder: VectorEncoder, pictures: Pixels) -> Pixels:
+    return np.stack([encoder.preprocessing.apply(picture) for picture in pictures])
 
 
 class GalleryVectors:
     """The vectors of a gallery's pixels in chunks: kept where they are small, encoded anew for each pass where not."""
 
-    def __init__(self, encoder: Encoder, pixels: NDArray[np.uint8]) -> None:
+    def __init__(self, encoder: VectorEncoder, pixels: NDArray[np.uint8]) -> None:
         self._encoder = encoder
         self._pixels = pixels
         numbers = len(pixels) * encoder.dim
@@ -140,10 +174,11 @@ def fit_pca(pixels: NDArray[np.uint8], preprocessing: Preprocessing, components:
     """The PCA baseline, fitted on the gallery; fewer components where it has few images."""
     from dataclasses import asdict
 
-    import torch
+    with extras("the pca baseline"):
+        import torch
 
-    from training.encoder import Encoder
-    from training.models import MODELS
+        from training.encoder import Encoder
+        from training.models import MODELS
 
     family = MODELS["pca"]
     components = max(1, min(components, len(pixels) - 1))

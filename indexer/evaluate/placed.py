@@ -25,9 +25,8 @@ from training.data.masks import SOURCES
 from training.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    from indexer.evaluate.images import GalleryVectors
+    from indexer.evaluate.images import GalleryVectors, VectorEncoder
     from training.data.sources import SourceImage
-    from training.encoder import Encoder
 
 BACKGROUNDS = 5
 METRICS = ("precision@1", "map@r")
@@ -82,7 +81,7 @@ def _rows_read(dataset: Dataset, images: Sequence[SourceImage], chosen: Sequence
 
 def search_queries(
     placed: PlacedItems,
-    encoder: Encoder,
+    encoder: VectorEncoder,
     gallery: GalleryVectors,
     gains_of: Callable[[int], Gains],
     same: Mapping[int, Sequence[int]],

@@ -15,12 +15,12 @@ from indexer.errors import InvalidRequestError
 from indexer.measures.metrics import Bootstrap, Interval, PerQuery, in_order, knn_correct, metrics_of, rank
 from indexer.measures.relevance import Relevance, SameLabel, make_relevance
 from training.data.sources import SourceImage, SourceProblem
+from training.errors import MissingExtraError
 from training.reference import describe_encoder
 
 if TYPE_CHECKING:
-    from indexer.evaluate.images import GalleryVectors, ImageSet
+    from indexer.evaluate.images import GalleryVectors, ImageSet, VectorEncoder
     from indexer.swaps.placement import PlacedItems, PlacementTest
-    from training.encoder import Encoder
     from training.preprocessing import Preprocessing
 
 KS = (1, 5, 10)
@@ -186,7 +186,13 @@ def evaluate_retrieval(
         if described.ref is None and len(pair.gallery.images) < 2:
             evaluation.notes.append(f"{name} is left out: it is fitted on the gallery, which needs 2 images and has 1")
             continue
-        encoder = described.load(pair.gallery)
+        try:
+            encoder = described.load(pair.gallery)
+        except MissingExtraError as exc:
+            if name in encoders:
+                raise
+            evaluation.notes.append(f"baseline {name} is left out: {exc}")
+            continue
         for rerank in dict.fromkeys(reranks):
             measured = _measure(encoder, pair, judge, same, order, ks, rerank)
             base = next(iter(evaluation.encoders.values()), None)
@@ -228,11 +234,10 @@ class _Candidate:
     preprocessing: Preprocessing
     ref: str | None
 
-    def load(self, gallery: ImageSet) -> Encoder:
-        from indexer.evaluate.images import fit_pca
-        from training.encoder import load_encoder
+    def load(self, gallery: ImageSet) -> VectorEncoder:
+        from indexer.evaluate.images import EmbedderEncoder, fit_pca
 
-        return fit_pca(gallery.pixels, self.preprocessing) if self.ref is None else load_encoder(self.ref)
+        return fit_pca(gallery.pixels, self.preprocessing) if self.ref is None else EmbedderEncoder(self.ref)
 
 
 def _load(refs: Sequence[str], baselines: bool) -> list[tuple[str, _Candidate]]:
@@ -316,7 +321,7 @@ def _count_without_relevant(judge: Relevance, same: dict[int, list[int]], count:
 
 
 def _measure(
-    encoder: Encoder,
+    encoder: VectorEncoder,
     pair: _Pair,
     judge: Relevance,
     same: dict[int, list[int]],
@@ -357,7 +362,7 @@ def _measure(
 
 def _result(
     name: str,
-    encoder: Encoder,
+    encoder: VectorEncoder,
     measured: _Measured,
     bootstrap: Bootstrap,
     pair: _Pair,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from training.errors import SourceError
+from training.extras import extras
 
 MANIFESTS = (".csv", ".jsonl", ".parquet")
 OWN_COLUMNS = ("item_id", "image", "mask", "title")
@@ -267,8 +268,9 @@ def _jsonl_rows(source: Path) -> Iterator[Row]:
 
 
 def _parquet_rows(source: Path) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
+    with extras(f"{source}: reading a Parquet file"):
+        import pyarrow
+        import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(source)

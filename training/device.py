@@ -1,0 +1,29 @@
+"""The device that an encoder runs on, checked before any work. Imports torch only for a device other than the CPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from training.errors import EncoderError
+from training.extras import extras
+from training.reference import first_line
+
+if TYPE_CHECKING:
+    import torch
+
+
+def check_device(device: str | torch.device) -> None:
+    """Check that a device can compute.
+
+    Raises:
+        EncoderError: there is no such device.
+        MissingExtraError: the device is not the CPU, and PyTorch is not installed.
+    """
+    if str(device) == "cpu":
+        return
+    with extras(f"device {str(device)!r}"):
+        import torch
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (AssertionError, RuntimeError) as exc:  # how a torch without CUDA says so, and all others
+        raise EncoderError(f"device {str(device)!r} cannot be used here ({first_line(exc)}); use cpu") from exc
