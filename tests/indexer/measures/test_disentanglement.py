@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import mutual_info_score, r2_score
 
-from indexer.evaluate.retrieval import disentanglement as module
+from indexer.measures import disentanglement as module
 from indexer.measures.disentanglement import (
     concentration,
     dci,

@@ -12,8 +12,8 @@ from PIL import Image
 
 from indexer.errors import InvalidRequestError
 from indexer.evaluate.images import embed_pictures
-from indexer.evaluate.retrieval import gate_set as module
 from indexer.measures.robustness import Photos, query_metrics
+from indexer.retrain import gate_set as module
 from indexer.retrain.evidence import is_current, measure, to_evidence
 from indexer.retrain.gate_set import CLEAN_VIEWS, FIRST_SEED, GateSet, background_seed, draw_bank, gate_set
 from tests.indexer.swapped import Write
