@@ -240,8 +240,8 @@ def test_pairs_are_the_hits_and_scores_of_a_search(home: Home, tmp_path: Path, e
                 best[item] = max(best.get(item, -2.0), float(query @ vector))
         ranked = sorted(best.items(), key=lambda hit: -hit[1])[:10]
         expected.add((tuple(np.round([score for _, score in ranked], 3)), tuple(item == pk for item, _ in ranked)))
-    for query in range(pairs.queries):
-        part = slice(10 * query, 10 * query + 10)
+    for start in range(0, 10 * pairs.queries, 10):
+        part = slice(start, start + 10)
         assert (tuple(np.round(pairs.scores[part], 3)), tuple(pairs.labels[part].tolist())) in expected
         assert pairs.first[part].tolist() == [True] + 9 * [False]
         best, second, *_ = pairs.scores[part]

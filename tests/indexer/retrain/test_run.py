@@ -732,7 +732,7 @@ def test_an_encoder_that_is_trained_already_is_judged_as_it_is(home: Home, tmp_p
     ref = str(tmp_path / "others" / "hog")
     said: list[tuple[str, str]] = []
     plan = RetrainPlan((), (), WIDE, held_out=HELD_OUT, encoders=(ref,))
-    found = retrain.outlook(home, "default", plan)
+    found = outlook(home, "default", plan)
     assert list(found.encoders) == [ref] and not found.recipes
     record = retrain.retrain(home, "default", plan, say=lambda step, text: said.append((step, text)))
     assert record.decision is not None

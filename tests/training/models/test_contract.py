@@ -230,7 +230,7 @@ def fitted(family: str, **changes: Any) -> Any:
     if isinstance(model, IncrementalModel):
         for batch in x.split(10):
             model.partial_fit(batch)
-    if isinstance(model, GradientModel):
+    if family in GRADIENT:
         optimiser = torch.optim.SGD(model.parameters(), lr=1e-5)
         model.train()
         for step in range(2):
