@@ -3,8 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO_PORT ?= 8080
-# Two test processes, each file in one of them; one thread each, or they would wait for one another.
-PARALLEL := --numprocesses 2 --dist loadfile
+# Two test processes, each file in one of them, heavy files first (tests/conftest.py); one thread each, or they would
+# wait for one another.
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest -q $(PARALLEL)
 fast test slow coverage: export OMP_NUM_THREADS := 1
 
