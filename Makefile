@@ -3,13 +3,19 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO_PORT ?= 8080
-# Two test processes, each file in one of them; one thread each, or they would wait for one another.
-PARALLEL := --numprocesses 2 --dist loadfile
-test slow: export OMP_NUM_THREADS := 1
+# Two test processes, each file in one of them, heavy files first (tests/conftest.py); one thread each, or they would
+# wait for one another.
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -q $(PARALLEL)
+fast test slow coverage: export OMP_NUM_THREADS := 1
 
-.PHONY: env demo test slow check docs format clean
+.DEFAULT_GOAL := help
+.PHONY: help env demo check lint fast test slow wheel-test coverage docs format hooks clean
 
-env: .venv/installed
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-11s %s\n", $$1, $$2 }'
+
+env: .venv/installed ## build .venv with everything that development needs
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 1; }
@@ -24,7 +30,7 @@ env: .venv/installed
 	$(INSTALL) --editable '.[dev]'
 	touch .venv/serving $@
 
-demo: .venv/serving demo/shop/catalogue.csv
+demo: .venv/serving demo/shop/catalogue.csv ## index a drawn catalogue and serve the page on port 8080
 	$(BIN)/nitamono index demo/shop/catalogue.csv --home demo/home
 	$(BIN)/nitamono serve --home demo/home --port $(DEMO_PORT)
 
@@ -32,25 +38,41 @@ demo/shop/catalogue.csv: | .venv/serving
 	rm -rf demo/shop
 	$(BIN)/nitamono sample-catalogue --out demo/shop --items 240 --photos-per-item 3
 
-test: env
-	$(BIN)/python -m pytest -q $(PARALLEL)
+check: lint fast ## lint and the fast tests: run it before every commit
 
-slow: env
-	$(BIN)/python -m pytest -q -m slow $(PARALLEL)
-
-check: env
+lint: env ## formatting, lint, types (tests too) and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The site in site/, from docs/ and mkdocs.yml; broken links and pages without navigation are errors.
-docs: env
+fast: env ## the fast tests, about a minute on 2 cores
+	$(PYTEST) -m 'not slow and not heavy'
+
+test: env ## the default tests, fast ones included: under 8 minutes on 2 cores
+	$(PYTEST)
+
+slow: env ## the tests left out of `make test`
+	$(PYTEST) -m 'slow and not wheel'
+
+wheel-test: env ## build the wheel, install it into an empty environment, index and search
+	$(BIN)/python -m pytest -q -m wheel
+
+coverage: env ## line and branch coverage of the default tests
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q $(PARALLEL)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+docs: env ## build the documentation site in site/; broken links and pages without navigation are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-format: env
+format: env ## rewrite formatting and what lint can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:
-	rm -rf .venv demo build site *.egg-info
+hooks: env ## run ruff and mypy before each git commit
+	$(BIN)/pre-commit install
+
+clean: ## remove .venv and everything built
+	rm -rf .venv demo build site *.egg-info .coverage*

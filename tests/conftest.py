@@ -17,6 +17,46 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+ROOT = Path(__file__).parent
+# Files and folders whose tests train, draw catalogues or start processes. They start first, in this order, so that no
+# test process is left with a long file at the end; tests/test_heavy.py checks the list. `make fast` leaves them out, as
+# it does the tests that need a browser or PostgreSQL.
+HEAVY = (
+    "indexer/ingest/test_kill.py",
+    "training/models/test_contract.py",
+    "training/test_loop.py",
+    "indexer/retrain",
+    "indexer/calibrate",
+    "indexer/compare",
+    "training/data/test_studio.py",
+    "training/models/test_item_first.py",
+    "training/onnx",
+    "training/layers/test_autoregressive.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the heavy tests, and start with the files that are heavy as a whole."""
+    for item in items:
+        if heaviness(item.path) < len(HEAVY) or needs_a_server(item):
+            item.add_marker(pytest.mark.heavy)
+    items.sort(key=lambda item: heaviness(item.path))
+
+
+def needs_a_server(item: pytest.Item) -> bool:
+    """Whether a test needs a browser or PostgreSQL."""
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    fixtures = set(item.fixturenames) if isinstance(item, pytest.Function) else set()
+    return bool(fixtures & {"browser", "postgres_url"}) or parameters.get("database_url") == "postgresql"
+
+
+def heaviness(path: Path) -> int:
+    """The place of a test file in `HEAVY`; past its end where it is not heavy."""
+    name = path.relative_to(ROOT).as_posix()
+    return next((place for place, heavy in enumerate(HEAVY) if name.startswith(heavy)), len(HEAVY))
+
+
 COLOURS = ("crimson", "navy", "gold", "teal", "orchid", "olive", "coral", "slategray")
 
 

@@ -1,85 +1,39 @@
-"""Malformed input to the commands and to HTTP: the right status, one clear line, no traceback, nothing lost."""
+"""Malformed input to the commands: the right status, one clear line, no traceback, nothing lost."""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
-import numpy as np
 import pytest
-from PIL import Image
 
-from indexer.catalogue.home import Home
-from indexer.ingest.ingest import index_source
-from service.app import create_app
 from service.cli import main
-from service.settings import Settings
-from tests.conftest import draw_photo, write_photos
-from tests.indexer.conftest import served, stored
-from tests.service.conftest import running
-from tests.training.data.test_decode import png_header
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-GOOD = encoded(draw_photo(0), "JPEG")
-BAD_IMAGES = {
-    "empty": (b"", "0 bytes"),
-    "text": (b"just some text", "text, not an image"),
-    "truncated-jpeg": (GOOD[: len(GOOD) // 2], "truncated"),
-    "jpeg-header-only": (GOOD[:20], "truncated|not an image"),
-    "truncated-png": (encoded(draw_photo(1), "PNG")[:2000], "truncated"),
-    "truncated-webp": (encoded(draw_photo(1), "WEBP")[:200], "truncated|not an image"),
-    "png-50000x50000": (png_header(50_000, 50_000), "2500000000 pixels"),
-    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
-    "pdf": (b"%PDF-1.7\n\x80\x81", "not an image"),
-    "zip": (b"PK\x03\x04\x80\x81\x82", "not an image"),
-    "html": (b"<!doctype html><p>404", "text, not an image"),
-    "noise": (bytes(np.random.default_rng(0).integers(128, 256, 3000, dtype=np.uint8)), "not an image"),
-}
-ODD_IMAGES = {
-    "cmyk": encoded(Image.new("CMYK", (40, 30), (0, 200, 200, 0)), "JPEG"),
-    "png-16-bit": encoded(Image.fromarray(np.full((30, 40), 40_000, np.uint16)), "PNG"),
-    "animated-gif": encoded(draw_photo(1), "GIF", save_all=True, append_images=[draw_photo(2)]),
-    "palette-png": encoded(draw_photo(3).convert("P"), "PNG"),
-    "one-pixel": encoded(Image.new("RGB", (1, 1), "red"), "PNG"),
-    "very-wide": encoded(Image.new("RGB", (5000, 2), "red"), "PNG"),
-    "alpha": encoded(Image.new("RGBA", (30, 30), (255, 0, 0, 9)), "PNG"),
-    "one-bit": encoded(Image.new("1", (30, 30), 1), "PNG"),
-}
+from tests.conftest import write_photos
+from tests.malformed import BAD_IMAGES, ODD_IMAGES, everything, write_home
 
 
 @pytest.fixture(scope="module")
 def shop_home(tmp_path_factory: pytest.TempPathFactory, encoder_dir: Path) -> Path:
-    folder = tmp_path_factory.mktemp("malformed")
-    with Home.open(folder / "home", create=True) as home:
-        index_source(home, "default", write_photos(folder / "shop", 9), encoder_ref=str(encoder_dir))
-    (folder / "photo.jpg").write_bytes(GOOD)
-    return folder
+    return write_home(tmp_path_factory.mktemp("malformed"), encoder_dir)
 
 
-def everything(home: Path) -> tuple[Any, ...]:
-    with Home.open(home) as opened:
-        return stored(opened), served(opened), opened.catalogue.search_state("default")
+@pytest.fixture(scope="module")
+def untouched(shop_home: Path) -> tuple[Any, ...]:
+    return everything(shop_home / "home")
 
 
 @pytest.fixture
 def run(
-    shop_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shop_home: Path,
+    untouched: tuple[Any, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Callable[..., tuple[int, str]]]:
     """Runs a command; afterwards what the home held must be there unchanged."""
-    before = everything(shop_home / "home")
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> tuple[int, str]:
@@ -91,7 +45,7 @@ def run(
         return int(stop.value.code or 0), captured.err
 
     yield call
-    assert everything(shop_home / "home") == before
+    assert everything(shop_home / "home") == untouched
 
 
 def write(name: str, content: str | bytes) -> str:
@@ -393,114 +347,3 @@ def test_every_bad_file_of_a_batch_is_listed_and_every_odd_one_is_indexed(
     assert listed == {f"bad-{name}.jpg" for name in BAD_IMAGES}
     again = call("index", str(folder))
     assert (again["added"], again["unchanged"], again["rejected"]) == (0, len(ODD_IMAGES), len(BAD_IMAGES))
-
-
-@pytest.fixture(scope="module")
-def served_home(shop_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(shutil.copytree(shop_home / "home", tmp_path_factory.mktemp("served") / "home"))
-
-
-@pytest.fixture(scope="module")
-def client(served_home: Path) -> Iterator[httpx.Client]:
-    with running(create_app(Settings(home=served_home))) as url, httpx.Client(base_url=url, timeout=30) as opened:
-        yield opened
-
-
-SEARCH = "/v1/collections/default/search"
-ITEM = "/v1/collections/default/items/new"
-
-
-def form(**fields: str) -> dict[str, Any]:
-    return {"files": {"image": ("a.jpg", GOOD)}, "data": fields}
-
-
-def as_json(**fields: Any) -> dict[str, Any]:
-    return {"json": fields}
-
-
-BASE64 = base64.b64encode(GOOD).decode()
-HTTP_ERRORS: dict[str, tuple[str, str, dict[str, Any], int]] = {
-    "k-0": ("POST", SEARCH, form(k="0"), 422),
-    "k-text": ("POST", SEARCH, form(k="ten"), 422),
-    "k-huge": ("POST", SEARCH, form(k="1001"), 422),
-    "k-fraction": ("POST", SEARCH, form(k="1.5"), 422),
-    "offset-negative": ("POST", SEARCH, form(offset="-1"), 422),
-    "offset-deep": ("POST", SEARCH, form(offset="10000"), 422),
-    "unknown-filter": ("POST", SEARCH, form(filter="colour=red"), 422),
-    "filter-form": ("POST", SEARCH, form(filter="red"), 422),
-    "region-three": ("POST", SEARCH, form(region="0,0,1"), 422),
-    "region-outside": ("POST", SEARCH, form(region="0.5,0,0.9,1"), 422),
-    "region-empty": ("POST", SEARCH, form(region="0,0,0,0"), 422),
-    "region-nan": ("POST", SEARCH, form(region="nan,0,1,1"), 422),
-    "unknown-field": ("POST", SEARCH, form(colour="red"), 422),
-    "no-image": ("POST", SEARCH, {"files": {"other": ("a.jpg", GOOD)}}, 422),
-    "image-as-text": ("POST", SEARCH, {"data": {"image": "x"}, "files": {"k": ("k", b"3")}}, 422),
-    "two-images": ("POST", SEARCH, {"files": [("image", ("a", GOOD)), ("image", ("b", GOOD))]}, 422),
-    "json-broken": ("POST", SEARCH, {"content": b"{", "headers": {"content-type": "application/json"}}, 422),
-    "json-list": ("POST", SEARCH, {"json": [1, 2]}, 422),
-    "json-nothing": ("POST", SEARCH, as_json(), 422),
-    "json-two-queries": ("POST", SEARCH, as_json(item_id="a", vector=[1.0]), 422),
-    "json-vector-short": ("POST", SEARCH, as_json(vector=[1.0, 2.0]), 422),
-    "json-vector-text": ("POST", SEARCH, as_json(vector=["a"]), 422),
-    "json-vector-zero": ("POST", SEARCH, as_json(vector=[0.0] * 768), 422),
-    "json-base64": ("POST", SEARCH, as_json(image_base64="???"), 422),
-    "json-base64-text": ("POST", SEARCH, as_json(image_base64=base64.b64encode(b"text").decode()), 422),
-    "json-url": ("POST", SEARCH, as_json(image_url="http://127.0.0.1/x.jpg"), 422),
-    "json-k-text": ("POST", SEARCH, as_json(image_base64=BASE64, k="5"), 422),
-    "json-unknown-item": ("POST", SEARCH, as_json(item_id="nobody"), 404),
-    "content-type": ("POST", SEARCH, {"content": GOOD, "headers": {"content-type": "image/jpeg"}}, 415),
-    "no-content-type": ("POST", SEARCH, {"content": GOOD}, 415),
-    "unknown-collection": ("POST", "/v1/collections/nope/search", form(), 404),
-    "collection-path": ("POST", "/v1/collections/..%2f..%2fetc/search", form(), 404),
-    "unknown-item": ("GET", "/v1/collections/default/items/nobody", {}, 404),
-    "unknown-item-similar": ("GET", "/v1/collections/default/items/nobody/similar", {}, 404),
-    "similar-k": ("GET", "/v1/collections/default/items/bag/0000.jpg/similar?k=0", {}, 422),
-    "unknown-image": ("GET", "/v1/collections/default/images/99999", {}, 404),
-    "image-id-text": ("GET", "/v1/collections/default/images/one", {}, 422),
-    "delete-unknown": ("DELETE", "/v1/collections/default/items/nobody", {}, 404),
-    "put-no-image": ("PUT", ITEM, as_json(title="x", images_base64=[]), 422),
-    "put-bad-image": ("PUT", ITEM, {"files": {"image": ("a.jpg", b"text")}}, 422),
-    "put-attributes": ("PUT", ITEM, form(attributes="not json"), 422),
-    "put-attributes-number": ("PUT", ITEM, as_json(images_base64=[BASE64], attributes={"price": 3}), 422),
-    "put-unknown-collection": ("PUT", "/v1/collections/nope/items/a", form(), 404),
-    "put-long-id": ("PUT", "/v1/collections/default/items/" + "x" * 600, form(), 422),
-    "put-control-id": ("PUT", "/v1/collections/default/items/a%00b", form(), 422),
-    "method": ("PATCH", SEARCH, {}, 405),
-    "path": ("GET", "/v2/anything", {}, 404),
-}
-
-
-@pytest.mark.parametrize("case", HTTP_ERRORS)
-def test_a_bad_request_gets_its_status_and_a_problem_document(
-    case: str, client: httpx.Client, served_home: Path
-) -> None:
-    method, path, options, status = HTTP_ERRORS[case]
-    before = everything(served_home)
-    response = client.request(method, path, **options)
-    assert_problem(response, status)
-    assert everything(served_home) == before
-
-
-@pytest.mark.parametrize("name", BAD_IMAGES)
-def test_uploading_a_bad_file_gets_the_reason(name: str, client: httpx.Client) -> None:
-    import re
-
-    data, reason = BAD_IMAGES[name]
-    document = assert_problem(client.post(SEARCH, files={"image": ("photo.jpg", data)}), 422)
-    assert re.search(reason, document["detail"])
-
-
-@pytest.mark.parametrize("name", ODD_IMAGES)
-def test_uploading_an_odd_but_whole_image_is_answered(name: str, client: httpx.Client) -> None:
-    response = client.post(SEARCH, files={"image": ("photo.jpg", ODD_IMAGES[name])}, data={"k": "3"})
-    assert response.status_code == 200
-    assert len(response.json()["results"]) == 3
-
-
-def assert_problem(response: httpx.Response, status: int) -> dict[str, Any]:
-    document: dict[str, Any] = response.json()
-    assert response.status_code == status, document
-    assert response.headers["content-type"] == "application/problem+json"
-    assert document["detail"] and "\n" not in document["detail"]
-    assert "Traceback" not in response.text and "/tmp/" not in response.text
-    return document

@@ -64,4 +64,5 @@ def migrations_directory() -> Path:
     import sysconfig
 
     beside = Path(__file__).parents[2] / "alembic"
-    return beside if beside.is_dir() else Path(sysconfig.get_path("data")) / "share" / "nitamono" / "alembic"
+    is_checkout = (beside / "env.py").is_file()  # beside installed packages lies the library alembic itself
+    return beside if is_checkout else Path(sysconfig.get_path("data")) / "share" / "nitamono" / "alembic"

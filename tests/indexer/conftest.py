@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
@@ -55,4 +56,4 @@ def served(home: Home, collection: str = "default") -> dict[str, bytes]:
     index = faiss.read_index(str(directory / "index.faiss"))
     ids = load_ids(directory)
     names = home.catalogue.items.summaries(ids[:, 1].tolist())
-    return {names[int(pk)].item_id: index.reconstruct(place).tobytes() for place, (_, pk) in enumerate(ids)}
+    return {names[int(pk)].item_id: np.asarray(index.reconstruct(place)).tobytes() for place, (_, pk) in enumerate(ids)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -188,8 +189,14 @@ def test_masks_are_needed_by_what_uses_them_alone() -> None:
 def test_every_setting_is_in_the_reference() -> None:
     text = (Path(__file__).parents[2] / "docs/reference.md").read_text(encoding="utf-8")
     section = text.split("## Settings of a recipe", 1)[1].split("\n## ", 1)[0]
-    sections = [schema.Recipe, schema.PreprocessingSettings, schema.Optimiser, schema.Augment, schema.Backgrounds]
-    sections += [schema.BackgroundKinds, schema.Objective, schema.Contrastive, schema.PriorFit]
+    sections: list[Any] = [
+        schema.Recipe,
+        schema.PreprocessingSettings,
+        schema.Optimiser,
+        schema.Augment,
+        schema.Backgrounds,
+    ]
+    sections += [schema.Backgrounds, schema.BackgroundKinds, schema.Objective, schema.Contrastive, schema.PriorFit]
     sections += [schema.Teacher, schema.Prototypes, schema.Mined, schema.SmallViews]
     sections += [schema.HardBackgrounds, schema.Progressive]
     missing = [name for part in sections for name in part.model_fields if f"`{name}`" not in section]

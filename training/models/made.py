@@ -197,10 +197,10 @@ class Made(Autoregressive):
         """Parameters of all values `(B, P, D, 1)`, or of one value `(B, P, 1, 1)`."""
         count = self.distribution.parameters
         rows = slice(None) if only is None else slice(only * count, (only + 1) * count)
-        out = linear(hidden, (self.out.weight * self.out.mask)[rows], self.out.bias[rows])
+        out = linear(hidden, self.out.weight[rows] * self.out.mask[rows], self.out.bias[rows])
         if self.direct is not None:
             direct = self.direct
-            out = out + linear(2.0 * flat - 1.0, (direct.weight * direct.mask)[rows], direct.bias[rows])
+            out = out + linear(2.0 * flat - 1.0, direct.weight[rows] * direct.mask[rows], direct.bias[rows])
         return out.reshape(len(flat), -1, count).transpose(1, 2)[:, :, :, None]
 
 

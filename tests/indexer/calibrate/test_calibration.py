@@ -34,7 +34,7 @@ from indexer.ingest.ingest import index_source
 from indexer.measures.metrics import Bootstrap
 from indexer.search.results import SearchPage
 from indexer.search.searcher import Searcher
-from service.cli import app
+from service.cli import app, main
 from tests.conftest import draw_photo, write_photos
 from training.data.studio.catalogue import write_catalogue
 from training.reference import describe_encoder
@@ -241,8 +241,8 @@ def test_pairs_are_the_hits_and_scores_of_a_search(home: Home, tmp_path: Path, e
                 best[item] = max(best.get(item, -2.0), float(query @ vector))
         ranked = sorted(best.items(), key=lambda hit: -hit[1])[:10]
         expected.add((tuple(np.round([score for _, score in ranked], 3)), tuple(item == pk for item, _ in ranked)))
-    for query in range(pairs.queries):
-        part = slice(10 * query, 10 * query + 10)
+    for start in range(0, 10 * pairs.queries, 10):
+        part = slice(start, start + 10)
         assert (tuple(np.round(pairs.scores[part], 3)), tuple(pairs.labels[part].tolist())) in expected
         assert pairs.first[part].tolist() == [True] + 9 * [False]
         best, second, *_ = pairs.scores[part]
@@ -455,30 +455,37 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
 
 
-def test_the_command_says_what_was_found_or_what_is_missing(home: Home, tmp_path: Path, encoder_dir: Path) -> None:
-    command = ("-m", "service.cli", "calibrate", "--home", str(home.path))
+def test_the_command_says_what_was_found_or_what_is_missing(
+    home: Home, tmp_path: Path, encoder_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["nitamono", *command, *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit, match="1"):
+            main()
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        return err
+
+    command = ("calibrate", "--home", str(home.path))
     home.catalogue.ensure_collection("default")
     with pytest.raises(NotFoundError, match="no index yet"):
         calibrate(home, "default")
     index(home, write_photos(tmp_path / "shop", 12), encoder_dir)
-    refused = run(*command)
-    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
-    assert "50 are needed" in refused.stderr
+    assert "50 are needed" in refused()
     index(home, write_photos(tmp_path / "shop", 60))
-    done = CliRunner().invoke(app, [*command[2:], "--json"])
+    done = CliRunner().invoke(app, [*command, "--json"])
     document: dict[str, Any] = json.loads(done.stdout)
     assert (document["collection"], document["truth"], document["queries"]) == ("default", "views", 60)
     shown = {"kind", "pairs", "positives", "ece", "ece_ci", "ece_chance", "ece_first_ci", "knots", "margin_share"}
     assert shown <= document.keys() and document["present"] == PRESENT
-    half = json.loads(CliRunner().invoke(app, [*command[2:], "--json", "--present", "0.5"]).stdout)
+    half = json.loads(CliRunner().invoke(app, [*command, "--json", "--present", "0.5"]).stdout)
     assert half["present"] == 0.5
     for wrong, told in (
         ("most", "'most' must be a share such as 0.8, or auto"),
         ("auto", "0 recent queries are stored"),
     ):
-        refused = run(*command, "--present", wrong)
-        assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
-        assert told in refused.stderr
+        assert told in refused("--present", wrong)
 
 
 def test_indexing_what_has_not_changed_loads_nothing_to_calibrate_with(

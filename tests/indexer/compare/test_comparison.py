@@ -148,12 +148,12 @@ def test_the_measures_of_an_encoder_are_those_of_the_pure_functions(
     for name, figure in swap.figures.items():
         for own, pure in zip(found.swap.figures[name], figure, strict=True):
             assert own == pytest.approx(pure)
-    for own, shown, names in (
+    for of_shares, shown, names in (
         (found.shares, z, ("item", "background")),
         (found.known_shares, embed_pictures(encoder, made.factorial.pictures), made.factorial.names),  # type: ignore[union-attr]
     ):
         for name, share in variance_shares(shown, names, replicates=REPLICATES, seed=SEED).items():
-            assert own[name] == pytest.approx(share, abs=1e-5)
+            assert of_shares[name] == pytest.approx(share, abs=1e-5)
     moved = displacement(z, made.products)
     np.testing.assert_allclose(found.displacements, moved.ratio, rtol=1e-4)
     assert found.displacement == pytest.approx(by_item.interval(moved.ratio), rel=1e-4)
@@ -165,9 +165,11 @@ def test_the_measures_of_an_encoder_are_those_of_the_pure_functions(
     item = linear_probe(z.reshape(32, -1), items, items, seed=SEED, split=backgrounds >= 2)
     assert found.probes["item"] == item and item.chance == 1 / 8
     assert made.by_category is not None and made.factor_photos is not None
-    parts = [(embed_pictures(encoder, d.pictures), d.donors) for d in (made.by_category.same, made.by_category.random)]
+    same, other = (
+        (embed_pictures(encoder, d.pictures), d.donors) for d in (made.by_category.same, made.by_category.random)
+    )
     labels = [str(category) for category in made.categories]
-    assert found.gap == background_gap(gallery, *parts, labels, "cosine", bootstrap=by_item)
+    assert found.gap == background_gap(gallery, same, other, labels, "cosine", bootstrap=by_item)
     factors = disentanglement(
         embed_pictures(encoder, made.factor_photos.pictures), made.factor_photos.factors, made.factor_photos.items,
         seed=SEED,

@@ -20,7 +20,8 @@ from indexer.compare.plots import LEAST_POINTS, make_maps, pca
 from indexer.compare.report import write_comparison
 from indexer.compare.results import Comparison
 from indexer.compare.tables import LEAGUE
-from indexer.measures.disentanglement import NO_INTERVAL, Dci, Disentanglement, Mig
+from indexer.measures.disentanglement import Dci, Disentanglement, Mig
+from indexer.measures.metrics import NO_INTERVAL
 from indexer.swaps.sources import studio_set
 
 ENCODERS = ("pixels", "robust-vae-small-64")

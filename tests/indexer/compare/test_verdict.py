@@ -28,7 +28,7 @@ def encoder(
     """An encoder that finds this many of the items on other backgrounds, and on the original ones."""
     found = [np.isin(np.arange(ITEMS), FALLS[:count]).astype(float) for count in (clean, right)]
     bootstrap = Bootstrap(NAMES, replicates=200)
-    figure = SwapFigure(*map(bootstrap.share, found), bootstrap.retention(found[1], found[0]))
+    figure = SwapFigure(bootstrap.share(found[0]), bootstrap.share(found[1]), bootstrap.retention(found[1], found[0]))
     swap = SwapTest({MAP_AT_R: figure}, NAMES, {MAP_AT_R: found[0]}, {MAP_AT_R: found[1]})
     shares = {"item": 0.9 - background, "background": background, "interaction": 0.1}
     none = Interval(*[float("nan")] * 3)

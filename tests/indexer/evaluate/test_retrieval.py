@@ -179,7 +179,7 @@ def test_an_evaluation_ranks_as_a_search_does(metric: Metric) -> None:
     index = FaissIndex.build(gallery, metric)
     view = View(
         state=SearchState(1, 1, "e", 0, 0),
-        manifest=Manifest("c", 1, "e", 6, metric, 200, "Flat", {}, 1.0, 0, {}),
+        manifest=Manifest("c", 1, "e", 6, metric, 200, "Flat", 1.0, 0, {}),
         index=index,
         ids=np.stack([np.arange(200)] * 2, axis=1),
         removed=frozenset(),

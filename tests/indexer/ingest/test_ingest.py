@@ -18,9 +18,8 @@ from indexer.search.searcher import Searcher
 from tests.conftest import draw_photo, write_photos
 from tests.indexer.conftest import served, stored
 from training.data.decode import decode_image
-from training.data.sources import SourceError
 from training.encoder import load_encoder
-from training.errors import EncoderError
+from training.errors import EncoderError, SourceError
 from training.preprocessing import Preprocessing
 from training.reference import describe_encoder
 

@@ -23,6 +23,7 @@ from tests.conftest import draw_photo, write_photos
 from tests.indexer.conftest import served, stored
 
 KILLS = 20
+ONCE = 8  # by then every kind of moment has hit a first indexing and an update; the other kills are slow tests
 PHOTOS = 320
 
 
@@ -68,10 +69,10 @@ def homes(tmp_path_factory: pytest.TempPathFactory, encoder_dir: Path) -> tuple[
     for path in sorted(source.rglob("*.jpg"))[::7]:
         draw_photo(1000).save(path)
     with Home.open(folder / "old", create=True) as home:
-        index_source(home, "default", source, encoder_ref=str(encoder_dir))
+        index_source(home, "default", source, encoder_ref=str(encoder_dir), processes=0)
     write_shop(source)
     with Home.open(folder / "undisturbed", create=True) as home:
-        index_source(home, "default", source, encoder_ref=str(encoder_dir))
+        index_source(home, "default", source, encoder_ref=str(encoder_dir), processes=0)
     return source, folder / "old", folder / "undisturbed"
 
 
@@ -112,7 +113,9 @@ def random_moment(kill: int, attempt: int, home: Path) -> Callable[[], bool]:
     return moments[kill % len(moments)]
 
 
-@pytest.mark.parametrize("kill", range(KILLS))
+@pytest.mark.parametrize(
+    "kill", [pytest.param(kill, marks=pytest.mark.slow if kill >= ONCE else ()) for kill in range(KILLS)]
+)
 def test_killed_at_a_random_moment_and_started_again_ends_the_same(
     kill: int, homes: tuple[Path, Path, Path], tmp_path: Path, encoder_dir: Path
 ) -> None:
@@ -127,9 +130,9 @@ def test_killed_at_a_random_moment_and_started_again_ends_the_same(
     else:
         pytest.fail("the indexer always ended before it could be killed")
     with Home.open(home, create=True) as opened:
-        report = index_source(opened, "default", source, encoder_ref=str(encoder_dir))
+        report = index_source(opened, "default", source, encoder_ref=str(encoder_dir), processes=0)
         assert (report.added + report.updated + report.unchanged, report.rejected) == (PHOTOS + 1, 1)
-        again = index_source(opened, "default", source)
+        again = index_source(opened, "default", source, processes=0)
         assert (again.unchanged, again.generation) == (PHOTOS + 1, report.generation)
     assert state_of(home) == state_of(undisturbed)
 
@@ -182,11 +185,11 @@ def test_ctrl_c_ends_at_once_and_the_next_run_goes_on(
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=30) == 130
     with Home.open(home, create=True) as opened:
-        assert index_source(opened, "default", source, encoder_ref=str(encoder_dir)).rejected == 1
+        assert index_source(opened, "default", source, encoder_ref=str(encoder_dir), processes=0).rejected == 1
     assert state_of(home) == state_of(undisturbed)
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1, 0.2])
+@pytest.mark.parametrize("delay", [0.0, 0.1, *(pytest.param(d, marks=pytest.mark.slow) for d in (0.02, 0.05, 0.2))])
 def test_ctrl_c_while_the_reading_processes_start_says_one_line(
     delay: float, homes: tuple[Path, Path, Path], tmp_path: Path, encoder_dir: Path
 ) -> None:

@@ -193,7 +193,7 @@ def test_photos_that_were_away_while_they_were_embedded_are_served_again_once_th
 def while_embedding(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """Calls to make once the photos to embed are listed and read, before their vectors are stored."""
     calls: list[Any] = []
-    embed_files = ingest.embed_files
+    embed_files = ingest.embed_files  # type: ignore[attr-defined]
 
     def slow(*args: Any, **options: Any) -> Iterator[list[Any]]:
         for batch in embed_files(*args, **options):

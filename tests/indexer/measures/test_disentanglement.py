@@ -381,7 +381,7 @@ def test_figures_are_the_same_again_and_go_into_json() -> None:
     [(np.float32, "r2"), (np.int64, "accuracy"), (np.bool_, "accuracy"), (np.str_, "accuracy"), (object, "accuracy")],
 )
 def test_floats_are_continuous_and_all_else_are_labels(dtype: type, kind: str) -> None:
-    target = np.array([0, 1] * 20).astype(dtype)
+    target: np.ndarray = np.array([0, 1] * 20).astype(dtype)
     assert kind_of(target) == kind
     assert linear_probe(np.array([[0.0], [1.0]] * 20), target, np.arange(40)).kind == kind
 

@@ -95,10 +95,10 @@ def test_components_equal_a_loop_over_pairs(shape: tuple[int, ...]) -> None:
             products[same].append(float(centred[one] @ centred[other]))
     agree = {same: np.mean(found) for same, found in products.items()}
     parts = [agree[(axis,)] - agree[()] for axis in range(axes)]
-    parts = np.maximum([*parts, agree[tuple(range(axes))] - agree[()] - sum(parts)], 0)
+    expected = np.maximum([*parts, agree[tuple(range(axes))] - agree[()] - sum(parts)], 0)
     found = variance_shares(z, factors, replicates=10)
     assert list(found) == [*factors, INTERACTION]
-    assert list(values(found).values()) == pytest.approx(list(parts / parts.sum()))
+    assert list(values(found).values()) == pytest.approx(list(expected / expected.sum()))
 
 
 latents = hnp.arrays(np.float64, (6, 3, 4), elements=st.integers(-8, 8).map(float))

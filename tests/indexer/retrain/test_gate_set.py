@@ -91,9 +91,9 @@ def test_clean_queries_are_all_other_photos_filled_up_by_other_views(write: Writ
         for row, picture in zip(rows.tolist(), pictures, strict=True):
             shown[row].append(picture.tobytes())
     assert [len(pictures) for pictures in shown.values()] == [len(views) for views in made.views]
-    for row, pictures in shown.items():
+    for row, views in shown.items():
         if row != 18:  # other views of a white photo are white
-            assert len(set(pictures)) == len(pictures), "a view was shown twice"
+            assert len(set(views)) == len(views), "a view was shown twice"
         assert made.gallery[row].tobytes() not in pictures, "what is searched for is what is searched"
         assert pictures[0] == made.query[row].tobytes()
     assert made.summary().clean_views == 6

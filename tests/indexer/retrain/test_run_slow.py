@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
@@ -207,7 +208,7 @@ def end_of(path: Path) -> dict[str, Any]:
         assert decided(record).winner_id == state.encoder_id
         return {
             "decision": record.decision,
-            "served": {int(i): index.reconstruct(place).tobytes() for place, (i, _) in enumerate(ids)},
+            "served": {int(i): np.asarray(index.reconstruct(place)).tobytes() for place, (i, _) in enumerate(ids)},
             "vectors": stored,
             "calibration": calibration,
             "old": next(g.encoder_id for g in records if g.status == "retired"),

@@ -293,7 +293,7 @@ def two_generations(indexed: Home, other_encoder_dir: Path) -> Home:
 def held_loading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Keeps what is loaded beside the one in service from being there; the call lets it, and waits until it is."""
     gate = threading.Event()
-    load = search.load_view
+    load = search.load_view  # type: ignore[attr-defined]
 
     def held(home: Home, collection: str, state: ActiveState, before: View | None) -> View:
         view = load(home, collection, state, before)

@@ -6,7 +6,7 @@ import pytest
 from training.finder.shapes import SILHOUETTES, draw_shape
 
 
-@pytest.mark.parametrize("silhouette", sorted(set(SILHOUETTES), key=lambda draw: draw.__name__))
+@pytest.mark.parametrize("silhouette", sorted(set(SILHOUETTES), key=lambda draw: draw.__name__))  # type: ignore[attr-defined]
 def test_every_silhouette_covers_a_part_of_its_square(silhouette):
     shares = []
     for seed in range(12):

@@ -68,7 +68,7 @@ def test_units_whose_mean_moves_are_active() -> None:
 
 
 def test_codes_in_use_are_counted_and_their_entropy_taken() -> None:
-    assert code_use(torch.tensor([[5, 5], [0, 7]])) == (3, pytest.approx(2 ** (0.5 * 1 + 2 * 0.25 * 2)))
+    assert code_use(torch.tensor([[5, 5], [0, 7]])) == pytest.approx((3, 2 ** (0.5 * 1 + 2 * 0.25 * 2)))
     assert code_use(torch.zeros(4, 3, dtype=torch.long)) == (1, 1.0)
 
 

@@ -11,7 +11,7 @@ from training.data.dataset import Dataset
 from training.data.sources import SourceImage
 from training.encoder import load_encoder
 from training.errors import RecipeError
-from training.finder.network import Finder, FinderConfig, Found
+from training.finder.network import Finder, FinderConfig, FinderOutput
 from training.fitting.item_crops import crop_to_items
 from training.loop import train
 from training.recipes import load_recipe
@@ -23,9 +23,9 @@ SIDE = 96
 class FindsRed(Finder):
     """A finder that takes what is red for the item."""
 
-    def forward(self, x: torch.Tensor) -> Found:
+    def forward(self, x: torch.Tensor) -> FinderOutput:
         red = torch.nn.functional.avg_pool2d(40.0 * (x[:, :1] - x[:, 2:] - 0.3), 2)
-        return Found(red, torch.full((len(x),), 6.0))
+        return FinderOutput(red, torch.full((len(x),), 6.0))
 
 
 def finder() -> Finder:

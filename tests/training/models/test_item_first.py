@@ -214,7 +214,7 @@ def inner() -> Encoder:
     return Encoder(model, family="vae", config=asdict(config), preprocessing=Preprocessing(16, 3, "pad"), card=card)
 
 
-@pytest.mark.parametrize("settings", [{}, {"beside": 0.4, "spare_plain": True}])
+@pytest.mark.parametrize("settings", [pytest.param({}, marks=pytest.mark.slow), {"beside": 0.4, "spare_plain": True}])
 def test_put_before_a_vae_it_is_an_encoder_like_any_other(inner: Encoder, settings: dict[str, Any], tmp_path: Path):
     finder = Finder(FinderConfig(**FINDER)).eval()
     directory = write_item_first(inner, finder, tmp_path / "first", size=64, doubt=0.0, trust=1.0, **settings)
