@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from training.data.backgrounds import Draw
 from training.data.dataset import Dataset
 from training.data.studio import Item, Scene, make_item, place_board, random_scene, render
 from training.data.studio.products import WEARABLE
 from training.data.studio.scenes import draw_figure
 from training.errors import SourceError
-from training.finder.shapes import Draw, draw_shape
+from training.finder.shapes import draw_shape
 
 Pixels = NDArray[np.uint8]
 SIDE = 128  # pixels of a side of a cut-out

@@ -5,17 +5,14 @@ Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.backgrounds import checks, clouds, fabric, flat, gradient, stripes, wood
+from training.data.backgrounds import Draw, checks, clouds, fabric, flat, gradient, stripes, wood
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-Draw = Callable[[np.random.Generator, int], Floats]
 FILLS: tuple[Draw, ...] = (flat, flat, gradient, clouds, stripes, checks, fabric, wood)
 OVERSAMPLED = 2  # factor at which outlines are drawn, for smooth edges
 

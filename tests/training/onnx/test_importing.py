@@ -365,7 +365,7 @@ def test_a_graph_that_never_ends_is_stopped(tmp_path: Path) -> None:
     )
     nodes = [*pooled(target="small"), helper.make_node("Loop", ["turns", "", "small"], ["vectors"], body=body)]
     graph = model(nodes, [kernels(), constant("turns", 10**15, np.int64)])
-    with pytest.raises(EncoderError, match="takes more than 2 s for a few pictures"):
+    with pytest.raises(EncoderError, match="takes more than 2 s for a few images"):
         probe(graph.SerializeToString(), OnnxConfig(size=16), seconds=2)
 
 
