@@ -54,7 +54,8 @@ def _log_likelihood(encoder: Encoder, found: Inputs) -> Likelihood:
     nats, exact = [], True
     with progress_bar("evaluating", "img") as progress:
         progress.started(len(found.pixels))
-        for batch in found.pixels.split(BATCH_SIZE):
+        for start in range(0, len(found.pixels), BATCH_SIZE):
+            batch = found.pixels[start : start + BATCH_SIZE]
             result = encoder.log_likelihood(batch)
             exact = result.exact
             nats.append(result.nats)
