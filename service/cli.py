@@ -59,7 +59,8 @@ def root(
       nitamono search photo.jpg
       nitamono serve
 
-    `nitamono COMMAND --help` describes a command and its options.
+    SOURCE is a folder of photos or a .csv, .jsonl or .parquet manifest; REF is an encoder directory or name. `nitamono
+    COMMAND --help` describes a command and its options.
     """
 
 

@@ -20,7 +20,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line.update({name: value for name in FIELDS if (value := getattr(record, name, None)) is not None})
+        extra = vars(record)
+        line.update({name: extra[name] for name in FIELDS if extra.get(name) is not None})
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

@@ -8,6 +8,7 @@ import time
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import TooLargeError
@@ -100,7 +101,8 @@ class RequestContext:
 
     def _account(self, scope: Scope, status: int, sent: int, seconds: float) -> None:
         # Labels come from the routes only, so that a client cannot create new ones.
-        route = getattr(scope.get("route"), "path", "other")
+        matched = scope.get("route")
+        route = matched.path if isinstance(matched, Route) else "other"
         method = scope["method"] if scope["method"] in METHODS else "other"
         self.metrics.observe_request(method, route, status, seconds)
         access.info(
@@ -116,6 +118,12 @@ class RequestContext:
                 "ms": round(seconds * 1000, 1),
             },
         )
+
+
+def request_id_of(scope: Scope) -> str | None:
+    """The id that `RequestContext` gave the request."""
+    request_id: str | None = scope.get("state", {}).get("request_id")
+    return request_id
 
 
 def add_headers(headers: MutableHeaders, request_id: str) -> None:

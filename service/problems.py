@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from indexer.errors import BusyError, InvalidRequestError, MismatchError, NotFoundError
 from service import errors
-from service.middleware import add_headers
+from service.middleware import add_headers, request_id_of
 from training.errors import ImageError, NitamonoError
 
 logger = logging.getLogger("nitamono")
@@ -100,7 +100,7 @@ def problem(
         status=kind.status,
         detail=detail,
         instance=request.url.path,
-        request_id=getattr(request.state, "request_id", None),
+        request_id=request_id_of(request.scope),
         field=invalid[0].field if invalid else None,
         errors=list(invalid) or None,
     )
@@ -182,5 +182,5 @@ def _on_unknown(request: Request, exc: Exception) -> Response:
     # Starlette raises the exception again after this response, so that the server logs the traceback. The response
     # bypasses our middleware, so its headers are added here.
     response = problem(request, INTERNAL, "the server failed to answer this request; see its log")
-    add_headers(response.headers, getattr(request.state, "request_id", ""))
+    add_headers(response.headers, request_id_of(request.scope) or "")
     return response

@@ -1,10 +1,10 @@
-"""Takes the pictures of the page, and of a comparison's report, in `docs/images`.
+"""Takes the screenshots of the page and of a comparison report in `docs/images`.
 
     python docs/scripts/screenshots.py --url http://127.0.0.1:8080 --photo PHOTO
     python docs/scripts/screenshots.py --report REPORT.html
 
-For the first a server of an indexed catalogue must be running (`make demo` starts one), the second takes what
-`nitamono compare --report` has written; Chromium must be on the PATH.
+The first needs a running server with an indexed catalogue (`make demo` starts one), the second a report written by
+`nitamono compare --report`. Chromium must be on the PATH.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_BYTES = 400_000
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture: its file, and the window it is taken of."""
+    """A screenshot: its file name and the size of the window."""
 
     name: str
     width: int
@@ -40,22 +40,22 @@ REPORT_SHOTS = (
     (Shot("compare-maps.png", 1280, 1120), "#maps"),
     (Shot("compare-swaps.png", 1280, 1000), "#swaps"),
     (Shot("compare-phone.png", 375, 812, scale=1.6, is_phone=True), "#swaps"),
-)  # each with what is at its top
+)  # each with the element at its top
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8080")
     parser.add_argument("--photo", type=Path, help="photo to search with")
-    parser.add_argument("--report", type=Path, help="report of a comparison of encoders")
+    parser.add_argument("--report", type=Path, help="report of `nitamono compare`")
     parser.add_argument("--out", type=Path, default=IMAGES)
     arguments = parser.parse_args()
     if arguments.photo is None and arguments.report is None:
-        parser.error("name a --photo, a --report or both")
+        parser.error("give --photo, --report or both")
     arguments.out.mkdir(parents=True, exist_ok=True)
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        parser.error("no Chromium on the PATH")
+        parser.error("Chromium is not on the PATH")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         for shot in SHOTS if arguments.photo else ():
@@ -75,7 +75,7 @@ def open_window(browser: Browser, shot: Shot) -> BrowserContext:
 
 
 def take(browser: Browser, shot: Shot, url: str, photo: Path) -> bytes:
-    """The page with answers to a part of the photo, as PNG."""
+    """The page with results for a region of the photo, as PNG."""
     context = open_window(browser, shot)
     page = context.new_page()
     page.goto(url)
@@ -90,7 +90,7 @@ def take(browser: Browser, shot: Shot, url: str, photo: Path) -> bytes:
 
 
 def take_report(browser: Browser, shot: Shot, report: Path, top: str) -> bytes:
-    """A window of a report from the given element on, as PNG."""
+    """A window of a report with the given element at its top, as PNG."""
     context = open_window(browser, shot)
     page = context.new_page()
     page.goto(report.resolve().as_uri())
@@ -102,7 +102,7 @@ def take_report(browser: Browser, shot: Shot, report: Path, top: str) -> bytes:
 
 
 def compact(png: bytes) -> bytes:
-    """The same picture in as many colours as fit into `MAX_BYTES`."""
+    """Reduce the colours of a picture until it fits into `MAX_BYTES`."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
     for colours in (256, 192, 128, 96, 64, 48):
         out = io.BytesIO()

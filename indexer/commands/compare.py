@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 
 def compare(
-    data: Annotated[Path | None, typer.Option(help="SOURCE of the catalogue's photos.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="SOURCE", help="SOURCE of the catalogue's photos.")] = None,
     studio: Annotated[str | None, typer.Option(help="Use synthetic items instead of --data: shop or solids.")] = None,
-    encoder: Annotated[list[str] | None, typer.Option(help="Encoder directory or name; repeatable.")] = None,
-    more: Annotated[list[str] | None, typer.Argument(metavar="[REF...]", help="Further encoders.")] = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option(metavar="REF", help="Encoder directory or name; repeatable.")
+    ] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="REF", help="Further encoders.")] = None,
     backgrounds: Annotated[
-        Path | None, typer.Option(help="Folder of background photos; omit to draw backgrounds.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of background photos; omit to draw backgrounds.")
     ] = None,
     items: Annotated[int, typer.Option(min=8, max=5000, help="Maximum number of items, chosen at random.")] = 300,
     per_item: Annotated[int, typer.Option(min=2, max=50, help="Backgrounds per item.")] = 5,

@@ -17,8 +17,8 @@ MAX_NOTES = 20  # unreadable photos named on stderr
 
 def drift(
     collection: CollectionOption = "default",
-    new: Annotated[Path | None, typer.Option(help="SOURCE of new photos to check.")] = None,
-    queries: Annotated[Path | None, typer.Option(help="SOURCE of query photos to check.")] = None,
+    new: Annotated[Path | None, typer.Option(metavar="SOURCE", help="SOURCE of new photos to check.")] = None,
+    queries: Annotated[Path | None, typer.Option(metavar="SOURCE", help="SOURCE of query photos to check.")] = None,
     since: Annotated[
         str | None,
         typer.Option(

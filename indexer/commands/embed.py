@@ -17,7 +17,7 @@ MAX_NOTES = 20  # rejected images named on stderr
 
 def embed(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder or manifest.")],
-    encoder: Annotated[str, typer.Option(help="Encoder directory or name.")],
+    encoder: Annotated[str, typer.Option(metavar="REF", help="Encoder directory or name.")],
     out: Annotated[Path, typer.Option(help=".npz file to write.")],
     processes: ProcessesOption = None,
     device: DeviceOption = "cpu",

@@ -78,7 +78,7 @@ def encoders_show(
 
 @encoders.command("compare")
 def encoders_compare(
-    refs: Annotated[list[str], typer.Argument(metavar="REF REF...", help=REF_HELP)],
+    refs: Annotated[list[str], typer.Argument(metavar="REF", help=REF_HELP)],
     home: HomeOption = DEFAULT_HOME,
     device: DeviceOption = "cpu",
     json_output: JsonOption = False,
@@ -105,7 +105,7 @@ def encoders_import(
     file: Annotated[
         Path, typer.Argument(metavar="FILE.onnx", help="ONNX graph from images (B, C, H, W) float32 to vectors.")
     ],
-    out: Annotated[Path, typer.Option(help="Directory of the new encoder.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory of the new encoder.")],
     size: Annotated[int | None, typer.Option(help="Image width and height, if the graph accepts any size.")] = None,
     mean: Annotated[
         str, typer.Option(help="Mean of pixel values in [0, 1]: one number, or one per channel such as .485,.456,.406.")
@@ -151,10 +151,12 @@ def encoders_import(
 
 @encoders.command("fuse")
 def encoders_fuse(
-    refs: Annotated[list[str], typer.Argument(metavar="REF REF...", help=REF_HELP)],
-    out: Annotated[Path, typer.Option(help="Directory of the new encoder.")],
+    refs: Annotated[list[str], typer.Argument(metavar="REF", help=REF_HELP)],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory of the new encoder.")],
     weights: Annotated[str | None, typer.Option(help="Comma-separated weights of the encoders, such as .3,.7.")] = None,
-    choose_on: Annotated[Path | None, typer.Option(help="SOURCE of photos to choose the weights on, by MAP@R.")] = None,
+    choose_on: Annotated[
+        Path | None, typer.Option(metavar="SOURCE", help="SOURCE of photos to choose the weights on, by MAP@R.")
+    ] = None,
     relevance: Annotated[
         str, typer.Option(help="What makes photos relevant to each other: item_id, category or attribute:NAME.")
     ] = "item_id",
@@ -239,7 +241,7 @@ def _text(value: Any) -> str:
 @encoders.command("item-first")
 def encoders_item_first(
     ref: Annotated[str, typer.Argument(metavar="REF", help=REF_HELP)],
-    out: Annotated[Path, typer.Option(help="Directory of the new encoder.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory of the new encoder.")],
     finder: Annotated[Path | None, typer.Option(help="Finder directory; omit to use the shipped finder.")] = None,
     size: Annotated[int, typer.Option(help="Width and height of the images that items are cut out of.")] = 192,
     fit: Annotated[

@@ -14,13 +14,15 @@ MAX_NOTES = 20  # unreadable photos named on stderr
 
 
 def evaluate(
-    gallery: Annotated[Path, typer.Option(help="SOURCE to search in.")],
-    queries: Annotated[Path, typer.Option(help="SOURCE of query photos.")],
+    gallery: Annotated[Path, typer.Option(metavar="SOURCE", help="SOURCE to search in.")],
+    queries: Annotated[Path, typer.Option(metavar="SOURCE", help="SOURCE of query photos.")],
     relevance: Annotated[
         str, typer.Option(help="What makes a result relevant: category, item_id, attribute:NAME or a .qrels file.")
     ] = "category",
-    encoder: Annotated[list[str] | None, typer.Option(help="Encoder directory or name; repeatable.")] = None,
-    more: Annotated[list[str] | None, typer.Argument(metavar="[REF...]", help="Further encoders.")] = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option(metavar="REF", help="Encoder directory or name; repeatable.")
+    ] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="REF", help="Further encoders.")] = None,
     report: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
     baselines: Annotated[bool, typer.Option(help="Also evaluate the pixels, pca and hog baselines.")] = True,
     place: Annotated[

@@ -17,7 +17,8 @@ def index(
     home: HomeOption = DEFAULT_HOME,
     collection: CollectionOption = "default",
     encoder: Annotated[
-        str | None, typer.Option(help="Encoder directory or name; omit to keep the collection's encoder.")
+        str | None,
+        typer.Option(metavar="REF", help="Encoder directory or name; omit to keep the collection's encoder."),
     ] = None,
     processes: ProcessesOption = None,
     device: DeviceOption = "cpu",

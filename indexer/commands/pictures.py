@@ -15,9 +15,11 @@ MAX_NOTES = 20  # unreadable photos named on stderr
 
 
 def pictures(
-    encoder: Annotated[str, typer.Option(help="Encoder directory or name.")],
-    out: Annotated[Path, typer.Option(help="Folder for the PNG files.")],
-    data: Annotated[Path | None, typer.Option(help="SOURCE of photos; omit to use synthetic ones.")] = None,
+    encoder: Annotated[str, typer.Option(metavar="REF", help="Encoder directory or name.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the PNG files.")],
+    data: Annotated[
+        Path | None, typer.Option(metavar="SOURCE", help="SOURCE of photos; omit to use synthetic ones.")
+    ] = None,
     images: Annotated[int, typer.Option(min=2, max=10_000, help="Maximum number of photos, chosen at random.")] = 500,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed of the choice and the samples.")] = 0,
     device: DeviceOption = "cpu",

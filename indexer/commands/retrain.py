@@ -24,15 +24,20 @@ retraining = command_group(invoke_without_command=True, no_args_is_help=False)
 @retraining.callback()
 def retrain(
     context: typer.Context,
-    recipes: Annotated[str | None, typer.Option(help="Comma-separated recipes to train; omit to resume.")] = None,
+    recipes: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Comma-separated recipes to train; omit to resume.")
+    ] = None,
     encoders: Annotated[
-        str | None, typer.Option(help="Comma-separated encoders to evaluate as candidates without training.")
+        str | None,
+        typer.Option(metavar="REF,REF", help="Comma-separated encoders to evaluate as candidates without training."),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a setting of all recipes: key=value; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of all recipes: key=value; repeatable."),
     ] = None,
     backgrounds: Annotated[
-        Path | None, typer.Option(help="Folder of background photos for the evaluation; omit to draw backgrounds.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of background photos for the evaluation; omit to draw backgrounds."),
     ] = None,
     held_out: Annotated[float, typer.Option(help="Fraction of the items held out for the evaluation.")] = 0.2,
     items: Annotated[int, typer.Option(min=20, help="Maximum number of held-out items to evaluate.")] = 500,

@@ -23,13 +23,16 @@ def search(
     k: Annotated[int, typer.Option("-k", help="Number of results.")] = 10,
     offset: Annotated[int, typer.Option(help="Results to skip.")] = 0,
     filters: Annotated[
-        list[str] | None, typer.Option("--filter", help="Attribute that results must have: key=value; repeatable.")
+        list[str] | None,
+        typer.Option("--filter", metavar="KEY=VALUE", help="Attribute that results must have: key=value; repeatable."),
     ] = None,
     region: Annotated[
         str | None,
         typer.Option(help="Part of the image to search with: x,y,width,height as fractions of the upright image."),
     ] = None,
-    rerank: Annotated[Rerank, typer.Option(help="Second stage: query expansion or reciprocal neighbours.")] = "none",
+    rerank: Annotated[
+        Rerank, typer.Option(help="Second stage: expand the query, or use reciprocal neighbours.")
+    ] = "none",
     home: HomeOption = DEFAULT_HOME,
     collection: CollectionOption = "default",
     json_output: JsonOption = False,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-EncoderOption = Annotated[str, typer.Option(help="Encoder directory or name.")]
+EncoderOption = Annotated[str, typer.Option(metavar="REF", help="Encoder directory or name.")]
 DeviceOption = Annotated[str, typer.Option(help="Device to run the model on: cpu, cuda or cuda:N.")]
 SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")]
 TemperatureOption = Annotated[

@@ -15,12 +15,17 @@ MAX_NOTES = 20  # unreadable files named on stderr
 
 def train(
     recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="Recipe name or YAML file.")] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="SOURCE of photos (folder or manifest); repeatable.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory of the new encoder.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a recipe setting: key=value; repeatable.")
+    data: Annotated[
+        list[Path] | None, typer.Option(metavar="SOURCE", help="SOURCE of photos (folder or manifest); repeatable.")
     ] = None,
-    backgrounds: Annotated[Path | None, typer.Option(help="Folder of background photos to train with.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Directory of the new encoder.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting: key=value; repeatable."),
+    ] = None,
+    backgrounds: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of background photos to train with.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Resume from the last checkpoint in OUT.")] = False,
     device: Annotated[str, typer.Option(help="Device to train on: auto, cpu or gpu.")] = "auto",
     precision: Annotated[str, typer.Option(help="Numeric precision: 32 or bf16-mixed.")] = "32",

@@ -11,12 +11,19 @@ from training.console import JsonOption, note, progress_bar, say
 
 
 def train_finder(
-    out: Annotated[Path, typer.Option(help="Directory of the new finder.")],
-    photos: Annotated[list[Path] | None, typer.Option(help="SOURCE of training photos; repeatable.")] = None,
-    cutouts: Annotated[
-        Path | None, typer.Option(help="Folder of PNG or WebP cut-outs with an alpha channel, used as further items.")
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory of the new finder.")],
+    photos: Annotated[
+        list[Path] | None, typer.Option(metavar="SOURCE", help="SOURCE of training photos; repeatable.")
     ] = None,
-    backgrounds: Annotated[Path | None, typer.Option(help="Folder of background photos or textures.")] = None,
+    cutouts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder of PNG or WebP cut-outs with an alpha channel, used as further items."
+        ),
+    ] = None,
+    backgrounds: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of background photos or textures.")
+    ] = None,
     shapes: Annotated[int, typer.Option(min=0, help="Number of random shapes to draw.")] = 6000,
     studio: Annotated[int, typer.Option(min=0, help="Number of synthetic shop items to draw.")] = 1400,
     steps: Annotated[int, typer.Option(min=1, help="Number of training steps.")] = 8000,
