@@ -1,4 +1,4 @@
-"""Runs migrations, on a connection from `indexer.catalogue.home` or on the database that the environment names."""
+"""Runs migrations on the connection of `indexer.catalogue.migrations`, or on the database of the environment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from alembic import context
 from sqlalchemy import Connection
 
-from indexer.catalogue.catalogue import create_engine
+from indexer.catalogue.engine import create_engine
 from indexer.catalogue.schema import metadata
 
 

@@ -1,16 +1,16 @@
-"""What each setting of a recipe is worth: `python benchmarks/ablations.py --data SOURCE --out DIR ...`.
+"""Effect of each setting of a recipe: `python benchmarks/ablations.py --data SOURCE --out DIR ...`.
 
-Trains `VARIANTS` of one recipe, each with several seeds and all on one budget (the same epochs, or `--max-minutes`),
-one after the other into OUT/VARIANT/seed-N. Those that are finished are not trained again, and one that was cut off
-goes on, so the program can be stopped and started at will. Then all that are finished are evaluated:
+Trains `VARIANTS` of one recipe with several seeds and equal budgets (the same epochs, or `--max-minutes`) into
+OUT/VARIANT/seed-N. Finished runs are skipped and interrupted ones are resumed, so the program can be stopped at any
+time. Then all finished runs are evaluated:
 
-    --category NAME=GALLERY,QUERIES   precision@10 and MAP, relevant is what has the query's category
-    --items NAME=GALLERY,QUERIES      recall@1, relevant is what has the query's item_id
-    --swap SOURCE, --solids N         recall@1 of clean and of swapped queries, of photos that have masks or drawn items
+    --category NAME=GALLERY,QUERIES   precision@10 and MAP by category
+    --items NAME=GALLERY,QUERIES      recall@1 by item_id
+    --swap SOURCE, --solids N         recall@1 of clean and of swapped queries, for photos with masks or for drawn items
 
-Prints a Markdown table and writes OUT/ablations.json: each figure's mean over seeds, and its difference to the baseline
-on the same seeds and items. The 95 % interval of a difference is over both, as crossed random effects
-(`indexer.measures.crossed`); of one seed it is over items alone, and tells nothing of another run.
+Prints a Markdown table and writes OUT/ablations.json: the mean of each figure over seeds, and its difference to the
+baseline on the same seeds and items. The 95 % interval of a difference covers seeds and items as crossed random effects
+(`indexer.measures.crossed`). With a single seed it covers items only, and does not generalise to another run.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ VARIANTS: dict[str, list[str]] = {
     "progressive-96": ["preprocessing.size=96", "progressive={size: 64, after: 0.67}"],
 }
 Numbers = NDArray[np.float64]
-Figures = dict[tuple[str, str], dict[str, float]]  # of a test and a metric, the value of each item
+Figures = dict[tuple[str, str], dict[str, float]]  # by test and metric, the value of each item
 
 
 class Run(NamedTuple):
-    """A variant with a seed, and where it is trained."""
+    """A variant with a seed, and its output directory."""
 
     variant: str
     seed: int
@@ -65,10 +65,10 @@ class Run(NamedTuple):
         return (self.out / "encoder.json").exists()
 
     def check(self) -> None:
-        """Stop where another recipe was trained here."""
+        """Exit if another recipe was trained here."""
         recorded = Recipe.model_validate(json.loads((self.out / "run.json").read_text())["recipe"])
         if recorded.model_dump(mode="json") != self.recipe.model_dump(mode="json"):
-            raise SystemExit(f"{self.out} was trained by other settings; choose another --out")
+            raise SystemExit(f"{self.out} was trained with other settings; choose another --out")
 
 
 class Difference(NamedTuple):
@@ -80,7 +80,7 @@ class Difference(NamedTuple):
 
 
 def plan(asked: argparse.Namespace) -> list[Run]:
-    """The runs, seed by seed, so that a table of one seed is there early."""
+    """The runs, ordered by seed, so that all variants of the first seed finish early."""
     names = list(dict.fromkeys([BASE, *(asked.only or VARIANTS)]))
     shared = [*asked.set, *([f"backgrounds.folder={json.dumps(str(asked.backgrounds))}"] if asked.backgrounds else [])]
     shared += [f"epochs={asked.epochs}"] if asked.epochs else []
@@ -106,7 +106,7 @@ def train_all(runs: Sequence[Run], data: Sequence[Path], device: str, precision:
 
 
 def measure(runs: Sequence[Run], asked: argparse.Namespace) -> dict[Path, Figures]:
-    """Every figure of every run, of each item."""
+    """The figures of every run for each item."""
     found: dict[Path, Figures] = {run.out: {} for run in runs}
     for relevance, tests, metrics in (
         ("category", asked.category, {"precision@10": "P@10", "map": "MAP"}),
@@ -138,7 +138,7 @@ def swap_sets(asked: argparse.Namespace) -> Iterator[Any]:
 
 
 def by_item(items: Sequence[str], values: Numbers) -> dict[str, float]:
-    """The mean over the queries of each item that have something to find."""
+    """The mean over the answerable queries of each item."""
     known: dict[str, list[float]] = {}
     for item, value in zip(items, values.tolist(), strict=True):
         if not np.isnan(value):
@@ -147,7 +147,7 @@ def by_item(items: Sequence[str], values: Numbers) -> dict[str, float]:
 
 
 def difference(values: Numbers, base: Numbers) -> Difference:
-    """Mean of values minus base, both `(seeds, items)`, with an interval over seeds and items."""
+    """Mean of values minus base, both `(seeds, items)`, with a 95 % interval over seeds and items."""
     gained = values - base
     mean, seeds, items = float(gained.mean()), *gained.shape
     if seeds > 1:
@@ -159,7 +159,7 @@ def difference(values: Numbers, base: Numbers) -> Difference:
 
 
 def summarise(runs: Sequence[Run], found: dict[Path, Figures]) -> dict[str, Any]:
-    """By variant: its seeds, its minutes, and each figure with its difference to the baseline."""
+    """By variant: seeds, minutes, and each figure with its difference to the baseline."""
     of: dict[str, dict[int, Run]] = {}
     for run in runs:
         of.setdefault(run.variant, {})[run.seed] = run
@@ -215,24 +215,29 @@ def _named_pair(text: str) -> tuple[str, Path, Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="robust-vae-small")
-    parser.add_argument("--data", type=Path, action="append", required=True, help="SOURCE to train on; repeatable")
-    parser.add_argument("--backgrounds", type=Path, help="folder of backgrounds to train on")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting of every variant")
-    parser.add_argument("--only", action="append", choices=list(VARIANTS), help="variants beside the baseline")
+    parser.add_argument("--data", type=Path, action="append", required=True, help="SOURCE to train on; repeatable.")
+    parser.add_argument("--backgrounds", type=Path, help="Folder of backgrounds for training.")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="Setting of every variant.")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=list(VARIANTS),
+        help="Variants to train in addition to the baseline; all by default.",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="of every variant; the recipe's own by default")
-    parser.add_argument("--max-minutes", type=float, help="of fitting, for every variant")
+    parser.add_argument("--epochs", type=int, help="Epochs of every variant; by default those of the recipe.")
+    parser.add_argument("--max-minutes", type=float, help="Maximum minutes of fitting for each run.")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="32")
     parser.add_argument("--category", type=_named_pair, action="append", default=[], metavar="NAME=GALLERY,QUERIES")
     parser.add_argument("--items", type=_named_pair, action="append", default=[], metavar="NAME=GALLERY,QUERIES")
     parser.add_argument("--swap", type=Path, action="append", default=[], metavar="SOURCE")
-    parser.add_argument("--swap-backgrounds", type=Path, help="folder that no variant trained on")
-    parser.add_argument("--limit", type=int, default=500, help="items of each --swap")
+    parser.add_argument("--swap-backgrounds", type=Path, help="Folder of backgrounds that no variant was trained on.")
+    parser.add_argument("--limit", type=int, default=500, help="Maximum number of items of each --swap.")
     parser.add_argument(
-        "--solids", type=int, default=0, metavar="N", help="drawn items of a swap test; 0 leaves it out"
+        "--solids", type=int, default=0, metavar="N", help="Number of drawn items of a swap test; 0 to skip it."
     )
-    parser.add_argument("--no-training", action="store_true", help="evaluate what is finished")
+    parser.add_argument("--no-training", action="store_true", help="Evaluate finished runs without training.")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     for names in (
@@ -240,7 +245,7 @@ def main() -> None:
         [s.stem for s in asked.swap],
     ):
         if len(set(names)) < len(names):
-            parser.error(f"each test of a kind needs a name of its own, not {', '.join(names)}")
+            parser.error(f"names of tests must be unique, not {', '.join(names)}")
     runs = plan(asked)
     if not asked.no_training:
         train_all(runs, asked.data, asked.device, asked.precision)
@@ -248,7 +253,7 @@ def main() -> None:
     for run in runs:
         run.check()
     if not runs:
-        parser.error("nothing is finished yet; leave out --no-training")
+        parser.error("no run is finished yet; omit --no-training")
     document = summarise(runs, measure(runs, asked))
     (asked.out / "ablations.json").write_text(to_json(document) + "\n")
     print(table(document))

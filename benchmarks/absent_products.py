@@ -1,9 +1,10 @@
-"""Are shown probabilities right where many searches are for absent products? `python benchmarks/absent_products.py`.
+"""Calibration of probabilities if many searched products are absent: `python benchmarks/absent_products.py`.
 
-Draws items of the studio with five photos each, indexes four photos of a part of them, and searches for the fifth photo
-of all: of `--present` of these the product is in the catalogue. Calibrates as nobody says otherwise, with that share,
-and with the share that is estimated from as many other queries (`auto`), and prints for each what hits shown as .5 and
-more claim on average, and how many of them are right, with an exact 95 % interval.
+Draws studio items with five photos each, indexes four photos of some of them, and searches for the fifth photo of all
+items, so that the product is in the catalogue for a share `--present` of the queries. Calibrates with the default
+setting, with the true share, and with the share estimated from the logged queries (`auto`). Prints for each setting the
+mean probability of hits with a probability of .5 or more, and the share of these hits that are right, with an exact
+95 % interval.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def photos(folder: Path) -> dict[str, list[str]]:
 def ask(
     searcher: Searcher, folder: Path, queries: Sequence[tuple[str, str]]
 ) -> tuple[list[float], list[bool], list[str]]:
-    """Probability, whether it is right, and the query of every hit shown as .5 or more."""
+    """Probability, correctness and query of every hit with a probability of .5 or more."""
     claimed, right, asked = [], [], []
     for item_id, image in queries:
         for hit in searcher.search_image("default", (folder / image).read_bytes()).results:
@@ -52,7 +53,7 @@ def ask(
 
 
 def log(home: Home, searcher: Searcher, folder: Path, queries: Sequence[tuple[str, str]], encoder_id: str) -> None:
-    """Keep the queries' vectors, as a server does."""
+    """Log the vectors of the queries, as a server does."""
     from training.data.decode import decode_image
     from training.embedder import prepare
 
@@ -61,8 +62,8 @@ def log(home: Home, searcher: Searcher, folder: Path, queries: Sequence[tuple[st
         embedder.embed(prepare(embedder, decode_image((folder / image).read_bytes()).pixels))[0] for _, image in queries
     ]
     collection_id = home.catalogue.search_state("default").collection_id
-    stored = [(at, vector.astype("<f4").tobytes()) for vector in vectors]
-    home.catalogue.add_recent_queries(collection_id, encoder_id, stored, keep=len(stored))
+    stored = [(at, vector) for vector in vectors]
+    home.catalogue.queries.add(collection_id, encoder_id, stored, keep=len(stored))
 
 
 def measure(folder: Path, encoder: str, truth: float, scratch: Path) -> list[str]:
@@ -112,7 +113,7 @@ def main() -> None:
         )
         for encoder in asked.encoder or ["default"]:
             lines += measure(folder, encoder, asked.present, Path(scratch))
-    print(f"{asked.items} items of the {asked.stock}, {asked.present:g} of the searches for what is there\n")
+    print(f"{asked.items} items of the {asked.stock}; share of searches whose product is present: {asked.present:g}\n")
     print("| encoder | `--present` | share | hits >= .5 | claimed | right |", "|---|---|---|---|---|---|", sep="\n")
     print("\n".join(lines))
 

@@ -1,18 +1,19 @@
-"""What is left of retrieval on other backgrounds: `python benchmarks/background_swap.py [--encoder REF]...`.
+"""Retrieval on other backgrounds: `python benchmarks/background_swap.py [--encoder REF]...`.
 
-The drawn sets: `--studio N` items of the sample shop, and `--solids N` of its solids, whose two photos are taken up to
-120 degrees apart. The gallery has a photo of each on white; the clean query is
-another photo of it (another pose, another light) on white; the swapped queries are that photo, pose and light kept, on
-`--per-item` others: textures and rooms of the shop's bank, and parts of photos where `--backgrounds DIR` is given.
+Drawn sets: `--studio N` items of the sample shop, and `--solids N` of its solids, whose two photos are taken up to 120
+degrees apart. The gallery has one photo of each item on white. The clean query is another photo (another pose and
+light) on white. The swapped queries are the same photo, with the same pose and light, on `--per-item` other
+backgrounds: textures and rooms from the shop's bank, and crops of photos if `--backgrounds DIR` is given.
 
-The real set, with `--items SOURCE --backgrounds DIR`: items cut out of their photos by `training.data.masks`. There is
-one photo of each, so the clean query is made from it by a mild turn, size, place and light, on white; the swapped ones
-put that on parts of the photos of DIR. The gallery has the item as it was, on white. Items whose mask is not usable
-are left out and counted. Masks lose a pixel all around, so that little of the old background comes along.
+Real set (`--items SOURCE --backgrounds DIR`): items cut out of their photos by `training.data.masks`. There is one
+photo of each item. The gallery has the item on white; the clean query is a random view of it (slight changes of
+rotation, size, place and light) on white; the swapped queries are that view on crops of the photos of DIR. Items
+without a usable mask are left out and counted. Masks are eroded by one pixel, so that little of the old background
+remains.
 
-Every figure stands beside those of pixels, HOG and a colour histogram. Prints a Markdown table; `--json FILE` has all.
-No query may be a picture of the gallery, or the program stops. Encoders that trained on the drawn set's shop (its
-seed), on these items or on these backgrounds are flattered.
+The baselines are raw pixels, HOG and a colour histogram. Prints a Markdown table; `--json FILE` writes all figures. The
+program stops if a query is also in the gallery. Figures of encoders trained on the shop of the drawn set (its seed), on
+these items or on these backgrounds are too optimistic.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 
 from indexer.measures.ground_truth import other_view
-from indexer.measures.robustness import Photos, SwapFigure, swap_test
+from indexer.measures.robustness import LabelledVectors, SwapFigure, swap_test
 from training.console import to_json
 from training.data.backgrounds import Folder
 from training.data.decode import ImageLimits, decode_image
@@ -43,16 +44,16 @@ from training.encoder import load_encoder
 from training.errors import ImageError
 from training.preprocessing import Preprocessing
 
-SIDE = 160  # pixels of the pictures, before an encoder's own preprocessing
+SIDE = 160  # side of the pictures in pixels, before an encoder's own preprocessing
 BASELINES = ("pixels", "hog")
-SHOWN = ("recall@1", "recall@5")  # with one gallery photo of an item, MAP@R is recall@1
-BINS = 8  # of the colour histogram, for each channel
+SHOWN = ("recall@1", "recall@5")  # with one gallery photo per item, MAP@R equals recall@1
+BINS = 8  # bins of the colour histogram for each channel
 Pixels = NDArray[np.uint8]
 
 
 @dataclass
 class SwapSet:
-    """Pictures `(SIDE, SIDE, 3)` with the item of each, and what they stand for."""
+    """Gallery and queries: pictures `(SIDE, SIDE, 3)` with their items."""
 
     name: str
     gallery: list[tuple[str, Pixels]] = field(default_factory=list)
@@ -62,7 +63,7 @@ class SwapSet:
     left_out: Counter[str] = field(default_factory=Counter)
 
     def check_leaks(self) -> dict[str, int]:
-        """Stop where a query is in the gallery, or on a swapped background that changes nothing."""
+        """Exit if a query is in the gallery, or if a swapped query equals a clean one."""
         held = {_digest(picture) for _, picture in self.gallery}
         clean = {_digest(picture) for _, picture in self.clean}
         found = {
@@ -87,14 +88,14 @@ def drawn_set(stock: Stock, items: int, per_item: int, seed: int, folder: Folder
         for photo, pictures in enumerate((made.gallery, made.clean)):
             scene = random_scene(item, photo)
             shot = render(item, type(scene)(scene.pose, scene.light, scene.background_id, None), SIDE)
-            pictures.append((item.item_id, composite(shot.product, shot.mask, white())))
+            pictures.append((item.item_id, blend(shot.product, shot.mask, white())))
         for turn in range(per_item):
             kind = [*bank, *(["photo"] if folder else [])][turn % (3 if folder else 2)]
             if kind == "photo" and folder is not None:
                 background = folder.draw(rng, SIDE)
             else:
                 background = draw_background(seed, int(rng.choice(bank[kind])), SIDE)
-            made.swapped.append((item.item_id, composite(shot.product, shot.mask, background)))
+            made.swapped.append((item.item_id, blend(shot.product, shot.mask, background)))
             made.kinds.append(kind)
     return made
 
@@ -120,17 +121,17 @@ def real_set(source: Path, per_item: int, seed: int, folder: Folder, limit: int)
         item = np.ascontiguousarray(square.apply(pixels).transpose(1, 2, 0))
         cover = cv2.erode(mask.pixels, np.ones((3, 3), np.uint8))
         rng = np.random.default_rng([seed, 7, len(made.gallery)])
-        made.gallery.append((image.item_id, composite(item, cover, white())))
+        made.gallery.append((image.item_id, blend(item, cover, white())))
         item, moved = other_view(rng, item, cover)
         cover = np.asarray(moved)
-        made.clean.append((image.item_id, composite(item, cover, white())))
+        made.clean.append((image.item_id, blend(item, cover, white())))
         for _ in range(per_item):
-            made.swapped.append((image.item_id, composite(item, cover, folder.draw(rng, SIDE))))
+            made.swapped.append((image.item_id, blend(item, cover, folder.draw(rng, SIDE))))
             made.kinds.append("photo")
     return made
 
 
-def composite(item: Pixels, mask: Pixels, background: NDArray[Any]) -> Pixels:
+def blend(item: Pixels, mask: Pixels, background: NDArray[Any]) -> Pixels:
     weight = (mask / 255.0)[..., None]
     return np.clip(np.round(weight * item + (1 - weight) * background), 0, 255).astype(np.uint8)
 
@@ -140,7 +141,7 @@ def white() -> Pixels:
 
 
 def histogram(pictures: Sequence[Pixels]) -> NDArray[np.float32]:
-    """Square roots of joint colour histograms, of unit norm: their products are Bhattacharyya coefficients."""
+    """Square roots of joint colour histograms; their inner products are Bhattacharyya coefficients."""
     rows = []
     for picture in pictures:
         places = (picture // (256 // BINS)).reshape(-1, 3).astype(np.int64) @ [BINS * BINS, BINS, 1]
@@ -166,13 +167,13 @@ def measure(made: SwapSet, refs: Sequence[str], seed: int) -> dict[str, dict[str
     for ref in [*refs, *BASELINES, "colour histogram"]:
         embed, metric = (histogram, "cosine") if ref == "colour histogram" else embedder(ref)
         sets = [
-            Photos(embed([picture for _, picture in pictures]), [item for item, _ in pictures])
+            LabelledVectors(embed([picture for _, picture in pictures]), [item for item, _ in pictures])
             for pictures in (made.gallery, made.clean, made.swapped)
         ]
         figures: dict[str, Any] = {"all": swap_test(*sets, metric, seed=seed).figures}
         for kind in sorted(set(made.kinds)):
             rows = [row for row, its in enumerate(made.kinds) if its == kind]
-            some = Photos(sets[2].vectors[rows], [sets[2].items[row] for row in rows])
+            some = LabelledVectors(sets[2].vectors[rows], [sets[2].items[row] for row in rows])
             if len(set(made.kinds)) > 1 and set(some.items) == set(sets[1].items):
                 figures[kind] = swap_test(sets[0], sets[1], some, metric, seed=seed).figures
         results[ref] = figures
@@ -209,11 +210,11 @@ def _digest(picture: Pixels) -> bytes:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", action="append", default=[])
-    parser.add_argument("--studio", type=int, default=300, metavar="N", help="items of the drawn set; 0 leaves it out")
-    parser.add_argument("--solids", type=int, default=300, metavar="N", help="items of the solids; 0 leaves them out")
-    parser.add_argument("--items", type=Path, help="SOURCE of the real set")
-    parser.add_argument("--limit", type=int, default=500, help="items of the real set")
-    parser.add_argument("--backgrounds", type=Path, help="folder of photos")
+    parser.add_argument("--studio", type=int, default=300, metavar="N", help="Items of the sample shop; 0 to skip.")
+    parser.add_argument("--solids", type=int, default=300, metavar="N", help="Items of the solids; 0 to skip.")
+    parser.add_argument("--items", type=Path, help="SOURCE of the real set.")
+    parser.add_argument("--limit", type=int, default=500, help="Maximum number of items of the real set.")
+    parser.add_argument("--backgrounds", type=Path, help="Folder of photos to use as backgrounds.")
     parser.add_argument("--per-item", type=int, default=5)
     parser.add_argument("--seed", type=int, default=9001)
     parser.add_argument("--json", type=Path)

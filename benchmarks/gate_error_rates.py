@@ -1,25 +1,26 @@
-"""How often the gate is wrong, and what it finds: `python benchmarks/gate_error_rates.py [TABLE...] [--trials N]`.
+"""Error rates and power of the gate: `python benchmarks/gate_error_rates.py [TABLE...] [--trials N]`.
 
-Encoders are drawn at random: whether encoder k finds item i on background b is told by the sign of
+Encoders are simulated. Encoder k finds item i on background b if this sum of normal variables is positive:
 
-    mean_k + item_i + background_b + both_ib + own_ki + own_kb + own_kib        (all normal)
+    mean_k + item_i + background_b + both_ib + own_ki + own_kb + own_kib
 
-so encoders of one mean are equal on average over all items and backgrounds, and yet differ on those that are drawn. The
-deviations are chosen to give the spread of differences that real encoders have (`spread`). A candidate with a gain of
-.05 has the mean that makes its true MAP@R .05 higher. Clean queries are found likewise, by an item's views.
+Encoders with the same mean are therefore equal on average over all items and backgrounds, but differ on any sample. The
+standard deviations are chosen to reproduce the spread of differences between real encoders (`spread`). A candidate with
+a gain of .05 has the mean for which its true MAP@R is .05 higher. Clean queries are simulated in the same way, with an
+item's views.
 
-Tables, in Markdown, with the standard error of each figure where it is largest:
+The tables are in Markdown, with the largest standard error of their figures:
 
-    bounds       how often a bound at 5 % is above 0 for an encoder that is equal: of items alone (the rule until now),
-                 of items and backgrounds resampled (pigeonhole bootstrap), of crossed effects (the gate)
-    retrainings  how often ten retrainings of equals promote one
-    clean        how often a candidate passes the clean test that loses nothing, or as much as the margin
-    power        how often a candidate is promoted that gains .02 to .10
-    spending     how power is kept over successive retrainings by ways to spend the budget
-    spread       of differences between encoders that are named after it (`spread default hog`), on drawn items
+    bounds       how often a bound at 5 % is above 0 for an equal encoder: resampled items (the rule until now),
+                 resampled items and backgrounds (pigeonhole bootstrap), crossed random effects (the gate)
+    retrainings  how often one or ten retrainings with equal encoders promote a candidate
+    clean        how often a candidate passes the clean test if it loses nothing, or as much as the margin
+    power        how often a candidate with a gain of .02 to .10 is promoted
+    spending     power over successive retrainings for several ways to spend the error budget
+    spread       differences between the encoders that follow (`spread default hog`), on drawn items
 
-The rule until now is kept here, as the rival: the same five backgrounds in every retraining, a bound by resampling of
-items at 1 - .05 / candidates, and a mean clean loss of at most .02 by one view an item.
+"The rule until now" is the rule before the present gate, for comparison: the same five backgrounds in every retraining,
+a bound by resampled items at 1 - .05 / candidates, and a mean clean loss of at most .02 with one view of each item.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ GAINS = (0.02, 0.04, 0.06, 0.08, 0.10)
 
 @dataclass(frozen=True)
 class World:
-    """Deviations of what decides whether an item is found; means are in units of the same scale."""
+    """Means and standard deviations of the variables that decide whether an item is found."""
 
     swapped: float = 1.0  # mean
     clean: float = 2.0
@@ -73,7 +74,7 @@ class World:
         return float(norm.cdf(self.swapped / self.scale))
 
     def shift(self, gain: float) -> float:
-        """What raises the share of items that are found on other backgrounds by `gain`."""
+        """The increase of the mean that raises the true swapped MAP@R by `gain`."""
         return _shift(self.swapped, self.scale, gain)
 
     def clean_shift(self, gain: float) -> float:
@@ -96,7 +97,7 @@ def _shift(mean: float, deviation: float, gain: float) -> float:
 
 
 class Shop:
-    """Held-out items, and what encoders find of them."""
+    """Simulated held-out items."""
 
     def __init__(self, world: World, items: int, rng: np.random.Generator) -> None:
         self.world, self.items, self.rng = world, items, rng
@@ -104,7 +105,7 @@ class Shop:
         self.view = rng.normal(0, world.view, (items, VIEWS))
 
     def backgrounds(self, count: int) -> Array:
-        """How hard items are to find on backgrounds that are drawn anew `(items, count)`."""
+        """The effects of newly drawn backgrounds on the items `(items, count)`."""
         world, rng = self.world, self.rng
         return rng.normal(0, world.background, count) + rng.normal(0, world.both, (self.items, count))
 
@@ -122,14 +123,14 @@ class Encoder:
     clean_mean: float
 
     def swapped(self, backgrounds: Array) -> Array:
-        """What is found `(items, backgrounds)`."""
+        """Whether each item is found on each background `(items, backgrounds)`."""
         shop, rng = self.shop, self.shop.rng
         own = rng.normal(0, shop.world.own_background, backgrounds.shape[1])
         own = own + rng.normal(0, shop.world.own_both, backgrounds.shape)
         return (self.mean + (shop.item + self.own)[:, None] + backgrounds + own > 0).astype(np.float64)
 
     def clean(self) -> Array:
-        """What is found of each view `(items, VIEWS)`."""
+        """Whether each clean view is found `(items, VIEWS)`."""
         shop, rng = self.shop, self.shop.rng
         own = rng.normal(0, shop.world.own_view, shop.view.shape)
         return (self.clean_mean + (shop.item + self.own)[:, None] + shop.view + own > 0).astype(np.float64)
@@ -187,9 +188,9 @@ def bounds(trials: int) -> None:
 def successive(
     world: World, items: int, candidates: int, rng: np.random.Generator, *, runs: int = 10
 ) -> dict[str, int]:
-    """At which of successive retrainings of equals each rule promotes one, 0 for none; swapped bounds alone.
+    """The first of successive retrainings with equal encoders in which each rule promotes one (0: none).
 
-    The gate's levels are those of `indexer.retrain.budget` as long as nothing is promoted.
+    Only swapped bounds are tested. The gate's levels are those of `indexer.retrain.budget` before any promotion.
     """
     shop = Shop(world, items, rng)
     active = shop.encoder()
@@ -255,7 +256,7 @@ def clean(trials: int) -> None:
 
 
 def promoted(shop: Shop, gain: float, levels: Sequence[float]) -> list[bool]:
-    """Whether a candidate with a gain that loses nothing is promoted: by the rule until now, by the gate at levels."""
+    """Whether a candidate with a gain and no loss is promoted: by the rule until now, and by the gate at each level."""
     active, candidate = shop.encoder(), shop.encoder(gain=gain)
     kept, behind = shop.backgrounds(OLD_BACKGROUNDS), shop.backgrounds(20)
     lost = candidate.clean() - active.clean()
@@ -283,7 +284,7 @@ def power(trials: int) -> None:
 
 
 def spending(_: int) -> None:
-    """Power of a normal test whose true mean is so many standard errors above 0, at the n-th retraining."""
+    """Power at the n-th retraining of a normal test whose true mean is some standard errors above 0."""
     n = np.arange(1, 100_001)
     tail = 1 / np.log(n[-1])
     ways = {
@@ -304,10 +305,10 @@ def spending(_: int) -> None:
 
 
 def spreads(refs: Sequence[str], items: int = 120, backgrounds: int = 20) -> None:
-    """Spread of differences between each pair of encoders, on drawn items."""
+    """Spread of the differences between each pair of encoders, on drawn items."""
     from indexer.evaluate.images import embed_pictures
     from indexer.measures.ground_truth import other_view
-    from indexer.measures.robustness import MAP_AT_R, Photos, query_metrics
+    from indexer.measures.robustness import MAP_AT_R, LabelledVectors, query_metrics
     from indexer.swaps.sources import studio_set
     from training.encoder import load_encoder
 
@@ -318,10 +319,10 @@ def spreads(refs: Sequence[str], items: int = 120, backgrounds: int = 20) -> Non
     found: dict[str, tuple[Array, Array]] = {}
     for ref in refs:
         encoder = load_encoder(ref)
-        gallery = Photos(embed_pictures(encoder, made.gallery), made.products)
+        gallery = LabelledVectors(embed_pictures(encoder, made.gallery), made.products)
 
-        def of(pictures: NDArray[np.uint8], encoder: Any = encoder, gallery: Photos = gallery) -> Array:
-            queries = Photos(embed_pictures(encoder, pictures), made.products)
+        def of(pictures: NDArray[np.uint8], encoder: Any = encoder, gallery: LabelledVectors = gallery) -> Array:
+            queries = LabelledVectors(embed_pictures(encoder, pictures), made.products)
             return query_metrics(gallery, queries, encoder.metric, order)[MAP_AT_R]
 
         found[ref] = (
@@ -339,7 +340,7 @@ def spreads(refs: Sequence[str], items: int = 120, backgrounds: int = 20) -> Non
 
 
 def world_spread() -> None:
-    """The same of the worlds that are drawn, to set beside the encoders'."""
+    """The same for the simulated worlds, to compare with real encoders."""
     print(f"| world | {SPREAD}")
     for name, world in WORLDS.items():
         shop = Shop(world, 4000, np.random.default_rng(0))

@@ -1,14 +1,14 @@
-"""`nitamono index` against its limit and its rival, on the same files in the same run.
+"""Speed of `nitamono index`, compared with pure decoding and with a simple reader, on the same files in one run.
 
     python benchmarks/index_throughput.py FOLDER [--encoder REF] [--repeats 3] [--copies 1]
 
-Limit (a): the pure scaled JPEG decode of the same files on as many processes (simplejpeg at the size that indexing asks
-for, and the resize to the encoder's square), nothing else, by processes that run already; and by processes that have to
-be started first, as those of any command have. Rival (b): a reader that decodes each file in full with
-Pillow, resizes it and feeds the same encoder in the same batches, in one process; and the same reader on as many
-processes as we use. Indexing is timed twice: as the command reports it (from reading the source to the activated
-generation, torch's import among it), and as the shell sees the whole command. Everything is the median of the repeats,
-taken in turns, because machines are noisy. `--copies` repeats the files under other names: what start-up costs fades.
+Lower bound (a): scaled JPEG decoding of the same files with as many processes (simplejpeg at the size that indexing
+uses, and the resize to the encoder's square), with running processes, and with processes that have to be started first,
+as for any command. Competitor (b): a reader that fully decodes each file with Pillow, resizes it and feeds the same
+encoder in the same batches, in one process, and in as many processes as indexing uses. Indexing is timed in two ways:
+as the command reports it (from reading the source to the activated generation, including the import of torch), and as
+the duration of the whole command. All figures are medians of the repeats, which alternate because machines are noisy.
+`--copies` repeats the files under other names, which reduces the share of the start-up time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BATCH = 128
 
 
 def decode_only(path: Path, preprocessing: Preprocessing) -> int:
-    """What no indexer can avoid: read, decode at a reduced size, shrink."""
+    """The work that no indexer can avoid: read, decode at a reduced size, resize."""
     pixels = decode_image(path.read_bytes(), at_least=preprocessing.size).pixels
     return preprocessing.apply(pixels).size
 
@@ -134,8 +134,8 @@ def main() -> None:
         print(f"{name:32s} {seconds:7.2f} s {len(files) / seconds:8.0f} images/s")
     for kind in ("as reported", "whole command"):
         own = medians[f"index, {kind}"]
-        print(f"index {kind}: {medians['decode'] / own:.2f} of pure decoding", end="")
-        print(f" ({medians['decode from a cold start'] / own:.2f} of it from a cold start)", end="")
+        print(f"index {kind}: {medians['decode'] / own:.2f} of the speed of pure decoding", end="")
+        print(f" ({medians['decode from a cold start'] / own:.2f} with a cold start)", end="")
         print(f", {medians['Pillow in full, 1 process'] / own:.2f} x Pillow in 1 process", end="")
         print(f", {medians[f'Pillow in full, {processes} processes'] / own:.2f} x Pillow in {processes}", end="")
         print(f"; a second run takes {100 * medians[f'again, {kind}'] / own:.1f} %")

@@ -1,8 +1,8 @@
-"""How often 95 % intervals hold the truth, and how wide they are: `python benchmarks/interval_coverage.py`.
+"""Coverage and width of 95 % intervals: `python benchmarks/interval_coverage.py`.
 
-Simulated items, of which the true mean is known: `binary` (recall@1), `ap` (an average precision: mostly 1, the loss by
-zeros and by values between) and `smooth` (beta, never 0 or 1). The percentile bootstrap stands beside
-`Bootstrap.share`. Then paired encoders: the difference and the ratio of two means, by percentiles and by
+Simulates items with a known true mean: `binary` (like recall@1), `ap` (like average precision: mostly 1, the rest zeros
+and values in between) and `smooth` (beta distribution, never 0 or 1). Compares the percentile bootstrap with
+`Bootstrap.share`; and for paired encoders, the difference and ratio of two means by percentiles with
 `Bootstrap.difference` and `Bootstrap.retention`. Prints Markdown tables of coverage / mean width.
 """
 
@@ -28,7 +28,7 @@ def binary(rng: np.random.Generator, shape: tuple[int, int], mean: float) -> Num
 
 
 def average_precision(rng: np.random.Generator, shape: tuple[int, int], mean: float) -> Numbers:
-    """Ones; for half of the loss zeros, for the other half values between."""
+    """Mostly ones; half of the loss comes from zeros, half from values in between."""
     chance, values = rng.random(shape), np.ones(shape)
     between = chance < 1 - mean
     values[between] = rng.beta(2, 2, int(between.sum()))
@@ -41,7 +41,7 @@ def smooth(rng: np.random.Generator, shape: tuple[int, int], mean: float) -> Num
 
 
 def paired(rng: np.random.Generator, shape: tuple[int, int], change: float) -> tuple[Numbers, Numbers, float, float]:
-    """Right or wrong of two encoders, and the true difference and ratio: a `change` is lost, half as much gained."""
+    """Binary results of two encoders, and their true difference and ratio; `change` is lost, half as much is gained."""
     chance = rng.random(shape)
     values, base = np.ones(shape), np.ones(shape)
     values[chance < change] = 0.0
@@ -52,7 +52,7 @@ def paired(rng: np.random.Generator, shape: tuple[int, int], change: float) -> t
 
 
 def percentiles(items: int) -> Callable[..., Numbers]:
-    """The plain percentile bootstrap of means, of values `(T, items)`, and of ratios; `(2, T)`."""
+    """The plain percentile bootstrap of means or ratios of values `(T, items)`; gives intervals `(2, T)`."""
     weights = np.random.default_rng(0).multinomial(items, np.full(items, 1 / items), size=REPLICATES) / items
 
     def ends(values: Numbers, base: Numbers | None = None) -> Numbers:

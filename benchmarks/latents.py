@@ -1,9 +1,9 @@
-"""The table of families: `python benchmarks/latents.py SET DATA OUT [FAMILY...]` trains each recipe and evaluates all.
+"""Train and compare encoder families: `python benchmarks/latents.py SET DATA OUT [FAMILY...]`.
 
-SET is `clothing` (gallery: train, queries: validation), `fashion` (60,000 against 10,000), `mnist` (bounds alone) or
-`beta` (the beta-VAE at several weights of the KL on `clothing`, with what its latent holds).
-DATA is what `benchmarks/prepare_data.py` wrote. Encoders stay in OUT/SET/FAMILY, and those that are there are not
-trained again. Without FAMILY all are trained. Prints a Markdown table; the figures are in OUT/SET.json.
+SET is `clothing` (gallery: train, queries: validation), `fashion` (60,000 gallery images, 10,000 queries), `mnist`
+(only likelihood bounds) or `beta` (beta-VAEs with several KL weights on `clothing`, with the information in the
+latent). DATA is the output of `benchmarks/prepare_data.py`. Encoders are written to OUT/SET/FAMILY and not trained
+again if they exist. Without FAMILY, all families are trained. Prints a Markdown table; the figures are in OUT/SET.json.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ FOLDERS = {"clothing": "clothing", "fashion": "fashion", "mnist": "mnist", "beta
 SPLITS = {"clothing": ("train", "validation"), "fashion": ("train", "test"), "mnist": ("train", "test")}
 SHOWN = ("knn@5", "precision@1", "precision@10", "map")
 HELD = ("log_likelihood", "kl", "active_units", "precision@10", "map")
-SAMPLES = 500  # importance samples of the bound on digits
+SAMPLES = 500  # importance samples of the bound for digits
 
 
 def train_all(name: str, data: Path, out: Path, families: list[str]) -> dict[str, Path]:
@@ -85,7 +85,7 @@ def train_all(name: str, data: Path, out: Path, families: list[str]) -> dict[str
 
 
 def retrieval(name: str, data: Path, encoders: dict[str, Path]) -> dict[str, Any]:
-    """Figures with intervals of each family and of the baselines."""
+    """Retrieval metrics of each family and of the baselines."""
     folder = FOLDERS[name]
     gallery, queries = (read_images(data / folder / split)[0] for split in SPLITS[folder])
     names = {str(path): family for family, path in encoders.items()}
@@ -94,7 +94,7 @@ def retrieval(name: str, data: Path, encoders: dict[str, Path]) -> dict[str, Any
 
 
 def held(encoders: dict[str, Path]) -> dict[str, dict[str, float]]:
-    """Reconstruction and what the latent holds in nats per image, on the photos held out from training."""
+    """Reconstruction term and KL in nats per image, and active units, on the validation photos."""
     found = {}
     for family, path in encoders.items():
         figures = load_encoder(path).card["figures"]
@@ -106,7 +106,7 @@ def held(encoders: dict[str, Path]) -> dict[str, dict[str, float]]:
 
 @torch.no_grad()
 def bounds(data: Path, encoders: dict[str, Path]) -> dict[str, dict[str, float]]:
-    """ELBO and importance-weighted bound of the test digits, nats per image."""
+    """ELBO and importance-weighted bound of the test digits in nats per image."""
     found = {}
     for family, path in encoders.items():
         encoder = load_encoder(path)

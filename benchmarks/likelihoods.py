@@ -1,10 +1,10 @@
-"""How likely models find images they have not seen: `python benchmarks/likelihoods.py SET DATA OUT [MODEL...]`.
+"""Held-out likelihoods of models: `python benchmarks/likelihoods.py SET DATA OUT [MODEL...]`.
 
-SET is `mnist` (static binarised digits), `fashion` (28 x 28 grey) or `clothing` (32 x 32 colour, validation photos).
-DATA is what `benchmarks/prepare_data.py` wrote. Models stay in OUT/SET/MODEL, and those that are there are not trained
-again. Prints a Markdown table with each model's budget, and where a power law through the second half of its curve
-(nats per image of the training images as they came, by images seen) leads with ten times the images. The figures and
-the curves are in OUT/SET.json.
+SET is `mnist` (statically binarised digits), `fashion` (28 x 28 grey) or `clothing` (32 x 32 colour, validation
+photos). DATA is the output of `benchmarks/prepare_data.py`. Models are written to OUT/SET/MODEL and not trained again
+if they exist. Prints a Markdown table with the training budget of each model, and an extrapolation to ten times the
+images by a power law fitted to the second half of its training curve (online training nats per image by images seen).
+The figures and curves are in OUT/SET.json.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ CLOTHING: dict[str, tuple[str, list[str]]] = {
 }  # fmt: skip
 SETS = {"mnist": MNIST, "fashion": FASHION, "clothing": CLOTHING}
 TEST = {"mnist": "test", "fashion": "test", "clothing": "validation"}
-WEIGHTED, SAMPLES = 1000, 50  # images of the importance-weighted bound, and its samples
-CURVE = 40  # points of a curve
+WEIGHTED, SAMPLES = 1000, 50  # images and samples of the importance-weighted bound
+CURVE = 40  # points of a training curve
 
 
 def train_all(name: str, data: Path, out: Path, models: list[str]) -> dict[str, Path]:
@@ -91,8 +91,8 @@ def train_all(name: str, data: Path, out: Path, models: list[str]) -> dict[str, 
 
 
 @torch.inference_mode()
-def judge(encoder: Encoder, images: torch.Tensor) -> dict[str, Any]:
-    """Nats per image: exact, or the ELBO of all and an importance-weighted bound of some, evenly spaced."""
+def evaluate(encoder: Encoder, images: torch.Tensor) -> dict[str, Any]:
+    """Nats per image: exact, or the ELBO of all images and the importance-weighted bound of a regular subset."""
     values = images[0].numel()
     if not isinstance(encoder.model, VariationalModel):
         nats = torch.cat([encoder.log_likelihood(part).nats for part in images.split(250)]).double()
@@ -116,7 +116,7 @@ def judge(encoder: Encoder, images: torch.Tensor) -> dict[str, Any]:
 
 
 def curve(directory: Path, batch_size: int) -> list[tuple[int, float]]:
-    """Images seen, and minus the log-likelihood of those that came since the point before."""
+    """The training curve: images seen, and mean negative log-likelihood since the previous point."""
     events = EventAccumulator(str(directory / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
     scalars = events.Scalars("train/objective")
@@ -126,7 +126,7 @@ def curve(directory: Path, batch_size: int) -> list[tuple[int, float]]:
 
 
 def extrapolate(points: list[tuple[int, float]], factor: float = 10.0) -> float:
-    """Nats after so many times the images, by a + b n^-c through the second half of a curve, a and b at least 0."""
+    """Nats after `factor` times the images, by a + b n^-c fitted to the second half of a curve, with a, b >= 0."""
     late = np.array(points[len(points) // 2 :], dtype=float)
     seen, nats = late[:, 0] / late[-1, 0], late[:, 1]
     start = (0.9 * nats[-1], 0.1 * nats[-1], 0.5)
@@ -144,7 +144,7 @@ def main(name: str, data: Path, out: Path, models: list[str]) -> None:
         points = curve(path, recipe["batch_size"])
         seen = points[-1][0]
         figures[model] = {
-            **judge(encoder, torch.from_numpy(images)),
+            **evaluate(encoder, torch.from_numpy(images)),
             "parameters": sum(parameter.numel() for parameter in encoder.model.parameters()),
             "images_seen": seen,
             "steps": seen // recipe["batch_size"],

@@ -1,11 +1,12 @@
-"""Whether measures tell the truth, by simulation: `python benchmarks/measures.py [--trials N]`.
+"""Validate measures by simulation: `python benchmarks/measures.py [--trials N]`.
 
-- The expected calibration error of probabilities that are true, and of others made too sure (log-odds times 1.5): how
-  often its 95 % interval holds the true error, by `indexer.calibrate.probability.ece_interval` and by resampling about
-  the ECE. Pairs are the ten hits of a search, of which one at most is right; `first` are first hits alone.
-- Shares of item and background, of a known .5 and .3, by `indexer.measures.variance` and as sums of squares.
+- Expected calibration error of calibrated probabilities, and of overconfident ones (log-odds times 1.5): coverage of
+  its 95 % interval, by `indexer.calibrate.probability.ece_interval` and by resampling around the ECE. Pairs are the ten
+  hits of a search, of which at most one is right; `first hits` are only the first ones.
+- Variance shares of item and background, with true values of .5 and .3, by `indexer.measures.variance` and by sums of
+  squares.
 
-`benchmarks/interval_coverage.py` has the intervals of means.
+`benchmarks/interval_coverage.py` measures the coverage of intervals of means.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ HITS, POPULATION = 10, 100_000
 
 
 def searches(rng: np.random.Generator, count: int) -> tuple[Numbers, NDArray[np.bool_]]:
-    """True probabilities of the hits `(count, HITS)` and whether they are right."""
+    """True probabilities of the hits `(count, HITS)`, and whether they are right."""
     first = rng.beta(4, 1.5, count)
     rest = 0.8 * (1 - first)[:, None] * rng.dirichlet(np.array([3.0] + 9 * [0.5]), count)[:, : HITS - 1]
     true = np.concatenate([first[:, None], rest], axis=1).clip(1e-4, 1 - 1e-4)
@@ -39,7 +40,7 @@ def searches(rng: np.random.Generator, count: int) -> tuple[Numbers, NDArray[np.
 
 
 def resampled(probabilities: Numbers, labels: NDArray[np.bool_], groups: NDArray[np.int64], bins: int) -> Numbers:
-    """The interval that resamples groups and moves the replicates to have the ECE as their mean."""
+    """The interval from resampled groups, with the replicates shifted so that their mean is the ECE."""
     bin_of, count = equal_mass_bins(probabilities, bins), int(groups.max()) + 1
     gaps = np.bincount(groups * bins + bin_of, weights=labels - probabilities, minlength=count * bins)
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=500)
@@ -100,7 +101,7 @@ def main() -> None:
     )
     for backgrounds in (2, 5, 20):
         print(share_row(60, backgrounds, trials), flush=True)
-    head = "| of | log-odds times | true error | mean ECE | by chance | resampled holds it | interval holds it |"
+    head = "| pairs | log-odds times | true error | mean ECE | by chance | coverage, resampling | coverage, interval |"
     print("", head, "|---" * 7 + "|", sep="\n")
     for count, first in ((400, False), (400, True), (100, True)):
         for sure in (1.0, 1.5):

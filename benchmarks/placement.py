@@ -1,7 +1,7 @@
-"""Recall by the item's scale and place: `python benchmarks/placement.py [REF...] --studio shop --data SOURCE`.
+"""Recall by scale and place of the item: `python benchmarks/placement.py [REF...] --studio shop --data SOURCE`.
 
-What `nitamono compare` says of it, without the other measures. Prints a Markdown table for each set; `--json FILE` has
-all figures.
+The placement test of `nitamono compare` without the other measures. Prints a Markdown table for each set; `--json FILE`
+writes all figures.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from time import process_time
 
 from indexer.compare.results import describe
 from indexer.evaluate.images import embed_pictures
-from indexer.measures.robustness import Photos
-from indexer.swaps.pictures import BANK_SEED, SwapSet
+from indexer.measures.robustness import LabelledVectors
 from indexer.swaps.placement import GROUNDS, KINDS, SCALES, PlacementTest, place_set, search_placed
 from indexer.swaps.sources import photo_set, studio_set
+from indexer.swaps.swap_set import BANK_SEED, SwapSet
 from training.console import to_json
 from training.data.sources import read_images
 from training.data.studio import check_stock
@@ -29,12 +29,12 @@ COLUMNS = ("ground", "encoder", "middle", "anywhere", "retention", *(f"scale {sc
 def measure(made: SwapSet, refs: list[str], seed: int) -> dict[str, PlacementTest]:
     queries = place_set(made, seed)
     if queries is None:
-        raise SystemExit(f"{made.name}: holds no cut-outs")
+        raise SystemExit(f"{made.name}: contains no cut-outs")
     found: dict[str, PlacementTest] = {}
     for ref in refs:
         encoder = load_encoder(ref)
         embed = partial(embed_pictures, encoder)
-        gallery = Photos(embed(made.gallery), made.products)
+        gallery = LabelledVectors(embed(made.gallery), made.products)
         began = process_time()
         test = search_placed(queries, embed, gallery, encoder.metric, base=next(iter(found.values()), None), seed=seed)
         if test is not None:
@@ -69,10 +69,10 @@ def table(found: dict[str, PlacementTest]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("refs", nargs="*", metavar="REF", default=["default", "hog", "pixels"])
-    parser.add_argument("--studio", action="append", help="shop or solids; repeatable")
-    parser.add_argument("--data", action="append", type=Path, help="SOURCE of photos; repeatable")
+    parser.add_argument("--studio", action="append", help="shop or solids; repeatable.")
+    parser.add_argument("--data", action="append", type=Path, help="SOURCE of photos; repeatable.")
     parser.add_argument("--items", type=int, default=100)
-    parser.add_argument("--per-item", type=int, default=5, help="backgrounds of the bank")
+    parser.add_argument("--per-item", type=int, default=5, help="Backgrounds of each item.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -1,9 +1,9 @@
-"""The public data sets as sources: `python benchmarks/prepare_data.py ARCHIVES OUT` unpacks what ARCHIVES holds.
+"""Convert public data sets to sources: `python benchmarks/prepare_data.py ARCHIVES OUT`.
 
-ARCHIVES is a folder with `clothing-train.tar`, `clothing-validation.tar`, `fashion-mnist.tar`, `textures-cc0.tar` and
-`binarized-mnist.tar`, or some of them. OUT gets a folder for each, with a PNG or JPEG file per image and a sub-folder
-per class: `clothing/{train,validation}`, `fashion/{train,test}`, `mnist/{train,valid,test}`, and textures halved by
-material into `textures/{train,test}`, so that what trains never tests.
+ARCHIVES is a folder with some or all of `clothing-train.tar`, `clothing-validation.tar`, `fashion-mnist.tar`,
+`textures-cc0.tar` and `binarized-mnist.tar`. OUT gets a folder for each, with one PNG or JPEG file per image and one
+sub-folder per class: `clothing/{train,validation}`, `fashion/{train,test}`, `mnist/{train,valid,test}`, and
+`textures/{train,test}`, which share no material, so that no test texture is used in training.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def mnist(unpacked: Path, out: Path) -> None:
 
 
 def clothing(unpacked: Path, out: Path) -> None:
-    """The archive's one folder, under its split's name."""
+    """Copy the archive's only folder to the name of its split."""
     found = [entry for entry in unpacked.iterdir() if entry.is_dir()]
     source = found[0] if len(found) == 1 else unpacked
     out.parent.mkdir(parents=True, exist_ok=True)

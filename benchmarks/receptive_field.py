@@ -1,10 +1,11 @@
-"""What the latent keeps when the decoder sees further: `python benchmarks/receptive_field.py DATA OUT [NAME...]`.
+"""Information in the latent for decoders with larger receptive fields:
+`python benchmarks/receptive_field.py DATA OUT [NAME...]`.
 
-Trains recipe `pixel-vae` on the clothing photos at several receptive fields (`rf1` to `rf65`, and `rf17-freebits`,
-which is committed to a rate) and measures each: nats in z and the bound on the validation photos, the squared error of
-reconstructions, retrieval by category, and the swap tests of `benchmarks/background_swap.py`.
-DATA is what `benchmarks/prepare_data.py` wrote. Encoders stay in OUT/NAME, and those that are there are not trained
-again. Prints a Markdown table; the figures are in OUT/figures.json.
+Trains recipe `pixel-vae` on the clothing photos with several receptive fields (`rf1` to `rf65`, and `rf17-freebits`,
+which enforces a minimum rate). Measures nats in z and the ELBO on the validation photos, the squared error of
+reconstructions, retrieval by category, and the swap tests of `benchmarks/background_swap.py`. DATA is the output of
+`benchmarks/prepare_data.py`. Encoders are written to OUT/NAME and not trained again if they exist. Prints a Markdown
+table; the figures are in OUT/figures.json.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from background_swap import SwapSet, drawn_set, embedder, real_set
 
 from indexer.evaluate.retrieval import evaluate_retrieval
-from indexer.measures.robustness import Photos, swap_test
+from indexer.measures.robustness import LabelledVectors, swap_test
 from training.data.backgrounds import Folder
 from training.data.dataset import load_dataset
 from training.data.sources import read_images
@@ -34,7 +35,7 @@ SMALL = [
 STUDY: dict[str, list[str]] = {f"rf{field}": [*SMALL, f"model.receptive_field={field}"] for field in FIELDS}
 STUDY["rf17-freebits"] = [*STUDY["rf17"], "model.free_bits=0.5"]
 SEED, SHOP_ITEMS, PER_ITEM, REAL_ITEMS = 9001, 300, 5, 500
-RECONSTRUCTED = 128  # photos, drawn pixel by pixel
+RECONSTRUCTED = 128  # photos to reconstruct, which is done pixel by pixel
 COLUMNS = (
     "kl", "active_units", "elbo", "squared_error", "precision@10", "map",
     "shop clean", "shop swapped", "shop retention", "real clean", "real swapped", "real retention",
@@ -54,10 +55,10 @@ def latent_figures(encoder: Encoder, photos: torch.Tensor) -> dict[str, float]:
 
 
 def swap_figures(name: str, made: SwapSet, path: Path) -> dict[str, Any]:
-    """recall@1 of the same item, clean and on other backgrounds."""
+    """recall@1 of clean and of swapped queries."""
     embed, metric = embedder(str(path))
     sets = [
-        Photos(embed([picture for _, picture in pictures]), [item for item, _ in pictures])
+        LabelledVectors(embed([picture for _, picture in pictures]), [item for item, _ in pictures])
         for pictures in (made.gallery, made.clean, made.swapped)
     ]
     figure = swap_test(*sets, metric, seed=SEED).figures["recall@1"].to_json()

@@ -1,9 +1,9 @@
-"""What a second stage costs: `python benchmarks/reranking.py [N]...` (3,000 and 100,000 vectors by default).
+"""Cost of a second stage: `python benchmarks/reranking.py [N]...` (3,000 and 100,000 vectors by default).
 
-Clustered random unit vectors of 192 numbers, five to an item, in memory; searches by a vector for 10 items, one thread.
-Milliseconds are of processor time, medians over searches by each method in turn, beside the plain search of the same
-run. Lists of neighbours are looked for in each vector's own thousand, to save the time of making them in full, which is
-timed on 3,000 vectors: it grows with the square of their number.
+Uses clustered random unit vectors with 192 dimensions, five for each item, in memory. Each search is by vector, for 10
+items, on one thread. Reports median CPU time in milliseconds, with alternating methods, and relative to the plain
+search of the same run. Neighbour lists are computed only within blocks of a thousand vectors to save time; computing
+them in full, which is quadratic in the number of vectors, is timed for 3,000 vectors.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ METHODS: tuple[Rerank, ...] = ("none", "expand", "reciprocal")
 
 
 def draw(count: int, rng: np.random.Generator) -> Floats:
-    """`(count, DIM)` around a centre for every 20, each of which lies near one of its thousand's."""
+    """Vectors `(count, DIM)` in clusters of 20, which are grouped around a centre for every thousand."""
     centres = rng.normal(size=(count // THOUSAND + 1, DIM)).repeat(THOUSAND, axis=0)[:count]
     kinds = rng.normal(size=(count // 20 + 1, DIM)).repeat(20, axis=0)[:count]
     vectors = centres + 0.7 * kinds + 0.5 * rng.normal(size=(count, DIM))

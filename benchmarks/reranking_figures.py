@@ -1,8 +1,9 @@
-"""What a second stage gains: `python benchmarks/reranking_figures.py GALLERY.npz [QUERIES.npz]`, of `nitamono embed`.
+"""Gain of a second stage: `python benchmarks/reranking_figures.py GALLERY.npz [QUERIES.npz]`.
 
-With two files relevance is by category, the folder of each id. With one it is by item: each photo of an item is asked
-for in turn, and all that is computed of the catalogue is computed without it. Prints a Markdown table of means, and of
-differences to the plain search with their 95 % bootstrap intervals over items. Vectors must be of a cosine encoder.
+The files are outputs of `nitamono embed` with a cosine encoder. With two files, relevance is by category, the folder of
+each id. With one file, relevance is by item: each photo of an item is the query in turn, and is excluded from
+everything that is computed from the catalogue. Prints a Markdown table of means, and of differences to the plain search
+with 95 % bootstrap intervals over items.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Split(NamedTuple):
     gallery: Floats
     queries: Floats
     relevant: Floats  # (nq, n), 0 or 1
-    items: list[str]  # of the queries
+    items: list[str]  # item of each query
 
 
 def splits(paths: list[str]) -> Iterator[Split]:
@@ -59,7 +60,7 @@ def _equal(queries: Names, gallery: Names) -> Floats:
 
 
 def scores_of(split: Split) -> Iterator[tuple[str, Floats]]:
-    """Scores `(nq, n)` by each method."""
+    """Scores `(nq, n)` of each method."""
     gallery, queries = split.gallery, split.queries
     plain = exact_scores(queries, gallery, "cosine")
     yield "plain", plain
@@ -81,14 +82,13 @@ def _reciprocal(
     lists: NeighbourLists, plain: Floats, order: NDArray[np.intp], k1: int, k2: int, share: float, depth: int
 ) -> Floats:
     cut = NeighbourLists(lists.positions[:, :k1], lists.scores[:, :k1])
-    nobody = NeighbourLists(np.empty((0, k1), np.int32), np.empty((0, k1), np.float32))
-    scores = plain.copy()
+    guests, scores = NeighbourLists.empty(k1), plain.copy()
     for row, places in enumerate(order):
         near = NeighbourLists(places[None, :k1].astype(np.int32), plain[row, places[:k1]][None])
         first = places[:depth].astype(np.int64)
         distances = distances_of(plain[row, first], "cosine")
-        final = k_reciprocal(cut, near, first, nobody, distances, "cosine", k2=k2, original_share=share)
-        scores[row, first] = 10 - final  # above all cosines
+        final = k_reciprocal(cut, near, first, guests, distances, "cosine", k2=k2, original_share=share)
+        scores[row, first] = 10 - final  # above all cosine similarities
     return scores
 
 

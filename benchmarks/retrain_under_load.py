@@ -1,9 +1,10 @@
-"""A client queries at a steady rate while a collection is retrained, switched over, rolled back and switched again:
+"""Search latency while a collection is retrained, activated, rolled back and activated again:
 `python benchmarks/retrain_under_load.py [--source SOURCE] [--recipe NAME] [--set key=value]... [--rate 10]`.
 
-The collection starts with the encoder `pixels`, so that the candidate passes the gate. Every answer is compared with
-what either encoder gives for that query by itself: one that is neither is counted as mixed. Latencies are counted from
-the moment a query was due, so a stall is paid by every query behind it. Prints a Markdown table; `--json FILE` has all.
+A client sends queries at a constant rate. The collection starts with the encoder `pixels`, so that the candidate passes
+the gate. Each response is compared with the results of both encoders for its query; a response that matches neither is
+counted as mixed. Latencies are measured from the time when a query was due, so a stall delays every query behind it.
+Prints a Markdown table; `--json FILE` writes all figures.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from training.data.studio.catalogue import write_catalogue
 
 COMMAND = [sys.executable, "-m", "service.cli"]
 QUERIES, K = 24, 10
-SETTLE = 5.0  # seconds of queries after each switch
+SETTLE = 5.0  # seconds of queries after each activation
 START = "pixels"
 
 
 @dataclass
 class Client:
-    """Asks at a steady rate, whatever becomes of the answers, until it is stopped."""
+    """Sends queries at a constant rate until it is stopped, without waiting for the responses."""
 
     url: str
     queries: Sequence[bytes]
@@ -105,14 +106,14 @@ def server(home: Path) -> Iterator[str]:
 
 
 def expected(home: Path, queries: Sequence[bytes]) -> tuple[str, list[dict[str, float]]]:
-    """What the encoder in service gives for each query by itself."""
+    """The active encoder, and its results for each query."""
     with Home.open(home) as opened:
         pages = [Searcher(opened).search_image("default", query, k=K) for query in queries]
     return pages[0].encoder_id, [{hit.item_id: hit.score for hit in page.results} for page in pages]
 
 
 def is_whole(answer: dict[str, Any], known: dict[str, list[dict[str, float]]]) -> bool:
-    """Whether an answer is what the encoder that it names gives."""
+    """Whether a response matches the results of the encoder that it names."""
     body = answer["body"]
     want = known.get(body["encoder_id"])
     if want is None:
@@ -152,10 +153,10 @@ def measure(
         finally:
             client.stopped.set()
             thread.join()
-    return {"retrain": record["status"], "rate": rate, **judge(client.answers, known)}
+    return {"retrain": record["status"], "rate": rate, **summarise(client.answers, known)}
 
 
-def judge(answers: list[dict[str, Any]], known: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+def summarise(answers: list[dict[str, Any]], known: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     failed = [a for a in answers if a["status"] != 200]
     phases: dict[str, Any] = {}
     for phase in dict.fromkeys(a["phase"] for a in answers):
@@ -184,7 +185,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="robust-vae-small")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--rate", type=float, default=10.0)
-    parser.add_argument("--quiet", type=float, default=30.0, help="seconds of queries before the retraining")
+    parser.add_argument("--quiet", type=float, default=30.0, help="Seconds of queries before the retraining.")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -192,8 +193,8 @@ def main() -> None:
         found = measure(source, Path(folder) / "home", asked.recipe, asked.set, asked.rate, asked.quiet)
     print(
         f"retraining: {found['retrain']}; {found['requests']} requests at {found['rate']:g} a second, "
-        f"{found['failed']} failed, {found['mixed']} mixed; p99 of all that follows is {found['p99_ratio']:.2f} of "
-        "quiet\n\n"
+        f"{found['failed']} failed, {found['mixed']} mixed; p99 after the quiet phase is {found['p99_ratio']:.2f} of "
+        "that in the quiet phase\n\n"
         "| phase | requests | encoders | p50, ms | p99, ms | max, ms |\n|---|---|---|---|---|---|"
     )
     for phase, row in found["phases"].items():

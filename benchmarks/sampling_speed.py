@@ -1,9 +1,10 @@
-"""Cached against naive sampling: `python benchmarks/sampling_speed.py [--batch N]... [--json FILE]`.
+"""Compare cached and naive sampling: `python benchmarks/sampling_speed.py [--batch N]... [--json FILE]`.
 
-Seconds per 32 x 32 colour image from a gated PixelCNN of 10 layers and from a PixelCNN++, both of 32 features with a
-mixture of 10 logistics, on one thread. Cached sampling draws whole images. Naive sampling costs the same for each
-pixel, so that beside a batch of 1, which it draws whole, its first `--pixels` pixels are timed and scaled to all 1,024.
-Every pixel that both draw is compared. Weights are random: they play no part in the time.
+Measures seconds per 32 x 32 colour image of a gated PixelCNN with 10 layers and of a PixelCNN++, both with 32 features
+and a mixture of 10 logistics, on one thread. Cached sampling draws whole images. Naive sampling takes the same time for
+each pixel, so whole images are drawn only for batch size 1; for larger batches the first `--pixels` pixels are timed
+and scaled to all 1,024. All pixels drawn by both methods are compared. Weights are random, because they do not affect
+the time.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ MODELS: dict[str, Any] = {
 
 
 def timed(model: Any, batch: int, pixels: int, cached: bool) -> tuple[float, torch.Tensor]:
-    """Seconds for the first pixels of a batch, and the images."""
+    """Seconds to draw the first pixels of a batch, and the images."""
     known = (torch.arange(SIDE * SIDE) >= pixels).reshape(SIDE, SIDE)
     blank = torch.full((batch, 3, SIDE, SIDE), 0.5)
     drawing = Drawing(model.network, model.distribution, to_input, 1.0, cached)
@@ -61,7 +62,7 @@ def compare(name: str, batch: int, pixels: int) -> dict[str, Any]:
 
 
 def parallel(batch: int) -> dict[str, Any]:
-    """The multiscale model beside them: so many passes as doublings, three times."""
+    """The multiscale model, which takes three passes for each doubling of the side."""
     torch.manual_seed(0)
     model = Multiscale(MultiscaleConfig(**{**MIXTURE, "width": 32}, base=4, blocks=2)).eval()
     started = time.perf_counter()

@@ -1,9 +1,9 @@
-"""Which search vector: `python benchmarks/search_vectors.py ENCODER GALLERY QUERIES KEY=VALUE[,KEY=VALUE]...`.
+"""Compare search vectors of one encoder: `python benchmarks/search_vectors.py ENCODER GALLERY QUERIES SETTINGS...`.
 
-Each argument after the sources is one choice of the settings that make a search vector out of a trained model's latents
-(`whitening`, `turn`, `search_dim`; of VQ families `pool` and `histogram_weight` as well). What those settings fit is
-fitted anew on the gallery, which should be what ENCODER was trained on; its weights stay. Prints a Markdown table of
-retrieval by category with 95 % intervals.
+Each SETTINGS is a comma-separated list of KEY=VALUE for the step that turns a trained model's latents into search
+vectors (`whitening`, `turn`, `search_dim`; for VQ families also `pool` and `histogram_weight`). This step is fitted
+again on the gallery, which should be the training data of ENCODER; the weights of the model are unchanged. Prints a
+Markdown table of retrieval by category with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SHOWN = ("knn@5", "precision@10", "map")
 
 
 def refit(encoder: Encoder, changes: dict[str, Any], images: torch.Tensor) -> Encoder:
-    """The encoder with other settings of its search vector."""
+    """The encoder with other search vector settings, fitted again."""
     family = MODELS[encoder.family]
     model: Any = family.model(family.config(**{**encoder.config, **changes}))
     kept = {name: t for name, t in encoder.model.state_dict().items() if not name.startswith(FITTED)}

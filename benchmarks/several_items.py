@@ -1,9 +1,10 @@
-"""How many of several items in one photo are found: `python benchmarks/several_items.py --cutouts DIR`.
+"""Detection of several items in one photo: `python benchmarks/several_items.py --cutouts DIR`.
 
-Photos are made of cut-outs (pictures with an alpha channel) of a folder: one at .3 to .8 of the side, two to four at .2
-to .5 with room between them, or two or three whose boxes may overlap a little; on white and on parts of the pictures of
-`--backgrounds`. A region is right where the intersection over union of its box with an item's is .5 or more, each item
-once. `--held-out` takes the third of the files that the shipped finder was not trained on, by their names.
+Photos are composed of cut-outs (pictures with an alpha channel) from a folder: one at .3 to .8 of the side, two to four
+at .2 to .5 with gaps between them, or two or three whose boxes may overlap slightly; on white, and on crops of the
+pictures of `--backgrounds`. A region is correct if the intersection over union of its box and an item's box is at least
+.5; each item counts once. `--held-out` selects, by file name, the third of the files that the shipped finder was not
+trained on.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.backgrounds import Folder
-from training.data.found import Guess, finder_side, look
-from training.finder.cutouts import files, gather
+from training.data.item_finder import Prediction, finder_side, predict
+from training.finder.cutouts import file_cutouts, gather
 from training.finder.regions import ItemRegion, find_regions
 
 SIDE = 192
@@ -34,7 +35,7 @@ class Photo:
         self.boxes: list[Box] = []
 
     def add(self, cutout: Pixels, rng: np.random.Generator, scales: tuple[float, float], gap: float) -> None:
-        """Put a cut-out `(S, S, 4)` where it keeps a gap (in shares of the side) from the others, if there is room."""
+        """Place a cut-out `(S, S, 4)` with a gap (as a share of the side) to the others, if there is space."""
         for _ in range(200):
             side = int(SIDE * np.exp(rng.uniform(*np.log(scales))))
             x, y = (int(place) for place in rng.integers(0, SIDE - side + 1, 2))
@@ -83,9 +84,9 @@ def right(found: list[ItemRegion], boxes: list[Box]) -> int:
 
 
 def one_look(pixels: Pixels) -> list[ItemRegion]:
-    """The parts of the first look alone."""
-    guesses = iter([look(pixels)])
-    nothing = Guess(np.zeros((1, 1), np.float32), 0.0)
+    """The regions of a single pass of the finder."""
+    guesses = iter([predict(pixels)])
+    nothing = Prediction(np.zeros((1, 1), np.float32), 0.0)
     return find_regions(pixels, lambda square: next(guesses, nothing))
 
 
@@ -94,21 +95,21 @@ def main() -> None:
     parser.add_argument("--cutouts", type=Path, required=True)
     parser.add_argument("--backgrounds", type=Path)
     parser.add_argument("--held-out", action="store_true")
-    parser.add_argument("--photos", type=int, default=120, help="of each set")
+    parser.add_argument("--photos", type=int, default=120, help="Photos of each set.")
     options = parser.parse_args()
 
     def wanted(name: str) -> bool:
         return not options.held_out or int(hashlib.sha256(name.encode()).hexdigest(), 16) % 3 == 0
 
-    cutouts = gather(files(options.cutouts, wanted)).items.transpose(0, 2, 3, 1)
+    cutouts = gather(file_cutouts(options.cutouts, wanted)).items.transpose(0, 2, 3, 1)
     grounds = {"white": None} | ({} if options.backgrounds is None else {"photos": Folder(options.backgrounds)})
     kinds = {"one": ([1], (0.3, 0.8), 0.02), "two to four": ([2, 3, 4], (0.2, 0.5), 0.02),
              "touching": ([2, 3], (0.3, 0.45), -0.04)}  # fmt: skip
-    print("| items | ground | looks | recall | precision | core-ms |\n|---|---|---|---|---|---|")
+    print("| items | background | passes | recall | precision | core-ms |\n|---|---|---|---|---|---|")
     for kind, (counts, scales, gap) in kinds.items():
         for ground, folder in grounds.items():
             made = list(photos(cutouts, folder, counts, options.photos, scales, gap))
-            for name, method in (("one", one_look), ("several", lambda pixels: find_regions(pixels, look))):
+            for name, method in (("one", one_look), ("several", lambda pixels: find_regions(pixels, predict))):
                 began = process_time()
                 found = [method(pixels) for pixels, _ in made]
                 spent = 1000.0 * (process_time() - began) / len(made)

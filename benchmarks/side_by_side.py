@@ -1,9 +1,9 @@
-"""What encoders keep on other backgrounds, on several sets side by side: `python benchmarks/side_by_side.py REF...`.
+"""Background robustness of encoders on several swap sets: `python benchmarks/side_by_side.py REF...`.
 
-The drawn solids (`--items` of them, as `nitamono compare --studio solids`), the sample shop with its busy gallery
-(`--studio shop`), and each `--data SOURCE` (as `nitamono compare --data`; masks that were given beside those that are
-found). One friendly set flatters; so does a figure without the share of photos that it leaves out. Prints a Markdown
-table with 95 % intervals.
+The sets are the drawn solids (`--items` of them, as in `nitamono compare --studio solids`), the sample shop with its
+busy gallery backgrounds (`--studio shop`), and each `--data SOURCE` (as in `nitamono compare --data`, with given or
+found masks). A single easy set is misleading, and so is a figure without the share of photos that it excludes. Prints a
+Markdown table with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from indexer.compare.comparison import measure_swaps
 from indexer.compare.verdict import percent
 from indexer.measures.robustness import MAP_AT_R
-from indexer.swaps.pictures import SwapSet
 from indexer.swaps.sources import photo_set, studio_set
+from indexer.swaps.swap_set import SwapSet
 from training.data.sources import read_images
 from training.encoder import load_encoder
 
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, action="append", default=[])
     asked = parser.parse_args()
     encoders = {name: load_encoder(name) for name in asked.encoder}
-    head = ("set", "masks", "photos left out", "encoder", "clean MAP@R", "swapped MAP@R", "kept", "background share")
+    head = ("set", "masks", "left out", "encoder", "clean MAP@R", "swapped MAP@R", "retention", "background share")
     print(f"| {' | '.join(head)} | item share | displacement |", "|---" * (len(head) + 2) + "|", sep="\n")
     for made in sets(asked.items, asked.studio, asked.data):
         for name, encoder in encoders.items():

@@ -1,9 +1,9 @@
-"""Training speed against pythae's trainer: `python benchmarks/training_throughput.py SOURCE [--epochs N]`.
+"""Compare training speed with pythae's trainer: `python benchmarks/training_throughput.py SOURCE [--epochs N]`.
 
-Both train the same convolutional VAE (the networks of `training.models`, from the same start) with Adam at one rate on
-the same images, in batches of 64, one tenth held out and evaluated after every epoch, without augmentation, in turns in
-one run. pythae takes models as modules of the user's, so its side calls the layers one after the other, as its
-documentation shows. Needs `pip install pythae` beside Nitamono. Prints images per second of the fit and the ratio.
+Both train the same convolutional VAE (the networks of `training.models`, with the same initial weights) with Adam at
+the same learning rate on the same images: batches of 64, one tenth held out and evaluated after every epoch, no
+augmentation, alternating in one run. pythae expects models as modules defined by the user, so its side calls the same
+layers as its documentation shows. Requires `pip install pythae`. Prints images per second of the fit, and the ratio.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 NitamonoError
 └── IndexerError
     ├── NotFoundError           no such collection, item, image or generation
-    ├── InvalidRequestError     a k, offset, filter, region, vector or item that cannot be; `.field` names it
-    ├── BusyError               another process holds the lock
-    ├── CalibrationError        a collection has too little to learn probabilities from
-    ├── MismatchError           an encoder and an index, or a database and this version, do not belong together
+    ├── InvalidRequestError     a k, offset, filter, region, vector or item with an invalid value; `.field` names it
+    ├── BusyError               another process is writing the same collection or catalogue
+    ├── CalibrationError        a collection has too little data to calibrate
+    ├── MismatchError           an encoder and an index, or a database and this version, do not match
     └── CorruptError            stored files do not match their checksums or the catalogue
 """
 
@@ -22,7 +22,7 @@ class NotFoundError(IndexerError):
 
 
 class InvalidRequestError(IndexerError):
-    """A value that cannot be, in a request that is otherwise understood."""
+    """A well-formed request with an invalid value; `field` names the parameter."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -30,15 +30,15 @@ class InvalidRequestError(IndexerError):
 
 
 class BusyError(IndexerError):
-    """Another process is writing what this one would write."""
+    """Another process is writing the same collection or catalogue."""
 
 
 class CalibrationError(IndexerError):
-    """A collection has too few items, photos or pairs to learn probabilities from."""
+    """A collection has too few items, photos or pairs to calibrate."""
 
 
 class MismatchError(IndexerError):
-    """Two things that must be of one encoder, or of one version, are not."""
+    """Two things that must share an encoder or a version do not."""
 
 
 class CorruptError(IndexerError):

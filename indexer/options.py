@@ -1,4 +1,4 @@
-"""The options that commands share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import Annotated
 import typer
 
 DEFAULT_HOME = Path("nitamono-home")
-HomeOption = Annotated[Path, typer.Option("--home", envvar="NITAMONO_HOME", help="Home directory.")]
+HomeOption = Annotated[
+    Path, typer.Option("--home", envvar="NITAMONO_HOME", help="Home directory of the catalogue and the indexes.")
+]
 CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Collection name.")]
-DeviceOption = Annotated[str, typer.Option(help="Where to encode: cpu, cuda or cuda:N.")]
-ProcessesOption = Annotated[int | None, typer.Option(min=0, help="Reading processes; one per core by default.")]
+DeviceOption = Annotated[str, typer.Option(help="Device to encode on: cpu, cuda or cuda:N.")]
+ProcessesOption = Annotated[
+    int | None, typer.Option(min=0, help="Number of processes that read images; omit for one per core.")
+]

@@ -1,4 +1,4 @@
-"""The application: settings in, FastAPI app out; nothing opens before its lifespan begins."""
+"""The FastAPI application; nothing is opened before its lifespan starts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from service.middleware import BodyLimit, RequestContext
 from service.openapi import PROBLEM_RESPONSE, openapi_of
 from service.problems import add_problem_handlers
 from service.readiness import Readiness
-from service.routes import collections, indexes, items, operations, page, search
+from service.routes import collections, encoders, generations, items, limits, operations, page, search
 from service.settings import Settings, load_settings
 from service.timing import TimedSearcher
 from training.data.decode import ImageLimits
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The app for these settings."""
+    """Create the app."""
     metrics = Metrics()
 
     @asynccontextmanager
@@ -44,7 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Visual-similarity search for product catalogues",
         version=importlib.metadata.version("nitamono"),
         lifespan=lifespan,
-        # The interactive pages load scripts from elsewhere; /openapi.json stays.
+        # The interactive docs load scripts from other hosts; /openapi.json remains.
         docs_url=None,
         redoc_url=None,
         responses=PROBLEM_RESPONSE,
@@ -54,21 +54,21 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes)
     app.add_middleware(RequestContext, metrics=metrics)
     add_problem_handlers(app)
-    # `/similar` comes before the items, whose paths would take it in.
+    # `/similar` must come before the items, whose path parameter would match it.
     app.include_router(search.similar_router)
-    for module in (search, items, collections, indexes, operations, page):
+    for module in (search, items, collections, limits, encoders, generations, operations, page):
         app.include_router(module.router)
     app.mount("/static", page.PageFiles(directory=page.WEB), name="static")
     return app
 
 
 def create_app_from_environment() -> FastAPI:
-    """The factory that server processes call."""
+    """The app factory of each server process."""
     return create_app(load_settings())
 
 
 def open_service(settings: Settings, metrics: Metrics) -> Service:
-    """Open the home and its searcher."""
+    """Open the home and create its searcher."""
     home = Home.open(settings.home, database_url=settings.database_url, create=True)
     limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
     log = QueryLog(home.catalogue, settings.query_log) if settings.query_log else None
@@ -79,7 +79,7 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
 
 
 def close_service(service: Service, warming: threading.Thread) -> None:
-    """Wait for loading to end, then close what `open_service` opened."""
+    """Wait until loading ends, then close what `open_service` opened."""
     warming.join()
     service.searcher.close()
     if service.query_log is not None:

@@ -1,7 +1,7 @@
 """API keys: shown once, stored hashed, with scopes `read` < `write` < `admin`.
 
-While no key was ever made the API is open, which suits a server that only its own machine can reach. From the first key
-on, writing needs one, and so does reading unless `public_read` is set.
+Until the first key is created the API is open, which suits a server that only its own machine can reach. Then writing
+needs a key, and so does reading unless `public_read` is set.
 """
 
 from __future__ import annotations
@@ -24,57 +24,59 @@ PREFIX = "nitamono_"
 
 
 class Scope(IntEnum):
-    """What a key may do; each scope includes the lesser ones."""
+    """Permissions of a key; each scope includes the lower ones."""
 
     read = 1
     write = 2
     admin = 3
 
 
-bearer = HTTPBearer(auto_error=False, description="An API key, as `Authorization: Bearer KEY`.")
+bearer = HTTPBearer(auto_error=False, description="API key, sent as `Authorization: Bearer KEY`.")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
 def new_key() -> str:
-    """A key with 256 bits of chance."""
+    """Generate a key with 256 random bits."""
     return PREFIX + secrets.token_urlsafe(32)
 
 
 def hash_key(key: str) -> str:
-    """SHA-256 in hex. A key has 256 bits of chance, so no slow, salted hash is needed to protect it."""
+    """SHA-256 in hex; a key with 256 random bits needs no slow, salted hash."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def create_key(catalogue: Catalogue, name: str, scope: str) -> str:
-    """Make a key; the catalogue keeps its hash alone, so this is the one time it can be read.
+    """Create a key and return it; the catalogue stores only its hash.
 
     Raises:
-        InvalidRequestError: the scope is unknown, or the name is taken.
+        InvalidRequestError: the scope is unknown, or the name is already used.
     """
     if scope not in Scope.__members__:
         raise InvalidRequestError("scope", f"scope {scope!r} is not one of {', '.join(Scope.__members__)}")
     key = new_key()
-    catalogue.add_api_key(name, scope, hash_key(key))
+    catalogue.keys.add(name, scope, hash_key(key))
     return key
 
 
 def require(needed: Scope) -> Callable[[Service, HTTPAuthorizationCredentials | None], None]:
-    """A dependency that lets a request pass only with the scope it needs."""
+    """A dependency that accepts only requests with the needed scope."""
 
     def check(service: Annotated[Service, Depends(get_service)], credentials: Credentials) -> None:
         catalogue = service.home.catalogue
-        if not catalogue.has_api_keys():
+        if not catalogue.keys.exist():
             return
         if credentials is None:
             if needed is Scope.read and service.settings.public_read:
                 return
-            raise AuthenticationError(f"this needs an API key with scope {needed.name}; send it as a Bearer token")
-        key = catalogue.find_api_key(hash_key(credentials.credentials))
+            raise AuthenticationError(
+                f"this request needs an API key with {needed.name} access; send it as a Bearer token"
+            )
+        key = catalogue.keys.find(hash_key(credentials.credentials))
         if key is None:
-            raise AuthenticationError("the API key is unknown or was revoked")
+            raise AuthenticationError("the API key is unknown or revoked")
         if Scope[key.scope] < needed:
             raise ForbiddenError(
-                needed.name, f"the API key {key.name!r} has scope {key.scope}; this needs {needed.name}"
+                needed.name, f"the API key {key.name!r} has {key.scope} access; this request needs {needed.name} access"
             )
 
     return check

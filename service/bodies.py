@@ -1,4 +1,4 @@
-"""Request bodies that come either as a form with files or as JSON; both end as one query or one item."""
+"""Request bodies, sent either as a form with files or as JSON; both become a `Query` or an `Item`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from starlette.requests import Request
 from indexer.catalogue.records import Rerank
 from indexer.errors import InvalidRequestError
 from indexer.ingest.items import MAX_IMAGES
-from indexer.search.searcher import Region, parse_filters
+from indexer.search.filters import parse_filters
+from indexer.search.regions import Region
 from service.errors import MediaTypeError
-from service.schemas import MAX_FILTERS, ItemForm, ItemRequest, SearchForm, SearchRequest
+from service.schemas.fields import MAX_FILTERS
+from service.schemas.items import ItemForm, ItemRequest
+from service.schemas.search import SearchForm, SearchRequest
 
 FORM = "multipart/form-data"
 JSON = "application/json"
@@ -26,7 +29,7 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Form:
-    """The text fields and files of a form, each with all the values it was given."""
+    """The text fields and files of a form, each with all its values."""
 
     texts: dict[str, list[str]] = field(default_factory=dict)
     files: dict[str, list[bytes]] = field(default_factory=dict)
@@ -34,7 +37,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Query:
-    """A search, however it was sent: exactly one of `image`, `item_id` and `vector` is set."""
+    """A search from a form or JSON; exactly one of `image`, `item_id` and `vector` is set."""
 
     k: int
     offset: int
@@ -49,7 +52,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Item:
-    """An item to be stored, however it was sent."""
+    """An item to store, from a form or JSON."""
 
     title: str | None
     attributes: dict[str, str]
@@ -57,12 +60,12 @@ class Item:
 
 
 async def read_body(request: Request) -> Form | bytes:
-    """The body as a form or as the bytes of JSON, by its content type."""
+    """Read the body as a form or as JSON bytes, depending on its content type."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == JSON:
         return await request.body()
     if media_type != FORM:
-        raise MediaTypeError(f"content type {media_type or 'none'!r} is not read here; send {FORM} or {JSON}")
+        raise MediaTypeError(f"content type {media_type or 'none'!r} is not supported; send {FORM} or {JSON}")
     form = Form()
     async with request.form(max_files=MAX_IMAGES, max_fields=MAX_FILTERS + 8) as parts:
         for name, value in parts.multi_items():
@@ -76,9 +79,9 @@ async def read_body(request: Request) -> Form | bytes:
 Body = Annotated[Form | bytes, Depends(read_body)]
 
 
-# These two are not async: decoding megabytes of base64 belongs in a thread.
+# These two are not async, so that megabytes of base64 are decoded in a thread.
 def read_query(body: Body) -> Query:
-    """The search that a request asks for."""
+    """Read a search."""
     if isinstance(body, bytes):
         sent = _from_json(SearchRequest, body)
         region = _region(sent.region)
@@ -101,7 +104,7 @@ def read_query(body: Body) -> Query:
 
 
 def read_item(body: Body) -> Item:
-    """The item that a request stores."""
+    """Read an item."""
     if isinstance(body, bytes):
         sent = _from_json(ItemRequest, body)
         return Item(sent.title, sent.attributes, sent.images_base64)
@@ -121,11 +124,11 @@ def _from_json(model: type[M], body: bytes) -> M:
 
 
 def _from_form(model: type[M], form: Form, *, texts: tuple[str, ...] = (), files: tuple[str, ...] = ()) -> M:
-    """Validate a form; `texts` and `files` name the fields that may be repeated."""
+    """Validate a form; `texts` and `files` name the repeatable fields."""
     values: dict[str, Any] = {**_single(form.texts, texts), **_single(form.files, files)}
     misplaced = [name for name in form.texts if name == "image"] + [name for name in form.files if name != "image"]
     if misplaced:
-        wanted = "a file, with a file name" if misplaced[0] == "image" else "a text field, not a file"
+        wanted = "a file with a file name" if misplaced[0] == "image" else "a text field, not a file"
         raise InvalidRequestError(misplaced[0], f"{misplaced[0]} must be {wanted}")
     try:
         return model.model_validate(values)

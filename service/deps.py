@@ -1,4 +1,4 @@
-"""What routes depend on: the open service, and the parts of a request that FastAPI cannot declare."""
+"""Dependencies of the routes: the open service and the path parameters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Service:
-    """What is open while the app runs."""
+    """What the app keeps open while it runs."""
 
     settings: Settings
     home: Home
@@ -39,8 +39,8 @@ def get_service(request: Request) -> Service:
 
 
 ServiceDep = Annotated[Service, Depends(get_service)]
-CollectionName = Annotated[str, Path(min_length=1, max_length=64, description="name of a collection")]
+CollectionName = Annotated[str, Path(min_length=1, max_length=64, description="Collection name.")]
 ItemId = Annotated[
     str,
-    Path(min_length=1, max_length=MAX_ITEM_ID, description="may contain slashes", examples=["dress/1.jpg"]),
+    Path(min_length=1, max_length=MAX_ITEM_ID, description="Item id; may contain slashes.", examples=["dress/1.jpg"]),
 ]

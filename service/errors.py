@@ -2,36 +2,36 @@
 
 NitamonoError
 └── ServiceError
-    ├── SettingsError           a setting that cannot be
-    ├── AddressError            a host and port that cannot be listened on
-    ├── AuthenticationError     no API key where one is needed, or one that is unknown or revoked
-    ├── ForbiddenError          an API key whose scope is too small; `.scope` names the one that is needed
+    ├── SettingsError           an invalid setting
+    ├── AddressError            a host and port that the server cannot listen on
+    ├── AuthenticationError     a required API key that is missing, unknown or revoked
+    ├── ForbiddenError          an API key with insufficient scope; `.scope` is the required one
     ├── TooLargeError           a request body over the limit
-    ├── MediaTypeError          a request body of a type that the route does not read
-    └── NotReadyError           nothing can be searched yet
+    ├── MediaTypeError          a request body of an unsupported type
+    └── NotReadyError           no collection can be searched yet
 """
 
 from training.errors import NitamonoError
 
 
 class ServiceError(NitamonoError):
-    """Base of the service's errors."""
+    """Base class of the service's errors."""
 
 
 class SettingsError(ServiceError):
-    """A setting that cannot be."""
+    """An invalid setting."""
 
 
 class AddressError(ServiceError):
-    """A host and port that cannot be listened on."""
+    """A host and port that the server cannot listen on."""
 
 
 class AuthenticationError(ServiceError):
-    """No API key where one is needed, or one that is unknown or revoked."""
+    """A required API key that is missing, unknown or revoked."""
 
 
 class ForbiddenError(ServiceError):
-    """An API key whose scope is too small for the request."""
+    """An API key with insufficient scope."""
 
     def __init__(self, scope: str, message: str) -> None:
         super().__init__(message)
@@ -43,8 +43,8 @@ class TooLargeError(ServiceError):
 
 
 class MediaTypeError(ServiceError):
-    """A request body of a type that the route does not read."""
+    """A request body of an unsupported type."""
 
 
 class NotReadyError(ServiceError):
-    """Nothing can be searched yet."""
+    """No collection can be searched yet."""

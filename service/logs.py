@@ -1,4 +1,4 @@
-"""One JSON object per log line, on stderr."""
+"""Logging to stderr, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FIELDS = ("request_id", "client", "method", "path", "route", "status", "bytes", 
 
 
 class JsonFormatter(logging.Formatter):
-    """Time, level, logger, message, and the fields of an access line."""
+    """Formats time, level, logger, message and the fields of an access log line."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -27,7 +27,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_config(level: str) -> dict[str, Any]:
-    """A `logging.config.dictConfig` for the server and for us; uvicorn's own access log stays silent."""
+    """A `logging.config.dictConfig` for uvicorn and Nitamono; the access log is Nitamono's own."""
     return {
         "version": 1,
         "disable_existing_loggers": False,

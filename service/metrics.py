@@ -1,4 +1,4 @@
-"""What Prometheus can ask: requests by route and status, stages of answers, active generations."""
+"""Prometheus metrics: requests by route and status, duration of stages, active generations."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class Metrics:
-    """The counters of one app; with several worker processes they are summed over `PROMETHEUS_MULTIPROC_DIR`."""
+    """The metrics of an app; those of several worker processes are summed in `PROMETHEUS_MULTIPROC_DIR`."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         labels = ("method", "route", "status")
-        self._requests = Counter("nitamono_http_requests_total", "Requests answered", labels, registry=self.registry)
+        self._requests = Counter("nitamono_http_requests_total", "HTTP requests", labels, registry=self.registry)
         self._seconds = Histogram(
-            "nitamono_http_request_seconds", "Time to answer", labels, buckets=BUCKETS, registry=self.registry
+            "nitamono_http_request_seconds",
+            "Duration of HTTP requests",
+            labels,
+            buckets=BUCKETS,
+            registry=self.registry,
         )
         self._stages = Histogram(
-            "nitamono_stage_seconds", "Time in a stage", ("stage",), buckets=BUCKETS, registry=self.registry
+            "nitamono_stage_seconds", "Duration of a stage", ("stage",), buckets=BUCKETS, registry=self.registry
         )
         self._generation = Gauge(
             "nitamono_generation",
@@ -39,7 +43,7 @@ class Metrics:
         self._seconds.labels(*labels).observe(seconds)
 
     def observe_stage(self, stage: str, seconds: float) -> None:
-        """`encode` is the encoder's part, of searches and of stored items; `search` is a whole search."""
+        """Record a stage: `encode` is encoding for a search or a stored item, `search` is a whole search."""
         self._stages.labels(stage).observe(seconds)
 
     def set_generations(self, generations: Iterable[tuple[str, int]]) -> None:
@@ -47,7 +51,7 @@ class Metrics:
             self._generation.labels(collection).set(number)
 
     def render(self) -> bytes:
-        """The text that Prometheus scrapes."""
+        """The metrics in Prometheus text format."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self.registry)
         merged = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""What holds for every request: a body limit, an id, security headers, an access log line, metrics."""
+"""Middleware for every request: body limit, request id, security headers, access log and metrics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class BodyLimit:
-    """Refuses a request body over the limit: by its declared length, or as soon as that many bytes have come in."""
+    """Refuses request bodies over the limit, by declared length or as soon as too many bytes have arrived."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self.app = app
@@ -44,7 +44,7 @@ class BodyLimit:
 
         async def counted() -> Message:
             nonlocal received
-            # Raised here, where the app reads, so that it becomes a problem document like any other error.
+            # Raised while the app reads, so that it becomes a problem document like any other error.
             if declared.isdecimal() and int(declared) > self.max_bytes:
                 raise self._error(f"{declared} bytes")
             message = await receive()
@@ -56,11 +56,11 @@ class BodyLimit:
         await self.app(scope, counted, send)
 
     def _error(self, size: str) -> TooLargeError:
-        return TooLargeError(f"the request has {size}; the limit is {self.max_bytes}")
+        return TooLargeError(f"the request has {size}; the limit is {self.max_bytes} bytes")
 
 
 class RequestContext:
-    """Gives each request an id (the caller's, or a new one), and accounts for it when it has been answered."""
+    """Gives each request an id (the caller's or a new one); logs and counts it once the response is complete."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -89,7 +89,7 @@ class RequestContext:
                 add_headers(MutableHeaders(scope=message), request_id)
             sent += len(message.get("body", b""))
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                # Before the end is sent: whoever has an answer finds it in the metrics.
+                # Before the last part is sent, so that a client with a complete response finds it in the metrics.
                 account()
             await send(message)
 
@@ -99,7 +99,7 @@ class RequestContext:
             account()
 
     def _account(self, scope: Scope, status: int, sent: int, seconds: float) -> None:
-        # Labels come from the routes alone: a caller must not be able to make new ones.
+        # Labels come from the routes only, so that a client cannot create new ones.
         route = getattr(scope.get("route"), "path", "other")
         method = scope["method"] if scope["method"] in METHODS else "other"
         self.metrics.observe_request(method, route, status, seconds)
@@ -119,7 +119,7 @@ class RequestContext:
 
 
 def add_headers(headers: MutableHeaders, request_id: str) -> None:
-    """The headers that every answer has."""
+    """Add the headers of every response."""
     headers["X-Request-ID"] = request_id
     for name, value in SECURITY_HEADERS.items():
         headers.setdefault(name, value)

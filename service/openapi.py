@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI sees in the routes, and the bodies and problems that it cannot see."""
+"""The OpenAPI document: what FastAPI derives from the routes, plus request bodies and problem documents."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from pydantic.json_schema import models_json_schema
 
 from service.bodies import FORM, JSON
 from service.problems import MEDIA_TYPE, Problem
-from service.schemas import ItemForm, ItemRequest, SearchForm, SearchRequest
+from service.schemas.items import ItemForm, ItemRequest
+from service.schemas.search import SearchForm, SearchRequest
 
 UNDECLARED: tuple[type[BaseModel], ...] = (Problem, SearchForm, SearchRequest, ItemForm, ItemRequest)
 REFERENCE = "#/components/schemas/{model}"
 PROBLEM_RESPONSE: dict[int | str, dict[str, Any]] = {
     "default": {
-        "description": "A problem document (RFC 9457)",
+        "description": "Problem document (RFC 9457)",
         "content": {MEDIA_TYPE: {"schema": {"$ref": REFERENCE.format(model=Problem.__name__)}}},
     }
 }
 
 
 def two_bodies(form: type[BaseModel], json: type[BaseModel]) -> dict[str, Any]:
-    """`openapi_extra` of a route that reads a form or JSON."""
+    """The `openapi_extra` of a route that accepts a form or JSON."""
     content = {
         media_type: {"schema": {"$ref": REFERENCE.format(model=model.__name__)}}
         for media_type, model in ((FORM, form), (JSON, json))
@@ -34,7 +35,7 @@ def two_bodies(form: type[BaseModel], json: type[BaseModel]) -> dict[str, Any]:
 
 
 def openapi_of(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """What `app.openapi` shall be; the document is made once."""
+    """A replacement of `app.openapi` that builds the document once."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

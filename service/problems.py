@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents, by one table from exception class to status."""
+"""Errors as RFC 9457 problem documents; one table maps exception classes to statuses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TYPE_PREFIX = "urn:nitamono:problem:"
 
 
 class FieldProblem(BaseModel):
-    """One field of a request that is not valid."""
+    """An invalid field of a request."""
 
     field: str
     detail: str
@@ -40,14 +40,16 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
-    instance: str = Field(description="path of the request")
-    request_id: str | None = Field(None, description="the X-Request-ID of the answer, which the server's log names too")
-    field: str | None = Field(None, description="the first field that is not valid")
-    errors: list[FieldProblem] | None = Field(None, description="all fields that are not valid")
+    instance: str = Field(description="Path of the request.")
+    request_id: str | None = Field(
+        None, description="X-Request-ID of the response, which also appears in the server's log."
+    )
+    field: str | None = Field(None, description="First invalid field.")
+    errors: list[FieldProblem] | None = Field(None, description="All invalid fields.")
 
 
 class Kind(NamedTuple):
-    """What a class of errors looks like from outside; `neutral` replaces details that speak of the server's files."""
+    """How clients see a class of errors; `neutral` replaces a detail that may reveal the server's files."""
 
     status: int
     name: str
@@ -60,21 +62,21 @@ KINDS: dict[type[Exception], Kind] = {
     NotFoundError: Kind(404, "not-found", "Not found"),
     InvalidRequestError: Kind(422, "invalid-request", "Invalid request"),
     ImageError: Kind(422, "unusable-image", "Unusable image"),
-    MismatchError: Kind(409, "mismatch", "Encoder and index do not belong together"),
-    BusyError: Kind(503, "busy", "Busy"),
-    errors.AuthenticationError: Kind(401, "unauthenticated", "API key needed"),
-    errors.ForbiddenError: Kind(403, "forbidden", "Not allowed with this API key"),
+    MismatchError: Kind(409, "mismatch", "Encoder and index do not match"),
+    BusyError: Kind(503, "busy", "Server busy"),
+    errors.AuthenticationError: Kind(401, "unauthenticated", "API key required"),
+    errors.ForbiddenError: Kind(403, "forbidden", "Access denied"),
     errors.TooLargeError: Kind(413, "too-large", "Request too large"),
     errors.MediaTypeError: Kind(415, "unsupported-media-type", "Unsupported media type"),
-    errors.NotReadyError: Kind(503, "not-ready", "Not ready"),
-    # A damaged index, an encoder that went missing: for the operator's log, not for the shopper.
-    NitamonoError: INTERNAL._replace(neutral="the server cannot answer this now; its log says why"),
+    errors.NotReadyError: Kind(503, "not-ready", "Server not ready"),
+    # Such as a damaged index or a missing encoder: details are for the operator's log, not for the shopper.
+    NitamonoError: INTERNAL._replace(neutral="the server cannot answer this request at the moment; see its log"),
 }
 RETRY_AFTER_SECONDS = {"busy": 2, "not-ready": 5}
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    """Make every error of the app a problem document."""
+    """Turn every error of the app into a problem document."""
     for error in KINDS:
         app.add_exception_handler(error, _on_known)
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -91,7 +93,7 @@ def problem(
     invalid: Sequence[FieldProblem] = (),
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """The response for one problem."""
+    """Build the response for a problem."""
     document = Problem(
         type=TYPE_PREFIX + kind.name,
         title=kind.title,
@@ -107,7 +109,7 @@ def problem(
 
 
 def field_problems(found: Sequence[Any]) -> list[FieldProblem]:
-    """Pydantic's errors as sentences that begin with the field's name."""
+    """Turn Pydantic's errors into sentences that name the field."""
     problems = []
     for error in found:
         location = [str(part) for part in error["loc"]]
@@ -123,7 +125,7 @@ def _sentence(field: str, error: Any) -> str:
     if error["type"] == "missing":
         return f"{field} is required"
     if error["type"] == "extra_forbidden":
-        return f"{field} is not known here; leave it out"
+        return f"{field} is unknown; leave it out"
     if message.startswith("Input "):
         return f"{field} {message.removeprefix('Input ')}"
     message = message.removeprefix("Value error, ")
@@ -154,7 +156,7 @@ def _on_invalid(request: Request, exc: Exception) -> Response:
 
 
 def _on_http(request: Request, exc: Exception) -> Response:
-    """404 and 405 of the router, 400 of the form parser."""
+    """404 and 405 from the router, 400 from the form parser."""
     error = cast(HTTPException, exc)
     title = HTTPStatus(error.status_code).phrase
     detail = error.detail if error.detail != title else _detail(request, error)
@@ -164,19 +166,21 @@ def _on_http(request: Request, exc: Exception) -> Response:
 
 def _detail(request: Request, error: HTTPException) -> str:
     if error.status_code == 404:
-        return f"there is nothing at {request.url.path}; /openapi.json lists what there is"
+        return f"{request.url.path} does not exist; /openapi.json lists all paths"
     if error.status_code == 405:
-        return f"{request.method} is not offered here; {(error.headers or {}).get('Allow', 'another method')} is"
+        return f"{request.method} is not supported here; use {(error.headers or {}).get('Allow', 'another method')}"
     return error.detail
 
 
 def _on_disconnect(request: Request, exc: Exception) -> Response:
-    return problem(request, Kind(400, "disconnected", "Disconnected"), "the request ended before its body did")
+    return problem(
+        request, Kind(400, "disconnected", "Disconnected"), "the client disconnected before the request was complete"
+    )
 
 
 def _on_unknown(request: Request, exc: Exception) -> Response:
-    # The server logs the traceback: Starlette raises the exception again when this answer has been sent. It does so
-    # outside of our middleware, which therefore cannot add its headers.
-    response = problem(request, INTERNAL, "the server failed on this request; its log says why")
+    # Starlette raises the exception again after this response, so that the server logs the traceback. The response
+    # bypasses our middleware, so its headers are added here.
+    response = problem(request, INTERNAL, "the server failed to answer this request; see its log")
     add_headers(response.headers, getattr(request.state, "request_id", ""))
     return response

@@ -1,4 +1,4 @@
-"""Whether collections can be searched: their active generation and its encoder are loaded."""
+"""Readiness of collections: whether the active generation and its encoder are loaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger("nitamono")
 
 @dataclass(frozen=True)
 class CollectionReadiness:
-    """One collection; `reason` says why it is not ready."""
+    """Readiness of a collection; `reason` explains why it is not ready."""
 
     collection: str
     ready: bool
@@ -25,7 +25,7 @@ class CollectionReadiness:
 
 
 class Readiness:
-    """Loads what is to be searched, once at start and again whenever asked, so that a new collection is found too."""
+    """Loads the active generations at start, and on each check those that are new."""
 
     def __init__(self, home: Home, searcher: Searcher) -> None:
         self._home = home
@@ -34,28 +34,30 @@ class Readiness:
         self._known: list[CollectionReadiness] = []
 
     def start(self) -> threading.Thread:
-        """Load in the background: a server that is still loading should answer that it lives."""
+        """Load in the background, so that a server that is still loading answers liveness probes."""
         thread = threading.Thread(target=self.check, name="warm", daemon=True)
         thread.start()
         return thread
 
     def check(self) -> list[CollectionReadiness]:
-        """Load what is not loaded yet, and say what is ready; while another thread loads, what is known so far."""
+        """Load what is missing and report readiness; while another thread is loading, report the last known state."""
         if not self._lock.acquire(blocking=False):
             return self._known
         try:
-            self._known = [self._load(record.name, record.generation) for record in self._home.catalogue.collections()]
+            self._known = [
+                self._load(record.name, record.generation) for record in self._home.catalogue.collections.all()
+            ]
             return self._known
         finally:
             self._lock.release()
 
     def require(self) -> list[CollectionReadiness]:
-        """As `check`; raises `NotReadyError` while no collection can be searched."""
+        """Like `check`, but raise `NotReadyError` if no collection can be searched."""
         known = self.check()
         if any(entry.ready for entry in known):
             return known
         reasons = "; ".join(f"{entry.collection}: {entry.reason}" for entry in known)
-        raise NotReadyError(reasons or "no collection is loaded yet; `nitamono index SOURCE` makes one")
+        raise NotReadyError(reasons or "there is no collection yet; run `nitamono index SOURCE`")
 
     def _load(self, collection: str, generation: int | None) -> CollectionReadiness:
         if generation is None:
@@ -64,5 +66,5 @@ class Readiness:
             self._searcher.warm(collection)
         except NitamonoError as exc:
             logger.error("collection %s cannot be loaded: %s", collection, exc)
-            return CollectionReadiness(collection, False, generation, "its index cannot be loaded; the log says why")
+            return CollectionReadiness(collection, False, generation, "its index cannot be loaded; see the log")
         return CollectionReadiness(collection, True, generation)

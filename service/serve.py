@@ -1,4 +1,4 @@
-"""Running the app: a socket of our own, one or several server processes, an orderly end."""
+"""Running the app: listening socket, server processes and graceful shutdown."""
 
 from __future__ import annotations
 
@@ -24,27 +24,29 @@ SHUTDOWN_SECONDS = 20
 
 
 def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080, workers: int = 1) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way are answered first.
+    """Serve until SIGTERM or SIGINT; requests in progress are completed first.
 
     Args:
-        settings: what each server process reads, by way of the environment.
+        settings: passed to the server processes in environment variables.
         host: address to listen on.
-        port: port to listen on; 0 takes a free one, which is printed.
-        workers: server processes.
+        port: port to listen on; 0 chooses a free port, which is printed.
+        workers: number of server processes.
 
     Raises:
-        AddressError: the host and port cannot be listened on.
+        AddressError: the server cannot listen on the host and port.
         NitamonoError: the home cannot be opened.
     """
     with Home.open(settings.home, database_url=settings.database_url, create=True) as home:
-        is_open = not home.catalogue.has_api_keys()
+        is_open = not home.catalogue.keys.exist()
     listener = listen(host, port)
     os.environ.update(to_environment(settings))
     logging.config.dictConfig(log_config(settings.log_level))
     url = _url(host, listener.getsockname()[1])
-    sys.stderr.write(f"Nitamono is at {url} (home {settings.home.absolute()}); Ctrl+C ends it\n")
+    sys.stderr.write(f"Nitamono is running at {url} (home {settings.home.absolute()}); press Ctrl+C to stop\n")
     if is_open and not _is_loopback(host):
-        sys.stderr.write("warning: no API key exists, so anyone who reaches this address may write: `nitamono keys`\n")
+        sys.stderr.write(
+            "warning: no API key exists, so anyone who reaches this address can write; run `nitamono keys create`\n"
+        )
     sys.stderr.flush()
     config = uvicorn.Config(
         APP,
@@ -55,7 +57,7 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080, work
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    # When all is answered and closed, uvicorn hands a signal on to whoever handled it before: us.
+    # After its shutdown, uvicorn passes the signal on to the previous handler, which is one of these.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -67,10 +69,10 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080, work
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.
+    """Open a listening socket.
 
     Raises:
-        AddressError: the address is not this machine's, or is taken, or needs rights.
+        AddressError: the address belongs to another machine, is in use, or needs more privileges.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -81,7 +83,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def to_environment(settings: Settings) -> dict[str, str]:
-    """The variables that give these settings again."""
+    """The environment variables that reproduce the settings."""
     values = settings.model_dump(mode="json", exclude_none=True)
     values["home"] = str(settings.home.absolute())
     return {PREFIX + name.upper(): str(value) for name, value in values.items()}
@@ -91,7 +93,7 @@ def _run(config: uvicorn.Config, listener: socket.socket) -> None:
     if config.workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
         return
-    # Counters of all processes are kept in files, so that each of them can answer for all.
+    # All processes keep their metrics in files, so that each process can report the sum.
     counters = tempfile.mkdtemp(prefix="nitamono-metrics-")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = counters
     try:

@@ -1,4 +1,4 @@
-"""The service's settings: environment variables named `NITAMONO_...`, read when the app is made, never at import."""
+"""The service's settings: environment variables `NITAMONO_...`, read when the app is created, never at import."""
 
 from __future__ import annotations
 
@@ -14,31 +14,33 @@ PREFIX = "NITAMONO_"
 
 
 class Settings(BaseSettings):
-    """What can be set from outside; `NITAMONO_HOME` sets `home`, and so on."""
+    """Settings of the server; `NITAMONO_HOME` sets `home`, and so on."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
-    home: Path = Field(default=Path("nitamono-home"), description="directory of catalogue and indexes")
-    database_url: str | None = Field(default=None, description="SQLAlchemy URL; SQLite in the home when unset")
-    device: str = Field(default="cpu", description="where images are encoded: cpu, cuda or cuda:N")
-    threads: int = Field(default=1, ge=1, le=256, description="threads that encode one image, in each process")
-    request_threads: int = Field(default=8, ge=1, le=256, description="requests worked on at once, in each process")
-    max_upload_bytes: int = Field(default=32 * 2**20, ge=1024, description="largest request body")
-    max_pixels: int = Field(default=64_000_000, ge=4096, description="largest image, width times height")
-    query_log: int = Field(default=1000, ge=0, le=1_000_000, description="recent query vectors kept; 0 keeps none")
-    public_read: bool = Field(default=True, description="whether searching needs no API key once keys exist")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level to log")
+    home: Path = Field(default=Path("nitamono-home"), description="home directory of the catalogue and the indexes")
+    database_url: str | None = Field(default=None, description="SQLAlchemy URL; SQLite in the home by default")
+    device: str = Field(default="cpu", description="device to encode query images on: cpu, cuda or cuda:N")
+    threads: int = Field(default=1, ge=1, le=256, description="threads per process that encode one image")
+    request_threads: int = Field(default=8, ge=1, le=256, description="concurrent requests per process")
+    max_upload_bytes: int = Field(default=32 * 2**20, ge=1024, description="maximum size of a request body")
+    max_pixels: int = Field(default=64_000_000, ge=4096, description="maximum image size, width times height")
+    query_log: int = Field(
+        default=1000, ge=0, le=1_000_000, description="recent query vectors to keep; 0 disables the log"
+    )
+    public_read: bool = Field(default=True, description="allow searching without an API key once keys exist")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="minimum log level")
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Settings from the environment, with `overrides` before it.
+    """Read settings from the environment; `overrides` take precedence.
 
     Raises:
-        SettingsError: a value is not valid; the message names the variable.
+        SettingsError: a value is invalid; the message names the variable.
     """
     try:
         return Settings(**overrides)
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
         name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        raise SettingsError(f"{name}: {first['input']!r} is not valid ({first['msg']})") from exc
+        raise SettingsError(f"{name}: {first['input']!r} is invalid ({first['msg']})") from exc

@@ -1,4 +1,4 @@
-"""Small JPEGs of catalogue images, for grids."""
+"""Small JPEGs of catalogue images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ QUALITY = 85
 
 
 def thumbnail(data: bytes, width: int, limits: ImageLimits) -> bytes:
-    """A JPEG at most `width` pixels wide and twice as high, never enlarged, upright.
+    """An upright JPEG at most `width` pixels wide and `2 * width` high, never enlarged.
 
     Raises:
         ImageError: the bytes are not an image within the limits.

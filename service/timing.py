@@ -1,4 +1,4 @@
-"""How long the stages of an answer take, for its metric and for the answer itself."""
+"""Timing of stages, for metrics and responses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Stopwatch:
 
 @contextmanager
 def stopwatch(metrics: Metrics, stage: str) -> Iterator[Stopwatch]:
-    """Time a stage; the stopwatch holds the seconds once it is over."""
+    """Time a stage; afterwards, the stopwatch holds the seconds."""
     watch, begin = Stopwatch(), time.perf_counter()
     try:
         yield watch
@@ -34,7 +34,7 @@ def stopwatch(metrics: Metrics, stage: str) -> Iterator[Stopwatch]:
 
 @dataclass(frozen=True)
 class TimedEmbedder:
-    """An embedder whose work is timed as the stage `encode`."""
+    """An embedder that times encoding as the stage `encode`."""
 
     inner: Embedder
     metrics: Metrics
@@ -53,7 +53,7 @@ class TimedEmbedder:
 
 
 class TimedSearcher(Searcher):
-    """A searcher that tells how long encoding takes."""
+    """A searcher that times encoding."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What holds the tree together: layers, light imports, and docs that name every command and setting."""
+"""What holds the tree together: layers, light imports, and docs that name each command and setting."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer.main
 
-from service.cli import app
+from docs import cli
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
+COMMAND_LINE = cli.PAGE.read_text(encoding="utf-8")
 
 
 def test_service_imports_indexer_imports_training_and_never_back() -> None:
@@ -40,29 +40,12 @@ def test_starting_up_imports_nothing_heavy(module: str, heavy: tuple[str, ...]) 
     assert done.stdout.split() == []
 
 
-def commands() -> list[tuple[str, list[str]]]:
-    """Every command with its options."""
-    found = []
-
-    def walk(name: str, command: object) -> None:
-        children = getattr(command, "commands", None)
-        if children is not None:
-            for child, inner in children.items():
-                walk(f"{name} {child}", inner)
-            return
-        options = [o for p in command.params for o in p.opts if o.startswith("--") and o != "--help"]  # type: ignore[attr-defined]
-        found.append((name, options))
-
-    walk("nitamono", typer.main.get_command(app))
-    return found
-
-
-@pytest.mark.parametrize(("name", "options"), commands())
-def test_every_command_and_option_is_in_the_reference(name: str, options: list[str]) -> None:
-    found = re.search(rf"^### `{re.escape(name)}[ `](.*?)(?=^##)", REFERENCE, re.MULTILINE | re.DOTALL)
-    assert found is not None
-    section = found[1]
-    missing = [option for option in options if option not in section and option not in ("--json", "--home")]
+@pytest.mark.parametrize("found", [found for found in cli.walk() if found.parameters], ids=lambda found: found.words)
+def test_every_command_and_option_is_in_the_command_line_reference(found: cli.Command) -> None:
+    section = re.search(rf"^##+ `{re.escape(found.words)}`(.*?)(?=^##|\Z)", COMMAND_LINE, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    options = [option for parameter in found.command.params for option in parameter.opts if option.startswith("--")]
+    missing = [option for option in options if option not in section[1] and option not in cli.COMPLETION]
     assert missing == []
 
 

@@ -82,7 +82,7 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
     "index-unknown-encoder": (lambda: ["index", ".", "--encoder", "resnet"], "no such encoder directory or name"),
     "index-broken-encoder": (lambda: ["index", ".", "--encoder", broken_encoder()], "cannot be read"),
     "index-collection-name": (lambda: ["index", ".", "-c", "../x"], "lower-case letters"),
-    "index-home-is-a-file": (lambda: ["index", ".", "--home", write("file", "x")], "cannot be made"),
+    "index-home-is-a-file": (lambda: ["index", ".", "--home", write("file", "x")], "cannot be created"),
     "embed-wrong-suffix": (lambda: ["embed", ".", "--encoder", "hog", "--out", "v.csv"], "ends in .npz"),
     "train-unknown-recipe": (
         lambda: ["train", "gan", "--data", ".", "--out", "o"],
@@ -115,7 +115,7 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
         "file: cannot be written to .it is a file",
     ),
     "embed-out-nowhere": (lambda: ["embed", ".", "--encoder", "hog", "--out", "/proc/v.npz"], "cannot be written to"),
-    "index-home-nowhere": (lambda: ["index", ".", "--home", "/proc/nothing/home"], "cannot be made"),
+    "index-home-nowhere": (lambda: ["index", ".", "--home", "/proc/nothing/home"], "cannot be created"),
     "index-locks-are-a-file": (lambda: ["index", ".", "--home", home_with("locks")], "locks: File exists"),
     "evaluate-gallery": (lambda: ["evaluate", "--gallery", "no", "--queries", "no"], "no such folder"),
     "encoders-show-unknown": (lambda: ["encoders", "show", "resnet"], "no such encoder directory or name"),
@@ -166,7 +166,7 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
     "retrain-backgrounds": (lambda: retrain("--recipes", "pca", "--backgrounds", "no"), "no: no such folder"),
     "retrain-backgrounds-empty": (
         lambda: retrain("--recipes", "pca", "--backgrounds", empty_folder()),
-        "empty: no image there can be read",
+        "empty: it contains no readable image",
     ),
     "retrain-too-few-items": (lambda: retrain("--recipes", "pca"), "would be held out, 20 are needed"),
     "retrain-too-few-items-dry-run": (lambda: retrain("--recipes", "pca", "--dry-run"), "20 are needed"),
@@ -182,7 +182,7 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
     "compare-studio": (lambda: ["compare", "--studio", "market"], "market"),
     "compare-encoder": (lambda: ["compare", "--studio", "shop", "--encoder", "nope"], "'nope': no such encoder"),
     "compare-data": (lambda: ["compare", "hog", "--data", "no"], "no such folder or manifest"),
-    "compare-empty": (lambda: ["compare", "hog", "--data", empty_folder()], "empty: holds no photo"),
+    "compare-empty": (lambda: ["compare", "hog", "--data", empty_folder()], "empty: contains no photos"),
     "compare-backgrounds": (
         lambda: ["compare", "hog", "--data", PHOTO_FOLDER, "--backgrounds", "no"],
         "no: no such folder",
@@ -312,7 +312,7 @@ def test_evaluating_against_one_photo_leaves_pca_out_and_gives_null_where_there_
         main()
     printed = capsys.readouterr()
     assert stop.value.code == 0, printed.err
-    assert "pca is left out: it is fitted on the gallery, which needs 2 images" in printed.err
+    assert "pca is skipped: it is fitted on the gallery, which needs 2 images" in printed.err
 
     def refuse(constant: str) -> None:
         raise ValueError(constant)

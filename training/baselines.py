@@ -1,4 +1,4 @@
-"""The encoders that need no training: pixels and histograms of oriented gradients."""
+"""Encoders without training: pixels and histograms of oriented gradients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRAINED_FROM = "label-free: no training"
 
 
 def write_baselines(folder: Path) -> list[Path]:
-    """Write the encoder directories of the parameterless families into a folder, each under its family's name."""
+    """Write the encoder directories of the parameterless families into a folder, named by family."""
     return [baseline(family).save(folder / family) for family in DESCRIPTIONS]
 
 

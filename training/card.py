@@ -1,98 +1,31 @@
-"""The card of a trained encoder: what it was made of and what came out."""
+"""`card.json`, the file of an encoder or finder directory that describes it to people. Only this module writes it.
+
+The `encoder_id` does not depend on the card, so values may be added to it later. Imports no torch.
+"""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from training.data.dataset import Dataset
 from training.files import publish_file
-from training.recipes import Recipe
-from training.reference import read_json
-
-PACKAGES = ("nitamono", "torch", "lightning", "numpy", "pillow", "simplejpeg")
-LISTED = 20  # skipped images named on a card; all are counted
+from training.reference import CARD_FILE, read_json
 
 
-def build_card(
-    recipe: Recipe, dataset: Dataset, counts: Mapping[str, int], run: dict[str, Any], figures: dict[str, Any]
-) -> dict[str, Any]:
-    """A JSON document; it holds item ids of skipped images but no path."""
-    return {
-        "name": recipe.name,
-        "description": recipe.description,
-        "trained_from": trained_from(recipe.objective.condition, counts),
-        "data": {
-            "fingerprint": dataset.fingerprint,
-            **counts,
-            **({"masks": dataset.mask_counts} if dataset.mask_sources else {}),
-            "skipped": len(dataset.skipped),
-            "skipped_images": [{"where": where, "reason": reason} for where, reason in dataset.skipped[:LISTED]],
-        },
-        "recipe": _without_paths(recipe),
-        "seed": recipe.seed,
-        "commit": git_commit(Path(__file__).parent),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "run": run,
-        "figures": figures,
-    }
+def card_bytes(card: Mapping[str, Any]) -> bytes:
+    """The contents of `card.json`."""
+    return (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def trained_from(condition: str | None, counts: Mapping[str, int]) -> str:
-    """What an encoder learnt from, told from what its recipe conditions on: `label-free: ...`, or whose labels."""
-    photos = f"{counts['images']:,} photos of {counts['items']:,} items"
-    if condition in (None, "background"):
-        return f"label-free: {photos}"
-    return f"the catalogue's own {condition}: {photos}"
+def read_card(directory: Path) -> dict[str, Any]:
+    """The card of a directory; EncoderError if it is missing or damaged."""
+    return read_json(directory / CARD_FILE)
 
 
 def amend_card(directory: Path, **values: Any) -> dict[str, Any]:
-    """Write values into the card of an encoder directory, whose id does not depend on it; returns the card."""
-    path = directory / "card.json"
-    card = {**read_json(path), **values}
-    publish_file(path, (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
+    """Set values on the card of a directory; returns the new card."""
+    card = {**read_card(directory), **values}
+    publish_file(directory / CARD_FILE, card_bytes(card))
     return card
-
-
-def _without_paths(recipe: Recipe) -> dict[str, Any]:
-    document = recipe.model_dump(mode="json")
-    if document["backgrounds"] and document["backgrounds"]["folder"]:
-        document["backgrounds"]["folder"] = Path(document["backgrounds"]["folder"]).name
-    if document["backbone_weights"]:
-        document["backbone_weights"] = Path(document["backbone_weights"]).name
-    return document
-
-
-def git_commit(folder: Path) -> str | None:
-    """The commit that the checkout around a folder stands on; None outside of one."""
-    for parent in (folder, *folder.parents):
-        git = parent / ".git"
-        if git.is_dir():
-            return _head(git)
-    return None
-
-
-def _head(git: Path) -> str | None:
-    try:
-        head = (git / "HEAD").read_text(encoding="utf-8").strip()
-        if not head.startswith("ref: "):
-            return head
-        ref = head.removeprefix("ref: ")
-        if (git / ref).is_file():
-            return (git / ref).read_text(encoding="utf-8").strip()
-        packed = (git / "packed-refs").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    found = re.search(rf"^([0-9a-f]{{40,64}}) {re.escape(ref)}$", packed, re.MULTILINE)
-    return found.group(1) if found else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""What every command shares: JSON or lines on stdout, progress and errors on stderr."""
+"""Output shared by all commands: results on stdout as text or JSON; progress, notes and errors on stderr."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def say(document: Any, as_json: bool, text: str) -> None:
 
 
 def to_json(document: Any) -> str:
-    """JSON that every parser takes: a number without a value (NaN, infinity) is null."""
+    """A JSON document that every parser accepts: NaN and infinity become null."""
     return json.dumps(_finite(document), ensure_ascii=False, indent=2, default=str, allow_nan=False)
 
 
@@ -37,19 +37,19 @@ def _finite(value: Any) -> Any:
 
 
 def note(line: str) -> None:
-    """Tell the person something beside the result."""
+    """Print a line for the user on stderr, apart from the result."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
 
 
-def fail(message: str, *, status: int = 1) -> NoReturn:
-    """End the command with one line on stderr."""
+def fail(message: str) -> NoReturn:
+    """End the command with one line on stderr and exit status 1."""
     sys.stderr.write("nitamono: " + " ".join(message.split()) + "\n")
-    sys.exit(status)
+    sys.exit(1)
 
 
 class Progress(NamedTuple):
-    """`started` takes the number of things to do, `advance` how many more are done."""
+    """Progress callbacks: `started` takes the total, `advance` the number of things done since the last call."""
 
     started: Callable[[int], None]
     advance: Callable[[int], None]
@@ -57,7 +57,7 @@ class Progress(NamedTuple):
 
 @contextmanager
 def progress_bar(what: str, unit: str) -> Iterator[Progress]:
-    """A bar with rate and time left on stderr, drawn only once there has been something to wait for."""
+    """A progress bar on stderr with rate and time left; it appears after half a second."""
     from tqdm import tqdm
 
     bar = tqdm(desc=what, unit=unit, file=sys.stderr, delay=0.5, dynamic_ncols=True, leave=True)

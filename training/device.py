@@ -25,5 +25,5 @@ def check_device(device: str | torch.device) -> None:
         import torch
     try:
         torch.zeros(1, device=device).cpu()
-    except (AssertionError, RuntimeError) as exc:  # how a torch without CUDA says so, and all others
+    except (AssertionError, RuntimeError) as exc:  # AssertionError comes from a torch without CUDA
         raise EncoderError(f"device {str(device)!r} cannot be used here ({first_line(exc)}); use cpu") from exc

@@ -1,8 +1,8 @@
-"""Images to search vectors, without torch where the encoder has an ONNX file.
+"""Images to search vectors, without torch if the encoder has an ONNX file.
 
 Importing torch takes longer than embedding thousands of photos, and ONNX Runtime runs small convolutional encoders
-about twice as fast on a CPU. Both give the same vectors to 1e-4, which `training.onnx.export` checks before it writes.
-Imported encoders (family `onnx`) are a graph themselves, and need no torch on a CPU either.
+about twice as fast on a CPU. Vectors agree to 1e-4, which `training.onnx.export` checks before it writes the file.
+Imported encoders (family `onnx`) are graphs themselves and need no torch on a CPU either.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from training.reference import IMPORTED, ONNX_FILE, EncoderDescription, describe
 if TYPE_CHECKING:
     from training.encoder import Encoder
 
-CHUNK = 32  # images a run: the activations of more fall out of the processor's cache, and each takes half as long again
-REGION = 5  # numbers of a region: left, top, right, bottom in shares of the picture, confidence
+CHUNK = 32  # images per run: with more, activations exceed the CPU cache and each image takes 1.5 times as long
+REGION = 5  # numbers of a region: left, top, right, bottom as fractions of the image, and confidence
 Pixels = NDArray[np.uint8]
 Vectors = NDArray[np.float32]
 Regions = NDArray[np.float32]
 
 
 class Embedder(Protocol):
-    """Prepared images `(B, C, S, S)` uint8 to vectors `(B, dim)` float32, of unit norm when the metric is cosine."""
+    """Prepared images `(B, C, S, S)` uint8 to vectors `(B, dim)` float32, with unit norm for metric cosine."""
 
     @property
     def described(self) -> EncoderDescription: ...
@@ -39,26 +39,26 @@ class Embedder(Protocol):
     def embed(self, pixels: Pixels) -> Vectors: ...
 
     def embed_with_regions(self, pixels: Pixels, *, framed: bool) -> tuple[Vectors, Regions | None]:
-        """Vectors, and what of each image they are of `(B, 5)`, see `training.encoder.LocatingModel`.
+        """Vectors and the regions that they describe `(B, 5)`, see `training.protocols.LocatingModel`.
 
-        None for an encoder that takes images whole.
+        The regions are None for an encoder of whole images.
 
         Args:
-            framed: somebody cut the images to the item: all of each is used.
+            framed: the images were already cropped to the item; their regions are the whole images.
         """
         ...
 
 
 def load_embedder(ref: str | Path, *, device: str = "cpu", threads: int | None = None) -> Embedder:
-    """The fastest way to embed with an encoder: ONNX Runtime on the CPU where there is a file for it, torch otherwise.
+    """The fastest embedder of an encoder: ONNX Runtime on the CPU if the encoder has an ONNX file, torch otherwise.
 
     Args:
-        ref: as `describe_encoder` takes it.
+        ref: see `describe_encoder`.
         device: cpu, cuda or cuda:N.
-        threads: how many to compute with; None is one per core.
+        threads: number of threads; None for one per core.
 
     Raises:
-        EncoderError: as `describe_encoder`, or the ONNX file is not the one that the card records.
+        EncoderError: as for `describe_encoder`, or the ONNX file does not match the checksum on the card.
         MissingExtraError: the encoder needs PyTorch, which is not installed.
     """
     described = describe_encoder(ref)
@@ -89,7 +89,7 @@ class _OnnxEmbedder:
         path = described.directory / ONNX_FILE
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != described.card.get("onnx_sha256"):
-            raise EncoderError(f"{path}: is not the file that card.json records; remove it to embed with torch")
+            raise EncoderError(f"{path}: does not match the checksum in card.json; remove it to embed with torch")
         try:
             self._session = open_session(data, threads)
         except EncoderError as exc:
@@ -138,7 +138,7 @@ class _GraphEmbedder:
         return vectors
 
     def embed_with_regions(self, pixels: Pixels, *, framed: bool) -> tuple[Vectors, Regions | None]:
-        return self.embed(pixels), None  # graphs that others made take pictures whole
+        return self.embed(pixels), None  # imported graphs encode whole images
 
 
 class _TorchEmbedder:
@@ -156,7 +156,7 @@ class _TorchEmbedder:
     def embed_with_regions(self, pixels: Pixels, *, framed: bool) -> tuple[Vectors, Regions | None]:
         import torch
 
-        from training.encoder import LocatingModel
+        from training.protocols import LocatingModel
 
         if not isinstance(self._encoder.model, LocatingModel):
             return self.embed(pixels), None

@@ -1,10 +1,10 @@
 """Errors of the training layer.
 
-NitamonoError (ValueError)      what the CLI prints in one line; exit status 1
-├── ImageError                  bytes that are no image we can use
+NitamonoError (ValueError)      printed by the CLI in one line; exit status 1
+├── ImageError                  bytes that are not a usable image
 ├── SourceError                 a folder or manifest that cannot be read at all
 ├── OutputError                 a file or folder that cannot be written
-├── ReadingError                reading processes that cannot be started
+├── ProcessError                child processes that cannot be started, or that end unexpectedly
 ├── RecipeError                 a recipe or ``--set`` value that is not valid
 ├── EncoderError                an encoder directory or reference that is not valid
 └── MissingExtraError           a package of an optional extra that is not installed
@@ -12,23 +12,23 @@ NitamonoError (ValueError)      what the CLI prints in one line; exit status 1
 
 
 class NitamonoError(ValueError):
-    """Base of all errors meant for the person at the keyboard: one line naming the thing, the value and the remedy."""
+    """Base of all errors for the user: one line that names the thing, the value and the remedy."""
 
 
 class ImageError(NitamonoError):
-    """Bytes that are not an image we accept; the message says why, without naming the file (the caller knows it)."""
+    """Bytes that are not a usable image; the message gives the reason, and the caller names the file."""
 
 
 class SourceError(NitamonoError):
-    """A folder or manifest that cannot be read at all (single bad rows are `SourceProblem`s, not errors)."""
+    """A folder or manifest that cannot be read at all (a single bad row is a `SourceProblem`, not an error)."""
 
 
 class OutputError(NitamonoError):
-    """A file or folder that was asked for cannot be written."""
+    """A file or folder that cannot be written."""
 
 
-class ReadingError(NitamonoError):
-    """The processes that read images cannot be started."""
+class ProcessError(NitamonoError):
+    """Child processes that cannot be started, or that end unexpectedly."""
 
 
 class RecipeError(NitamonoError):

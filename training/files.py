@@ -1,4 +1,4 @@
-"""Publishing files so that a crash at any moment leaves the old content or the new, never a part."""
+"""Publish files atomically: a crash at any moment leaves either the old or the new content, never a part of it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from training.errors import OutputError
 
 
 def fsync_directory(directory: Path) -> None:
+    """Make renames in a directory durable."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -20,6 +21,7 @@ def fsync_directory(directory: Path) -> None:
 
 
 def write_durably(path: Path, data: bytes) -> None:
+    """Write a file and fsync it."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -27,7 +29,7 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def publish_file(path: Path, data: bytes) -> Path:
-    """Write a file aside, fsync it, and rename it into place."""
+    """Write a temporary file, fsync it, and rename it to `path`; returns `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
@@ -40,18 +42,18 @@ def publish_file(path: Path, data: bytes) -> Path:
 
 
 def check_output_file(path: Path) -> None:
-    """Find out before the work whether a file can be written; folders above it are made.
+    """Check, before the work starts, that a file can be written; creates its parent folders.
 
     Raises:
-        OutputError: it is a directory, or its folder cannot be made or written to.
+        OutputError: the path is a directory, or its folder cannot be created or written to.
     """
     if path.is_dir():
-        raise OutputError(f"{path}: is a directory; name a file")
+        raise OutputError(f"{path}: is a directory; give the path of a file")
     check_output_folder(path.parent)
 
 
 def check_output_folder(folder: Path) -> None:
-    """Make a folder, and find out whether files can be written there; OutputError where they cannot."""
+    """Create a folder and check that files can be written there; raises OutputError if they cannot."""
     probe = folder / f".nitamono-{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +66,7 @@ def check_output_folder(folder: Path) -> None:
 
 
 def publish_directory(directory: Path, files: Mapping[str, bytes]) -> Path:
-    """Write a directory of files aside, fsync it, and rename it into place; one that stands there is replaced."""
+    """Write the files to a temporary directory, fsync it, and rename it to `directory`, replacing an existing one."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     aside = directory.with_name(f".{directory.name}-{uuid.uuid4().hex}")
     aside.mkdir()

@@ -1,4 +1,4 @@
-"""Making one encoder of several: `training.models.fusion`, with the parts' own weights."""
+"""Builds a fusion encoder (`training.models.fusion`) from trained encoders."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ FAMILY = "fusion"
 
 
 def fuse(refs: Sequence[str | Path], weights: Sequence[float] | None = None) -> Encoder:
-    """Join encoders; pictures are taken at the size of the largest.
+    """Fuse encoders; the fusion takes images at the largest size of its parts.
 
     Args:
-        refs: two or more, as `describe_encoder` takes them.
-        weights: one for each, scaled to sum 1; None for equal ones.
+        refs: at least two encoders, see `describe_encoder`.
+        weights: one per encoder, scaled to sum 1; None for equal weights.
 
     Raises:
-        EncoderError: an encoder cannot be used, or these do not go together.
+        EncoderError: an encoder cannot be used, or the encoders cannot be combined.
     """
     found = [describe_encoder(ref) for ref in refs]
     if len(found) < 2:
-        raise EncoderError("give two encoders or more to fuse")
+        raise EncoderError("give at least two encoders to fuse")
     shares = _shares(weights, len(found))
     preprocessing = _preprocessing(found)
     parts = [Part(family=d.family, config=d.config) for d in found]
@@ -58,7 +58,7 @@ def _shares(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
     given = [1.0] * count if weights is None else list(weights)
     if len(given) != count or not all(0 < weight < float("inf") for weight in given):
         text = ",".join(f"{weight:g}" for weight in given)
-        raise EncoderError(f"weights {text!r}: give {count} numbers above 0, one for each encoder")
+        raise EncoderError(f"weights {text!r}: give {count} numbers above 0, one per encoder")
     rounded = [round(weight / sum(given), 6) for weight in given[:-1]]
     return (*rounded, round(1 - sum(rounded), 6))
 
@@ -68,14 +68,14 @@ def _preprocessing(found: Sequence[EncoderDescription]) -> Preprocessing:
     if len(fits) > 1:
         differing = ", ".join(f"{name} has fit {fit}" for fit, name in fits.items())
         raise EncoderError(
-            f"encoders must make photos square in one way, but {differing}; import or train with one fit"
+            f"encoders must make photos square by the same fit, but {differing}; import or train with one fit"
         )
-    size, channels = (max(getattr(d.preprocessing, name) for d in found) for name in ("size", "channels"))
+    size, channels = max(d.preprocessing.size for d in found), max(d.preprocessing.channels for d in found)
     return Preprocessing(size, channels, found[0].preprocessing.fit)
 
 
 def _types(model: Any, encoders: Sequence[Encoder]) -> dict[str, torch.dtype]:
-    """The type in which each part's file holds each of its numbers."""
+    """The dtypes in which the files of the parts store their tensors."""
     types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
     return types | {f"parts.{n}.{name}": t for n, e in enumerate(encoders) for name, t in e.stored_types().items()}
 
@@ -99,7 +99,7 @@ def _card(found: Sequence[EncoderDescription], shares: Sequence[float]) -> dict[
 
 
 def save_fusion(encoder: Encoder, out: Path) -> EncoderDescription:
-    """Write a fusion's directory, with an ONNX file where all its parts can be exported."""
+    """Write the directory of a fusion, with an ONNX file if all parts can be exported."""
     from training.onnx.export import add_onnx
 
     encoder.card = {"name": out.name, **encoder.card}

@@ -1,18 +1,18 @@
-"""What an encoder has learnt, as pictures: reconstructions, samples, its latents one by one, and its neighbours.
+"""Pictures of what an encoder has learnt: reconstructions, samples, traversals, neighbours and more.
 
-    reconstructions   images over what the latent keeps of them
-    samples           images drawn from the model; of a family with a decoder, of latents drawn from the prior
-    completions       images whose lower half is hidden, and what a model that draws pixel by pixel makes of it
-    traversals        one latent at a time moved by up to 3 standard deviations (Higgins et al.: beta-VAE, 2017,
-                      https://openreview.net/forum?id=Sy2fzU9gl, figure 1); those with most KL, or the widest
-    interpolations    images of the latents on the line between those of two images
-    labels            of families with labels: images' latents decoded with one label after another (Kingma et al.:
-                      Semi-Supervised Learning with Deep Generative Models, 2014, https://arxiv.org/abs/1406.5298,
-                      figure 1: the style stays, what is shown changes); the most frequent labels
-    codes             maps of codes, a colour for each code
-    neighbours        images with those most like them, best first, and their scores
+    reconstructions   images above their reconstructions
+    samples           images drawn from the model; for families with a decoder, from latents drawn from the prior
+    completions       images whose lower half is hidden, and completions by a model that draws pixel by pixel
+    traversals        one latent at a time varied by up to 3 standard deviations (Higgins et al.: beta-VAE, 2017,
+                      https://openreview.net/forum?id=Sy2fzU9gl, figure 1); the latents with the most KL or deviation
+    interpolations    decoded latents on the line between those of two images
+    labels            latents of images decoded under one label after another (Kingma et al.: Semi-Supervised Learning
+                      with Deep Generative Models, 2014, https://arxiv.org/abs/1406.5298, figure 1: the style stays, the
+                      content changes); the most frequent labels, for families with labels
+    codes             maps of codes, one colour per code
+    neighbours        images with the most similar other images, best first, and their scores
 
-A family that draws no images has neighbours alone; one whose latents are codes has no traversals and interpolations.
+A family that draws no images only has neighbours; one whose latents are codes has no traversals and interpolations.
 """
 
 from __future__ import annotations
@@ -30,29 +30,36 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from training.encoder import CompletingModel, Encoder, SamplingModel
+from training.encoder import Encoder
 from training.errors import EncoderError
 from training.files import publish_file
 from training.layers.gaussian import kl_to_standard_normal
-from training.protocols import VariationalModel
+from training.protocols import (
+    CodeModel,
+    CompletingModel,
+    LabelDecodingModel,
+    LatentModel,
+    SamplingModel,
+    VariationalModel,
+)
 
 NAMES = (
     "reconstructions", "samples", "completions", "traversals", "interpolations", "labels", "codes", "neighbours"
 )  # fmt: skip
-SHOWN, ACROSS = 16, 8  # images of a sheet, and in a row of it
-UNITS, STEPS, DEVIATIONS = 10, 7, 3.0  # latents of the traversals, pictures of each, and how far they go
-STYLES, LABELS = 6, 10  # images that are decoded with other labels, and how many of those
-PAIRS, BETWEEN = 6, 8  # interpolations, and pictures of each with both ends
+SHOWN, ACROSS = 16, 8  # reconstructed images, and images per row
+UNITS, STEPS, DEVIATIONS = 10, 7, 3.0  # traversed latents, pictures per latent, and range in standard deviations
+STYLES, LABELS = 6, 10  # images that are decoded under other labels, and number of labels
+PAIRS, BETWEEN = 6, 8  # interpolated pairs, and pictures per pair including both ends
 SAMPLES = 64
-COMPLETED, VARIANTS = 6, 4  # images that are completed, and how often
-QUERIES, FOUND = 10, 8
-CELL, GAP, TEXT = 64, 4, 12  # pixels: least side of a picture, between pictures, height of letters
+COMPLETED, VARIANTS = 6, 4  # completed images, and completions per image
+QUERIES, FOUND = 10, 8  # queries, and neighbours per query
+CELL, GAP, TEXT = 64, 4, 12  # pixels: smallest side of a picture, gap between pictures, font size
 MARGIN = 3.0 * GAP
 Pixels = NDArray[np.uint8]
 
 
 class Row(NamedTuple):
-    """Pictures `(N, C, H, W)` in [0, 1] beside a label, with a caption below each where there are any."""
+    """Pictures `(N, C, H, W)` in [0, 1] with a label on the left and optional captions below."""
 
     label: str
     pictures: Tensor
@@ -61,7 +68,7 @@ class Row(NamedTuple):
 
 @dataclass
 class Gallery:
-    """The files that were written, and what was left out and why."""
+    """The written files, and the reasons for pictures that were skipped."""
 
     written: dict[str, Path] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -69,14 +76,14 @@ class Gallery:
 
 @torch.inference_mode()
 def write_gallery(encoder: Encoder, images: Tensor, out: Path, *, seed: int = 0) -> Gallery:
-    """Write a PNG of each kind that the encoder's family has into a folder.
+    """Write one PNG per kind of picture that the encoder supports into a folder.
 
     Args:
-        images: `(N, C, S, S)` uint8 as from `Encoder.prepare`, 2 or more.
-        seed: of the samples from the prior.
+        images: `(N, C, S, S)` uint8 as from `Encoder.prepare`, at least 2.
+        seed: random seed of samples and completions.
     """
     if len(images) < 2:
-        raise ValueError(f"pictures need 2 images or more, not {len(images)}")
+        raise ValueError(f"pictures need at least 2 images, not {len(images)}")
     draw: dict[str, Callable[[], Pixels]] = {
         "reconstructions": lambda: draw_reconstructions(encoder, images),
         "samples": lambda: draw_samples(encoder, seed),
@@ -98,30 +105,27 @@ def write_gallery(encoder: Encoder, images: Tensor, out: Path, *, seed: int = 0)
 
 
 def why_not(encoder: Encoder, name: str) -> str | None:
-    """Why an encoder has no picture of a kind; None where it has."""
-    has_codes, has_latent = hasattr(encoder.model, "codes"), hasattr(encoder.model, "latent")
-    if name == "neighbours" or (name == "codes" and has_codes):
-        return None
+    """Why an encoder does not support a kind of picture; None if it does."""
+    model, family = encoder.model, f"family {encoder.family!r}"
     if name == "codes":
-        return f"family {encoder.family!r} has no codes"
+        return None if isinstance(model, CodeModel) else f"{family} has no codes"
     if name == "samples":
-        return None if isinstance(encoder.model, SamplingModel) else f"family {encoder.family!r} draws no images"
+        return None if isinstance(model, SamplingModel) else f"{family} draws no images"
     if name == "completions":
-        is_able = isinstance(encoder.model, CompletingModel)
-        return None if is_able else f"family {encoder.family!r} does not draw pixel by pixel"
-    if not encoder.is_generative:
-        return f"family {encoder.family!r} has no decoder"
+        return None if isinstance(model, CompletingModel) else f"{family} does not draw pixel by pixel"
+    if name != "neighbours" and not encoder.is_generative:
+        return f"{family} has no decoder"
     if name == "labels":
-        return None if hasattr(encoder.model, "label_share") else f"family {encoder.family!r} has no labels"
+        return None if isinstance(model, LabelDecodingModel) else f"{family} has no labels"
     if name in ("traversals", "interpolations"):
-        if has_codes:
-            return f"the latents of family {encoder.family!r} are codes, which nothing lies between"
-        return None if has_latent else f"family {encoder.family!r} has no latent vector"
+        if isinstance(model, CodeModel):
+            return f"the latents of {family} are codes, which cannot be interpolated"
+        return None if isinstance(model, LatentModel) else f"{family} has no latent vector"
     return None
 
 
 def draw_reconstructions(encoder: Encoder, images: Tensor) -> Pixels:
-    """Up to 16 images, what is reconstructed of them below, with the mean squared error over a channel in [0, 1]."""
+    """Up to 16 images above their reconstructions, with the mean squared error for channels in [0, 1]."""
     originals = _float(images[:SHOWN])
     again = encoder.reconstruct(images[:SHOWN])
     errors = torch.square(again - originals).mean(dim=(1, 2, 3))
@@ -142,11 +146,12 @@ def draw_samples(encoder: Encoder, seed: int) -> Pixels:
 def completion_rows(
     encoder: Encoder, images: Tensor, *, variants: int, seed: int, keep: float = 0.5, temperature: float = 1.0
 ) -> list[Row]:
-    """Each image, what was kept of it, and completions.
+    """One row per image: the image, the part that is kept, and completions.
 
     Args:
         images: `(N, C, S, S)` uint8.
-        keep: share of the rows that is kept, from the top.
+        variants: completions per image.
+        keep: fraction of the pixel rows to keep, from the top.
     """
     if not 0.0 <= keep <= 1.0:
         raise EncoderError(f"keep must be between 0 and 1, not {keep}")
@@ -164,10 +169,10 @@ def completion_rows(
 
 
 def draw_traversals(encoder: Encoder, images: Tensor) -> Pixels:
-    """The first image's latent, one unit at a time moved about its mean over the images."""
+    """The latent of the first image, with one unit at a time varied about its mean over the images."""
     latents = _latents(encoder, images)
     mean, deviation = latents.mean(dim=0), latents.std(dim=0)
-    use, what = unit_use(encoder, images, deviation)
+    use, measure = unit_use(encoder, images, deviation)
     steps = torch.linspace(-DEVIATIONS, DEVIATIONS, STEPS)
     captions = [f"{step:+.0f} sd" if step else "mean" for step in steps]
     start = latents[:1]
@@ -175,12 +180,12 @@ def draw_traversals(encoder: Encoder, images: Tensor) -> Pixels:
     for unit in use.argsort(descending=True)[:UNITS].tolist():
         moved = start.repeat(STEPS, 1)
         moved[:, unit] = mean[unit] + steps * deviation[unit]
-        rows.append(Row(f"unit {unit}\n{what} {use[unit]:.2f}", encoder.decode(moved), captions))
+        rows.append(Row(f"unit {unit}\n{measure} {use[unit]:.2f}", encoder.decode(moved), captions))
     return draw_sheet(rows)
 
 
 def unit_use(encoder: Encoder, images: Tensor, deviation: Tensor) -> tuple[Tensor, str]:
-    """How much each latent holds `(latent_dim,)`, and in what: nats of KL where there is a posterior, or deviation."""
+    """Use of each latent `(latent_dim,)` and its name: KL in nats for models with a posterior, else deviation."""
     if not isinstance(encoder.model, VariationalModel):
         return deviation, "sd"
     model = encoder.model
@@ -189,7 +194,7 @@ def unit_use(encoder: Encoder, images: Tensor, deviation: Tensor) -> tuple[Tenso
 
 
 def draw_interpolations(encoder: Encoder, images: Tensor) -> Pixels:
-    """Pairs of images, in the order given, and the images of latents on the line between theirs."""
+    """Consecutive pairs of images, and decoded latents on the line between theirs."""
     pairs = images[: min(2 * PAIRS, len(images) // 2 * 2)]
     latents = _latents(encoder, pairs)
     shares = torch.linspace(0.0, 1.0, BETWEEN)[:, None]
@@ -203,25 +208,25 @@ def draw_interpolations(encoder: Encoder, images: Tensor) -> Pixels:
 
 
 def draw_labels(encoder: Encoder, images: Tensor) -> Pixels:
-    """Images, and each one's latent, found without a label, decoded with the most frequent labels in turn."""
-    shares = encoder.model.label_share.cpu()
+    """Images, and their latents, inferred without a label, decoded under the most frequent labels."""
+    model: LabelDecodingModel = encoder.model
+    shares = model.label_shares.cpu()
     labels = shares.topk(min(LABELS, len(shares))).indices.sort().values
-    names = encoder.card.get("labels", {}).get("names") or []
+    names = encoder.label_names
     captions = ["original", *(names[label] if label < len(names) else str(label) for label in labels.tolist())]
     rows = []
     for image, latent in zip(images[:STYLES], _latents(encoder, images[:STYLES]), strict=True):
         z = latent.expand(len(labels), -1).to(encoder.device)
-        rows.append(torch.cat([_float(image)[None], encoder.model.generate(labels.to(encoder.device), z).cpu()]))
+        rows.append(torch.cat([_float(image)[None], model.generate(labels.to(encoder.device), z).cpu()]))
     return draw_sheet([Row("", pictures, captions) for pictures in rows])
 
 
 def draw_codes(encoder: Encoder, images: Tensor) -> Pixels:
-    """Images over the maps of their codes, coarsest first; a code has one colour on the whole sheet."""
+    """Images above their code maps, coarsest first; a code has the same colour on the whole sheet."""
     shown = images[:ACROSS]
-    codes: Tensor = encoder.model.codes(_float(shown).to(encoder.device)).cpu()
-    maps = [codes] if codes.ndim == 3 else [level.cpu() for level in encoder.model.split(codes)]
+    model: CodeModel = encoder.model
     rows = [Row("image", _float(shown))]
-    for level in maps:
+    for level in (codes.cpu() for codes in model.code_maps(_float(shown).to(encoder.device)).values()):
         distinct = [f"{len(one.unique())} codes" for one in level]
         colours = torch.tensor([_colour(code) for code in range(int(level.max()) + 1)])
         picture = colours[level].permute(0, 3, 1, 2)
@@ -232,7 +237,7 @@ def draw_codes(encoder: Encoder, images: Tensor) -> Pixels:
 
 
 def draw_neighbours(encoder: Encoder, images: Tensor) -> Pixels:
-    """Images spread over those given, and the most similar of the others, with their scores."""
+    """Evenly spaced query images, and the most similar other images with their scores."""
     vectors = torch.cat([encoder.encode(part) for part in _parts(images)])
     queries = torch.linspace(0, len(images) - 1, min(QUERIES, len(images))).round().long()
     scores = vectors[queries] @ vectors.T
@@ -241,14 +246,14 @@ def draw_neighbours(encoder: Encoder, images: Tensor) -> Pixels:
     scores[torch.arange(len(queries)), queries] = -torch.inf
     top = scores.topk(min(FOUND, len(images) - 1), dim=1)
     rows = []
-    for query, values, places in zip(queries.tolist(), top.values, top.indices, strict=True):
-        pictures = torch.cat([images[query : query + 1], images[places]])
+    for query, values, rows_found in zip(queries.tolist(), top.values, top.indices, strict=True):
+        pictures = torch.cat([images[query : query + 1], images[rows_found]])
         rows.append(Row("", _float(pictures), ["query", *(f"{value:.3f}" for value in values)]))
     return draw_sheet(rows)
 
 
 def draw_sheet(rows: Sequence[Row]) -> Pixels:
-    """Rows of pictures of one size `(H, W, 3)` on white, with labels and captions; small pictures are enlarged."""
+    """A sheet `(H, W, 3)` of rows of equally sized pictures with labels and captions; enlarges small pictures."""
     font = ImageFont.load_default(TEXT)
     side = max(rows[0].pictures.shape[-2:])
     zoom = max(1, -(-CELL // side))
@@ -262,17 +267,17 @@ def draw_sheet(rows: Sequence[Row]) -> Pixels:
     top = GAP
     for row, down in zip(rows, heights, strict=True):
         draw.multiline_text((GAP, top + height // 2 - TEXT), row.label, fill="black", font=font)
-        for place, pixels in enumerate(_pixels(row.pictures)):
-            x = left + place * (width + GAP)
+        for column, pixels in enumerate(_pixels(row.pictures)):
+            x = left + column * (width + GAP)
             sheet.paste(Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST), (x, top))
-            if place < len(row.captions):
-                draw.text((x, top + height), row.captions[place], fill="#555", font=font)
+            if column < len(row.captions):
+                draw.text((x, top + height), row.captions[column], fill="#555", font=font)
         top += down
     return np.asarray(sheet)
 
 
 def _latents(encoder: Encoder, images: Tensor) -> Tensor:
-    model: Any = encoder.model
+    model: LatentModel = encoder.model
     return torch.cat([model.latent(_float(part).to(encoder.device)).float().cpu() for part in _parts(images)])
 
 
@@ -295,7 +300,7 @@ def _width(font: Any, text: str) -> float:
 
 
 def _colour(code: int) -> tuple[float, float, float]:
-    """Colours of neighbouring codes are far apart: steps of the golden ratio around the circle."""
+    """A colour per code; hues advance by the golden ratio, so that consecutive codes differ strongly."""
     return colorsys.hsv_to_rgb(code * 0.618034 % 1.0, 0.45 + 0.15 * (code % 4), 0.95 - 0.2 * (code // 4 % 3))
 
 

@@ -1,4 +1,4 @@
-"""Put the item finder before an encoder that is trained already."""
+"""Puts the item finder in front of a trained encoder."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from training.encoder import Encoder, LocatingModel, round_weights
+from training.encoder import Encoder, round_weights
 from training.errors import EncoderError
 from training.finder.network import Finder
 from training.models.item_first import ItemFirst, ItemFirstConfig
 from training.onnx.export import add_onnx
 from training.preprocessing import Fit, Preprocessing
+from training.protocols import LocatingModel
 
 CARRIED = ("description", "data", "recipe", "seed", "commit", "labels", "trained_from", "licence", "attribution")
 
@@ -29,23 +30,23 @@ def item_first(
     card: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Encoder:
-    """The encoder that finds the item and then sees it through `inner`.
+    """An encoder that finds the item and encodes it with `inner`.
 
     Args:
-        inner: an encoder of colour pictures that takes them whole.
-        size: side of the pictures that items are cut out of.
-        fit: how photos become squares, see `Preprocessing`; None as the inner encoder has it.
-        card: of the new encoder; None carries over what of the inner encoder's card still holds.
+        inner: an encoder of whole colour images.
+        size: side of the images that items are cropped from.
+        fit: how photos become squares, see `Preprocessing`; None for that of the inner encoder.
+        card: card of the new encoder; None copies the values of the inner encoder's card that still apply.
         settings: other values of `ItemFirstConfig`.
 
     Raises:
-        EncoderError: `inner` finds the item already, or takes grey pictures.
-        ValueError: a setting is out of its range.
+        EncoderError: `inner` already finds the item, or takes grey images.
+        ValueError: a setting is out of range.
     """
     if isinstance(inner.model, LocatingModel):
-        raise EncoderError("this encoder finds the item already; give one that takes pictures whole")
+        raise EncoderError("this encoder already finds the item; give one that encodes whole images")
     if inner.preprocessing.channels != 3:
-        raise EncoderError("the item finder needs colours; give an encoder of pictures with 3 channels")
+        raise EncoderError("the item finder needs colour; give an encoder with 3 channels")
     config = ItemFirstConfig(
         size=size, finder=asdict(finder.config), encoder={"family": inner.family, "config": inner.config}, **settings
     )
@@ -67,7 +68,7 @@ def item_first(
 
 
 def write_item_first(inner: Encoder, finder: Finder, out: Path, **settings: Any) -> Path:
-    """Write the encoder directory of `item_first`, with its ONNX file where the family has one."""
+    """Write the directory of an `item_first` encoder, with an ONNX file if the inner family can be exported."""
     directory = item_first(inner, finder, **settings).save(out)
     add_onnx(directory)
     return directory

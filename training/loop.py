@@ -1,10 +1,4 @@
-"""One training loop for all models: images in, encoder directory out.
-
-OUT/weights.safetensors, encoder.json, card.json    the encoder, written last and at once visible
-OUT/run.json                                        which recipe and data this run is of
-OUT/checkpoints/                                    training state, for `resume` alone
-OUT/pictures/, OUT/tensorboard/                     reconstructions and samples; scalars
-"""
+"""One training loop for all models: images in, encoder directory out (`training.run_directory`)."""
 
 from __future__ import annotations
 
@@ -24,14 +18,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
-from pydantic import ValidationError
 from torch import Tensor
 
-from training.card import build_card
 from training.data.dataset import Dataset, load_dataset
 from training.data.decode import ImageLimits
 from training.data.sources import SourceImage
-from training.encoder import Encoder, SamplingModel, round_weights
+from training.encoder import Encoder, round_weights
 from training.errors import EncoderError, RecipeError, SourceError
 from training.files import publish_file
 from training.finder.store import load_finder
@@ -41,29 +33,33 @@ from training.fitting.figures import final_figures
 from training.fitting.item_crops import crop_to_items
 from training.fitting.module import Fitting
 from training.fitting.pictures import Pictures, draw_pictures, encode_png
-from training.fitting.prepare import Prepared, prepare
-from training.fitting.progress import Progress
+from training.fitting.progress import ProgressBar
+from training.fitting.training_data import TrainingData, build_training_data
 from training.fitting.views import ViewMaker
 from training.item_first import item_first
-from training.layers.code_prior import CodeMaps
+from training.layers.code_prior import SecondStage
 from training.models import MODELS
 from training.pretrained_backbones import load_backbone
-from training.protocols import Batch, GradientModel, IncrementalModel
-from training.recipes import Recipe, check_place
+from training.protocols import Batch, GradientModel, IncrementalModel, SamplingModel, TwoStageModel
+from training.provenance import build_card
+from training.recipes import Recipe, check_device_and_precision
 from training.reference import first_line
+from training.run_directory import RunDirectory
+
+STORED_AS = {"float32": torch.float32, "float16": torch.float16}  # by the recipe's `weights`
 
 
-class _Place(NamedTuple):
-    """Where and how a fit runs; what it gives does not depend on it, but for rounding."""
+class _Execution(NamedTuple):
+    """Where and how a fit runs; apart from rounding, the result does not depend on it."""
 
-    out: Path
+    run: RunDirectory
     device: str
     precision: Any  # one of `recipes.PRECISIONS`, which Lightning's types spell out
     progress: bool
 
 
 class Finished(NamedTuple):
-    """A fitted model, the config that builds it, and what the run was."""
+    """A fitted model, the config that builds it, and the record of the fit for the card."""
 
     model: torch.nn.Module
     config: Any
@@ -85,100 +81,111 @@ def train(
 
     Args:
         recipe: see `training.recipes.load_recipe`.
-        images: what to train on; unreadable ones are skipped, counted and listed on the card.
-        out: becomes the encoder directory, and holds the run.
-        resume: go on with the run that `out` holds from its last complete epoch; a finished one is left as it is.
-        device: where to train: auto, cpu or gpu.
+        images: training images; unreadable ones are skipped, counted and listed on the card.
+        out: becomes the encoder directory and holds the run.
+        resume: continue the run in `out` from its last complete epoch; a finished run is left unchanged.
+        device: auto, cpu or gpu.
         precision: 32, or bf16-mixed for bfloat16 where that is safe.
-        progress: show bars on stderr.
+        progress: show progress bars on stderr.
         limits: of bytes and pixels per image.
 
     Raises:
         RecipeError: `out` holds another run, or the recipe does not fit the data.
         SourceError: no image can be read, or there are too few of them.
-        EncoderError: the device is not there, or device or precision are other words.
+        EncoderError: the device is not available, or device or precision is unknown.
     """
     started = time.monotonic()
-    check_place(device, precision)
-    out = Path(out)
-    _refuse_another_run(out, resume)
-    masks = recipe.masks if recipe.needs_masks else None
-    dataset = load_dataset(images, recipe.photo_preprocessing(), limits=limits, progress=progress, masks=masks)
-    if recipe.item_first is not None:
-        dataset = crop_to_items(dataset, load_finder(), recipe.item_first, recipe.preprocessing.size)
-    prepared = prepare(recipe, dataset)
-    if len(prepared.training) < 2:
-        raise SourceError(f"training needs at least 2 images besides those held out, found {len(prepared.training)}")
-    if not _claim(out, recipe, dataset):
-        return out
+    check_device_and_precision(device, precision)
+    run = RunDirectory(out)
+    run.check_available(resume=resume)
+    dataset = _load_dataset(recipe, images, limits, progress)
+    data = build_training_data(recipe, dataset)
+    if len(data.training) < 2:
+        raise SourceError(f"training needs at least 2 images besides the held-out ones, found {len(data.training)}")
+    run.claim(recipe, dataset.fingerprint)
+    if run.is_finished:
+        return run.path
     torch.manual_seed(recipe.seed)
-    family = MODELS[recipe.family]
-    values = {**recipe.model_config_values(), **({"classes": prepared.classes} if prepared.classes else {})}
-    model: torch.nn.Module = family.model(family.config(**values))
+    model = _build_model(recipe, data)
     borrowed = load_backbone(model, recipe.backbone_weights)
     if isinstance(model, GradientModel):
-        finished = _fit_by_gradient(model, recipe, prepared, _Place(out, device, precision, progress))
+        finished = _fit_by_gradient(model, recipe, data, _Execution(run, device, precision, progress))
     else:
-        finished = _fit_in_one_pass(model, recipe, prepared)
-    round_weights(finished.model, getattr(torch, recipe.weights))
-    sides = prepared.training, prepared.held_out
-    figures = final_figures(finished.model, *(_in_order(side, prepared.views) for side in sides))
+        finished = _fit_in_one_pass(model, recipe, data)
+    return _publish(run, recipe, dataset, data, finished, started, borrowed)
+
+
+def _publish(
+    run: RunDirectory,
+    recipe: Recipe,
+    dataset: Dataset,
+    data: TrainingData,
+    finished: Finished,
+    started: float,
+    borrowed: dict[str, Any],
+) -> Path:
+    """Compute the final figures and pictures, and publish the encoder.
+
+    Args:
+        started: monotonic time at which training started.
+        borrowed: values of the card on the weights of a backbone.
+    """
+    round_weights(finished.model, STORED_AS[recipe.weights])
+    figures = final_figures(finished.model, *(_in_order(side, data.views) for side in (data.training, data.held_out)))
     if isinstance(finished.model, SamplingModel):
-        for name, picture in draw_pictures(finished.model, prepared.held_out.images).items():
-            publish_file(out / "pictures" / f"{name}.png", encode_png(picture))
-    counts = {
+        for name, picture in draw_pictures(finished.model, data.held_out.images).items():
+            publish_file(run.pictures / f"{name}.png", encode_png(picture))
+    record = {**finished.run, "wall_seconds": round(time.monotonic() - started, 1), "threads": torch.get_num_threads()}
+    card = {**build_card(recipe, dataset, _counts(dataset, data), record, figures), **borrowed}
+    if data.classes:
+        card["labels"] = {"condition": recipe.objective.condition, "names": data.label_names}
+    return run.publish(_encoder(recipe, finished, card))
+
+
+def _load_dataset(recipe: Recipe, images: Sequence[SourceImage], limits: ImageLimits | None, progress: bool) -> Dataset:
+    masks = recipe.masks if recipe.needs_masks else None
+    dataset = load_dataset(images, recipe.photo_preprocessing(), limits=limits, progress=progress, masks=masks)
+    if recipe.item_first is None:
+        return dataset
+    return crop_to_items(dataset, load_finder(), recipe.item_first, recipe.preprocessing.size)
+
+
+def _build_model(recipe: Recipe, data: TrainingData) -> torch.nn.Module:
+    family = MODELS[recipe.family]
+    values = {**recipe.model_config_values(), **({"classes": data.classes} if data.classes else {})}
+    model: torch.nn.Module = family.model(family.config(**values))
+    return model
+
+
+def _counts(dataset: Dataset, data: TrainingData) -> dict[str, int]:
+    return {
         "images": len(dataset),
         "items": len(set(dataset.item_ids)),
-        "train": len(prepared.training),
-        "validation": len(prepared.held_out),
+        "train": len(data.training),
+        "validation": len(data.held_out),
     }
-    run = {**finished.run, "wall_seconds": round(time.monotonic() - started, 1), "threads": torch.get_num_threads()}
-    card = {**build_card(recipe, dataset, counts, run, figures), **borrowed}
-    if prepared.classes:
-        card["labels"] = {"condition": recipe.objective.condition, "names": prepared.label_names}
-    return _publish(out, recipe, finished, card)
 
 
-def _refuse_another_run(out: Path, resume: bool) -> None:
-    is_run, is_encoder = (out / "run.json").exists(), (out / "encoder.json").exists()
-    if is_run and not resume:
-        raise RecipeError(f"{out} holds a training run already; continue it with --resume, or choose another --out")
-    if is_encoder and not is_run:
-        raise RecipeError(f"{out} holds an encoder already; choose another --out")
+def _encoder(recipe: Recipe, finished: Finished, card: dict[str, Any]) -> Encoder:
+    """The encoder to ship, behind the item finder if the recipe asks for it."""
+    encoder = Encoder(
+        finished.model,
+        family=recipe.family,
+        config=json.loads(json.dumps(asdict(finished.config))),
+        preprocessing=recipe.preprocessing.build(),
+        card=card,
+        stored_as=STORED_AS[recipe.weights],
+    )
+    if recipe.item_first is None:
+        return encoder
+    return item_first(encoder, load_finder(), card=card, **recipe.item_first.model_dump())
 
 
-def _claim(out: Path, recipe: Recipe, dataset: Dataset) -> bool:
-    """Take `out` for this run, or go on with it; False where it is finished."""
-    this = {"recipe": recipe.model_dump(mode="json"), "data": dataset.fingerprint}
-    record = out / "run.json"
-    if not record.exists():
-        publish_file(record, (json.dumps(this, indent=2) + "\n").encode())
-        return True
-    try:
-        other = json.loads(record.read_text(encoding="utf-8"))
-    except ValueError as exc:
-        raise RecipeError(f"{record} is damaged ({exc}); choose another --out") from exc
-    for part, remedy in (("recipe", "give the same recipe and --set values"), ("data", "give the same photos")):
-        if _of_today(part, other.get(part)) != this[part]:
-            raise RecipeError(f"{out} holds a run with another {part}; {remedy}, or choose another --out")
-    return not (out / "encoder.json").exists()
-
-
-def _of_today(part: str, recorded: Any) -> Any:
-    """What a run recorded; a recipe from before a setting was there has its default."""
-    if part != "recipe":
-        return recorded
-    try:
-        return Recipe.model_validate(recorded).model_dump(mode="json")
-    except ValidationError:
-        return recorded
-
-
-def _fit_in_one_pass(model: torch.nn.Module, recipe: Recipe, prepared: Prepared) -> Finished:
-    """Models without a gradient: an incremental fit, or none at all."""
+def _fit_in_one_pass(model: torch.nn.Module, recipe: Recipe, data: TrainingData) -> Finished:
+    """Fit a model without gradients: incrementally, or not at all."""
     started = time.monotonic()
     if isinstance(model, IncrementalModel):
-        for batch in _in_order(prepared.training, prepared.views)():
+        for batch in _in_order(data.training, data.views)():
             model.partial_fit(batch.x)
         try:
             model.check_fitted()
@@ -187,29 +194,30 @@ def _fit_in_one_pass(model: torch.nn.Module, recipe: Recipe, prepared: Prepared)
     return Finished(model.eval(), model.config, {"fit_seconds": round(time.monotonic() - started, 1)})
 
 
-def _fit_by_gradient(model: torch.nn.Module, recipe: Recipe, prepared: Prepared, place: _Place) -> Finished:
-    """Fit, let the model finish itself, and fit the prior over its codes where it has one to fit."""
-    run = _run_lightning(model, recipe, prepared, place, "")
-    shipped, config = model.eval().finish(_in_order(prepared.training, prepared.views)())  # type: ignore[operator]
-    if getattr(config, "prior", None) == "pixel-cnn":
+def _fit_by_gradient(model: torch.nn.Module, recipe: Recipe, data: TrainingData, execution: _Execution) -> Finished:
+    """Fit the model, finish it, and fit the prior over its codes if it has a second stage."""
+    record = _run_lightning(model, recipe, data, execution, "")
+    shipped, config = model.eval().finish(_in_order(data.training, data.views)())  # type: ignore[operator]
+    if isinstance(shipped, TwoStageModel) and shipped.has_second_stage:
         second = recipe.for_prior()
-        views = ViewMaker(second, prepared.views.bank if second.backgrounds is not None else None)
-        run["prior"] = _run_lightning(CodeMaps(shipped), second, prepared._replace(views=views), place, "prior")
-    return Finished(shipped.eval(), config, run)
+        views = ViewMaker(second, data.views.bank if second.backgrounds is not None else None)
+        record["prior"] = _run_lightning(SecondStage(shipped), second, data._replace(views=views), execution, "prior")
+    return Finished(shipped.eval(), config, record)
 
 
 def _run_lightning(
-    model: torch.nn.Module, recipe: Recipe, prepared: Prepared, place: _Place, part: str
+    model: torch.nn.Module, recipe: Recipe, data: TrainingData, execution: _Execution, stage: str
 ) -> dict[str, Any]:
-    """Lightning's part: fit, and go back to the best epoch. What the run was is returned, and kept: a fit that is
-    finished is not gone on with.
+    """Fit with Lightning and restore the best epoch; returns the record of the fit.
+
+    The record is also written beside the checkpoints, so that a resumed run does not repeat a finished stage.
 
     Args:
-        part: names the folders of a fit that is one of several.
+        stage: names the stage's folders; empty for the first one.
     """
-    finished = place.out / "checkpoints" / part / "finished.json"
+    finished = execution.run.checkpoints(stage) / "finished.json"
     if not finished.exists():
-        ended = _fit_to_the_end(model, recipe, prepared, place, part)
+        ended = _fit_to_the_end(model, recipe, data, execution, stage)
         publish_file(finished, (json.dumps(ended, indent=2) + "\n").encode())
     best = torch.load(finished.parent / "best.ckpt", map_location="cpu", weights_only=True)
     model.cpu().load_state_dict(_weights_of_model(best["state_dict"]))
@@ -217,13 +225,12 @@ def _run_lightning(
 
 
 def _fit_to_the_end(
-    model: torch.nn.Module, recipe: Recipe, prepared: Prepared, place: _Place, part: str
+    model: torch.nn.Module, recipe: Recipe, data: TrainingData, execution: _Execution, stage: str
 ) -> dict[str, Any]:
-    module = Fitting(model, recipe, prepared.training, prepared.held_out, prepared.views)
-    checkpoints = place.out / "checkpoints" / part
-    last = checkpoints / "last.ckpt"
+    module = Fitting(model, recipe, data.training, data.held_out, data.views)
+    last = execution.run.checkpoints(stage) / "last.ckpt"
     with _quiet_lightning():
-        trainer = _trainer(recipe, prepared.held_out.images, place, checkpoints, f"tensorboard{part and '-'}{part}")
+        trainer = _trainer(recipe, data.held_out.images, execution, stage)
         started = time.monotonic()
         trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
         seconds = time.monotonic() - started
@@ -234,36 +241,26 @@ def _fit_to_the_end(
         "epochs": trainer.current_epoch,
         "stopped_by": _stopped_by(trainer),
         "device": str(trainer.strategy.root_device.type),
-        "precision": place.precision,
+        "precision": execution.precision,
     }
 
 
 def _weights_of_model(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The model's part of a checkpoint; what the objectives have learnt besides does not ship."""
+    """The model's part of a checkpoint; parameters of the objectives do not ship."""
     return {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
 
 
-def _trainer(recipe: Recipe, held_out: Tensor, place: _Place, folder: Path, board: str) -> Trainer:
-    kept: dict[str, Any] = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
-    best = ModelCheckpoint(filename="best", monitor="val/objective", mode="min", **kept)
-    last = ModelCheckpoint(filename="last", **kept)  # `save_last` of the other follows only when there is a better one
-    callbacks: list[Callback] = [best, last, Pictures(place.out / "pictures", held_out, recipe.pictures_every)]
-    if recipe.ema is not None:
-        callbacks.append(MovingAverage(recipe.ema))
-    if recipe.patience is not None:
-        callbacks.append(EarlyStopping("val/objective", patience=recipe.patience, check_on_train_epoch_end=True))
-    if recipe.max_minutes is not None:
-        callbacks.append(Timer(timedelta(minutes=recipe.max_minutes), verbose=False))
-    if place.progress:
-        callbacks.append(Progress())
+def _trainer(recipe: Recipe, held_out: Tensor, execution: _Execution, stage: str) -> Trainer:
+    run = execution.run
+    board = f"tensorboard-{stage}" if stage else "tensorboard"
     try:
         return Trainer(
-            accelerator=place.device,
+            accelerator=execution.device,
             devices=1,
-            precision=place.precision,
+            precision=execution.precision,
             max_epochs=recipe.epochs,
-            callbacks=callbacks,
-            logger=TensorBoardLogger(place.out, name="", version=board),
+            callbacks=_callbacks(recipe, held_out, execution, stage),
+            logger=TensorBoardLogger(run.path, name="", version=board),
             gradient_clip_val=recipe.optimiser.clip,
             deterministic=recipe.deterministic,
             reload_dataloaders_every_n_epochs=1,
@@ -274,7 +271,26 @@ def _trainer(recipe: Recipe, held_out: Tensor, place: _Place, folder: Path, boar
         )
     except MisconfigurationException as exc:
         reason = first_line(exc)
-        raise EncoderError(f"device {place.device!r} cannot be used here ({reason}); choose cpu or auto") from exc
+        raise EncoderError(f"device {execution.device!r} cannot be used here ({reason}); choose cpu or auto") from exc
+
+
+def _callbacks(recipe: Recipe, held_out: Tensor, execution: _Execution, stage: str) -> list[Callback]:
+    run = execution.run
+    kept: dict[str, Any] = {
+        "dirpath": run.checkpoints(stage), "save_on_train_epoch_end": True, "enable_version_counter": False
+    }  # fmt: skip
+    best = ModelCheckpoint(filename="best", monitor="val/objective", mode="min", **kept)
+    last = ModelCheckpoint(filename="last", **kept)  # `save_last` of `best` is only updated with a better epoch
+    callbacks: list[Callback] = [best, last, Pictures(run.pictures, held_out, recipe.pictures_every)]
+    if recipe.ema is not None:
+        callbacks.append(MovingAverage(recipe.ema))
+    if recipe.patience is not None:
+        callbacks.append(EarlyStopping("val/objective", patience=recipe.patience, check_on_train_epoch_end=True))
+    if recipe.max_minutes is not None:
+        callbacks.append(Timer(timedelta(minutes=recipe.max_minutes), verbose=False))
+    if execution.progress:
+        callbacks.append(ProgressBar())
+    return callbacks
 
 
 def _stopped_by(trainer: Trainer) -> str:
@@ -289,7 +305,7 @@ def _stopped_by(trainer: Trainer) -> str:
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Lightning's advice is for people who write loops, not for those who run ours; its switches end with the fit."""
+    """Silence Lightning's advice to authors of loops, and restore its global switches after the fit."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -306,28 +322,10 @@ def _quiet_lightning() -> Iterator[None]:
 
 
 def _in_order(examples: Examples, views: ViewMaker) -> Callable[[], Iterator[Batch]]:
-    """Batches of the images as they are, any number of times."""
+    """A function that iterates over batches of the unchanged images, any number of times."""
 
     def batches() -> Iterator[Batch]:
         for part in Batches(examples, views.recipe.batch_size, torch.arange(len(examples))):
             yield views.plain(part)
 
     return batches
-
-
-def _publish(out: Path, recipe: Recipe, finished: Finished, card: dict[str, Any]) -> Path:
-    encoder = Encoder(
-        finished.model,
-        family=recipe.family,
-        config=json.loads(json.dumps(asdict(finished.config))),
-        preprocessing=recipe.preprocessing.build(),
-        card=card,
-        stored_as=getattr(torch, recipe.weights),
-    )
-    if recipe.item_first is not None:
-        encoder = item_first(encoder, load_finder(), card=card, **recipe.item_first.model_dump())
-    files = encoder.files()
-    # `out` holds the run too, so the files go in one by one; encoder.json, which makes it an encoder, comes last.
-    for name in sorted(files, key=lambda name: name == "encoder.json"):
-        publish_file(out / name, files[name])
-    return out

@@ -1,6 +1,6 @@
-"""The preprocessing that an encoder was trained with, and carries with it, so that it cannot drift.
+"""The preprocessing that an encoder was trained with, stored in its directory so that both always agree.
 
-Imports no torch: decoding workers apply it before the encoder is even loaded.
+Imports no torch: reading processes apply it without loading the encoder.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.data.decode import ImageLimits, decode_image
-
 Fit = Literal["stretch", "pad", "crop"]
 Box = tuple[float, float, float, float]
 
 
 def check_fit(fit: str) -> Fit:
-    """The same word; `ValueError` where it is none of the three."""
+    """Return `fit`; raises ValueError unless it is stretch, pad or crop."""
     if fit not in get_args(Fit):
         raise ValueError(f"fit must be one of {', '.join(get_args(Fit))}, not {fit!r}")
     return cast(Fit, fit)
@@ -55,18 +53,18 @@ class Preprocessing:
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
     def apply_to_mask(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """`(H, W)` uint8 to `(size, size)` uint8, as the image of that size is fitted; bars are background."""
+        """Mask `(H, W)` uint8 to `(size, size)` uint8, fitted as its image is; white bars count as background."""
         return np.asarray(self._fit(Image.fromarray(mask), fill=0))
 
     def to_source(self, box: Box, width: int, height: int) -> Box:
-        """A box of the prepared image as one of the image that it was made of.
+        """Convert a box of the preprocessed image to a box of the original image.
 
         Args:
-            box: left, top, right, bottom in shares of the square.
-            width, height: of the image in pixels.
+            box: left, top, right, bottom as fractions of the square.
+            width, height: size of the original image in pixels.
 
         Returns:
-            The same in shares of the image, within [0, 1].
+            The box as fractions of the original image, clipped to [0, 1].
         """
         if self.fit == "stretch":
             across = down = (0.0, 1.0)
@@ -78,10 +76,6 @@ class Preprocessing:
         top, bottom = (min(1.0, max(0.0, (edge - down[0]) / (down[1] - down[0]))) for edge in box[1::2])
         return left, top, right, bottom
 
-    def load(self, data: bytes, limits: ImageLimits | None = None) -> NDArray[np.uint8]:
-        """A file's bytes to `(channels, size, size)` uint8; raises `ImageError` as `decode_image` does."""
-        return self.apply(decode_image(data, at_least=self.size, limits=limits).pixels)
-
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -91,13 +85,13 @@ class Preprocessing:
 
     @staticmethod
     def _padded(length: int, other: int) -> tuple[float, float]:
-        """Where in the square a side of the image begins and ends, between bars."""
+        """Where a side of the image begins and ends between its bars, as fractions of the square."""
         share = min(1.0, length / other)
         return 0.5 - 0.5 * share, 0.5 + 0.5 * share
 
     @staticmethod
     def _middle(length: int, other: int) -> tuple[float, float]:
-        """Where a side of the image begins and ends, in shares of the square cut out of its middle."""
+        """Where a side of the image begins and ends, as fractions of the square cropped from its middle."""
         beyond = 0.5 * (max(1.0, length / other) - 1.0)
         return -beyond, 1.0 + beyond
 

@@ -1,4 +1,4 @@
-"""Weights of backbones, from an installed package or a local file; nothing is downloaded, and no code is unpickled."""
+"""Weights of backbones from an installed package or a local file; downloads nothing and unpickles no code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LITE0_SOURCE = (
 
 
 class Published(NamedTuple):
-    """Weights as others publish them, and what the card of an encoder says of their origin."""
+    """Published weights, and their origin for the card."""
 
     state: Mapping[str, Tensor]
     trained_from: str
@@ -36,14 +36,14 @@ class Published(NamedTuple):
 
 
 def read_published(network: str, weights: str | Path | None = None) -> Published:
-    """The weights of a network.
+    """Read the weights of a network.
 
     Args:
         network: see `training.layers.backbones.BackboneConfig`.
-        weights: a state dict, `.safetensors` or as `torch.save` writes it; None takes those of the installed package.
+        weights: file with a state dict, `.safetensors` or from `torch.save`; None for the installed package.
 
     Raises:
-        RecipeError: the package is not installed, or the file cannot be read or holds something else.
+        RecipeError: the package is not installed, or the file cannot be read or is not a state dict.
     """
     path = Path(weights) if weights is not None else _packaged(network)
     try:
@@ -58,29 +58,29 @@ def read_published(network: str, weights: str | Path | None = None) -> Published
 
 
 def load_backbone(model: nn.Module, weights: str | Path | None) -> dict[str, Any]:
-    """Load the weights of a model's backbone, where it has one; what the card says of them is returned.
+    """Load the weights of a model's backbone, if it has one; returns values for the card.
 
     Raises:
-        RecipeError: as `read_published`, or the weights are of another network.
+        RecipeError: as for `read_published`, or the weights belong to another network.
     """
-    config = getattr(getattr(model, "config", None), "backbone", None)
-    if config is None or not isinstance(model, BackboneModel):
+    network = model.backbone_network if isinstance(model, BackboneModel) else None
+    if network is None or not isinstance(model, BackboneModel):
         return {}
-    published = read_published(config.network, weights)
+    published = read_published(network, weights)
     try:
         model.load_backbone(published.state)
     except ValueError as exc:
-        raise RecipeError(f"backbone {config.network}: {exc}") from exc
+        raise RecipeError(f"backbone {network}: {exc}") from exc
     return {
         "trained_from": published.trained_from,
-        "backbone": {"network": config.network, "weights_sha256": published.sha256},
+        "backbone": {"network": network, "weights_sha256": published.sha256},
     }
 
 
 def _packaged(network: str) -> Path:
     if network != LITE0:
         raise RecipeError(
-            f"backbone {network}: no package brings its weights; give a state dict of it with --set "
+            f"backbone {network}: no package provides its weights; give a state dict with --set "
             f"backbone_weights=FILE (for example of {TORCHVISION}resnet18, saved with safetensors)"
         )
     found = find_spec(PACKAGE)
@@ -95,5 +95,5 @@ def _packaged(network: str) -> Path:
 def _torch_state(path: Path) -> Mapping[str, Tensor]:
     state: Any = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError("it holds something else")
+        raise ValueError("it holds other objects")
     return state

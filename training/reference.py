@@ -1,4 +1,4 @@
-"""Which encoder a reference names, told from its files alone: no torch is imported, no weights are loaded."""
+"""Resolves references to encoders and describes them from their files; imports no torch and loads no weights."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ FORMAT = 1
 PRETRAINED = Path(__file__).parent / "pretrained"
 ONNX_FILE = "encoder.onnx"
 WEIGHTS_FILE = "weights.safetensors"
-ENCODER_FILES = (WEIGHTS_FILE, "encoder.json", "card.json", ONNX_FILE)  # those that a directory has
-IMPORTED = "onnx"  # the family whose graph is given, not derived
+CARD_FILE = "card.json"
+ENCODER_FILES = (WEIGHTS_FILE, "encoder.json", CARD_FILE, ONNX_FILE)  # all files that a directory may hold
+IMPORTED = "onnx"  # family of imported encoders, whose graph takes the place of the weights file
 NOT_STATED = "not stated"
 Metric = Literal["cosine", "l2"]
 
 
 @dataclass(frozen=True)
 class EncoderDescription:
-    """What an encoder directory says of itself."""
+    """The contents of an encoder directory, without its weights."""
 
     encoder_id: str
     family: str
@@ -37,15 +38,15 @@ class EncoderDescription:
 
     @property
     def trained_from(self) -> str:
-        """What the encoder learnt from: `label-free: ...`, or whose labels."""
+        """The training data and labels of the encoder: `label-free: ...`, or the source of the labels."""
         return trained_from(self.card)
 
 
 def describe_encoder(ref: str | Path) -> EncoderDescription:
-    """Describe the encoder of a directory, a pretrained name or a standing one (`default`, `accurate`, `small`).
+    """Describe an encoder by directory, pretrained name or standing name (`default`, `accurate`, `small`).
 
     Raises:
-        EncoderError: nothing has that name, or its files are missing, damaged, changed or of another format.
+        EncoderError: the name is unknown, or files are missing, damaged, changed or of another format.
     """
     directory = resolve_encoder(ref)
     description = read_json(directory / "encoder.json")
@@ -53,7 +54,7 @@ def describe_encoder(ref: str | Path) -> EncoderDescription:
         raise EncoderError(
             f"{directory}: format {description.get('format')!r} is not {FORMAT}; train the encoder again"
         )
-    card = read_json(directory / "card.json") if (directory / "card.json").exists() else {}
+    card = read_json(directory / CARD_FILE) if (directory / CARD_FILE).exists() else {}
     try:
         weights = (directory / weights_file(description["family"])).read_bytes()
         described = EncoderDescription(
@@ -71,19 +72,19 @@ def describe_encoder(ref: str | Path) -> EncoderDescription:
     recorded = card.get("encoder_id", described.encoder_id)
     if recorded != described.encoder_id:
         raise EncoderError(
-            f"{directory}: its files give id {described.encoder_id[:12]}, its card says {recorded[:12]}: "
+            f"{directory}: its files have id {described.encoder_id[:12]}, but its card records {recorded[:12]}: "
             "they were changed; fetch or train the encoder again"
         )
     return described
 
 
 def weights_file(family: str) -> str:
-    """The file that decides a family's vectors, together with encoder.json; both make the id."""
+    """The file that determines the vectors of a family together with encoder.json; both determine the id."""
     return ONNX_FILE if family == IMPORTED else WEIGHTS_FILE
 
 
 def identity(weights: bytes, description: bytes) -> str:
-    """The `encoder_id`: SHA-256 of the file that `weights_file` names and of encoder.json."""
+    """The `encoder_id`: SHA-256 of the contents of `weights_file` and encoder.json."""
     return hashlib.sha256(weights + description).hexdigest()
 
 
@@ -102,21 +103,16 @@ def description_bytes(
     return (json.dumps(description, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def card_bytes(card: Mapping[str, Any]) -> bytes:
-    """The contents of card.json."""
-    return (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode()
-
-
 def trained_from(card: Mapping[str, Any]) -> str:
-    """What a card says that the encoder learnt from."""
+    """The training data and labels according to a card."""
     return str(card.get("trained_from") or NOT_STATED)
 
 
 def resolve_encoder(ref: str | Path) -> Path:
-    """The directory that a reference names.
+    """The directory of a reference.
 
     Raises:
-        EncoderError: nothing has that name; the message lists what there is.
+        EncoderError: the name is unknown; the message lists the known names.
     """
     path = Path(ref)
     if (path / "encoder.json").is_file():
@@ -130,7 +126,7 @@ def resolve_encoder(ref: str | Path) -> Path:
 
 
 def standing_names() -> dict[str, str]:
-    """The shipped encoders to choose from, by what they are for: `default`, `accurate`, `small`, `label-free`."""
+    """Names of shipped encoders by purpose: `default`, `accurate`, `small`, `label-free`."""
     names: dict[str, str] = read_json(PRETRAINED / "names.json")
     return names
 

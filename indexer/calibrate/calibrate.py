@@ -1,4 +1,4 @@
-"""Learning a calibration from the catalogue's own photos, and storing it."""
+"""Fits a calibration to the catalogue's own photos and stores it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
+from indexer.calibrate.calibration import MIN_CALIBRATION_ITEMS, PRESENT, Calibration, is_current
 from indexer.calibrate.probability import (
     bins_for,
     brier,
@@ -17,17 +18,16 @@ from indexer.calibrate.probability import (
     reliability,
 )
 from indexer.catalogue.home import Home
-from indexer.errors import CalibrationError, InvalidRequestError, MismatchError, NotFoundError
+from indexer.errors import CalibrationError, InvalidRequestError, MismatchError
 from training.data.decode import ImageLimits
 from training.errors import NitamonoError
 
 if TYPE_CHECKING:
     from indexer.calibrate.pairs import Pairs
-from indexer.calibrate.calibration import MIN_CALIBRATION_ITEMS, PRESENT, Calibration, is_current
 
-QUERIES = 400  # items asked for: the ECE's interval is then about 0.01 wide, and the time bounded
-MIN_POSITIVES = 20  # pairs of one product, and of two: with fewer there is no curve to tell from chance
-GROWTH = 2  # a collection that has this many times the images is calibrated anew
+QUERIES = 400  # query items: the ECE's confidence interval is about 0.01 wide, and the time is bounded
+MIN_POSITIVES = 20  # pairs of the same product, and of different ones; with fewer, a curve would be noise
+GROWTH = 2  # calibrate again when the collection has grown by this factor
 
 
 def calibrate(
@@ -41,21 +41,21 @@ def calibrate(
     limits: ImageLimits | None = None,
     device: str = "cpu",
 ) -> Calibration:
-    """Learn and store what an encoder's scores mean in a collection; searches take it up at once.
+    """Fit and store the calibration of an encoder in a collection; searches use it at once.
 
     Args:
-        encoder_id: None is the one in service; another one must have vectors of all images.
-        present: share of searches whose product is in the catalogue; "auto" estimates it from recent queries, None
-            keeps that of the last calibration.
-        queries: at most how many items are asked for.
-        seed: of the choice of photos, the folds and the bootstrap.
-        limits, device: for photos that are embedded anew, as other views.
+        encoder_id: None for the active encoder; another one must have vectors of all images.
+        present: share of queries whose product is in the catalogue, in (0, 1]; "auto" estimates it from recent
+            queries, None keeps the share of the last calibration.
+        queries: maximum number of items that are used as queries.
+        seed: random seed of the query photos, the folds and the bootstrap.
+        limits, device: for embedding other views of photos.
 
     Raises:
-        NotFoundError: no such collection, or it has no index.
-        MismatchError: images have no vector by the encoder.
-        InvalidRequestError: the share is not above 0 and at most 1.
-        CalibrationError: too few items, or too few pairs of the same product, or queries to estimate the share from.
+        NotFoundError: the collection does not exist, or has no index.
+        MismatchError: images lack a vector by the encoder.
+        InvalidRequestError: the share is not in (0, 1].
+        CalibrationError: too few items, pairs of the same product, or recent queries to estimate the share.
     """
     from indexer.calibrate.pairs import collect_pairs
     from indexer.calibrate.prior import estimate_present
@@ -63,13 +63,11 @@ def calibrate(
     if isinstance(present, float | int) and not 0 < present <= 1:
         raise InvalidRequestError("present", f"present must be above 0 and at most 1, or auto, not {present}")
 
-    state = home.catalogue.search_state(collection)
-    encoder_id = encoder_id or state.encoder_id
-    if encoder_id is None:
-        raise NotFoundError(f"collection {collection!r} has no index yet; run `nitamono index SOURCE` first")
-    if missing := home.catalogue.images_without_vectors(state.collection_id, encoder_id):
+    state = home.catalogue.search_state(collection) if encoder_id else home.catalogue.active_state(collection)
+    encoder_id = encoder_id or str(state.encoder_id)
+    if missing := home.catalogue.vectors.missing(state.collection_id, encoder_id):
         raise MismatchError(
-            f"{len(missing)} images of {collection!r} have no vector by encoder {encoder_id[:12]}; "
+            f"{len(missing)} images of {collection!r} lack a vector by encoder {encoder_id[:12]}; "
             "run `nitamono index SOURCE --encoder REF`"
         )
     described = home.encoder(encoder_id)
@@ -93,26 +91,28 @@ def calibrate(
         calibration = calibration_of(pairs, encoder_id, seed=seed)
     except CalibrationError as exc:
         raise CalibrationError(f"collection {collection!r} cannot be calibrated: {exc}") from exc
-    home.catalogue.put_calibration(state.collection_id, encoder_id, calibration.to_json())
+    home.catalogue.calibrations.put(state.collection_id, encoder_id, calibration.to_json())
+    if "calibration" in described.card:  # of an encoder that a retraining promoted
+        home.amend_card(encoder_id, calibration=calibration.to_json())
     return calibration
 
 
 def _last_share(home: Home, collection_id: int, encoder_ids: Sequence[str | None]) -> float:
-    """The share that was set for the first of the encoders that has one, or the default."""
+    """The share of the last calibration by the first of these encoders that has one, or the default."""
     for encoder_id in filter(None, encoder_ids):
-        content = home.catalogue.calibration(collection_id, encoder_id) or {}
+        content = home.catalogue.calibrations.get(collection_id, encoder_id) or {}
         if "present" in content:
             return float(content["present"])
     return PRESENT
 
 
 def calibration_of(pairs: Pairs, encoder_id: str, *, seed: int = 0) -> Calibration:
-    """Fit a curve to all pairs, and judge the way it was made on pairs held out; `CalibrationError` for too few."""
+    """Fit a curve to all pairs and cross-validate the procedure; raises `CalibrationError` for too few pairs."""
     labels, groups, first = pairs.labels, pairs.groups, pairs.first
     positives = int(labels.sum())
     if min(positives, len(labels) - positives) < MIN_POSITIVES:
         raise CalibrationError(
-            f"{positives} of {len(labels)} pairs are of one product; {MIN_POSITIVES} of each sort are needed"
+            f"{positives} of {len(labels)} pairs are of the same product; {MIN_POSITIVES} of each kind are needed"
         )
     held_out = cross_fit(pairs.scores, pairs.others, labels, groups, seed=seed)
     ece = ece_interval(held_out, labels, groups, seed=seed)
@@ -142,19 +142,20 @@ def calibration_of(pairs: Pairs, encoder_id: str, *, seed: int = 0) -> Calibrati
 def calibrate_if_due(
     home: Home, collection: str, *, limits: ImageLimits | None = None, device: str = "cpu"
 ) -> Calibration | None:
-    """Calibrate what is in service where that was never tried, or not since the images have doubled.
+    """Calibrate the active encoder if it was never calibrated, or not since the number of images doubled.
 
-    Curves of the score alone, as they once were stored, told too little of first hits: they count as never tried.
+    Early calibrations of the score alone predict first hits poorly and count as missing.
 
-    None where it is not due, or cannot be: that is remembered too, so that it is not tried again and again. What keeps
-    it from being done now (a busy catalogue) leaves it due; the index in service stays as it is in any case.
+    Returns None if calibration is not due or not possible. A refusal is stored so that it is not repeated until the
+    collection has grown; a passing failure, such as a busy catalogue, leaves the calibration due. The index stays
+    active in any case.
     """
     state = home.catalogue.search_state(collection)
     if state.encoder_id is None:
         return None
     with suppress(NitamonoError):
-        images = sum(r.count for r in home.catalogue.generations(collection) if r.number == state.generation)
-        known = home.catalogue.calibration(state.collection_id, state.encoder_id) or {}
+        images = sum(r.count for r in home.catalogue.generations.all(collection) if r.number == state.generation)
+        known = home.catalogue.calibrations.get(state.collection_id, state.encoder_id) or {}
         calibrated = known["images"] if is_current(known) else 0
         if images < max(MIN_CALIBRATION_ITEMS, GROWTH * calibrated, GROWTH * known.get("tried", 0)):
             return None
@@ -162,5 +163,5 @@ def calibrate_if_due(
             return calibrate(home, collection, limits=limits, device=device)
         except CalibrationError as exc:
             refused = {**known, "tried": images, "refused": str(exc)}
-            home.catalogue.put_calibration(state.collection_id, state.encoder_id, refused)
+            home.catalogue.calibrations.put(state.collection_id, state.encoder_id, refused)
     return None

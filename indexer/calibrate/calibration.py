@@ -1,8 +1,8 @@
-"""Calibrations: what a score means in a collection, as the probability of the same product.
+"""Calibrations: from the scores of a search to probabilities of the same product.
 
-A calibration belongs to one collection and one encoder, and is learnt from the catalogue's own photos without labels
-(`indexer.calibrate.pairs`, `indexer.calibrate.probability`). Its probabilities are those of searches of which a share
-`present` has its product in the catalogue: by default ten of eleven.
+A calibration belongs to one collection and one encoder and is fitted to the catalogue's own photos without labels
+(`indexer.calibrate.pairs`, `indexer.calibrate.probability`). Its probabilities hold for queries of which a share
+`present` has its product in the catalogue; the default is 10/11.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from indexer.errors import CorruptError
 if TYPE_CHECKING:
     from indexer.measures.ground_truth import Truth
 
-MIN_CALIBRATION_ITEMS = 50  # to ask for: of fewer, one more or less would move every figure by percents
-PRESENT = 10 / 11  # share of searches whose product is in the catalogue, where nobody says otherwise
+MIN_CALIBRATION_ITEMS = 50  # queries; with fewer, a single one would change every figure by percents
+PRESENT = 10 / 11  # default share of queries whose product is in the catalogue
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A curve from a hit to its probability of the same product, and how well it did on pairs that it had not seen.
+    """A curve from a hit to its probability of the same product, with its quality on held-out pairs.
 
     Args:
         curve: fitted to all pairs.
-        encoder_id: by whose scores.
+        encoder_id: the encoder of the scores.
         truth: `photos` or `views`, see `indexer.calibrate.pairs`.
-        queries, pairs, positives: how many items were asked for, the hits, and those of one product with it.
-        images: that the collection had.
-        present: share of searches whose product is in the catalogue, that the probabilities are of.
-        ece, ece_ci: expected calibration error, held out, with a 95 % interval of the true error.
-        ece_chance: what it would be on average if the probabilities were true; of finite pairs it is not 0.
-        ece_first, ece_first_ci, ece_first_chance: the same of each query's first hit alone.
-        brier, log_loss: held out; nats a pair.
-        reliability: (mean probability, share of the same product, pairs) of each bin, held out.
+        queries, pairs, positives: number of query items, of their hits, and of the hits that are the same product.
+        images: number of images in the collection.
+        present: share of queries whose product is in the catalogue.
+        ece, ece_ci: expected calibration error with a 95 % confidence interval of the true error.
+        ece_chance: mean ECE if the probabilities were exact; with finitely many pairs it is not 0.
+        ece_first, ece_first_ci, ece_first_chance: the same for the first hit of each query.
+        brier, log_loss: Brier score, and log loss in nats per pair.
+        reliability: (mean probability, share of the same product, pairs) of each bin.
     """
 
     curve: HitCurve
@@ -72,9 +72,9 @@ class Calibration:
         return self.curve.curve.kind
 
     def probabilities(self, falling: Sequence[float]) -> list[float]:
-        """The probability of the same product of each of a search's best hits, from the first one on, by their scores.
+        """Probabilities of the same product for the best hits of a search, whose scores must fall from the first on.
 
-        Each depends on its own score and the best other one, so it is the same on whatever page the hit is shown.
+        A probability depends on the hit's score and the best other score, so it is the same on every page.
         """
         scores = np.array(falling, dtype=np.float64)
         return [float(probability) for probability in self.curve(scores, best_others(scores))]
@@ -87,7 +87,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Calibration:
-        """`CorruptError` where it is not what `to_json` gives."""
+        """The inverse of `to_json`; raises `CorruptError` for another document."""
         try:
             known = {name: value[name] for name in cls.__dataclass_fields__ if name != "curve"}
             known |= {name: tuple(value[name]) for name in ("ece_ci", "ece_first_ci")}
@@ -95,21 +95,22 @@ class Calibration:
             curve = HitCurve(_curve_of(value), float(value["margin_share"]), _curve_of(value["alone"]))
             return cls(curve, **known)
         except (KeyError, TypeError, ValueError) as exc:
-            raise CorruptError(f"the stored calibration is not whole ({exc}); run `nitamono calibrate`") from exc
+            raise CorruptError(f"the stored calibration is malformed ({exc}); run `nitamono calibrate`") from exc
 
 
 def stored_calibration(home: Home, collection_id: int, encoder_id: str) -> Calibration | None:
-    """What `calibrate` stored last; None where it never could, or only in a form that is due for renewal."""
-    content = home.catalogue.calibration(collection_id, encoder_id)
+    """The calibration that `calibrate` stored last; None without one, or if it must be renewed (`is_current`)."""
+    content = home.catalogue.calibrations.get(collection_id, encoder_id)
     return Calibration.from_json(_upgraded(content)) if content is not None and is_current(content) else None
 
 
 def is_current(content: Mapping[str, Any]) -> bool:
+    """Whether a stored document is a calibration of score and margin; early ones were of the score alone."""
     return "margin_share" in content
 
 
 def _upgraded(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """With what calibrations once stored lack: the share was the default, and chance is drawn from their bins."""
+    """Add the fields that early calibrations lack: the default share, and chance simulated from their bins."""
     if "present" in content or "reliability" not in content:
         return content
     bins = [Bin(**point) for point in content["reliability"]]

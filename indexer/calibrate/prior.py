@@ -1,15 +1,16 @@
-"""The share of searches whose product is in the catalogue, estimated from the scores of recent queries.
+"""Estimates the share of queries whose product is in the catalogue, from the scores of recent queries.
 
-By P(present | best score, next best) of searches of which half are, the share of others is the fixed point of
-    share = mean of share r / (share r + (1 - share) (1 - r)),    r that probability of each search,
-reached by expectation and maximisation (Saerens, Latinne, Decaestecker: Adjusting the Outputs of a Classifier to New a
+Let r = P(present | best score, second best score) for queries half of which are present. The share among other queries
+is the fixed point of
+    share = mean of share r / (share r + (1 - share) (1 - r)),
+found by expectation maximisation (Saerens, Latinne, Decaestecker: Adjusting the Outputs of a Classifier to New a
 Priori Probabilities: A Simple Procedure, Neural Computation 14, 2002, equation 2.9,
-https://doi.org/10.1162/089976602753284446). It holds where searches of either kind score as the catalogue's own photos
-do; photos that shoppers take score lower, and pass for searches of what is not there.
+https://doi.org/10.1162/089976602753284446). The estimate assumes that queries score like the catalogue's own photos;
+photos taken by shoppers score lower and are mistaken for queries whose product is absent.
 
-The standard error is that of maximum likelihood, by the Fisher information, which is the sum over the searches of
-((2 r - 1) / (share r + (1 - share) (1 - r)))^2. Where scores hardly tell what is there it is large, and there is no
-estimate.
+The standard error is that of maximum likelihood, from the Fisher information: the sum over the queries of
+((2 r - 1) / (share r + (1 - share) (1 - r)))^2. It is large if scores hardly separate present from absent products;
+then there is no estimate.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from training.data.decode import ImageLimits
 from training.reference import EncoderDescription
 
 HALF = 0.5
-MIN_RECENT = 100  # queries: the share of fewer is not known to a tenth
+MIN_RECENT = 100  # queries; with fewer, the share is not known to within 0.1
 LEAST, MOST = 0.02, 0.99
-MOST_ERROR = 0.1  # standard error of a share that is still an answer
+MAX_ERROR = 0.1  # largest acceptable standard error of the share
 STEPS, SETTLED = 1000, 1e-6
 
 
@@ -40,11 +41,11 @@ def estimate_present(
     limits: ImageLimits | None = None,
     device: str = "cpu",
 ) -> float:
-    """The share among the collection's recent queries, 0.02 to 0.99.
+    """The share of the collection's recent queries whose product is present, clipped to 0.02 to 0.99.
 
     Raises:
-        CalibrationError: too few queries were logged, the catalogue's items have a single photo each (what is learnt of
-            other views of a photo does not hold for queries), or scores tell too little of what is there.
+        CalibrationError: too few queries are logged; items have a single photo each (a curve fitted to other views of
+            one photo does not hold for queries); or scores separate present from absent products too poorly.
     """
     recent = recent_first_hits(home, collection_id, encoder)
     if len(recent.scores) < MIN_RECENT:
@@ -62,20 +63,20 @@ def estimate_present(
     first = pairs.first
     curve = fit(pairs.scores[first], pairs.others[first], pairs.present_search[first], pairs.groups[first], seed=seed)
     share, error = share_of(curve(recent.scores, recent.others))
-    if error > MOST_ERROR:
+    if error > MAX_ERROR:
         raise CalibrationError(
-            f"the scores of {len(recent.scores)} recent queries tell the share of present products to {error:.2f} "
-            "only; give --present SHARE"
+            f"the standard error of the share of present products is {error:.2f} after {len(recent.scores)} recent "
+            f"queries, above {MAX_ERROR:g}; give --present SHARE"
         )
     return share
 
 
 def share_of(balanced: Numbers) -> tuple[float, float]:
-    """The share of searches for what is there and its standard error, from P(there) `(n,)` at a share of a half."""
+    """The share of present products and its standard error, from P(present) `(n,)` at a share of one half."""
     share = HALF
     for _ in range(STEPS):
-        there = share * balanced
-        before, share = share, float((there / (there + (1 - share) * (1 - balanced))).mean())
+        present = share * balanced
+        before, share = share, float((present / (present + (1 - share) * (1 - balanced))).mean())
         if abs(share - before) < SETTLED:
             break
     share = float(np.clip(share, LEAST, MOST))

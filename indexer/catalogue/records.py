@@ -1,12 +1,15 @@
-"""What the catalogue returns: plain frozen records, no open cursors."""
+"""What the catalogue returns and stores: plain frozen records, no open cursors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command line starts without NumPy
+    import numpy as np
+    from numpy.typing import NDArray
+
     from training.reference import EncoderDescription
 
 ImageStatus = Literal["ok", "rejected"]
@@ -18,7 +21,7 @@ ChangeKind = Literal["added", "updated", "described", "deleted", "rejected"]
 
 @dataclass(frozen=True, slots=True)
 class CollectionRecord:
-    """A collection and what it holds; `generation` is the active one's number."""
+    """A collection and its counts; `generation` is the number of the active one."""
 
     name: str
     items: int
@@ -35,7 +38,7 @@ class ImageRecord:
     sha256: str | None
     width: int | None
     height: int | None
-    status: str
+    status: ImageStatus
     reason: str | None
 
 
@@ -49,7 +52,7 @@ class ItemRecord:
 
 @dataclass(frozen=True, slots=True)
 class ItemSummary:
-    """What a search hit shows of an item."""
+    """The part of an item that a search hit shows."""
 
     item_id: str
     title: str | None
@@ -67,15 +70,22 @@ class EncoderRecord:
 
     @property
     def trained_from(self) -> str:
-        """What its card says that it learnt from."""
-        from training.reference import trained_from  # brings NumPy, which the command line starts without
+        """What the encoder was trained from, according to its card."""
+        from training.reference import trained_from  # imports NumPy, which the command line starts without
 
         return trained_from(self.card)
 
     @classmethod
     def of(cls, described: EncoderDescription) -> EncoderRecord:
-        """What the catalogue keeps of an encoder."""
-        return cls(*(getattr(described, name) for name in cls.__slots__))
+        """The part of an encoder's description that the catalogue stores."""
+        return cls(
+            encoder_id=described.encoder_id,
+            family=described.family,
+            dim=described.dim,
+            metric=described.metric,
+            config=described.config,
+            card=described.card,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +95,7 @@ class GenerationRecord:
     collection: str
     number: int
     encoder_id: str
-    status: str
+    status: GenerationStatus
     count: int
     dim: int
     metric: str
@@ -99,7 +109,7 @@ class GenerationRecord:
 
 @dataclass(frozen=True, slots=True)
 class RejectRecord:
-    """An image or a source row that was set aside, and why."""
+    """An image or source row that could not be indexed, its place in the source, and the reason."""
 
     collection: str
     item_id: str | None
@@ -110,7 +120,7 @@ class RejectRecord:
 
 @dataclass(frozen=True, slots=True)
 class PhotoRecord:
-    """A searchable photo, as far as training needs to know it."""
+    """A searchable photo as training reads it."""
 
     item_id: str
     uri: str
@@ -121,7 +131,7 @@ class PhotoRecord:
 
 @dataclass(frozen=True, slots=True)
 class RetrainRecord:
-    """A run of `nitamono retrain`: what was asked for, and what was decided on which figures."""
+    """A run of `nitamono retrain`: its plan, and the decision with the figures behind it."""
 
     collection: str
     number: int
@@ -143,13 +153,13 @@ class ApiKeyRecord:
 
 @dataclass(frozen=True, slots=True)
 class ImageState:
-    """What the catalogue knows of one image of one item, for telling whether its file has changed."""
+    """The stored state of an image of an item, to tell whether its file has changed."""
 
     image_id: int
     sha256: str | None
     size: int | None
     mtime_ns: int | None
-    status: str
+    status: ImageStatus
     mask_uri: str | None
     title: str | None
     attributes: dict[str, str]
@@ -158,9 +168,11 @@ class ImageState:
 
 @dataclass(frozen=True, slots=True)
 class ImageWrite:
-    """One image to store. `vector` is float32 bytes, or None where there is none (rejected) or it stands already.
+    """One image to store.
 
-    The item's title and attributes are written only where `describes` is set: the first of its rows in a source.
+    Args:
+        describes: write the item's title and attributes too; set for the first row of an item in a source.
+        vector: `(dim,)`; None if the image is rejected or its vector is stored already.
     """
 
     item_id: str
@@ -177,26 +189,48 @@ class ImageWrite:
     width: int | None = None
     height: int | None = None
     reason: str | None = None
-    vector: bytes | None = None
+    vector: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPhoto:
-    """A searchable photo of an item with its vector by one encoder; `created_at` is the item's."""
+    """A searchable photo of an item with its vector `(dim,)` by one encoder; `created_at` is the item's."""
 
     item_pk: int
     item_id: str
     created_at: datetime
     uri: str
     sha256: str
-    vector: bytes
+    vector: NDArray[np.float32]
+
+
+class StoredVectors(NamedTuple):
+    """Vectors of searchable images by one encoder.
+
+    Args:
+        ids: `(n, 2)`, image_id and item key of each vector.
+        sha256: `(n,)`, the content of each image.
+        vectors: `(n, dim)`.
+    """
+
+    ids: NDArray[np.int64]
+    sha256: list[str]
+    vectors: NDArray[np.float32]
+
+
+class RecentQuery(NamedTuple):
+    """A query vector `(dim,)` and when it was searched with."""
+
+    at: datetime
+    vector: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class SearchState:
     """What decides whether a loaded index is up to date; one cheap query per search.
 
-    `calibrated_at` is of the active encoder's calibration, so that a new one is taken up too.
+    Args:
+        calibrated_at: when the active encoder was calibrated; a change means that the calibration must be reloaded.
     """
 
     collection_id: int
@@ -205,3 +239,11 @@ class SearchState:
     watermark: int
     last_change: int
     calibrated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveState(SearchState):
+    """The state of a collection that has an active generation."""
+
+    generation: int
+    encoder_id: str

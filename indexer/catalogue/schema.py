@@ -1,4 +1,4 @@
-"""The catalogue's tables. `alembic/versions` creates them; a test holds the two to each other."""
+"""The catalogue's tables. `alembic/versions` creates them; a test checks that both agree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-REVISION = "0002"  # the newest file in alembic/versions, so that opening an up-to-date database needs no alembic
+REVISION = "0002"  # the newest file in alembic/versions; opening an up-to-date database does not import alembic
 
 metadata = MetaData(
     naming_convention={
@@ -32,7 +32,7 @@ metadata = MetaData(
     }
 )
 
-# SQLite gives only INTEGER primary keys a value of their own.
+# SQLite generates values only for INTEGER primary keys.
 Id = BigInteger().with_variant(Integer, "sqlite")
 Json = JSON().with_variant(JSONB, "postgresql")
 Time = DateTime(timezone=True)
@@ -74,7 +74,7 @@ images = Table(
     Column("status", String(16), nullable=False),
     Column("reason", Text),
     UniqueConstraint("item_pk", "uri"),
-    # An index file names images by id: an id must never be given to another image.
+    # Index files refer to images by id, so an id must never be reused.
     sqlite_autoincrement=True,
 )
 
@@ -140,7 +140,7 @@ changes = Table(
     Column("kind", String(16), nullable=False),
     Column("item_pk", BigInteger),
     Column("item_id", Text),
-    # A live change is searchable before the next generation; one of `nitamono index` arrives with it.
+    # A live change is searchable at once, one of `nitamono index` with the next generation.
     Column("live", Boolean, nullable=False),
     Index("ix_changes_collection_id_id", "collection_id", "id"),
     sqlite_autoincrement=True,

@@ -1,4 +1,4 @@
-"""`nitamono calibrate`: what scores mean, as probabilities of the same product."""
+"""`nitamono calibrate`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,22 @@ def calibrate(
         str | None,
         typer.Option(
             metavar="SHARE|auto",
-            help="Share of searches whose product is in the catalogue; auto estimates it from recent queries.",
+            help="Fraction of searches whose product is in the catalogue; auto estimates it from recent queries.",
         ),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Learn from a collection's own photos what scores mean, as probabilities of the same product."""
+    """Learn the probability that belongs to each score.
+
+    Fits, without labels, the probability that a result is the same product as the query, on the collection's own
+    photos. Running servers use it from their next search. `nitamono index` calibrates by itself the first time and
+    whenever the number of images has doubled; --present is remembered.
+
+    \b
+    Examples:
+      nitamono calibrate
+      nitamono calibrate --collection shop --present 0.5
+    """
     from indexer.calibrate.calibrate import calibrate as calibrate_collection
     from indexer.catalogue.home import Home
     from training.device import check_device
@@ -36,10 +46,10 @@ def calibrate(
     (low, high), (low_first, high_first) = found.ece_ci, found.ece_first_ci
     line = (
         f"{collection!r} is calibrated ({found.kind}, margin share {found.curve.margin_share:.2f}, truth "
-        f"{found.truth}): {found.queries} queries, {found.pairs} pairs, {found.positives} of the same product; "
-        f"for searches of which {found.present:.1%} have their product there: "
-        f"ECE {found.ece:.4f} [{low:.4f} {high:.4f}], {found.ece_chance:.4f} by chance, of first hits "
-        f"{found.ece_first:.4f} [{low_first:.4f} {high_first:.4f}], {found.ece_first_chance:.4f} by chance"
+        f"{found.truth}) on {found.queries} queries with {found.pairs} pairs, {found.positives} of them of the same "
+        f"product; assuming that {found.present:.1%} of searches have their product in the catalogue: "
+        f"ECE {found.ece:.4f} [{low:.4f} {high:.4f}], {found.ece_chance:.4f} expected by chance; ECE of first hits "
+        f"{found.ece_first:.4f} [{low_first:.4f} {high_first:.4f}], {found.ece_first_chance:.4f} expected by chance"
     )
     say({"collection": collection, **found.to_json()}, json_output, line)
 
@@ -50,4 +60,4 @@ def _share(text: str) -> float | Literal["auto"]:
     try:
         return float(text)
     except ValueError as exc:
-        raise InvalidRequestError("present", f"present {text!r} must be a share such as 0.8, or auto") from exc
+        raise InvalidRequestError("present", f"present {text!r} must be a fraction such as 0.8, or auto") from exc

@@ -1,4 +1,4 @@
-"""`nitamono compare`: which encoder's latent holds the item, and which the background."""
+"""`nitamono compare`."""
 
 from __future__ import annotations
 
@@ -11,27 +11,41 @@ from indexer.errors import InvalidRequestError
 from training.console import JsonOption, note, progress_bar, say, to_json
 
 if TYPE_CHECKING:
-    from indexer.swaps.pictures import SwapSet
+    from indexer.swaps.swap_set import SwapSet
 
 
 def compare(
     data: Annotated[Path | None, typer.Option(help="SOURCE of the catalogue's photos.")] = None,
-    studio: Annotated[str | None, typer.Option(help="Drawn items instead: shop or solids.")] = None,
+    studio: Annotated[str | None, typer.Option(help="Use synthetic items instead of --data: shop or solids.")] = None,
     encoder: Annotated[list[str] | None, typer.Option(help="Encoder directory or name; repeatable.")] = None,
-    more: Annotated[list[str] | None, typer.Argument(metavar="[REF...]", help="More encoders.")] = None,
-    backgrounds: Annotated[Path | None, typer.Option(help="Folder of photos to put the items on.")] = None,
-    items: Annotated[int, typer.Option(min=8, max=5000, help="How many items to take at most, by chance.")] = 300,
-    per_item: Annotated[int, typer.Option(min=2, max=50, help="Backgrounds that every item is put on.")] = 5,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[REF...]", help="Further encoders.")] = None,
+    backgrounds: Annotated[
+        Path | None, typer.Option(help="Folder of background photos; omit to draw backgrounds.")
+    ] = None,
+    items: Annotated[int, typer.Option(min=8, max=5000, help="Maximum number of items, chosen at random.")] = 300,
+    per_item: Annotated[int, typer.Option(min=2, max=50, help="Backgrounds per item.")] = 5,
     masks: Annotated[
-        str, typer.Option(help="all, or given: only those of a mask column or an alpha channel, none that is found.")
+        str, typer.Option(help="Masks to use: all, or given (only those from a mask column or an alpha channel).")
     ] = "all",
-    report: Annotated[Path | None, typer.Option(help="HTML report to write, with its JSON beside it.")] = None,
-    baselines: Annotated[bool, typer.Option(help="Set pixels and hog beside them.")] = True,
-    placement: Annotated[bool, typer.Option(help="Measure recall by the item's scale and place.")] = True,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all that chance decides.")] = 0,
+    report: Annotated[
+        Path | None, typer.Option(help="HTML report to write; figures go to a .json file next to it.")
+    ] = None,
+    baselines: Annotated[bool, typer.Option(help="Also compare the pixels and hog baselines.")] = True,
+    placement: Annotated[bool, typer.Option(help="Also measure recall by the item's scale and position.")] = True,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")] = 0,
     json_output: JsonOption = False,
 ) -> None:
-    """Measure how much each encoder's latent moves when only the background changes."""
+    """Measure how much the background changes each vector.
+
+    Puts the same items on different backgrounds and reports, for each encoder, what its latent keeps of the item and
+    what of the background. Differences are tested against the first encoder. Photos without a usable mask are left out
+    and counted.
+
+    \b
+    Examples:
+      nitamono compare --studio shop --encoder default --encoder ENCODER
+      nitamono compare --data photos --encoder default --report report.html
+    """
     from indexer.compare.comparison import compare_encoders
     from indexer.compare.report import comparison_json, write_comparison
     from training.files import check_output_file, publish_file
@@ -39,7 +53,7 @@ def compare(
 
     refs = [*(encoder or []), *(more or [])] or ["default"]
     for ref in refs:
-        describe_encoder(ref)  # before minutes of work, not after
+        describe_encoder(ref)  # fails now instead of after minutes of work
     if report is not None:
         check_output_file(report)
     made = _make_set(data, studio, backgrounds, items, per_item, masks, seed)
@@ -59,14 +73,14 @@ def compare(
 def _make_set(
     data: Path | None, studio: str | None, backgrounds: Path | None, items: int, per_item: int, masks: str, seed: int
 ) -> SwapSet:
-    from indexer.swaps.pictures import BANK_SEED, GIVEN
     from indexer.swaps.sources import photo_set, studio_set
+    from indexer.swaps.swap_set import BANK_SEED, GIVEN
     from training.data.masks import SOURCES
     from training.data.sources import read_images
     from training.data.studio import Stock, check_stock
 
     if (data is None) == (studio is None):
-        raise InvalidRequestError("data", "give either --data SOURCE or --studio shop|solids")
+        raise InvalidRequestError("data", "give either --data SOURCE or --studio shop|solids, not both")
     if masks not in ("all", "given"):
         raise InvalidRequestError("masks", f"masks must be all or given, not {masks!r}")
     if studio is not None:

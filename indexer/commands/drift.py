@@ -12,20 +12,35 @@ from indexer.errors import InvalidRequestError
 from indexer.options import DEFAULT_HOME, CollectionOption, HomeOption
 from training.console import JsonOption, note, progress_bar, say
 
-LISTED = 20  # unreadable photos that are named on stderr
+MAX_NOTES = 20  # unreadable photos named on stderr
 
 
 def drift(
     collection: CollectionOption = "default",
-    new: Annotated[Path | None, typer.Option(help="SOURCE of photos that may have drifted.")] = None,
-    queries: Annotated[Path | None, typer.Option(help="SOURCE of query photos.")] = None,
-    since: Annotated[str | None, typer.Option(help="ISO date: what came since then is new.")] = None,
-    limit: Annotated[int, typer.Option(min=20, help="Most items of each kind to take, by chance.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of that choice and of the resamples.")] = 0,
+    new: Annotated[Path | None, typer.Option(help="SOURCE of new photos to check.")] = None,
+    queries: Annotated[Path | None, typer.Option(help="SOURCE of query photos to check.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="ISO 8601 date from which items and queries count as new, in UTC unless it names a time zone."
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=20, help="Maximum number of items of each kind, chosen at random.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the choice and the resamples.")] = 0,
     home: HomeOption = DEFAULT_HOME,
     json_output: JsonOption = False,
 ) -> None:
-    """Say whether new items and recent queries are still like what the encoder was put into service with."""
+    """Check new items and recent queries for drift.
+
+    Compares them with the catalogue at the time when the collection's encoder was activated, and recommends whether to
+    retrain. By default, new items are those added since then and queries are those logged by running servers. Exits
+    with 0 whether or not there is drift.
+
+    \b
+    Examples:
+      nitamono drift
+      nitamono drift --since 2026-01-31 --queries query-photos
+    """
     from indexer.catalogue.home import Home
     from indexer.drift.measure import DriftRequest, measure_drift
 
@@ -34,15 +49,19 @@ def drift(
         report = measure_drift(opened, collection, request, progress)
     for remark in report.notes:
         note(remark)
-    for problem in report.rejected[:LISTED]:
+    for problem in report.rejected[:MAX_NOTES]:
         note(f"{problem.where}: {problem.reason}")
     if report.rejected:
-        note(f"{len(report.rejected)} photos could not be used")
+        note(f"{len(report.rejected)} photos could not be read")
     say(report.to_json(), json_output, report.to_text())
 
 
 def parse_date(text: str) -> datetime:
-    """A moment from ISO 8601, in UTC where it names no zone; `InvalidRequestError` where it is not one."""
+    """Parse an ISO 8601 date or time, in UTC unless it names a time zone.
+
+    Raises:
+        InvalidRequestError: the text is not ISO 8601.
+    """
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as exc:

@@ -1,4 +1,4 @@
-"""Compare encoders by what their latents hold: the item or the background. See `indexer.measures.robustness`."""
+"""Compare encoders by their robustness to backgrounds; `indexer.measures.robustness` defines the measures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from indexer.measures.metrics import Bootstrap, Interval, rank, score_blocks
 from indexer.measures.robustness import (
     MAP_AT_R,
     BackgroundGap,
-    Photos,
+    LabelledVectors,
     SwapTest,
     attention_score,
     background_gap,
@@ -30,19 +30,19 @@ from indexer.measures.robustness import (
 )
 from indexer.measures.significance import Paired, holm, paired_test
 from indexer.measures.variance import variance_shares
-from indexer.swaps.pictures import Pixels, SwapSet
 from indexer.swaps.placement import PlacedItems, PlacementTest, place_set, search_placed
+from indexer.swaps.swap_set import Pixels, SwapSet
 from training.attribution import occlusion
 from training.encoder import Encoder, load_encoder
 
 BASELINES = ("pixels", "hog")
 LURE_K = 10
-SHOWN = 5  # results kept of each query
-ATTENDED = 24  # items whose attention is measured: each takes 65 forward passes
-PROBED = 100  # items that the item probe tells apart
+SHOWN = 5  # results kept for each query
+ATTENDED = 24  # items whose attention score is measured, with 65 forward passes each
+PROBED = 100  # items that the item probe distinguishes
 RECONSTRUCTED = 4  # items whose reconstructions are kept
-MOST_UNITS = 1024  # of vectors whose units are looked at one by one; pixels are not such
-HELD_OUT = 0.4  # share of the backgrounds that the item probe is judged on
+MOST_UNITS = 1024  # largest dim for which disentanglement is measured; excludes raw pixels
+HELD_OUT = 0.4  # share of the backgrounds that the item probe is tested on
 
 
 def compare_encoders(
@@ -56,21 +56,22 @@ def compare_encoders(
     started: Callable[[int], None] = lambda total: None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Comparison:
-    """Measure encoders on one set; `started` and `advance` are told of encoders.
+    """Measure encoders on a swap set.
 
     Args:
-        placement: measure recall by the item's scale and place as well; 20 more queries of each of up to 200 items.
+        placement: also measure recall by scale and place, with 20 more queries for each of up to 200 items.
+        started, advance: called with the number of encoders, and with 1 after each encoder.
 
     Raises:
-        InvalidRequestError: no encoder is named, or queries of the set are in its gallery.
-        EncoderError: one cannot be loaded.
+        InvalidRequestError: no encoder is given, or queries of the set are in its gallery.
+        EncoderError: an encoder cannot be loaded.
     """
     names = list(dict.fromkeys([*refs, *(BASELINES if baselines else ())]))
     if not names:
-        raise InvalidRequestError("encoder", "no encoder is named; give one or more with --encoder REF")
+        raise InvalidRequestError("encoder", "no encoder is given; give one or more with --encoder REF")
     leaks = made.leaks()
     if leaks["clean_queries_in_gallery"] or leaks["swapped_queries_in_gallery"]:
-        raise InvalidRequestError("data", f"{made.name}: queries are in the gallery ({leaks}); remove doubled photos")
+        raise InvalidRequestError("data", f"{made.name}: queries are in the gallery ({leaks}); remove duplicate photos")
     encoders = {name: load_encoder(name) for name in names}
     started(len(encoders))
     placed = place_set(made, seed) if placement else None
@@ -84,7 +85,7 @@ def compare_encoders(
 
 
 class SwapMeasures(NamedTuple):
-    """The measures that a promotion is decided on and shown with; see `EncoderComparison`."""
+    """The main swap measures; see `EncoderComparison`."""
 
     swap: SwapTest
     shares: dict[str, Interval]
@@ -92,14 +93,14 @@ class SwapMeasures(NamedTuple):
 
 
 def measure_swaps(encoder: Encoder, made: SwapSet, *, replicates: int = 1000, seed: int = 0) -> SwapMeasures:
-    """One encoder's swap test, variance shares and displacement on a set."""
+    """The swap test, variance shares and displacement of one encoder on a set."""
     measurement = _Measurement(encoder, made, replicates, seed)
     moved = displacement(measurement.swapped, made.products)
     return SwapMeasures(measurement.swap_test(), measurement.shares(), measurement.by_item.interval(moved.ratio))
 
 
 class _Measurement:
-    """All measures of one encoder on one set."""
+    """The measures of one encoder on one set."""
 
     def __init__(self, encoder: Encoder, made: SwapSet, replicates: int, seed: int) -> None:
         self.encoder = encoder
@@ -150,9 +151,11 @@ class _Measurement:
     def swap_test(self) -> SwapTest:
         made, (_, per_item, dim) = self.made, self.swapped.shape
         return swap_test(
-            Photos(self.gallery, made.products),
-            Photos(self.clean, made.products),
-            Photos(self.swapped.reshape(-1, dim), [product for product in made.products for _ in range(per_item)]),
+            LabelledVectors(self.gallery, made.products),
+            LabelledVectors(self.clean, made.products),
+            LabelledVectors(
+                self.swapped.reshape(-1, dim), [product for product in made.products for _ in range(per_item)]
+            ),
             self.encoder.metric,
             replicates=self.replicates,
             seed=self.seed,
@@ -162,7 +165,7 @@ class _Measurement:
         return variance_shares(self.swapped, ("item", "background"), replicates=self.replicates, seed=self.seed)
 
     def _placement(self, placed: PlacedItems, base: PlacementTest | None) -> PlacementTest | None:
-        gallery, embed = Photos(self.gallery, self.made.products), partial(embed_pictures, self.encoder)
+        gallery, embed = LabelledVectors(self.gallery, self.made.products), partial(embed_pictures, self.encoder)
         return search_placed(
             placed, embed, gallery, self.encoder.metric,
             base=base, replicates=self.replicates, seed=self.seed,
@@ -203,7 +206,7 @@ class _Measurement:
         return probes
 
     def _attention(self) -> NDArray[np.float64]:
-        """Of the first items on the first background, NaN for the others."""
+        """Attention scores of the first items on the first background; NaN for the others."""
         scores = np.full(len(self.made), np.nan)
         pixels = prepared(self.encoder, self.made.swapped[:ATTENDED, 0])
         moved = occlusion(self.encoder, pixels)

@@ -1,4 +1,4 @@
-"""The pictures of a comparison of encoders: the same queries on other backgrounds, the worst items, reconstructions."""
+"""The pictures of a comparison report: queries on other backgrounds, worst items and reconstructions."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from PIL import Image
 from indexer.evaluate.placement_tables import WORDS
 from indexer.measures.robustness import MAP_AT_R
 from indexer.reports.html import inline_jpeg, number, script_safe
-from indexer.swaps.pictures import Pixels
 from indexer.swaps.placement import GROUNDS
+from indexer.swaps.swap_set import Pixels
 
 if TYPE_CHECKING:
     from indexer.compare.results import Comparison, EncoderComparison
 
-SIDE = 96  # pixels
+SIDE = 96  # side of a picture in pixels
 GRID_ITEMS = 3
-BACKGROUNDS = 8  # most backgrounds that items are shown on
+BACKGROUNDS = 8  # maximum number of backgrounds that items are shown on
 WORST = 3  # items of each kind of failure
-FOUND = 3  # results shown of each
+FOUND = 3  # results shown of each worst item
 Mark = Literal["query", "right", "wrong", "plain"]
 
 
 class Shown(NamedTuple):
-    """A picture's number in the album, what it is in words, and how it is framed."""
+    """A picture's index in the album, its description, and the style of its frame."""
 
     picture: int
     words: str
@@ -45,7 +45,7 @@ class Line(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """One encoder's answers to an item on some backgrounds, and on how many of all the first result is right."""
+    """An encoder's results for an item on some backgrounds; of all backgrounds, how many first results are right."""
 
     encoder: str
     lines: list[Line]
@@ -53,7 +53,7 @@ class Grid(NamedTuple):
 
 
 class SwapItem(NamedTuple):
-    """An item, its picture in the gallery, and every encoder's answers."""
+    """An item, its gallery picture, and the results of every encoder."""
 
     name: str
     category: str
@@ -62,7 +62,7 @@ class SwapItem(NamedTuple):
 
 
 class WorstItem(NamedTuple):
-    """An item on the background where it fares worst, what was sought and what was found."""
+    """An item on the background with its worst results: the gallery picture that was sought, and the results."""
 
     name: str
     figure: str
@@ -79,7 +79,7 @@ class Failures(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """An item on every background, over what the decoder makes of it."""
+    """An item on every background, and its reconstructions."""
 
     name: str
     inputs: list[Shown]
@@ -87,14 +87,14 @@ class Decoded(NamedTuple):
 
 
 class Album:
-    """Small JPEGs, each once however often it is shown."""
+    """Inline JPEGs, each stored once."""
 
     def __init__(self) -> None:
         self._places: dict[bytes, int] = {}
         self._sources: list[str] = []
 
     def add(self, picture: Pixels) -> int:
-        """The number of a picture `(H, W, 3)`."""
+        """Add a picture `(H, W, 3)`; returns its index."""
         digest = hashlib.sha256(str(picture.shape).encode() + np.ascontiguousarray(picture).tobytes()).digest()
         if digest not in self._places:
             self._places[digest] = len(self._sources)
@@ -106,7 +106,7 @@ class Album:
 
 
 class Pictures:
-    """Draws one comparison into an album."""
+    """Collects the pictures of a comparison in an album."""
 
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
@@ -117,7 +117,7 @@ class Pictures:
             self._row_of.setdefault(product, row)
 
     def swap_items(self) -> list[SwapItem]:
-        """The items whose swapped MAP@R differs most between encoders; those that fall furthest among equals."""
+        """The items whose swapped MAP@R differs most between encoders; ties by the largest loss."""
         encoders = list(self.comparison.encoders.values())
         swapped = np.stack([each.swap.swapped[MAP_AT_R] for each in encoders])
         fall = np.stack([each.swap.clean[MAP_AT_R] for each in encoders]).mean(axis=0) - swapped.mean(axis=0)
@@ -141,7 +141,7 @@ class Pictures:
         return Grid(encoder.name, lines, int(self._right(row, encoder.top[row, :, 0]).sum()))
 
     def failures(self) -> list[Failures]:
-        """Each encoder's items with the largest fall from clean to swapped MAP@R, and with the largest displacement."""
+        """The items of each encoder with the largest loss of MAP@R, and with the largest displacement."""
         return [
             Failures(each.name, self._fallen(each), self._moved(each)) for each in self.comparison.encoders.values()
         ]
@@ -176,7 +176,7 @@ class Pictures:
         )
 
     def decoded(self) -> dict[str, list[Decoded]]:
-        """What each encoder's decoder makes of the first items; an empty list without a decoder."""
+        """Reconstructions of the first items by each encoder; empty without a decoder."""
         return {name: self._decoded(found.reconstructions) for name, found in self.comparison.encoders.items()}
 
     def _decoded(self, reconstructions: Pixels | None) -> list[Decoded]:
@@ -211,7 +211,7 @@ class Pictures:
 
 
 def placed_pictures(comparison: Comparison, album: Album) -> list[list[Shown]]:
-    """The first item's queries, ground by ground; none where none was measured."""
+    """The placed queries of the first item by ground; empty without a placement test."""
     test = next((each.placement for each in comparison.encoders.values() if each.placement is not None), None)
     if test is None:
         return []
@@ -226,7 +226,7 @@ def placed_pictures(comparison: Comparison, album: Album) -> list[list[Shown]]:
 
 
 def _largest(values: NDArray[np.float64]) -> list[int]:
-    """Places of the largest values above 0, largest first."""
+    """Positions of the largest positive values, largest first."""
     known = np.nan_to_num(values)
     order: list[int] = np.argsort(-known, kind="stable")[:WORST].tolist()
     return [place for place in order if known[place] > 0]

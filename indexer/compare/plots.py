@@ -1,4 +1,4 @@
-"""The plots of a comparison of encoders: bars of what explains the vectors' variation, and maps of the vectors."""
+"""The plots of a comparison: bars of the variance shares, and two-dimensional maps of the vectors."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from indexer.compare.results import Comparison, EncoderComparison
     from indexer.measures.metrics import Interval
 
-POINTS = 600  # most points of a map: UMAP takes two seconds for them
+POINTS = 600  # maximum number of points in a map; UMAP takes two seconds for them
 COLOURED = 12  # items with a colour of their own
-LEAST_POINTS = 12  # for UMAP
+LEAST_POINTS = 12  # minimum number of points for UMAP
 NEIGHBOURS = 15
-LABEL = 24  # characters of a name beside bars: it may be a path
+LABEL = 24  # maximum length of a label; names may be paths
 GREY = "#8d939b"
 COLOURS = (*PALETTE[:6], *PALETTE[7:], "#2a9d8f", "#8b5e34", "#4b5fd1", "#94a800", "#e58fb8")
 SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "star", "x", "triangle-down", "pentagon", "hexagram")
-GLYPHS = ("●", "■", "◆", "✚", "▲", "★", "✖", "▼", "⬟", "✶")  # the same in text
+GLYPHS = ("●", "■", "◆", "✚", "▲", "★", "✖", "▼", "⬟", "✶")  # the same symbols as text
 OF_FACTOR = {
     "item": "#0b6e99", "background": "#b85c00", "pose": "#3f7a5a", "light": "#7d55a3", INTERACTION: "#6b6a67",
 }  # fmt: skip
@@ -36,7 +36,7 @@ Points = NDArray[np.float64]
 
 
 def share_bars(encoders: Sequence[EncoderComparison], of: Callable[[EncoderComparison], Mapping[str, Interval]]) -> str:
-    """Stacked bars, one for each encoder, the first on top, as Plotly's JSON."""
+    """Stacked bars of each encoder, the first one on top, as Plotly JSON."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -62,7 +62,7 @@ def share_bars(encoders: Sequence[EncoderComparison], of: Callable[[EncoderCompa
         showlegend=False,  # the page has one that wraps on a phone
         dragmode=False,  # a finger on the plot scrolls the page
         uniformtext={"mode": "hide", "minsize": 10},
-        xaxis={"range": [0, 1], "tickformat": ".0%", "title": {"text": "share of the variation"}},
+        xaxis={"range": [0, 1], "tickformat": ".0%", "title": {"text": "share of the variance"}},
         yaxis={
             "autorange": "reversed",
             "automargin": True,
@@ -78,7 +78,7 @@ def _shortened(name: str) -> str:
 
 
 class Map(NamedTuple):
-    """A map of an encoder's vectors in two numbers each, and what a look at nearest neighbours in it finds."""
+    """A 2-D map of an encoder's vectors; how often a point's nearest one has the same item, or background."""
 
     encoder: str
     kind: str
@@ -90,10 +90,10 @@ class Map(NamedTuple):
 
 @dataclass(frozen=True)
 class Maps:
-    """Maps of the same pictures by every encoder.
+    """Maps of the same pictures for every encoder.
 
     Args:
-        items, backgrounds: `(N,)` numbers of what each point shows; names are in the lists.
+        items, backgrounds: `(N,)` indices of the item and background of each point.
     """
 
     items: NDArray[np.intp]
@@ -111,7 +111,7 @@ class Maps:
 
     @property
     def item_colours(self) -> list[str]:
-        """Of each item: the first ones' own, then grey."""
+        """The colour of each item; grey after the first `COLOURED` items."""
         return [COLOURS[place] if place < COLOURED else GREY for place in range(len(self.item_names))]
 
     @property
@@ -120,7 +120,7 @@ class Maps:
 
     @property
     def symbols(self) -> list[str]:
-        """Of each background, whatever the colours are of."""
+        """The symbol of each background, independent of the colours."""
         return [SYMBOLS[place % len(SYMBOLS)] for place in range(len(self.background_names))]
 
     @property
@@ -128,7 +128,7 @@ class Maps:
         return [GLYPHS[place % len(GLYPHS)] for place in range(len(self.background_names))]
 
     def to_script(self) -> str:
-        """What the page draws, as JSON: points are drawn in the order given, so grey items come first."""
+        """The data of the page as JSON; grey items come first, so that coloured points are drawn over them."""
         order = np.argsort(-self.items, kind="stable")
         return script_safe(
             json.dumps(
@@ -150,7 +150,7 @@ class Maps:
 
 
 def make_maps(comparison: Comparison) -> Maps:
-    """PCA and UMAP of every encoder's vectors, of as many whole items as 600 points hold."""
+    """PCA and UMAP maps of every encoder's vectors, for as many complete items as fit into 600 points."""
     made = comparison.set
     per_item = len(made.backgrounds)
     count = min(len(made), max(1, POINTS // per_item))
@@ -170,24 +170,24 @@ def make_maps(comparison: Comparison) -> Maps:
 
 
 def pca(vectors: Floats) -> tuple[Points, str]:
-    """The two directions of the largest variation, and what they hold of it."""
+    """The first two principal components, and a note on their share of the variance."""
     from sklearn.decomposition import PCA
 
     z = vectors.astype(np.float64)
     centred = z - z.mean(axis=0)
     if not np.square(centred).sum() > 0:
-        return np.zeros((len(z), 2)), "all vectors are the same"
+        return np.zeros((len(z), 2)), "all vectors are equal"
     model = PCA(min(2, *z.shape), random_state=0)
     points = model.fit_transform(z)
     points = np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
-    return points, f"two directions that hold {model.explained_variance_ratio_.sum():.0%} of the variation"
+    return points, f"two components with {model.explained_variance_ratio_.sum():.0%} of the variance"
 
 
 def umap(vectors: Floats, metric: str, seed: int) -> Points:
-    """Neighbourhoods laid out in the plane; distances between far groups mean little."""
+    """UMAP projection `(N, 2)`; distances between distant groups are not meaningful."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
-        # Groups far apart, as good encoders make them, leave the graph of neighbours in pieces.
+        # Good encoders give well separated groups, and thus a disconnected neighbour graph.
         warnings.filterwarnings("ignore", "Graph is not fully connected", UserWarning)
         from umap import UMAP
 
@@ -195,14 +195,14 @@ def umap(vectors: Floats, metric: str, seed: int) -> Points:
             n_neighbors=min(NEIGHBOURS, len(vectors) - 1),
             metric="cosine" if metric == "cosine" else "euclidean",
             random_state=seed,
-            n_jobs=1,  # as many as a fixed seed allows
+            n_jobs=1,  # required for a fixed seed
         )
         points: Points = np.asarray(model.fit_transform(vectors), np.float64)
     return points
 
 
 def _nearest(points: Points, items: NDArray[np.intp], backgrounds: NDArray[np.intp]) -> tuple[float, float]:
-    """The share of points whose nearest other point is of the same item, and on the same background."""
+    """Shares of points whose nearest other point has the same item, and the same background."""
     from scipy.spatial.distance import cdist
 
     distances = cdist(points, points)

@@ -1,4 +1,4 @@
-"""A comparison of encoders as one HTML file that opens offline: a verdict, figures, maps and pictures."""
+"""A comparison of encoders as a single HTML file that works offline: verdict, figures, maps and pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from indexer.reports.tables import Table
 
 
 class Split(NamedTuple):
-    """A split of the vectors' variation: what it is of, its bars with their colours, and the same in numbers."""
+    """A decomposition of the vectors' variance: its title, bars with their colours, and table."""
 
     name: str
     words: str
@@ -26,12 +26,12 @@ class Split(NamedTuple):
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """The verdict in words, and everything that was measured."""
+    """The verdict in words, and all measures."""
     return {"verdict": verdict(comparison), **comparison.to_json()}
 
 
 def write_comparison(comparison: Comparison, path: Path) -> Path:
-    """Write the report; it holds its plots' library and all its pictures, and asks for nothing outside."""
+    """Write the report; it contains the plotting library and all pictures, and loads nothing from elsewhere."""
     pictures, maps = Pictures(comparison), make_maps(comparison)
     parts = {
         "swap_items": pictures.swap_items(),
@@ -62,15 +62,15 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
 
 
 def _splits(comparison: Comparison) -> list[Split]:
-    """Of the swapped queries, and of the studio's pictures of known factors."""
+    """The decompositions of the swapped queries, and of the studio's pictures with known factors."""
     encoders = list(comparison.encoders.values())
     told = [
-        ("swapped", "the queries on every background", lambda found: found.shares),
+        ("swapped", "queries on every background", lambda found: found.shares),
         ("known", "drawn items in every combination of background, pose and light", lambda found: found.known_shares),
     ]
     splits = []
     for name, words, of in told:
-        table = shares(comparison, f"Shares of the variation, {words}", of)
+        table = shares(comparison, f"Variance shares, {words}", of)
         if table is not None:
             key = [(column.name, OF_FACTOR.get(column.name, GREY)) for column in table.columns]
             splits.append(Split(name, words, share_bars(encoders, of), key, table))
@@ -78,7 +78,7 @@ def _splits(comparison: Comparison) -> list[Split]:
 
 
 def _unbroken(said: str) -> str:
-    """With spaces at which no line ends, where signs belong to their numbers."""
+    """With non-breaking spaces between numbers and signs."""
     for sign in (" %", "p = ", "p < "):
         said = said.replace(sign, sign.replace(" ", "\u00a0"))
     return said

@@ -1,4 +1,4 @@
-"""What a comparison of encoders found: the measures of each encoder, and what they are of."""
+"""The result of a comparison: the measures of each encoder, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from indexer.measures.disentanglement import Disentanglement, Probe
 from indexer.measures.metrics import Interval
 from indexer.measures.robustness import MAP_AT_R, BackgroundGap, SwapTest
 from indexer.measures.significance import Paired
-from indexer.swaps.pictures import Pixels, SwapSet
 from indexer.swaps.placement import PlacementTest
+from indexer.swaps.swap_set import Pixels, SwapSet
 from indexer.vectors import Floats
 
 
 @dataclass(frozen=True)
 class EncoderComparison:
-    """One encoder's measures; arrays are what the report draws.
+    """The measures of one encoder, and the arrays that the report draws.
 
     Args:
         swap: figures of clean and swapped queries by metric.
-        shares: of item, background and their interaction; `known_shares` of the studio's item, background, pose, light.
-        probes: `background`, `category` and `item`, where they can be told.
-        versus: differences to the first encoder on the same items, with p-values that hold for all of its tests.
-        displacement, overtaken: see `indexer.measures.robustness`; displacements `(I,)`.
-        vectors: of the swapped queries `(I, B, dim)`.
-        top: gallery places `(I, B, SHOWN)` of their nearest pictures.
-        reconstructions: `(RECONSTRUCTED, B, C, S, S)` uint8, None without a decoder.
-        placement: figures by the item's scale and place, None where they were not asked for.
+        shares: variance shares of item, background and their interaction.
+        known_shares: variance shares of the studio's item, background, pose and light.
+        probes: `background`, `category` and `item`, if their labels are known.
+        versus: differences to the first encoder on the same items; p-values are adjusted for all of these tests.
+        displacement, overtaken: see `indexer.measures.robustness`.
+        displacements, attentions: values of each item `(I,)`.
+        vectors: vectors of the swapped queries `(I, B, dim)`.
+        top: gallery positions `(I, B, SHOWN)` of their nearest pictures.
+        reconstructions: `(RECONSTRUCTED, B, C, S, S)` uint8; None without a decoder.
+        placement: None if it was not requested.
     """
 
     name: str
@@ -82,17 +84,17 @@ class EncoderComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was compared on, and the encoders, those first that keep most on other backgrounds."""
+    """The swap set, and the encoders by descending swapped MAP@R."""
 
     set: SwapSet
     seed: int
     leaks: dict[str, int]
     encoders: dict[str, EncoderComparison] = field(default_factory=dict)
-    first: str = ""  # the encoder that the others are set against
+    first: str = ""  # the encoder that the others are compared with
 
     def to_json(self) -> dict[str, Any]:
         made = self.set
-        of = {"mask_kind": made.mask_kind, "share_left_out": made.cut.left_out}  # beside the figures of each encoder
+        of = {"mask_kind": made.mask_kind, "share_left_out": made.cut.left_out}  # repeated for each encoder
         return {
             "set": made.name,
             **made.to_json(),
@@ -118,12 +120,14 @@ class Comparison:
 
 
 def describe(made: SwapSet) -> str:
-    """One line on what the figures are of."""
-    told = "several photos of one item" if made.truth == "photos" else "a photo and how it might have been taken again"
+    """A description of the set in one line."""
+    truth = (
+        "different photos of each item" if made.truth == "photos" else "a photo of each item and a random view of it"
+    )
     left = ", ".join(f"{count} x {reason}" for reason, count in made.left_out.items()) or "nothing left out"
     tied = len(made) - len(set(made.products))
-    more = f", {tied} tied to others by near-duplicate photos" if tied else ""
+    more = f", {tied} merged with others because of near-duplicate photos" if tied else ""
     return (
-        f"{made.name}: {len(made)} items{more} on {len(made.backgrounds)} backgrounds; the same item is told by "
-        f"{told}; {made.masks_in_words()}; {left}"
+        f"{made.name}: {len(made)} items{more} on {len(made.backgrounds)} backgrounds; ground truth: {truth}; "
+        f"{made.masks_in_words()}; {left}"
     )

@@ -1,4 +1,4 @@
-"""The tables of a comparison of encoders: every figure with its interval, what its column means, and the best of it."""
+"""The tables of a comparison: figures with intervals, the meaning of each column, and its best value."""
 
 from __future__ import annotations
 
@@ -22,45 +22,48 @@ NO_PROBE = Probe(NO_INTERVAL, float("nan"), "accuracy")
 
 LEAGUE: tuple[tuple[Column, Callable[[EncoderComparison], Interval]], ...] = (
     (
-        Column("clean MAP@R", "how well photos of the same item come first, queries as they were taken", "high"),
+        Column("clean MAP@R", "retrieval of photos of the same item with the original queries", "high"),
         lambda found: found.swap.figures[MAP_AT_R].clean,
     ),
     (
-        Column("swapped MAP@R", "the same, queries on other backgrounds", "high"),
+        Column("swapped MAP@R", "the same with the queries on other backgrounds", "high"),
         lambda found: found.swap.figures[MAP_AT_R].swapped,
     ),
     (
-        Column("clean recall@1", "share of queries whose first result shows the item, as they were taken", "high"),
+        Column("clean recall@1", "share of original queries whose first result shows the item", "high"),
         lambda found: found.swap.figures["recall@1"].clean,
     ),
     (
-        Column("swapped recall@1", "the same, queries on other backgrounds", "high"),
+        Column("swapped recall@1", "the same with the queries on other backgrounds", "high"),
         lambda found: found.swap.figures["recall@1"].swapped,
     ),
     (
-        Column("retention", "swapped MAP@R over clean MAP@R; 1 keeps all"),
+        Column("retention", "swapped MAP@R / clean MAP@R; 1 means no loss"),
         lambda found: found.swap.figures[MAP_AT_R].retention,
     ),
     (
-        Column("background share", "the background's variance component, as a share of all", "low"),
+        Column("background share", "variance component of the background, as a share of the total", "low"),
         lambda found: found.shares["background"],
     ),
     (
-        Column("item share", "the item's variance component, as a share of all", "high"),
+        Column("item share", "variance component of the item, as a share of the total", "high"),
         lambda found: found.shares["item"],
     ),
     (
-        Column("background probe", "how often a linear model tells the background from the vector; chance is good"),
+        Column(
+            "background probe",
+            "accuracy of a linear model that predicts the background from the vector; close to chance is good",
+        ),
         lambda found: found.probes.get("background", NO_PROBE).score,
     ),
     (
-        Column("lure rate", "wrong neighbours on the query's background, over how many chance would bring", "low"),
+        Column("lure rate", "wrong neighbours with the query's background, relative to chance", "low"),
         lambda found: found.lure,
     ),
     (
         Column(
             "displacement",
-            "distance that a new background moves an item, over that to the nearest other product on any background",
+            "shift of an item's vector by a new background / distance to the nearest other product on any background",
             "low",
         ),
         lambda found: found.displacement,
@@ -68,24 +71,28 @@ LEAGUE: tuple[tuple[Column, Callable[[EncoderComparison], Interval]], ...] = (
     (
         Column(
             "overtaken",
-            "how often another product, on any background, is nearer than the item itself on another background",
+            "how often another product, on any background, is nearer than the same item on another background",
             "low",
         ),
         lambda found: found.overtaken,
     ),
     (
-        Column("attention score", "0 heeds item and background alike, 1 the item alone", "high"),
+        Column("attention score", "0: item and background matter equally; 1: only the item matters", "high"),
         lambda found: found.attention,
     ),
     (
-        Column("background gap", "accuracy of the category on its usual backgrounds minus on any", "zero"),
+        Column(
+            "background gap",
+            "category accuracy on backgrounds from the same category minus accuracy on backgrounds from any",
+            "zero",
+        ),
         lambda found: NO_INTERVAL if found.gap is None else found.gap.gap,
     ),
 )
 
 
 def league(comparison: Comparison) -> Table:
-    """The measures of every encoder, best values marked."""
+    """The measures of every encoder; the best values are marked."""
     encoders = list(comparison.encoders.values())
     columns = []
     for column, figure in LEAGUE:
@@ -100,7 +107,7 @@ def league(comparison: Comparison) -> Table:
 
 
 def against_first(comparison: Comparison) -> Table | None:
-    """Differences to the first encoder; None where there is no other."""
+    """Differences to the first encoder; None if there is no other."""
     others = [each for each in comparison.encoders.values() if each.versus]
     if not others:
         return None
@@ -120,16 +127,16 @@ def against_first(comparison: Comparison) -> Table | None:
 
 
 def probes(comparison: Comparison) -> Table:
-    """What a linear model reads from the vectors, beside chance."""
+    """Scores of linear probes, with the chance level."""
     told = {
-        "item": "trained on some backgrounds, judged on others",
-        "category": "judged on other items",
-        "background": "judged on other items",
+        "item": "trained on some backgrounds, tested on others",
+        "category": "tested on other items",
+        "background": "tested on other items",
     }
     encoders = list(comparison.encoders.values())
     known = [name for name in told if any(name in each.probes for each in encoders)]
     return Table(
-        "What a linear model reads from the vectors",
+        "Linear probes",
         [Column(name, told[name]) for name in known],
         [_probed(each, [each.probes.get(name, NO_PROBE) for name in known]) for each in encoders],
     )
@@ -138,7 +145,7 @@ def probes(comparison: Comparison) -> Table:
 def shares(
     comparison: Comparison, caption: str, of: Callable[[EncoderComparison], dict[str, Interval]]
 ) -> Table | None:
-    """A split of the variance; None where no encoder has it."""
+    """A decomposition of the variance; None if no encoder has it."""
     known = [each for each in comparison.encoders.values() if of(each)]
     if not known:
         return None
@@ -147,15 +154,15 @@ def shares(
 
 
 def factors(comparison: Comparison) -> list[Table]:
-    """MIG and DCI, then what a probe tells of each factor; none where no factor is known."""
+    """MIG and DCI, then linear probes of each factor; empty if no factor is known."""
     known = [(each, each.disentanglement) for each in comparison.encoders.values() if each.disentanglement is not None]
     if not known:
         return []
     columns = [
-        Column("MIG", "mutual information gap: how far one unit alone holds each factor", "high"),
-        Column("DCI disentanglement", "how far each unit is of one factor", "high"),
-        Column("DCI completeness", "how far each factor is in one unit", "high"),
-        Column("DCI informativeness", "how well forests tell the factors of other items", "high"),
+        Column("MIG", "mutual information gap: how exclusively one unit encodes each factor", "high"),
+        Column("DCI disentanglement", "how exclusively each unit encodes one factor", "high"),
+        Column("DCI completeness", "how exclusively each factor is encoded by one unit", "high"),
+        Column("DCI informativeness", "how well random forests predict the factors of other items", "high"),
     ]
     figures = [(found.mig.mean, *found.dci[:3]) for _, found in known]
     cells = [
@@ -167,11 +174,11 @@ def factors(comparison: Comparison) -> list[Table]:
     kinds = {"accuracy": "accuracy on other items", "r2": "R² on other items"}
     heads = [Column(name, kinds[known[0][1].probes[name].kind]) for name in names]
     each_factor = [_probed(each, [found.probes[name] for name in names]) for each, found in known]
-    return [summary, Table("What a linear model reads of each factor", heads, each_factor)]
+    return [summary, Table("Linear probes of each factor", heads, each_factor)]
 
 
 def neighbours(maps: Maps) -> Table:
-    """Of every map, what the nearest point in it shows."""
+    """How often the nearest point in each map shows the same item, or the same background."""
     kinds = list(dict.fromkeys(each.kind for drawn in maps.of.values() for each in drawn))
     columns = [Column(f"{kind}, same {what}") for kind in kinds for what in ("item", "background")]
     rows = [
@@ -190,7 +197,7 @@ def _chance(encoder: EncoderComparison, probe: str) -> str:
 
 
 def _marked(cells: Sequence[Cell], values: Sequence[float], better: Better | None) -> list[Cell]:
-    """The cells of a column, marked those that show its best value; none where all show the same."""
+    """The cells of a column, with its best value marked unless all values are equal."""
     known = np.asarray(values, np.float64)
     if better is None or len({each.value for each in cells}) < 2 or np.isnan(known).all():
         return list(cells)

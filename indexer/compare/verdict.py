@@ -1,8 +1,8 @@
-"""What a comparison of encoders says, in plain words: which holds the item, which follow the background, what to mind.
+"""The verdict of a comparison in plain sentences: the best encoder, encoders that follow the background, and caveats.
 
-The best encoder is that with the highest swapped MAP@R. It is set against every other one on the same products, by the
-permutation test of `indexer.measures.significance`, with p-values adjusted for as many tests (Holm); a difference is
-told as such only where its interval leaves out 0 and p is below 0.05.
+The best encoder is the one with the highest swapped MAP@R. It is compared with every other one on the same products by
+the permutation test of `indexer.measures.significance`, with p-values adjusted for all of these tests (Holm). A
+difference is called significant only if its interval excludes 0 and p is below 0.05.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from indexer.measures.metrics import Bootstrap, Interval
 from indexer.measures.robustness import MAP_AT_R
 from indexer.measures.significance import Paired, holm, paired_test
 from indexer.reports.html import DASH, listed, number, p_value
-from indexer.swaps.pictures import GIVEN
+from indexer.swaps.swap_set import GIVEN
 
 if TYPE_CHECKING:
     from indexer.compare.results import Comparison, EncoderComparison
@@ -24,36 +24,36 @@ if TYPE_CHECKING:
 LEVEL = 0.05
 FEW_PRODUCTS = 50
 FEW_BACKGROUNDS = 3
-LITTLE = 0.3  # MAP@R on the photos' own backgrounds of which it says little how much is kept
-ALL = 0.99
-KEEPS = 0.9  # retention that is high
-MOSTLY = 0.5  # share overtaken above which the background decides more often than the item
-READABLE = 0.5  # share of the way from chance to 1 at which a probe reads the background well
+LITTLE = 0.3  # clean MAP@R below which retention is not informative
+ALL = 0.99  # swapped MAP@R from which a set is too easy
+KEEPS = 0.9  # retention that counts as high
+MOSTLY = 0.5  # overtaken share above which the background matters more often than the item
+READABLE = 0.5  # position between chance (0) and 1 from which a probe reads the background well
 
 
 def verdict(comparison: Comparison) -> list[str]:
-    """All there is to say, in paragraphs: `findings`, then `cautions`."""
+    """The verdict in paragraphs: `findings`, then `cautions`."""
     return [*findings(comparison), *cautions(comparison)]
 
 
 def findings(comparison: Comparison) -> list[str]:
-    """The best encoder, each of the others beside it, and those that follow the background."""
+    """The best encoder, its difference to each of the others, and the encoders that follow the background."""
     best, *others = comparison.encoders.values()
     against = differences(comparison)
     level = [other.name for other in others if not is_clear(against[other.name])]
-    said = [
+    sentences = [
         _opening(comparison, best, level, alone=not others),
         *(_beside(other, against[other.name]) for other in others),
     ]
     fuller = [other.name for other in others if _retention(other).value > _retention(best).value]
     if fuller:
-        verb = "keep" if len(fuller) > 1 else "keeps"
-        said.append(f"{listed(fuller)} {verb} a larger share than {best.name}, but of less.")
-    return [*said, _followers(comparison)]
+        verb = "have" if len(fuller) > 1 else "has"
+        sentences.append(f"{listed(fuller)} {verb} a higher retention than {best.name}, but a lower swapped MAP@R.")
+    return [*sentences, _followers(comparison)]
 
 
 def differences(comparison: Comparison) -> dict[str, Paired]:
-    """The best encoder's swapped MAP@R minus that of each other, with adjusted p-values."""
+    """Swapped MAP@R of the best encoder minus that of each other encoder, with adjusted p-values."""
     best, *others = comparison.encoders.values()
     bootstrap = Bootstrap(best.swap.items, seed=comparison.seed)
     own = best.swap.swapped[MAP_AT_R]
@@ -66,7 +66,7 @@ def differences(comparison: Comparison) -> dict[str, Paired]:
 
 
 def is_clear(paired: Paired) -> bool:
-    """Whether a difference is more than luck."""
+    """Whether a difference is significant."""
     low, high = paired.difference.low, paired.difference.high
     return (low > 0 or high < 0) and paired.p < LEVEL
 
@@ -74,30 +74,30 @@ def is_clear(paired: Paired) -> bool:
 def _opening(comparison: Comparison, best: EncoderComparison, level: Sequence[str], *, alone: bool) -> str:
     figure = best.swap.figures[MAP_AT_R]
     kept = (
-        f"on other backgrounds it keeps {percent(figure.retention)} of its retrieval "
-        f"(MAP@R {number(figure.swapped.value)} after {number(figure.clean.value)} on the photos' own"
+        f"on other backgrounds it retains {percent(figure.retention)} of its MAP@R "
+        f"({number(figure.swapped.value)}, compared with {number(figure.clean.value)} on the original backgrounds"
         f"{_without(comparison)})"
     )
     if alone:
-        opening = f"{best.name} is the only encoder here: {kept}."
+        opening = f"{best.name} is the only encoder: {kept}."
     elif level:
         opening = (
-            f"No encoder is clearly the best: {best.name} has the highest figure, but there is no clear difference to "
-            f"{listed(level)}. Of {best.name}: {kept}."
+            f"No encoder is clearly the best: {best.name} has the highest swapped MAP@R, but the difference to "
+            f"{listed(level)} is not significant. {best.name}: {kept}."
         )
     else:
-        opening = f"{best.name} holds the item best: {kept}."
+        opening = f"{best.name} is the most robust to backgrounds: {kept}."
     if figure.retention.high < 0.5:
-        opening += " That is less than half: none of them is fit for photos whose backgrounds change."
+        opening += " This is less than half: no encoder is suitable for photos with changing backgrounds."
     return opening
 
 
 def _without(comparison: Comparison) -> str:
-    """What the figures do not speak of; nothing where every photo could be cut out."""
+    """The photos that the figures exclude; empty if every photo could be cut out."""
     cut = comparison.set.cut
     missing = cut.of - cut.cut
     return (
-        f"; without the {cut.left_out:.0%} of photos, {missing} of {cut.of}, that could not be cut out"
+        f"; excluding the {cut.left_out:.0%} of photos, {missing} of {cut.of}, that could not be cut out"
         if missing
         else ""
     )
@@ -105,90 +105,97 @@ def _without(comparison: Comparison) -> str:
 
 def _beside(other: EncoderComparison, against: Paired) -> str:
     by = against.difference
-    told = f"{number(by.value)} [{number(by.low)} {number(by.high)}], {p_value(against.p)}"
+    difference = f"{number(by.value)} [{number(by.low)} {number(by.high)}], {p_value(against.p)}"
+    kept = f"{other.name} retains {percent(_retention(other))}"
     if is_clear(against):
-        return f"{other.name} keeps {percent(_retention(other))}; its MAP@R there is lower by {told}."
-    return f"{other.name} keeps {percent(_retention(other))}; no clear difference in MAP@R there ({told})."
+        return f"{kept}; its swapped MAP@R is lower by {difference}."
+    return f"{kept}; its swapped MAP@R is not significantly lower ({difference})."
 
 
 def _followers(comparison: Comparison) -> str:
     reasons = {name: _follows(encoder) for name, encoder in comparison.encoders.items()}
-    told = [f"{name} ({reason})" for name, reason in reasons.items() if reason]
-    if not told:
-        return "None of them follows the background more than the item."
-    return f"These follow the background more than the item: {'; '.join(told)}."
+    followers = [f"{name} ({reason})" for name, reason in reasons.items() if reason]
+    if not followers:
+        return "No encoder follows the background more than the item."
+    return f"Encoders that follow the background more than the item: {'; '.join(followers)}."
 
 
 def _follows(encoder: EncoderComparison) -> str:
-    """Why an encoder's vectors are of the background rather than of the item; empty where they are not."""
+    """Why an encoder follows the background more than the item; empty if it does not."""
     background, item = encoder.shares["background"].value, encoder.shares["item"].value
     reasons = []
     if background > item:
         reasons.append(
-            f"{100 * background:.0f} % of the variation is of the background, {100 * item:.0f} % of the item"
+            f"{100 * background:.0f} % of the variance is due to the background, {100 * item:.0f} % to the item"
         )
     if encoder.overtaken.low > MOSTLY:
         reasons.append(
-            f"another product is nearer than the item on another background {100 * encoder.overtaken.value:.0f} % of "
-            "the time"
+            "another product is nearer than the same item on another background in "
+            f"{100 * encoder.overtaken.value:.0f} % of cases"
         )
     return ", ".join(reasons)
 
 
 def cautions(comparison: Comparison) -> list[str]:
-    """Why the figures may promise too much, or tell too little."""
+    """Reasons why the figures may be too optimistic or not informative."""
     return [*_of_the_set(comparison), *_of_the_encoders(list(comparison.encoders.values()))]
 
 
 def _of_the_set(comparison: Comparison) -> list[str]:
-    made, said = comparison.set, []
+    made, sentences = comparison.set, []
     products = len(set(made.products))
     if products < FEW_PRODUCTS:
-        said.append(f"There are few items ({products}): the intervals are wide, and small differences cannot be told.")
+        sentences.append(
+            f"There are few products ({products}): intervals are wide, and small differences are undetectable."
+        )
     if len(made.backgrounds) < FEW_BACKGROUNDS:
-        said.append(f"There are few backgrounds ({len(made.backgrounds)}): others may do more, or less.")
+        sentences.append(
+            f"There are few backgrounds ({len(made.backgrounds)}): others may have larger or smaller effects."
+        )
     if made.truth == "views":
-        said.append(
-            "The same item is told by views, one photo turned and lit a little differently: real second photos differ "
-            "more, and figures of them may be lower."
+        sentences.append(
+            "Queries are views, that is slightly rotated and relit copies of the gallery photos: real second photos "
+            "differ more, and their figures may be lower."
         )
     found = {source: count for source, count in made.mask_sources.items() if source not in GIVEN}
     if found:
         total, parts = sum(made.mask_sources.values()), listed([f"{count} by {name}" for name, count in found.items()])
-        said.append(
-            f"{sum(found.values())} of {total} masks were found, not given ({parts}): where one is wrong, a part of "
-            "the item is missing, or of the old background left."
+        sentences.append(
+            f"{sum(found.values())} of {total} masks were found automatically ({parts}): a wrong mask removes a part "
+            "of the item or keeps a part of the old background."
         )
     left_out = sum(made.left_out.values())
     if left_out > len(made):
-        said.append(f"More was left out ({left_out}) than there are items: the figures are of what could be cut out.")
+        sentences.append(
+            f"More was left out ({left_out}) than used: the figures only cover items that could be cut out."
+        )
     same = comparison.leaks.get("swapped_queries_that_are_clean", 0)
     if same:
-        said.append(f"{same} queries look the same on another background: their masks leave no room for one.")
-    return said
+        sentences.append(f"{same} swapped queries equal the clean ones: their masks cover the whole picture.")
+    return sentences
 
 
 def _of_the_encoders(encoders: Sequence[EncoderComparison]) -> list[str]:
-    said = []
+    sentences = []
     for encoder in encoders:
         probe, kept = encoder.probes["background"], _retention(encoder)
         well_read = probe.chance + READABLE * (1 - probe.chance)
         is_poor = encoder.swap.figures[MAP_AT_R].clean.value < LITTLE
         if kept.value >= KEEPS and probe.score.low > well_read and not is_poor and not _follows(encoder):
-            said.append(
-                f"{encoder.name} keeps {percent(kept)}, and still the background can be read from its vectors: a "
-                f"linear probe is right {percent(probe.score)} of the time, {100 * probe.chance:.0f} % by chance. The "
-                "search hardly heeds it; something else that is trained on these vectors might."
+            sentences.append(
+                f"{encoder.name} retains {percent(kept)}, but the background can be read from its vectors: a linear "
+                f"probe has an accuracy of {percent(probe.score)}, {100 * probe.chance:.0f} % by chance. Search is "
+                "hardly affected, but other models trained on these vectors may be."
             )
     poor = [each.name for each in encoders if each.swap.figures[MAP_AT_R].clean.value < LITTLE]
     if poor:
-        said.append(
-            f"{listed(poor)}: MAP@R is below {LITTLE} even on the photos' own backgrounds, so the share that is kept "
-            "says little."
+        sentences.append(
+            f"{listed(poor)}: MAP@R is below {LITTLE} even on the original backgrounds, so the retention is not "
+            "informative."
         )
     if len(encoders) > 1 and sum(each.swap.figures[MAP_AT_R].swapped.value >= ALL for each in encoders) > 1:
-        said.append("Several encoders find nearly everything: a harder set would tell them apart.")
-    return said
+        sentences.append("Several encoders find nearly everything: only a harder set can distinguish them.")
+    return sentences
 
 
 def _retention(encoder: EncoderComparison) -> Interval:

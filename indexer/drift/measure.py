@@ -1,7 +1,7 @@
-"""`nitamono drift`: set new items and recent queries beside what the encoder in service was put there with.
+"""`nitamono drift`: compare new items and recent queries with the catalogue that the active encoder was activated on.
 
-The reference is the items that the catalogue had when the first generation with the active encoder was built; items
-made later are new. What the measures are, and when a difference counts, is in `indexer.drift.statistics`.
+The reference is the items that the catalogue had when the first generation with the active encoder was built; later
+items are new. `indexer.drift.statistics` defines the measures and when a difference counts as drift.
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from indexer.catalogue.home import Home
+from indexer.catalogue.queries import distinct_vectors
 from indexer.catalogue.records import StoredPhoto
 from indexer.drift.report import NEW_ITEMS, NEW_PHOTOS, QUERIES, QUERY_PHOTOS, DriftReport, Group
 from indexer.drift.statistics import (
     MIN_SAMPLE,
     Doubles,
-    judge,
+    flag_drift,
     kl_test,
     nearest_other,
     one_photo_each,
     shift_of,
     surprise,
 )
-from indexer.errors import InvalidRequestError, NotFoundError
+from indexer.errors import InvalidRequestError
 from indexer.evaluate.images import batches, embed_pixels, read_image_set
 from indexer.vectors import Floats, Ints
 from training.console import Progress
@@ -36,12 +38,13 @@ from training.data.sources import SourceImage, SourceProblem, read_images
 if TYPE_CHECKING:
     from training.encoder import Encoder
 
-STREAMS = ("reference", NEW_ITEMS, NEW_PHOTOS, QUERIES, QUERY_PHOTOS)  # of the seed: no choice hangs on another
+# Each group has a random stream of its own, so that its sample does not depend on which other groups exist.
+STREAMS = ("reference", NEW_ITEMS, NEW_PHOTOS, QUERIES, QUERY_PHOTOS)
 
 
 @dataclass(frozen=True)
 class DriftRequest:
-    """What to compare: photos besides what the home knows, from when on it counts as new, at most how many items."""
+    """What to compare: additional photos, the date from which items are new, and the maximum number of items."""
 
     new: Path | None = None
     queries: Path | None = None
@@ -53,11 +56,11 @@ class DriftRequest:
 def measure_drift(
     home: Home, collection: str, request: DriftRequest, progress: Progress, *, processes: int | None = None
 ) -> DriftReport:
-    """Compare whatever there is to compare with the reference.
+    """Compare all available groups with the reference.
 
     Raises:
-        NotFoundError: no such collection, or it has no index.
-        InvalidRequestError: there is nothing to compare.
+        NotFoundError: unknown collection, or it has no index.
+        InvalidRequestError: nothing to compare.
         SourceError: a source cannot be read.
     """
     from training.encoder import load_encoder
@@ -68,13 +71,13 @@ def measure_drift(
         raise InvalidRequestError(
             "new",
             f"collection {collection!r}: nothing to compare: no item was added since "
-            f"{request.since or known.since:%Y-%m-%d}, and no query by the encoder in service is logged (servers write "
-            "them every few seconds); give --new SOURCE or --queries SOURCE",
+            f"{request.since or known.since:%Y-%m-%d}, and no query of the active encoder is logged (servers write "
+            "queries every few seconds); give --new SOURCE or --queries SOURCE",
         )
     encoder = load_encoder(home.encoder(known.encoder_id).directory)
     reader = _Reader(encoder, known, progress, processes)
     samples = reader.read([reference, *others])
-    groups = _judged([_compare(samples[0], sample, known, encoder, request.seed) for sample in samples[1:]])
+    groups = _flagged([_compare(samples[0], sample, known, encoder, request.seed) for sample in samples[1:]])
     notes = reader.notes + _notes(samples)
     sizes = (len(known.reference_items), len(samples[0].vectors))
     return DriftReport(
@@ -84,7 +87,7 @@ def measure_drift(
 
 @dataclass(frozen=True)
 class _Known:
-    """What the catalogue holds of the active encoder; the reference's photos are the gallery."""
+    """The catalogue's photos with vectors of the active encoder; those of the reference are the gallery."""
 
     collection_id: int
     generation: int
@@ -100,9 +103,10 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Pick:
-    """The photos that stand for a group, one of each item; `vectors` and `own` are None where they must be found yet.
+    """The sampled photos of a group, one of each item.
 
-    `own` is the key of the item in the catalogue that a photo is of, -1 where there is none.
+    `own` are the keys of their items in the catalogue, -1 for unknown items. `vectors` and `own` are None if the photos
+    have not been embedded yet.
     """
 
     name: str
@@ -115,7 +119,7 @@ class _Pick:
 
 @dataclass(frozen=True)
 class _Sample:
-    """A group that was read: vectors `(n, dim)`, own `(n,)`, and errors `(m,)` of those that were reconstructed."""
+    """A sampled group with its vectors `(n, dim)`, item keys `(n,)`, and reconstruction errors `(m,)`."""
 
     name: str
     items: int
@@ -125,12 +129,10 @@ class _Sample:
 
 
 def _read_catalogue(home: Home, collection: str, request: DriftRequest) -> _Known:
-    state = home.catalogue.search_state(collection)
-    if state.generation is None or state.encoder_id is None:
-        raise NotFoundError(f"collection {collection!r} has no index yet; run `nitamono index SOURCE` first")
-    built = [g.created_at for g in home.catalogue.generations(collection) if g.encoder_id == state.encoder_id]
+    state = home.catalogue.active_state(collection)
+    built = [g.created_at for g in home.catalogue.generations.all(collection) if g.encoder_id == state.encoder_id]
     since = min(built)
-    photos = home.catalogue.stored_photos(state.collection_id, state.encoder_id)
+    photos = home.catalogue.vectors.photos(state.collection_id, state.encoder_id)
     until = since if request.since is None else min(since, request.since)
     reference = [photo for photo in photos if photo.created_at < until]
     later = [photo for photo in photos if photo.created_at >= (request.since or since)]
@@ -138,15 +140,15 @@ def _read_catalogue(home: Home, collection: str, request: DriftRequest) -> _Know
 
 
 def _picks(home: Home, known: _Known, request: DriftRequest) -> list[_Pick]:
-    """The reference, then every group that has anything in it or was asked for."""
+    """The reference, then every group that is not empty or was requested."""
     picks = [_pick_stored(home, "reference", known.reference, request)]
     if known.later:
         picks.append(_pick_stored(home, NEW_ITEMS, known.later, request))
     if request.new is not None:
         picks.append(_pick_source(NEW_PHOTOS, request.new, request))
-    logged = home.catalogue.recent_queries(known.collection_id, known.encoder_id)
-    # Who looks at a photo twice asks once; the newest stand first.
-    asked = list(dict.fromkeys(vector for at, vector in logged if request.since is None or at >= request.since))
+    logged = home.catalogue.queries.all(known.collection_id, known.encoder_id)
+    # Repeated queries count once; the newest come first.
+    asked = distinct_vectors(query for query in logged if request.since is None or query.at >= request.since)
     if asked:
         vectors = _stack(asked[: request.limit])
         picks.append(_Pick(QUERIES, len(asked), vectors=vectors, own=np.full(len(vectors), -1, np.int64)))
@@ -166,8 +168,8 @@ def _pick_stored(home: Home, name: str, photos: Sequence[StoredPhoto], request: 
 def _pick_source(name: str, source: Path, request: DriftRequest) -> _Pick:
     images, problems = read_images(source)
     if not images:
-        why = f"; the first, {problems[0].where}: {problems[0].reason}" if problems else ""
-        raise InvalidRequestError(name, f"{source}: holds no photo{why}; give a folder or manifest with some")
+        why = f"; the first problem is {problems[0].where}: {problems[0].reason}" if problems else ""
+        raise InvalidRequestError(name, f"{source}: contains no photos{why}; give a folder or manifest with some")
     ids = np.array([image.item_id for image in images], dtype=np.str_)
     chosen = one_photo_each(ids, request.limit, _rng(request, name))
     return _Pick(name, len(np.unique(ids)), [images[place] for place in chosen], rejected=problems)
@@ -175,7 +177,7 @@ def _pick_source(name: str, source: Path, request: DriftRequest) -> _Pick:
 
 @dataclass
 class _Reader:
-    """Reads the photos of picks; what cannot be read is listed."""
+    """Reads and embeds the photos of picks; unreadable files are listed as rejected."""
 
     encoder: Encoder
     known: _Known
@@ -185,14 +187,12 @@ class _Reader:
     notes: list[str] = field(default_factory=list)
 
     def read(self, picks: Sequence[_Pick]) -> list[_Sample]:
-        """The photos of the catalogue are read for nothing but their reconstruction."""
+        """The samples; photos of the catalogue are only read if reconstruction errors are needed."""
         if not self.encoder.is_generative:
-            self.notes.append(
-                f"family {self.encoder.family!r} reconstructs no photos: reconstruction error is left out"
-            )
+            self.notes.append(f"family {self.encoder.family!r} has no decoder: reconstruction error is not measured")
         if (self.encoder.card.get("recipe") or {}).get("objective", {}).get("clean_target"):
             self.notes.append(
-                "this encoder shows items on white: its reconstruction error is as much of what is behind them"
+                "this encoder reconstructs items on white: its reconstruction error includes the background"
             )
         needed = self.encoder.is_generative and any(pick.images for pick in picks[1:])
         picks = [pick if needed or pick.vectors is None else replace(pick, images=[]) for pick in picks]
@@ -210,7 +210,7 @@ class _Reader:
         return _Sample(pick.name, pick.items, embed_pixels(self.encoder, found.pixels), own, errors)
 
     def _own(self, name: str, images: Sequence[SourceImage], contents: Sequence[str]) -> Ints:
-        """Keys of the catalogue's items that photos are of: by content, and those of new photos by item_id too."""
+        """Keys of the photos' items in the catalogue, matched by content, and for new photos also by item_id."""
         by_content = {photo.sha256: photo.item_pk for photo in self.known.reference}
         by_id = {photo.item_id: photo.item_pk for photo in self.known.reference} if name == NEW_PHOTOS else {}
         pairs = zip(images, contents, strict=True)
@@ -218,7 +218,7 @@ class _Reader:
 
 
 def _reconstruction_errors(encoder: Encoder, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Doubles:
-    """Mean squared error `(n,)` over the values of each photo, in [0, 1], through the encoder's latent."""
+    """Mean squared reconstruction error `(n,)` of each photo, with values in [0, 1]."""
     import torch
 
     errors = [np.empty(0)]
@@ -230,7 +230,7 @@ def _reconstruction_errors(encoder: Encoder, pixels: np.ndarray[Any, np.dtype[np
 
 
 def _compare(reference: _Sample, sample: _Sample, known: _Known, encoder: Encoder, seed: int) -> Group:
-    """A group's measures, not judged yet; none where there are too few."""
+    """The measures of a group, before `flag_drift`; empty if there are too few photos."""
     if min(len(sample.vectors), len(reference.vectors)) < MIN_SAMPLE:
         return Group(sample.name, sample.items, len(sample.vectors))
     rng = np.random.default_rng([seed, len(STREAMS) + STREAMS.index(sample.name)])
@@ -254,16 +254,16 @@ def _distances(reference: _Sample, sample: _Sample, known: _Known, encoder: Enco
     return of_reference, of_sample
 
 
-def _judged(groups: Sequence[Group]) -> list[Group]:
-    """p-values are adjusted for the tests of all groups together."""
+def _flagged(groups: Sequence[Group]) -> list[Group]:
+    """The groups with drift flags; p-values are adjusted for the tests of all groups together."""
     shifts = {f"{group.name}/{name}": shift for group in groups for name, shift in group.measures.items()}
-    judged = judge(shifts)
-    return [replace(g, measures={name: judged[f"{g.name}/{name}"] for name in g.measures}) for g in groups]
+    flagged = flag_drift(shifts)
+    return [replace(g, measures={name: flagged[f"{g.name}/{name}"] for name in g.measures}) for g in groups]
 
 
 def _notes(samples: Iterable[_Sample]) -> list[str]:
     return [
-        f"{sample.name}: {len(sample.errors)} photos could be reconstructed; reconstruction error needs {MIN_SAMPLE}"
+        f"{sample.name}: only {len(sample.errors)} photos could be read; reconstruction error needs {MIN_SAMPLE}"
         for sample in samples
         if 0 < len(sample.errors) < MIN_SAMPLE <= len(sample.vectors)
     ]
@@ -273,7 +273,7 @@ def _rng(request: DriftRequest, name: str) -> np.random.Generator:
     return np.random.default_rng([request.seed, STREAMS.index(name)])
 
 
-def _stack(vectors: Iterable[bytes]) -> Floats:
-    """float32 bytes as `(n, dim)`."""
-    rows = [np.frombuffer(vector, dtype="<f4") for vector in vectors]
-    return np.stack(rows).astype(np.float32) if rows else np.empty((0, 0), np.float32)
+def _stack(vectors: Iterable[NDArray[np.float32]]) -> Floats:
+    """Vectors `(dim,)` as `(n, dim)`; `(0, 0)` if there are none."""
+    rows = list(vectors)
+    return np.stack(rows) if rows else np.empty((0, 0), np.float32)

@@ -1,4 +1,4 @@
-"""What `nitamono drift` found, as JSON and in words."""
+"""The result of `nitamono drift`, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ NEW_ITEMS, NEW_PHOTOS, QUERIES, QUERY_PHOTOS = "new items", "new photos", "recen
 
 @dataclass(frozen=True)
 class Group:
-    """One kind of photos beside the reference; without measures where there were too few."""
+    """One group of photos compared with the reference; without measures if there are too few photos."""
 
     name: str
-    items: int  # that there are
-    sampled: int  # that were compared
+    items: int  # all items of the group
+    sampled: int  # items that were compared
     measures: dict[str, Shift] = field(default_factory=dict)
     kl: KlTest | None = None
 
@@ -27,20 +27,21 @@ class Group:
         return any(shift.drifted for shift in self.measures.values())
 
     def verdict(self, reference: int) -> str:
-        """In words, given the size of the reference."""
+        """The verdict in words, given the size of the reference."""
         if not self.measures:
-            few, whose = min((self.sampled, "are"), (reference, "items of the catalogue are"))
-            return f"{self.name}: {few} {whose} too few to tell, {MIN_SAMPLE} are needed"
+            few, whose = min((self.sampled, "photos"), (reference, "items of the catalogue"))
+            return f"{self.name}: {few} {whose} are too few for a comparison, {MIN_SAMPLE} are needed"
         if self.drifted:
             found = ", ".join(_words(name, shift) for name, shift in self.measures.items() if shift.drifted)
-            advice = "retrain with photos like them" if self.name in (QUERIES, QUERY_PHOTOS) else "retrain"
+            advice = "retrain with photos like these" if self.name in (QUERIES, QUERY_PHOTOS) else "retrain"
             return f"{self.name}: {found}: {advice}"
         if self.kl is not None and self.kl.changed:
-            mix = f"KL {self.kl.nats:.2f} nats, {self.kl.usual:.2f} in resamples of the catalogue"
+            mix = f"KL {self.kl.nats:.2f} nats, {self.kl.usual:.2f} for resamples of the catalogue"
             return (
-                f"{self.name}: their mix is not the catalogue's ({mix}), but each is like what it has: keep the encoder"
+                f"{self.name}: the distribution differs from the catalogue's ({mix}), but each photo resembles photos "
+                "in the catalogue: keep the encoder"
             )
-        return f"{self.name}: like the catalogue: keep the encoder"
+        return f"{self.name}: no drift: keep the encoder"
 
     def to_json(self, reference: int) -> dict[str, Any]:
         kl = None if self.kl is None else {**self.kl._asdict(), "changed": self.kl.changed}
@@ -51,9 +52,11 @@ class Group:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """`since` is when the encoder was put into service.
+    """The comparison of all groups.
 
-    `reference` counts the items from before, `sampled` those of them that were used.
+    Args:
+        since: when the encoder was activated for the first time.
+        reference, sampled: number of items from before that time, and of those that were used.
     """
 
     collection: str
@@ -90,10 +93,10 @@ class DriftReport:
         }
 
     def to_text(self) -> str:
-        before = f"{self.reference} items from before, {self.sampled} of them taken"
-        lines = [f"encoder {self.encoder_id[:12]}, in service since {self.since:%Y-%m-%d %H:%M} UTC: {before}"]
+        before = f"reference of {self.reference} items, {self.sampled} sampled"
+        lines = [f"encoder {self.encoder_id[:12]}, active since {self.since:%Y-%m-%d %H:%M} UTC: {before}"]
         for group in self.groups:
-            lines.append(f"{group.name}: {group.items}, {group.sampled} of them taken")
+            lines.append(f"{group.name}: {group.items}, {group.sampled} sampled")
             for name, s in group.measures.items():
                 medians = f"median {s.median:.4g}, catalogue {s.reference_median:.4g}"
                 lines.append(f"  {name:<21s} AUC {s.auc:.3f}  p {s.adjusted:.1e}  {medians}{'  *' * s.drifted}")
@@ -104,7 +107,7 @@ class DriftReport:
 
 def _words(name: str, shift: Shift) -> str:
     if name == "reconstruction_error":
-        times = "above" if shift.ratio is None else f"{shift.ratio:.1f} times"
+        times = "higher than" if shift.ratio is None else f"{shift.ratio:.1f} times"
         return f"reconstruction error is {times} the catalogue's"
-    what = {"nearest_item": "the nearest item is farther", "surprise": "the vector is less likely"}[name]
-    return f"{what} than usual for {shift.above:.0%} of them"
+    what = {"nearest_item": "the nearest item is farther away", "surprise": "the vector is less likely"}[name]
+    return f"{what} than the catalogue's median for {shift.above:.0%} of them"

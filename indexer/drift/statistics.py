@@ -1,8 +1,9 @@
-"""Drift: whether photos are still like those of the catalogue that an encoder serves. Statistics over arrays alone.
+"""Drift statistics: whether photos still resemble those of the catalogue that an encoder serves. Arrays only.
 
-Each measure gives every item one value that grows as it gets less like the catalogue. Two samples of such values are
-compared by rank (`shift_of`); a shift counts where it is beyond chance and large enough to matter (`judge`). The values
-of the reference are out of sample, as those of what is compared with it are, so a resampled catalogue gives none.
+Each measure gives every item one value that increases with its distance from the catalogue. Two samples of such values
+are compared by rank (`shift_of`). A shift counts as drift if it is significant and large enough to matter
+(`flag_drift`). The values of the reference are computed out of sample, like those of the new sample, so a resampled
+catalogue shows no drift.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from indexer.vectors import Floats, Ints
 from indexer.vectors.exact import exact_scores
 from training.reference import Metric
 
-ALPHA = 0.01  # of all tests of one run together
-EFFECT = 0.6  # least P(new > reference): half means no difference, 0.6 is two means 0.36 standard deviations apart
-KL_EFFECT = 0.1  # nats above what resamples give: two means 0.45 standard deviations apart in one direction
-MIN_SAMPLE = 20  # below that only gross differences could be seen, and the catalogue's own values vary too much
+ALPHA = 0.01  # family-wise error rate of all tests of a run
+EFFECT = (
+    0.6  # minimum P(new > reference); 0.5 is no difference, 0.6 is a difference of means of 0.36 standard deviations
+)
+KL_EFFECT = 0.1  # minimum nats above the median of resamples; a shift of 0.45 standard deviations in one direction
+MIN_SAMPLE = 20  # with fewer, only gross differences are detectable
 FOLDS = 5
 MOST_DIMENSIONS = 16
 RESAMPLES = 999
@@ -31,10 +34,11 @@ Doubles = NDArray[np.float64]
 
 
 class Shift(NamedTuple):
-    """How a sample's values lie to the reference's.
+    """The shift of a sample's values relative to the reference's.
 
-    `auc` is P(value > reference value), ties half; `above` the share of values over the reference's median; `ratio`
-    that of the medians (None where the reference's is not positive). `p` is one-sided, `adjusted` for the whole run.
+    `auc` is P(value > reference value), where ties count half. `above` is the share of values above the reference's
+    median. `ratio` is the ratio of the medians (None if the reference's is not positive). `p` is one-sided, and
+    `adjusted` for all tests of the run.
     """
 
     median: float
@@ -48,9 +52,9 @@ class Shift(NamedTuple):
 
 
 class KlTest(NamedTuple):
-    """KL(recent || reference) in nats between Gaussians, beside what resamples of the reference of its size give.
+    """KL(recent || reference) in nats between Gaussians, compared with resamples of the reference of the same size.
 
-    `usual` is their median and `limit` their 99th percentile, `p` the share that is as large.
+    `usual` is the median of the resamples, `limit` their 99th percentile, and `p` the share that is at least as large.
     """
 
     nats: float
@@ -62,14 +66,14 @@ class KlTest(NamedTuple):
 
     @property
     def changed(self) -> bool:
-        """Whether the mix is another: beyond chance, and by enough to matter."""
+        """Whether the distribution has changed: significantly, and by enough to matter."""
         return self.p <= ALPHA and self.nats - self.usual >= KL_EFFECT
 
 
 def one_photo_each(items: NDArray[np.generic], limit: int, rng: np.random.Generator) -> Ints:
-    """Positions of one photo, by chance, of each of at most `limit` items, also by chance; in order.
+    """Sorted positions of one random photo of each of at most `limit` random items.
 
-    Means over an item's photos would vary less where it has more of them, and that is no drift.
+    One photo, because means over several photos vary less for items with more photos, which is not drift.
     """
     order = rng.permutation(len(items))
     _, first = np.unique(items[order], return_index=True)
@@ -80,8 +84,8 @@ def nearest_other(queries: Floats, own: Ints, gallery: Floats, items: Ints, metr
     """Distance `(nq,)` to the nearest vector of another item: 1 - cosine, or Euclidean.
 
     Args:
-        own: `(nq,)` key of the item that a query is of, -1 where the gallery has none of it.
-        items: `(n,)` keys of the gallery's vectors.
+        own: `(nq,)` item key of each query, -1 if its item is not in the gallery.
+        items: `(n,)` item keys of the gallery's vectors.
     """
     best = np.full(len(queries), -np.inf)
     for start in range(0, len(gallery), BLOCK):
@@ -93,7 +97,7 @@ def nearest_other(queries: Floats, own: Ints, gallery: Floats, items: Ints, metr
 
 
 class _Density(NamedTuple):
-    """A probabilistic PCA: `(k, D)` directions with their variances, and one variance in all others."""
+    """A probabilistic PCA: `(k, D)` directions with their variances, and one variance for all other directions."""
 
     mean: Doubles
     directions: Doubles
@@ -101,7 +105,7 @@ class _Density(NamedTuple):
     rest: float
 
     def negative_log(self, x: Doubles) -> Doubles:
-        """Nats `(n,)`."""
+        """Negative log-density `(n,)` in nats."""
         centred = x - self.mean
         inside = centred @ self.directions.T
         outside = np.maximum((centred**2).sum(1) - (inside**2).sum(1), 0.0)
@@ -112,12 +116,12 @@ class _Density(NamedTuple):
 
 
 def surprise(reference: Floats, others: Floats, rng: np.random.Generator) -> tuple[Doubles, Doubles]:
-    """Negative log-density in nats of both samples under the reference's density, `(n,)` and `(m,)`.
+    """Negative log-density of both samples under the reference's density, `(n,)` and `(m,)` in nats.
 
     The density is a probabilistic PCA (Tipping, Bishop: Probabilistic Principal Component Analysis, 1999,
-    https://doi.org/10.1111/1467-9868.00196): what is new often lies near the mean of the directions in which the
-    catalogue varies, and apart from it in the others. It is fitted on all folds of the reference but one; that
-    fold and an equal share of the others are judged by it, so neither has been seen by what judges it.
+    https://doi.org/10.1111/1467-9868.00196), because new photos are often near the mean in the directions in which the
+    catalogue varies, and far from it in the other directions. It is fitted on all folds of the reference except one,
+    and evaluated on that fold and on an equal share of the others, so neither is part of the fit.
     """
     folds, of_others = (rng.permutation(np.arange(len(x)) % FOLDS) for x in (reference, others))
     values, other_values = np.empty(len(reference)), np.empty(len(others))
@@ -136,12 +140,12 @@ def _fit_density(x: Doubles) -> _Density:
 
 
 def _principal(x: Doubles, count: int) -> tuple[Doubles, Doubles]:
-    """The leading directions `(k, D)` and the variances along them `(k,)`; fewer where D is."""
+    """The leading principal directions `(k, D)` and their variances `(k,)`; at most D."""
     centred = x - x.mean(0)
     if x.shape[1] <= len(x):
         values, vectors = np.linalg.eigh(centred.T @ centred / len(x))
         directions = vectors[:, ::-1].T[:count]
-    else:  # the other Gram matrix is smaller and has the same eigenvalues
+    else:  # the Gram matrix of the rows is smaller and has the same eigenvalues
         values, left = np.linalg.eigh(centred @ centred.T / len(x))
         directions = left[:, ::-1].T[:count] @ centred
         directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-300)
@@ -149,7 +153,7 @@ def _principal(x: Doubles, count: int) -> tuple[Doubles, Doubles]:
 
 
 def shrunk_covariance(x: Doubles) -> Doubles:
-    """Covariance `(d, d)` of `(n, d)`, drawn towards a multiple of the identity.
+    """Covariance `(d, d)` of `(n, d)`, shrunk towards a multiple of the identity.
 
     Ledoit, Wolf: A well-conditioned estimator for large-dimensional covariance matrices, 2004,
     https://doi.org/10.1016/S0047-259X(03)00096-4, equation 14.
@@ -175,12 +179,13 @@ def gaussian_kl(mean: Doubles, covariance: Doubles, other_mean: Doubles, other_c
 
 
 def kl_test(reference: Floats, others: Floats, rng: np.random.Generator, resamples: int = RESAMPLES) -> KlTest:
-    """Whether the aggregate of vectors is another than the reference's.
+    """Test whether the distribution of vectors differs from the reference's.
 
-    The aggregate posterior (Hoffman, Johnson: ELBO surgery, 2016) stands as a Gaussian over leading principal
-    components, as many as the samples can carry. A third of the reference gives the components, for along them whatever
-    they were chosen on varies more than anything else. The null distribution comes from splitting the other two thirds
-    by chance into a sample of the others' size and the rest; of others that are too many for that a part is taken.
+    The aggregate posterior (Hoffman, Johnson: ELBO surgery, 2016) is approximated by a Gaussian over the leading
+    principal components, as many as the samples support. A third of the reference determines the components and is not
+    used further, because a sample has more variance along its own components than any other sample. The null
+    distribution comes from random splits of the other two thirds into a sample of the others' size and the rest; if
+    there are too many others, a random part of them is used.
     """
     order = rng.permutation(len(reference))
     chosen_on, x = np.split(reference[order].astype(np.float64), [len(reference) // 3])
@@ -203,7 +208,7 @@ def _kl_of(sample: Doubles, other: Doubles) -> float:
 
 
 def shift_of(reference: Doubles, values: Doubles) -> Shift:
-    """Two samples set side by side; the test is that of Mann and Whitney (1947). Not judged yet."""
+    """Compare two samples with the Mann-Whitney test (1947); `adjusted` and `drifted` are set by `flag_drift`."""
     test = mannwhitneyu(values, reference, alternative="greater")
     usual, median = float(np.median(reference)), float(np.median(values))
     return Shift(
@@ -218,8 +223,8 @@ def shift_of(reference: Doubles, values: Doubles) -> Shift:
     )
 
 
-def judge(shifts: Mapping[str, Shift]) -> dict[str, Shift]:
-    """The same with p-values adjusted for all of them, and whether each is both beyond chance and large."""
+def flag_drift(shifts: Mapping[str, Shift]) -> dict[str, Shift]:
+    """Adjust the p-values for all shifts together, and flag those that are significant and large enough."""
     adjusted = holm({name: shift.p for name, shift in shifts.items()})
     return {
         name: shift._replace(adjusted=adjusted[name], drifted=adjusted[name] <= ALPHA and shift.auc >= EFFECT)

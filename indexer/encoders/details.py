@@ -1,4 +1,4 @@
-"""What there is to know of encoders: those shipped and those of a home, what each was made of, and how they compare.
+"""Lists, details and comparisons of the shipped encoders and those of a home.
 
 Only `throughput` loads weights; nothing else imports torch.
 """
@@ -27,15 +27,21 @@ from training.reference import (
     weights_file,
 )
 
-IMAGES = 256  # of a run that is timed
-RUN_SECONDS = 1.0  # least that all timed runs take together
+IMAGES = 256  # per timed run
+RUN_SECONDS = 1.0  # minimum total duration of the timed runs
 ID_PREFIX = re.compile(r"[0-9a-f]{6,64}")
 MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
 
 
 @dataclass(frozen=True)
 class ListedEncoder:
-    """`ref` is what commands take; `name` is what people call it; `role` is the standing name, as `accurate`."""
+    """An encoder of `nitamono encoders list`.
+
+    Args:
+        name: display name.
+        ref: what commands accept as REF.
+        role: standing name, such as `accurate`.
+    """
 
     name: str
     ref: str
@@ -50,8 +56,10 @@ class ListedEncoder:
 
 
 def list_encoders(home: Path) -> list[ListedEncoder]:
-    """The shipped encoders, then those that a home has besides; a home that is not there has none."""
-    roles = {name: role for role, name in reversed(standing_names().items())}  # the first of two roles is shown
+    """The shipped encoders, then the others of a home if it exists."""
+    roles = {
+        name: role for role, name in reversed(standing_names().items())
+    }  # if an encoder has two roles, the first is shown
     listed = []
     for name in pretrained_names():
         d = describe_encoder(name)
@@ -62,7 +70,7 @@ def list_encoders(home: Path) -> list[ListedEncoder]:
 
     shipped = {entry.encoder_id for entry in listed}
     with Home.open(home) as opened:
-        for r in opened.catalogue.encoders():
+        for r in opened.catalogue.encoders.all():
             if r.encoder_id not in shipped:
                 name, ref = str(r.card.get("name") or r.family), str(opened.encoder_directory(r.encoder_id))
                 listed.append(_listed(r, name, ref, role=None, shipped=False))
@@ -76,25 +84,32 @@ def _listed(r: EncoderRecord, name: str, ref: str, *, role: str | None, shipped:
 
 
 def find_encoder(ref: str, home: Path) -> EncoderDescription:
-    """An encoder by directory, name, or the first six or more characters of the id of one that the home has.
+    """The encoder of a directory, a shipped name, or the first six or more characters of an id.
+
+    Names and ids resolve to the home's copy if it has one, since its card may have been amended.
 
     Raises:
-        EncoderError: there is none, or several ids begin so.
+        EncoderError: nothing matches, or several ids begin with `ref`.
     """
-    if not ID_PREFIX.fullmatch(ref) or Path(ref).exists():
+    if Path(ref).exists():
         return describe_encoder(ref)
-    known = {path.name: path for path in home.glob("encoders/*") if path.name.startswith(ref)}
-    for name in pretrained_names():
-        d = describe_encoder(name)
-        if d.encoder_id.startswith(ref):
-            known[d.encoder_id] = d.directory
-    if len(known) > 1:
-        raise EncoderError(f"encoder {ref!r}: {len(known)} ids begin so; give more of it")
-    return describe_encoder(next(iter(known.values()), ref))
+    if not ID_PREFIX.fullmatch(ref):
+        return _stored_copy(describe_encoder(ref), home)
+    known = {d.encoder_id: d.directory for d in map(describe_encoder, pretrained_names())}
+    known |= {path.name: path for path in home.glob("encoders/*")}
+    matching = [directory for encoder_id, directory in known.items() if encoder_id.startswith(ref)]
+    if len(matching) > 1:
+        raise EncoderError(f"encoder {ref!r}: {len(matching)} ids begin with it; give more characters")
+    return describe_encoder(matching[0] if matching else ref)
+
+
+def _stored_copy(described: EncoderDescription, home: Path) -> EncoderDescription:
+    directory = home / "encoders" / described.encoder_id
+    return describe_encoder(directory) if directory.is_dir() else described
 
 
 def sizes(described: EncoderDescription) -> dict[str, int]:
-    """`parameters`, the numbers in the weights file or imported graph (buffers are among them), and bytes of files."""
+    """The size in bytes of each file, and `parameters`: numbers in the weights file or graph, including buffers."""
     files = {name: described.directory / name for name in ENCODER_FILES}
     found = {f"bytes of {name}": path.stat().st_size for name, path in files.items() if path.is_file()}
     count = count_constants if described.family == IMPORTED else count_numbers
@@ -102,12 +117,12 @@ def sizes(described: EncoderDescription) -> dict[str, int]:
 
 
 def count_numbers(path: Path) -> int:
-    """How many numbers a safetensors file holds, told from its header."""
+    """Count the numbers in a safetensors file from its header."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if length > MAX_HEADER:
-                raise ValueError(f"its header would be of {length} bytes")
+                raise ValueError(f"its header claims {length} bytes")
             header = json.loads(file.read(length))
         shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
         return sum(math.prod(shape) for shape in shapes)
@@ -116,7 +131,7 @@ def count_numbers(path: Path) -> int:
 
 
 def count_constants(path: Path) -> int:
-    """How many numbers the constants of an ONNX graph have."""
+    """Count the numbers in the constants of an ONNX graph."""
     from training.onnx.checks import read_graph, tensors_of
 
     try:
@@ -126,7 +141,7 @@ def count_constants(path: Path) -> int:
 
 
 def details(described: EncoderDescription) -> dict[str, Any]:
-    """All that an encoder's files say of it."""
+    """The document of `nitamono encoders show`."""
     return {
         "encoder_id": described.encoder_id,
         "directory": str(described.directory),
@@ -142,7 +157,7 @@ def details(described: EncoderDescription) -> dict[str, Any]:
 
 
 def throughput(described: EncoderDescription, device: str) -> float:
-    """Images a second that the encoder embeds on this machine: prepared pixels to vectors, the median of the runs."""
+    """Images per second on this machine, from preprocessed pixels to vectors; the median of the runs."""
     import numpy as np
 
     from training.embedder import load_embedder
@@ -150,7 +165,7 @@ def throughput(described: EncoderDescription, device: str) -> float:
     embedder = load_embedder(described.directory, device=device)
     side, channels = described.preprocessing.size, described.preprocessing.channels
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, channels, side, side), dtype=np.uint8)
-    embedder.embed(pixels)  # what is set up at first use
+    embedder.embed(pixels)  # warm-up
     seconds: list[float] = []
     while sum(seconds) < RUN_SECONDS or len(seconds) < 3:
         began = perf_counter()
@@ -160,7 +175,7 @@ def throughput(described: EncoderDescription, device: str) -> float:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "", depth: int = 2) -> Iterator[tuple[str, Any]]:
-    """Settings or figures as (`train.elbo`, value) down to a depth; a longer list is left out."""
+    """Flatten settings or figures to (`train.elbo`, value) pairs down to a depth; lists of more than 8 are left out."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             if depth > 1:
@@ -170,13 +185,13 @@ def flat(values: Mapping[str, Any], prefix: str = "", depth: int = 2) -> Iterato
 
 
 def comparison(described: Mapping[str, EncoderDescription], speeds: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """The rows of a table of encoders side by side: what each row is of, by encoder; None where one has none."""
+    """Rows of a table that compares encoders: name -> value by encoder, None if an encoder lacks it."""
     columns = {ref: dict(_column(d, speeds[ref])) for ref, d in described.items()}
     rows: dict[str, dict[str, Any]] = {}
     for column in columns.values():
         for name in column:
             rows.setdefault(name, {ref: columns[ref].get(name) for ref in columns})
-    order = ("", "config.", "preprocessing.", "data.", "figures.")  # rows of a kind stay together, whoever has them
+    order = ("", "config.", "preprocessing.", "data.", "figures.")  # keeps rows of one kind together
     return dict(sorted(rows.items(), key=lambda row: max(n for n, kind in enumerate(order) if row[0].startswith(kind))))
 
 

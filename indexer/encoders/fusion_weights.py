@@ -1,7 +1,8 @@
-"""Choosing how much each encoder of a fusion counts, on items that the encoders have not seen.
+"""Choose the weights of a fusion's encoders on items that the encoders were not trained on.
 
-Items are split in two by chance. On the first half every photo searches the others of its half, for each combination of
-weights on a grid; the best MAP@R is taken, between equal ones the most even. What is reported is of the second half.
+Items are split randomly into two halves. On the first half, every photo is a query against the other photos of its
+half, for each combination of weights on a grid; the weights with the best MAP@R win, ties go to the most even ones. The
+reported figures are of the second half.
 """
 
 from __future__ import annotations
@@ -27,21 +28,24 @@ from training.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from training.encoder import Encoder
 
-STEPS = 10  # of the grid: weights are tenths
+STEPS = 10  # grid resolution: weights are tenths
 MAX_PARTS = 5
 METRIC = "map@r"
-LEAST_ITEMS = 8
+MIN_FUSION_ITEMS = 8
 Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Weights, the mean MAP@R that they were chosen for, and what they give on other items.
+    """Chosen weights with their MAP@R on the choosing half and on the reported half.
 
     Args:
-        items, queries: of the half that is reported; queries are photos that have something to find there.
+        chosen_items, chosen_value: number of items and MAP@R of the choosing half.
+        items, queries: of the reported half; a query is a photo with at least one relevant other photo.
+        fusion: MAP@R of the fusion.
         parts: MAP@R of each encoder alone, by reference.
-        difference: the fusion minus the best encoder alone, query by query.
+        best: the best encoder alone.
+        difference: the fusion minus `best`, paired by query.
     """
 
     relevance: str
@@ -82,7 +86,7 @@ class Choice:
 
 
 def read_items(source: Path, preprocessing: Preprocessing, count: int, seed: int, progress: Progress) -> ImageSet:
-    """All photos of at most `count` items of a source, taken by chance."""
+    """All photos of at most `count` random items of a source."""
     images, problems = read_images(source)
     names = sorted({image.item_id for image in images})
     chosen = {names[place] for place in np.random.default_rng([seed, 1]).permutation(len(names))[:count]}
@@ -95,21 +99,25 @@ def read_items(source: Path, preprocessing: Preprocessing, count: int, seed: int
 def choose_weights(
     fusion: Encoder, names: Sequence[str], images: ImageSet, relevance: str, *, seed: int = 0, replicates: int = 1000
 ) -> Choice:
-    """Choose the weights of a fusion's parts on one half of the items, and measure them on the other.
+    """Choose the weights of a fusion's parts on one half of the items and evaluate them on the other half.
 
     Args:
-        fusion: of these parts, with any weights.
-        names: what the parts are called.
+        fusion: the fusion of these parts, with any weights.
+        names: names of the parts.
         relevance: `item_id`, `category` or `attribute:NAME`.
 
     Raises:
-        InvalidRequestError: too many parts, too few items, or a half where no photo has anything to find.
+        InvalidRequestError: too many parts, too few items, or a half without any relevant pair of photos.
     """
     items = sorted({image.item_id for image in images.images})
     if len(names) > MAX_PARTS:
-        raise InvalidRequestError("encoders", f"weights can be chosen for {MAX_PARTS} encoders, not {len(names)}")
-    if len(items) < LEAST_ITEMS:
-        raise InvalidRequestError("choose_on", f"{len(items)} items are too few; give {LEAST_ITEMS} or more")
+        raise InvalidRequestError(
+            "encoders", f"weights can be chosen for at most {MAX_PARTS} encoders, not {len(names)}"
+        )
+    if len(items) < MIN_FUSION_ITEMS:
+        raise InvalidRequestError(
+            "choose_on", f"{len(items)} items are too few to choose weights; give {MIN_FUSION_ITEMS} or more"
+        )
     first = set(np.random.default_rng([seed, 2]).permutation(items)[: len(items) // 2].tolist())
     vectors = _part_vectors(fusion, images)
     halves = []
@@ -146,14 +154,14 @@ def _report(
 
 
 def grid(parts: int) -> Iterator[tuple[float, ...]]:
-    """All weights in tenths, each at least one tenth, that sum to 1."""
+    """All combinations of weights in tenths, each at least 0.1, that sum to 1."""
     for tenths in product(range(1, STEPS), repeat=parts - 1):
         if sum(tenths) < STEPS:
             yield tuple(tenth / STEPS for tenth in (*tenths, STEPS - sum(tenths)))
 
 
 class _Half:
-    """Some of the photos, searching each other; a photo never finds itself or a file with its bytes."""
+    """Half of the photos, each a query against the others; a photo and files with the same bytes are left out."""
 
     def __init__(
         self, images: ImageSet, rows: Sequence[int], vectors: Sequence[Floats], relevance: str, seed: int
@@ -167,13 +175,14 @@ class _Half:
         if not self._gains.any():
             raise InvalidRequestError(
                 "relevance",
-                f"relevance {relevance!r}: no photo has another to find; give --relevance category, or more photos",
+                f"relevance {relevance!r}: no photo has a relevant other photo; "
+                "give --relevance category, or more photos",
             )
         self._cosines = [part @ part.T for part in vectors]
         self._order = np.random.default_rng(seed).permutation(len(photos))
 
     def values(self, weights: Sequence[float]) -> Doubles:
-        """MAP@R of each photo `(N,)`, NaN where it has nothing to find."""
+        """MAP@R of each photo `(n,)`, NaN without a relevant other photo."""
         scores: Floats = sum(
             (np.float32(w) * cosines for w, cosines in zip(weights, self._cosines, strict=True)),
             np.zeros_like(self._cosines[0]),

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from training.encoder import Encoder
 
 BATCH = 128
-CHUNK = 4096  # images whose vectors are held at a time where the gallery's are not kept
-DRAWN = 96  # images where no source is given
-KEPT_NUMBERS = 150_000_000  # of a gallery's vectors: 600 MB
+COMPONENTS = 64  # of the PCA baseline
+CHUNK = 4096  # images whose vectors are in memory at a time if the gallery is not kept
+DRAWN = 96  # drawn images if no source is given
+KEPT_NUMBERS = 150_000_000  # largest gallery (vectors x dim) kept in memory: 600 MB
 
 
 class VectorEncoder(Protocol):
@@ -65,7 +66,7 @@ class EmbedderEncoder:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The readable images of a source, `(N, C, S, S)` uint8, and those that were left out."""
+    """The readable images of a source, `(N, C, S, S)` uint8, and the rejected ones."""
 
     images: list[SourceImage]
     pixels: NDArray[np.uint8]
@@ -80,7 +81,7 @@ def read_image_set(
     *,
     processes: int | None = None,
 ) -> ImageSet:
-    """Read the images of a source; an unreadable file is left out and listed."""
+    """Read the images of a source; unreadable files are listed as rejected."""
     side = preprocessing.size
     pixels = np.empty((len(images), preprocessing.channels, side, side), dtype=np.uint8)
     kept: list[SourceImage] = []
@@ -101,7 +102,7 @@ def read_image_set(
 def choose_images(
     source: Path | None, preprocessing: Preprocessing, count: int, seed: int, progress: Progress
 ) -> ImageSet:
-    """Images of a source in a random order, at most `count` of them; without a source, photos of the sample shop."""
+    """At most `count` random images of a source; photos of the sample shop if there is no source."""
     if source is None:
         return _drawn_images(preprocessing, min(count, DRAWN), seed, progress)
     images, problems = read_images(source)
@@ -132,7 +133,7 @@ def batches(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
 
 
 def embed_pixels(encoder: VectorEncoder, pixels: NDArray[np.uint8]) -> Floats:
-    """The vectors `(N, dim)` float32 of prepared pixels."""
+    """Vectors `(N, dim)` float32 of preprocessed pixels."""
     vectors = [encoder.embed(batch) for batch in batches(pixels)]
     return np.concatenate(vectors) if vectors else np.empty((0, encoder.dim), np.float32)
 
@@ -150,7 +151,7 @@ def prepared(encoder: VectorEncoder, pictures: Pixels) -> Pixels:
 
 
 class GalleryVectors:
-    """The vectors of a gallery's pixels in chunks: kept where they are small, encoded anew for each pass where not."""
+    """The vectors of a gallery in chunks; kept in memory if they fit, otherwise encoded again for each pass."""
 
     def __init__(self, encoder: VectorEncoder, pixels: NDArray[np.uint8]) -> None:
         self._encoder = encoder
@@ -163,15 +164,15 @@ class GalleryVectors:
             yield embed_pixels(self._encoder, self._pixels[start : start + CHUNK])
 
     def scored(self, queries: Floats) -> Iterator[tuple[slice, Floats]]:
-        """Scores of the queries against the whole gallery, block by block."""
+        """Scores of the queries against the whole gallery, in blocks of queries."""
         metric = self._encoder.metric
         if self.kept is not None:
             return score_blocks(queries, self.kept, metric)
         return score_chunks(queries, self, len(self._pixels), metric)
 
 
-def fit_pca(pixels: NDArray[np.uint8], preprocessing: Preprocessing, components: int = 64) -> Encoder:
-    """The PCA baseline, fitted on the gallery; fewer components where it has few images."""
+def fit_pca(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> Encoder:
+    """Fit the PCA baseline on the gallery; a small gallery limits the number of components."""
     from dataclasses import asdict
 
     with extras("the pca baseline"):
@@ -181,7 +182,7 @@ def fit_pca(pixels: NDArray[np.uint8], preprocessing: Preprocessing, components:
         from training.models import MODELS
 
     family = MODELS["pca"]
-    components = max(1, min(components, len(pixels) - 1))
+    components = max(1, min(COMPONENTS, len(pixels) - 1))
     config = family.config(size=preprocessing.size, channels=preprocessing.channels, components=components)
     model = family.model(config)
     for start in range(0, len(pixels), 1024):

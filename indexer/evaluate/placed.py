@@ -1,6 +1,6 @@
-"""The queries of an evaluation by scale and place: those that can be cut out of their photos, put into empty frames.
+"""The placement test in an evaluation: query items are cut out of their photos and placed in empty frames.
 
-The gallery, what is relevant and what is taken out of a ranking stay as they are. See `indexer.swaps.placement`.
+Gallery, relevance and excluded identical files are those of the evaluation. See `indexer.swaps.placement`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from indexer.evaluate.images import embed_pictures
 from indexer.measures.metrics import Gains, PerQuery, in_order, metrics_of, rank
-from indexer.swaps.pictures import Bank
 from indexer.swaps.placement import MOST_ITEMS, PlacedItems, PlacementTest, place_items, placement_test
 from indexer.swaps.sources import SIDE
+from indexer.swaps.swap_set import Bank
 from indexer.vectors import Floats
 from training.data.dataset import FAILED, Dataset, load_dataset
 from training.data.masks import SOURCES
@@ -41,11 +41,11 @@ def place_queries(
     limit: int = MOST_ITEMS,
     processes: int | None = None,
 ) -> PlacedItems:
-    """Cut the items out of at most `limit` query photos and draw where they stand; backgrounds are drawn ones.
+    """Cut the items out of at most `limit` query photos, and draw their placements on drawn backgrounds.
 
     Args:
-        rows: the queries that have something to find.
-        preprocessing: how photos become squares; they are read at 128 pixels by its fit.
+        rows: the queries with relevant images.
+        preprocessing: its `fit` determines how photos become squares of 128 pixels.
     """
     chosen = sorted(np.random.default_rng([seed, 37]).permutation(np.asarray(rows, np.intp))[:limit].tolist())
     bank = Bank.drawn(BACKGROUNDS, SIDE)
@@ -74,7 +74,7 @@ def _none(bank: Bank) -> PlacedItems:
 
 
 def _rows_read(dataset: Dataset, images: Sequence[SourceImage], chosen: Sequence[int]) -> list[int]:
-    """The row of each photo of a dataset, which skips those that can no longer be read."""
+    """The row of each photo of a dataset, which skips unreadable photos."""
     skipped = {skipped.where for skipped in dataset.skipped}
     return [row for row in chosen if (images[row].where or images[row].item_id) not in skipped]
 
@@ -91,15 +91,15 @@ def search_queries(
     replicates: int = 1000,
     seed: int = 0,
 ) -> PlacementTest | None:
-    """`precision@1` and `map@r` of placed queries; None where no query could be cut out.
+    """`precision@1` and `map@r` of placed queries; None if no query could be cut out.
 
     Args:
-        gains_of: relevance `(1, M)` of the gallery to a query by its row.
-        same: gallery places with the very file of a query: they are taken out of its rankings.
-        order: of equal scores.
+        gains_of: maps the row of a query to the relevance of the gallery `(1, M)`.
+        same: gallery positions of files identical to a query, which are excluded from its rankings.
+        order: order of the gallery for ties.
     """
 
-    def judge(vectors: Floats, rows: NDArray[np.intp]) -> PerQuery:
+    def score(vectors: Floats, rows: NDArray[np.intp]) -> PerQuery:
         blocks = []
         for block, scores in gallery.scored(vectors):
             gains = np.empty_like(scores)
@@ -111,4 +111,4 @@ def search_queries(
             blocks.append(metrics_of(in_order(gains, rank(scores, order)), (1,)))
         return {name: np.concatenate([values[name] for values in blocks]) for name in METRICS}
 
-    return placement_test(placed, partial(embed_pictures, encoder), judge, base=base, replicates=replicates, seed=seed)
+    return placement_test(placed, partial(embed_pictures, encoder), score, base=base, replicates=replicates, seed=seed)

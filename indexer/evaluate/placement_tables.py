@@ -1,4 +1,4 @@
-"""Recall by scale and place as text, and as the tables of a report."""
+"""Placement tests as text, and as tables of a report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Figure = Callable[[PlacementFigures], Interval]
 
 
 def placement_lines(tests: Mapping[str, PlacementTest | None]) -> list[str]:
-    """The headline figures of each encoder for a console; nothing where none was measured."""
+    """The headline figures of each encoder as text; empty if there are no placement tests."""
     known = {name: test for name, test in tests.items() if test is not None}
     if not known:
         return []
@@ -24,8 +24,8 @@ def placement_lines(tests: Mapping[str, PlacementTest | None]) -> list[str]:
     width = max(map(len, known))
     head = [f"{what}, {ground}" for ground in GROUNDS for what in ("middle", "anywhere", "retention")]
     lines = [
-        f"{metric} of {len(first.queries)} items by scale and place (anywhere: scales "
-        f"{', '.join(f'{scale:g}' for scale in SCALES)} of the frame's side)",
+        f"{metric} of {len(first.queries)} items by scale and place (anywhere: item scales "
+        f"{', '.join(f'{scale:g}' for scale in SCALES)} relative to the frame's side)",
         " ".join([" " * width, *(f"{name:>20s}" for name in head)]),
     ]
     for name, test in known.items():
@@ -39,7 +39,7 @@ def first_metric(test: PlacementTest) -> str:
 
 
 def placement_tables(tests: Mapping[str, PlacementTest | None], first: str) -> list[tuple[str, Table]]:
-    """A heading and a table each: both grounds, then differences to the first encoder; none where none was measured."""
+    """Headings and tables: both grounds, then differences to the first encoder; empty without placement tests."""
     known = {name: test for name, test in tests.items() if test is not None}
     if not known:
         return []
@@ -56,16 +56,16 @@ def placement_tables(tests: Mapping[str, PlacementTest | None], first: str) -> l
             for name, versus in differences.items()
         ]
         caption = f"Differences to {first} by placement"
-        tables.append((f"Against {first}, by scale and place", Table(caption, columns, rows)))
+        tables.append((f"Differences to {first}, by scale and place", Table(caption, columns, rows)))
     return tables
 
 
 def _table(caption: str, ground: Ground, metric: str, tests: Mapping[str, PlacementTest]) -> Table:
     heads: list[tuple[Column, Figure]] = [
-        (Column("middle", f"{metric}, the item's longer side as long as the frame's, in the middle"), _middle),
-        (Column("anywhere", f"{metric}, the item at .7, .5 and .3 of the frame's side, at any place"), _anywhere),
-        (Column("retention", "anywhere over middle; 1 keeps all"), _retention),
-        *((Column(f"scale {scale:g}", "at any place"), _at_scale(f"{scale:g}")) for scale in SCALES),
+        (Column("middle", f"{metric} of centred items whose longer side equals the frame's side"), _middle),
+        (Column("anywhere", f"{metric} of items at scales .7, .5 and .3 at random places"), _anywhere),
+        (Column("retention", "anywhere / middle; 1 means no loss"), _retention),
+        *((Column(f"scale {scale:g}", "at random places"), _at_scale(f"{scale:g}")) for scale in SCALES),
         *((Column(kind, "at scales .7, .5 and .3"), _at_place(kind)) for kind in KINDS),
     ]
     rows = []

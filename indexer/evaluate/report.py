@@ -1,4 +1,4 @@
-"""The evaluation as one HTML file that opens offline: figures with intervals, plots, pictures of hits and misses."""
+"""An evaluation as a single HTML file that works offline: figures with intervals, plots, pictures of results."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from PIL import Image
 
 from indexer.evaluate.placement_tables import placement_tables
-from indexer.evaluate.retrieval import EncoderResult, Evaluation
+from indexer.evaluate.results import EncoderResult, Evaluation
 from indexer.reports.html import colours, inline_jpeg, plot_json, write_html
 from training.data.decode import decode_image
 from training.data.sources import SourceImage
 from training.errors import ImageError
 
-THUMBNAIL = 112  # pixels, longer side
-QUERIES_SHOWN = 5  # best and worst of each encoder
+THUMBNAIL = 112  # longer side in pixels
+QUERIES_SHOWN = 5  # number of best and of worst queries of each encoder
 
 
 class Picture(NamedTuple):
-    """A photo in the report: inline JPEG, item and category, and whether it is a right answer (None for the query)."""
+    """A photo in the report: inline JPEG, item, category, and whether it is relevant (None for the query)."""
 
     source: str
     item_id: str
@@ -46,7 +46,7 @@ class Section(NamedTuple):
 
 
 def write_report(evaluation: Evaluation, path: Path) -> Path:
-    """Write the report; it holds its plots' library and all its pictures, and asks for nothing outside."""
+    """Write the report; it contains the plotting library and all pictures, and loads nothing from elsewhere."""
     thumbnails = _Thumbnails()
     return write_html(
         path,
@@ -84,7 +84,7 @@ def _bars(evaluation: Evaluation) -> str:
                 "thickness": 1,
             },
         )
-    figure.update_layout(barmode="group", yaxis_range=[0, 1], yaxis_title="figure, with 95 % interval")
+    figure.update_layout(barmode="group", yaxis_range=[0, 1], yaxis_title="value with 95 % interval")
     return plot_json(figure)
 
 
@@ -101,7 +101,7 @@ def _curves(evaluation: Evaluation) -> str:
 
 
 def _category_table(evaluation: Evaluation) -> list[tuple[str, int, list[float]]]:
-    """Per category its queries and each encoder's MAP."""
+    """Of each category the number of queries and each encoder's MAP."""
     results = list(evaluation.encoders.values())
     table = []
     for category, figures in results[0].per_category.items():
@@ -133,7 +133,7 @@ def _section(evaluation: Evaluation, result: EncoderResult, thumbnails: _Thumbna
 
 
 class _Thumbnails:
-    """Small inline JPEGs, made once for each file."""
+    """Inline JPEGs, created once for each file."""
 
     def __init__(self) -> None:
         self._made: dict[Path, str] = {}
@@ -147,6 +147,6 @@ class _Thumbnails:
 def _thumbnail(path: Path) -> str:
     try:
         image = Image.fromarray(decode_image(path.read_bytes(), at_least=THUMBNAIL).pixels)
-    except (OSError, ImageError):  # it was readable when it was embedded; a grey square then
+    except (OSError, ImageError):  # the file has become unreadable since it was embedded: show a grey square
         image = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "#999")
     return inline_jpeg(image, THUMBNAIL)

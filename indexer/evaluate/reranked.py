@@ -1,4 +1,4 @@
-"""Scores of an evaluation after a second stage, of gallery images as a search does it of items."""
+"""The second stage of a search in an evaluation; it reranks gallery images, where a search reranks items."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 def reranked(
     gallery: GalleryVectors, queries: Floats, same: Mapping[int, Sequence[int]], metric: Metric, rerank: Rerank
 ) -> Iterator[tuple[slice, Floats]]:
-    """As `GalleryVectors.scored`, block by block; larger is still better.
+    """Reranked scores in blocks of queries, like those of `GalleryVectors.scored`; larger is better.
 
     Args:
-        same: of each query the gallery positions that hold its own file, which take no part.
+        same: gallery positions of files identical to a query, which are excluded.
 
     Raises:
-        InvalidRequestError: the gallery's vectors are too many to be kept, which a second stage needs.
+        InvalidRequestError: the gallery is too large to keep its vectors in memory, which a second stage needs.
     """
     if rerank == "none" or not len(queries):
         yield from gallery.scored(queries)
         return
     if gallery.kept is None:
-        raise InvalidRequestError("rerank", f"{rerank!r} needs the gallery's vectors in memory; take a smaller gallery")
+        raise InvalidRequestError("rerank", f"{rerank!r} needs the gallery's vectors in memory; use a smaller gallery")
     if rerank == "expand":
         nearest = (_best(row, EXPANSION) for _, row in _rows(gallery, queries, same))
         pairs = zip(queries, nearest, strict=True)
@@ -47,7 +47,7 @@ def reranked(
 
 
 def _rows(gallery: GalleryVectors, queries: Floats, same: Mapping[int, Sequence[int]]) -> Iterator[tuple[int, Floats]]:
-    """The scores `(n,)` of each query, -inf for its own file."""
+    """The scores `(n,)` of each query, with -inf for identical files."""
     for block, scores in gallery.scored(queries):
         for place, row in enumerate(scores, start=block.start):
             row[list(same.get(place, []))] = -np.inf
@@ -62,7 +62,7 @@ def _lists(vectors: Floats, metric: Metric) -> NeighbourLists:
 
 
 def _best(row: Floats, k: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-    """Positions of the at most `k` best finite scores, best first."""
+    """Positions of up to `k` best finite scores, best first."""
     k = min(k, len(row))
     top = np.argpartition(-row, k - 1)[:k]
     top = top[np.argsort(-row[top], kind="stable")]
@@ -70,17 +70,17 @@ def _best(row: Floats, k: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
 
 
 def _reordered(lists: NeighbourLists, query: Floats, row: Floats, vectors: Floats, metric: Metric) -> Floats:
-    """Scores `(n,)` that rank the first `DEPTH` by their final distances, and the others below as before."""
+    """Scores `(n,)` that rank the first `DEPTH` by their final distances, the others below them as before."""
     k = lists.positions.shape[1]
     candidates = _best(row, DEPTH)
     if len(candidates) < max(2, k) or not k:
         return row
     exact = exact_scores(query[None], vectors[candidates], metric)[0]
     near = NeighbourLists(candidates[None, :k].astype(np.int32), exact[None, :k])
-    nobody = NeighbourLists(np.empty((0, k), np.int32), np.empty((0, k), np.float32))
-    final = k_reciprocal(lists, near, candidates.astype(np.int64), nobody, distances_of(exact, metric), metric)
+    distances, guests = distances_of(exact, metric), NeighbourLists.empty(k)
+    final = k_reciprocal(lists, near, candidates.astype(np.int64), guests, distances, metric)
     scores = row.copy()
     order = candidates[np.argsort(final, kind="stable")]
-    # The re-ranked come first: their places, above the best score of all.
+    # The reranked images come first: descending integers above the best score.
     scores[order] = max(float(row[candidates[0]]), 0.0) + np.arange(len(order), 0, -1, dtype=np.float32)
     return scores

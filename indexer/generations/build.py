@@ -23,22 +23,22 @@ from indexer.vectors.rerank import K1
 from training.files import fsync_directory, write_durably
 from training.reference import Metric
 
-MAX_LISTED = 100_000  # vectors: the exact lists of more take longer than embedding them
+MAX_LISTED = 100_000  # vectors: exact neighbour lists of more would take longer than embedding them
 PAIR = np.dtype([("position", "<i4"), ("score", "<f4")])
 
 
 def build_generation(
     home: Home, collection: str, encoder: EncoderRecord, *, activated: bool = True
 ) -> GenerationRecord:
-    """Build and verify a generation from the catalogue's vectors by one encoder, and put it into service.
+    """Build a generation from the catalogue's vectors of one encoder, verify it, and activate it.
 
-    The caller holds the collection's lock. What a killed build left behind is removed first.
+    The caller must hold the collection's lock. Directories left by killed builds are removed first.
 
     Args:
-        activated: whether to put it into service; `indexer.ingest.promotion.put_into_service` does so later.
+        activated: False to leave activation to `indexer.ingest.promotion.put_into_service`.
     """
     collection_id = home.catalogue.collection_id(collection)
-    number = home.catalogue.next_generation_number(collection_id)
+    number = home.catalogue.generations.next_number(collection_id)
     target = home.generation_directory(collection, number)
     aside = target.with_name(f".building-{uuid.uuid4().hex}")
     _remove_unrecorded(home, collection, number)
@@ -65,9 +65,9 @@ def build_generation(
         created_at=datetime.now(UTC),
         activated_at=None,
     )
-    home.catalogue.add_generation(collection_id, record)
+    home.catalogue.generations.add(collection_id, record)
     if activated:
-        home.catalogue.activate_generation(collection_id, number)
+        home.catalogue.generations.activate(collection_id, number)
         remove_old(home, collection)
     return record
 
@@ -77,16 +77,12 @@ def _write_generation(
 ) -> Manifest:
     from indexer.vectors.faiss import FaissIndex
 
-    with home.catalogue.vector_snapshot(collection_id, encoder.encoder_id) as (watermark, rows):
-        ids, blobs = [], []
-        for image_id, pk, _, vector in rows:
-            ids.append((image_id, pk))
-            blobs.append(vector)
-    vectors = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(blobs), encoder.dim).astype(np.float32)
+    watermark, stored = home.catalogue.vectors.snapshot(collection_id, encoder.encoder_id)
+    vectors = stored.vectors
     metric: Metric = "cosine" if encoder.metric == "cosine" else "l2"
     index = FaissIndex.build(vectors, metric)
     index.write(directory / "index.faiss")
-    np.save(directory / "ids.npy", np.asarray(ids, dtype=np.int64).reshape(-1, 2))
+    np.save(directory / "ids.npy", stored.ids)
     names = [*FILES, *_write_neighbours(index, vectors, directory)]
     manifest = Manifest(
         collection=collection,
@@ -94,9 +90,8 @@ def _write_generation(
         encoder_id=encoder.encoder_id,
         dim=encoder.dim,
         metric=metric,
-        count=len(ids),
+        count=len(vectors),
         factory=index.factory,
-        search_parameters={},
         recall_at_10=recall_against_exact(index, vectors, metric),
         watermark=watermark,
         sha256={name: sha256_of(directory / name) for name in names},
@@ -109,7 +104,7 @@ def _write_generation(
 
 
 def _write_neighbours(index: VectorIndex, vectors: Floats, directory: Path) -> list[str]:
-    """Write the lists that re-ranking needs; names of the files, none where there are too many vectors or too few."""
+    """Write the neighbour lists for re-ranking; returns the file names, none for too many or too few vectors."""
     from indexer.vectors.neighbours import nearest_others
 
     if not 2 <= len(vectors) <= MAX_LISTED:
@@ -122,7 +117,7 @@ def _write_neighbours(index: VectorIndex, vectors: Floats, directory: Path) -> l
 
 
 def _remove_unrecorded(home: Home, collection: str, next_number: int) -> None:
-    """Directories that a killed build left: aside, or renamed but never recorded."""
+    """Remove directories of killed builds: unfinished ones, and finished ones that were never recorded."""
     parent = home.generations_directory(collection)
     if parent.is_dir():
         for left in parent.glob(".building-*"):

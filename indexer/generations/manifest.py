@@ -1,8 +1,8 @@
-"""The directory of one generation: what it holds, how it is read, and how it is checked.
+"""The directory of a generation: its files, how to read them, and how to verify them.
 
 <number>/index.faiss      the vectors, by position
 <number>/ids.npy          (count, 2) int64: image_id and item key of each position
-<number>/neighbours.npy   (count, k): position and score of the nearest others of each; up to MAX_LISTED vectors
+<number>/neighbours.npy   (count, k): position and score of the nearest others of each vector; up to MAX_LISTED vectors
 <number>/manifest.json    encoder, dim, metric, factory, count, recall@10 against exact search, checksums
 """
 
@@ -21,12 +21,12 @@ from indexer.vectors.rerank import NeighbourLists
 from training.reference import Metric, first_line
 
 FILES = ("index.faiss", "ids.npy")
-NEIGHBOURS = "neighbours.npy"  # generations of before, and large ones, have none
+NEIGHBOURS = "neighbours.npy"  # missing in old and in large generations
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a generation directory says of itself; `sha256` covers the other files."""
+    """The contents of `manifest.json`; `sha256` has the checksum of every other file."""
 
     collection: str
     number: int
@@ -35,25 +35,26 @@ class Manifest:
     metric: Metric
     count: int
     factory: str
-    search_parameters: dict[str, float]
     recall_at_10: float
     watermark: int
     sha256: dict[str, str]
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:
-        """Read `manifest.json`; `CorruptError` where it is missing or not whole."""
+        """Read `manifest.json`; raises `CorruptError` if it is missing or malformed."""
         try:
-            return cls(**json.loads((directory / "manifest.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as exc:
+            document = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+            document.pop("search_parameters", None)  # always empty; earlier manifests have it
+            return cls(**document)
+        except (OSError, ValueError, TypeError, AttributeError) as exc:
             raise CorruptError(f"{directory / 'manifest.json'}: cannot be read ({first_line(exc)})") from exc
 
 
 def verify_directory(directory: Path) -> Manifest:
-    """Check a generation directory against its own manifest.
+    """Check the files of a generation against its manifest.
 
     Raises:
-        CorruptError: a file is missing, changed, or of another count or dimension than the manifest says.
+        CorruptError: a file is missing, changed, or has another count or dimension than the manifest.
     """
     from indexer.vectors.faiss import FaissIndex
 
@@ -64,13 +65,15 @@ def verify_directory(directory: Path) -> Manifest:
         except OSError as exc:
             raise CorruptError(f"{directory / name}: cannot be read ({exc.strerror})") from exc
         if found != manifest.sha256.get(name):
-            raise CorruptError(f"{directory / name}: its checksum is not the manifest's; it was changed or damaged")
+            raise CorruptError(
+                f"{directory / name}: checksum differs from the manifest; the file was changed or damaged"
+            )
     ids = load_ids(directory)
     index = FaissIndex.read(directory / "index.faiss", manifest.factory)
     if not index.count == len(ids) == manifest.count or index.dim != manifest.dim:
         raise CorruptError(
             f"{directory}: index has {index.count} vectors of {index.dim}, ids {len(ids)}, "
-            f"manifest says {manifest.count} of {manifest.dim}"
+            f"manifest has {manifest.count} of {manifest.dim}"
         )
     lists = load_neighbours(directory, manifest)
     if lists is not None and len(lists.positions) != manifest.count:
@@ -79,7 +82,7 @@ def verify_directory(directory: Path) -> Manifest:
 
 
 def load_neighbours(directory: Path, manifest: Manifest) -> NeighbourLists | None:
-    """The nearest others of each vector, memory-mapped; None where the generation holds no lists."""
+    """The neighbour lists of a generation, memory-mapped; None if it has none."""
     if NEIGHBOURS not in manifest.sha256:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The generations of a home: listed, found, verified against the catalogue, and removed when they are old."""
+"""The generations of a home: list, find, verify against the catalogue, and remove old ones."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from indexer.catalogue.records import GenerationRecord
 from indexer.errors import NotFoundError
 from indexer.generations.manifest import Manifest, sha256_of, verify_directory
 
-KEEP = 3  # directories per collection: the active one, and two to roll back to
+KEEP = 3  # directories per collection: the active generation and two to roll back to
 
 
 def list_generations(home: Home, collection: str | None = None) -> list[GenerationRecord]:
-    return home.catalogue.generations(collection)
+    return home.catalogue.generations.all(collection)
 
 
 def find_generation(home: Home, collection: str, number: int) -> GenerationRecord:
-    for record in home.catalogue.generations(collection):
+    for record in home.catalogue.generations.all(collection):
         if record.number == number:
             return record
     raise NotFoundError(f"collection {collection!r} has no generation {number}; {kept_generations(home, collection)}")
 
 
 def kept_generations(home: Home, collection: str) -> str:
-    kept = [str(record.number) for record in home.catalogue.generations(collection) if record.status != "removed"]
-    return f"there is {', '.join(kept)}" if kept else "there is none"
+    kept = [str(record.number) for record in home.catalogue.generations.all(collection) if record.status != "removed"]
+    return f"it keeps {', '.join(kept)}" if kept else "it keeps none"
 
 
 def verify(home: Home, collection: str, number: int) -> list[str]:
-    """What is wrong with a generation: its files, its encoder, its agreement with the catalogue. Empty when nothing."""
+    """Problems of a generation: its files, its encoder, its agreement with the catalogue. Empty if there are none."""
     record = find_generation(home, collection, number)
     directory = home.generation_directory(collection, number)
     try:
         Manifest.read(directory)
         if sha256_of(directory / "manifest.json") != record.manifest_sha256:
-            return [f"{directory / 'manifest.json'}: is not the file that the catalogue recorded"]
+            return [f"{directory / 'manifest.json'}: differs from the checksum in the catalogue"]
         manifest = verify_directory(directory)
         described = home.encoder(manifest.encoder_id)
     except ValueError as exc:
@@ -45,27 +45,27 @@ def verify(home: Home, collection: str, number: int) -> list[str]:
         if getattr(manifest, name) != getattr(record, name):
             problems.append(f"{name}: manifest {getattr(manifest, name)}, catalogue {getattr(record, name)}")
     if (described.dim, described.metric) != (manifest.dim, manifest.metric):
-        problems.append(f"encoder gives {described.metric} of {described.dim}, index holds {manifest.dim}")
+        problems.append(f"encoder has {described.metric} of {described.dim}, index {manifest.metric} of {manifest.dim}")
     return problems
 
 
 def remove_old(home: Home, collection: str) -> None:
-    """Remove the directories of all but the newest few generations; never that of the active one."""
+    """Remove the directories of all but the newest `KEEP` generations, never that of the active one."""
     collection_id = home.catalogue.collection_id(collection)
-    records = [record for record in home.catalogue.generations(collection) if record.status != "removed"]
+    records = [record for record in home.catalogue.generations.all(collection) if record.status != "removed"]
     for record in records[:-KEEP]:
         if record.status != "active":
             _remove(home, collection_id, record)
 
 
 def remove_unused(home: Home, collection: str, encoder_id: str) -> None:
-    """Remove the generations by an encoder that never were in service; they would take the place of those that were."""
+    """Remove an encoder's never activated generations, which would displace those to roll back to."""
     collection_id = home.catalogue.collection_id(collection)
-    for record in home.catalogue.generations(collection):
+    for record in home.catalogue.generations.all(collection):
         if record.encoder_id == encoder_id and record.activated_at is None and record.status != "removed":
             _remove(home, collection_id, record)
 
 
 def _remove(home: Home, collection_id: int, record: GenerationRecord) -> None:
-    home.catalogue.mark_generation_removed(collection_id, record.number)
+    home.catalogue.generations.mark_removed(collection_id, record.number)
     shutil.rmtree(home.generation_directory(record.collection, record.number), ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Images that were read become vectors, in batches."""
+"""Read image files and embed them in batches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Advance = Callable[[int], None]
 
 
 class Embedded(NamedTuple):
-    """What became of one image: `vector` is `(dim,)` float32, None where it failed or its content was known."""
+    """The outcome of one image; `vector` `(dim,)` is None if reading failed or the content was already known."""
 
     outcome: Outcome
     vector: NDArray[np.float32] | None
@@ -40,9 +40,9 @@ def embed_files(
     limits: ImageLimits | None = None,
     device: str = "cpu",
 ) -> Iterator[list[tuple[T, Embedded]]]:
-    """Read and embed files, in order, batch by batch.
+    """Read and embed files in order, batch by batch.
 
-    The encoder is loaded while the reading processes start, and not at all where nothing is to be read.
+    The encoder is loaded while the reading processes start, and not at all without requests.
     """
     iterator = iter(requests)
     first = next(iterator, None)
@@ -65,7 +65,7 @@ def embed_files(
 
 @dataclass
 class EmbedReport:
-    """What `embed_source` wrote and what it set aside."""
+    """The number of images that `embed_source` wrote, and those it rejected."""
 
     images: int = 0
     rejected: list[SourceProblem] = field(default_factory=list)
@@ -103,7 +103,7 @@ def embed_source(
     report.images = len(ids)
     stacked = np.stack(vectors) if vectors else np.empty((0, encoder.dim), np.float32)
     buffer = io.BytesIO()
-    # A fixed-width text array needs no pickle; an empty list would become float64.
+    # A fixed-width text array needs no pickle; without the dtype, an empty list would become float64.
     np.savez(buffer, ids=np.array(ids, dtype=np.str_), vectors=stacked, encoder_id=np.array(encoder.encoder_id))
     publish_file(out, buffer.getvalue())
     return report

@@ -1,7 +1,7 @@
-"""`nitamono index`: bring a collection up to date with a source, and put a new generation into service.
+"""`nitamono index`: bring a collection up to date with a source and activate a new generation.
 
-Each batch is one transaction, and what is already stored is recognised by its size and time, so a run that was killed
-at any point and is started again does only what was left, and ends as an uninterrupted one would.
+Each batch is one transaction, and unchanged files are recognised by size and modification time. A run that was killed
+at any point can be repeated: it does only the remaining work and ends in the same state as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from training.data.sources import Entry, SourceImage, SourceProblem, read_source
 from training.reference import EncoderDescription, describe_encoder
 
 STATE_CHUNK = 1000  # source rows compared with the catalogue at a time
-Verdict = Literal["added", "updated", "unchanged", "rejected"]
+RowOutcome = Literal["added", "updated", "unchanged", "rejected"]
 
 
 @dataclass
 class IndexReport:
-    """Each row of the source counts once: added, updated, unchanged or rejected."""
+    """Counts of `nitamono index`: each row of the source is added, updated, unchanged or rejected."""
 
     collection: str
     encoder_id: str
@@ -38,24 +38,24 @@ class IndexReport:
     updated: int = 0
     unchanged: int = 0
     rejected: int = 0
-    reembedded: int = 0  # images that were stored before and got a vector by another encoder
+    reembedded: int = 0  # stored images that got a vector by another encoder
     generation: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def count(self, verdict: Verdict) -> None:
-        setattr(self, verdict, getattr(self, verdict) + 1)
+    def count(self, outcome: RowOutcome) -> None:
+        setattr(self, outcome, getattr(self, outcome) + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A source row beside what the catalogue knows of it; `describes` marks the first row of its item."""
+    """A source row with the stored state of its image; `describes` marks the first row of an item."""
 
     entry: SourceImage
     state: ImageState | None
     describes: bool
 
     @property
-    def is_described_anew(self) -> bool:
+    def has_new_description(self) -> bool:
         state = self.state
         return state is not None and (
             (self.describes and (state.title, state.attributes) != (self.entry.title, self.entry.attributes))
@@ -63,9 +63,9 @@ class _Row:
         )
 
     def is_untouched(self) -> bool:
-        """Whether the file still has the size and time that were stored, and needs nothing done."""
+        """Whether the file still has the stored size and modification time and needs no work."""
         state = self.state
-        # One that is set aside and has a vector was good once: its file may have been away and be back as it was.
+        # A rejected image with a vector was valid once: its file may have been missing and be back unchanged.
         if state is None or state.size is None or (state.status == "ok") != state.has_vector:
             return False
         try:
@@ -87,14 +87,15 @@ def index_source(
     limits: ImageLimits | None = None,
     device: str = "cpu",
 ) -> IndexReport:
-    """Index a source into a collection and activate the generation that shows it.
+    """Index a source into a collection and activate a generation that includes it.
 
     Args:
-        encoder_ref: directory or pretrained name; None keeps the collection's own, or takes `default` for a new one.
-        advance, started: told of rows done, and of their number before the first.
+        encoder_ref: directory or pretrained name; None keeps the collection's encoder, or `default` for a new one.
+        advance: called with the number of rows that were finished since the last call.
+        started: called once with the total number of rows.
 
     Raises:
-        SourceError, EncoderError: before anything is stored.
+        SourceError, EncoderError: nothing has been stored.
         BusyError: another process is indexing this collection.
     """
     began = perf_counter()
@@ -122,7 +123,7 @@ def index_source(
 
 def _bring_generation_up_to_date(home: Home, collection: str, encoder: EncoderDescription, state: SearchState) -> int:
     same_encoder = state.generation is not None and state.encoder_id == encoder.encoder_id
-    if same_encoder and not home.catalogue.has_unindexed_changes(state.collection_id, state.watermark):
+    if same_encoder and not home.catalogue.changes.has_unindexed(state.collection_id, state.watermark):
         return state.generation or 0
     return build_generation(home, collection, EncoderRecord.of(encoder)).number
 
@@ -142,41 +143,41 @@ class _Run:
     storing: Future[None] | None = None
 
     def index(self, entries: Sequence[Entry], source: str) -> None:
-        """Store every row of a source that is new or changed."""
+        """Store the new and changed rows of a source."""
         problems = [entry for entry in entries if isinstance(entry, SourceProblem)]
         self.report.rejected += len(problems)
         rows = self._rows([entry for entry in entries if isinstance(entry, SourceImage)])
         for batch in self._embed((row, _request(row)) for row in rows):
             for row, embedded in batch:
-                self.pending.append(self._judge(row, embedded))
+                self.pending.append(self._count_read(row, embedded))
             self._flush()
             self.advance(len(batch))
         self._flush()
-        self._settle()
+        self._wait_until_stored()
         records = [RejectRecord("", p.item_id, p.image, p.where, p.reason) for p in problems]
-        self.home.catalogue.replace_rejects(self.collection_id, source, records)
+        self.home.catalogue.rejects.replace(self.collection_id, source, records)
         self.advance(len(problems))
 
     def embed_others(self, *, live: bool = False) -> None:
-        """Give this encoder's vectors to the images that other sources or uploads brought.
+        """Embed the images from other sources or uploads that lack a vector by this encoder.
 
-        Items may be deleted or replaced while theirs are embedded: they stay as they are then.
+        Items that are deleted or replaced meanwhile are left as they are.
         """
-        missing = self.home.catalogue.images_without_vectors(self.collection_id, self.encoder.encoder_id)
+        missing = self.home.catalogue.vectors.missing(self.collection_id, self.encoder.encoder_id)
         requests = ((key, Request(self.home.uri_path(key[1]))) for key in missing)
         for batch in self._embed(requests):
             for (item_id, uri), embedded in batch:
                 self.report.reembedded += embedded.vector is not None
                 self.pending.append(_write(item_id, uri, embedded, kind="updated", describes=False))
             self._flush(live=live, known_only=True)
-        self._settle()
+        self._wait_until_stored()
 
     def _rows(self, images: Sequence[SourceImage]) -> Iterator[_Row]:
-        """The rows whose files must be read; the others are counted on the way."""
+        """Yield the rows whose files must be read; the others are counted."""
         described: set[str] = set()
         for start in range(0, len(images), STATE_CHUNK):
             chunk = images[start : start + STATE_CHUNK]
-            states = self.home.catalogue.image_states(
+            states = self.home.catalogue.images.states(
                 self.collection_id, self.encoder.encoder_id, (image.item_id for image in chunk)
             )
             untouched = 0
@@ -184,24 +185,24 @@ class _Run:
                 row = _Row(image, states.get((image.item_id, str(image.path))), image.item_id not in described)
                 described.add(image.item_id)
                 if row.is_untouched():
-                    self._keep(row)
+                    self._count_untouched(row)
                     untouched += 1
                 else:
                     yield row
             self.advance(untouched)
 
-    def _keep(self, row: _Row) -> None:
+    def _count_untouched(self, row: _Row) -> None:
         state = row.state
         if state is not None and state.status == "rejected":
             self.report.count("rejected")
-        elif row.is_described_anew:
+        elif row.has_new_description:
             self.report.count("updated")
             self.pending.append(_describe(row))
         else:
             self.report.count("unchanged")
 
-    def _judge(self, row: _Row, embedded: Embedded) -> ImageWrite:
-        """Count a row that was read, and say what to store of it."""
+    def _count_read(self, row: _Row, embedded: Embedded) -> ImageWrite:
+        """Count a row that was read; returns what to store."""
         state, outcome = row.state, embedded.outcome
         was_ok = state is not None and state.status == "ok"
         kind: ChangeKind | None
@@ -209,7 +210,7 @@ class _Run:
             self.report.count("rejected")
             kind = "updated" if was_ok else "rejected"
         elif was_ok and state is not None and outcome.sha256 == state.sha256:
-            self.report.count("updated" if row.is_described_anew else "unchanged")
+            self.report.count("updated" if row.has_new_description else "unchanged")
             self.report.reembedded += embedded.vector is not None
             kind = "updated" if embedded.vector is not None else None
         else:
@@ -221,14 +222,14 @@ class _Run:
         return embed_files(requests, self.encoder, processes=self.processes, limits=self.limits, device=self.device)
 
     def _flush(self, *, live: bool = False, known_only: bool = False) -> None:
-        """Begin to store what is pending, once the batch before it is stored."""
+        """Start to store the pending batch after the previous one is stored."""
         if not self.pending:
             return
         if self.storing is None:
             self.writer.submit(_import_index_library)
-        self._settle()
+        self._wait_until_stored()
         self.storing = self.writer.submit(
-            self.home.catalogue.write_images,
+            self.home.catalogue.images.write,
             self.collection_id,
             self.encoder.encoder_id,
             self.pending,
@@ -237,8 +238,8 @@ class _Run:
         )
         self.pending = []
 
-    def _settle(self) -> None:
-        """Wait until the last batch is stored, and raise what kept it from that."""
+    def _wait_until_stored(self) -> None:
+        """Wait until the last batch is stored; raises the error of a failed write."""
         if self.storing is not None:
             self.storing.result()
 
@@ -251,12 +252,13 @@ def embed_missing(
     live: bool = False,
     processes: int | None = None,
 ) -> int:
-    """Give every searchable image of a collection a vector by an encoder; returns how many were embedded.
+    """Embed every searchable image of a collection that lacks a vector by an encoder; returns their number.
 
-    Images that can no longer be read are set aside, as `index_source` does.
+    Images that can no longer be read are rejected, as in `index_source`.
 
     Args:
-        live: show them over the encoder's generations that are built already, whose watermark may be past the upload.
+        live: log them as live changes, so that generations already built show them even if their watermark is later
+            than the upload.
     """
     collection_id = home.catalogue.collection_id(collection)
     home.add_encoder(encoder)
@@ -268,7 +270,7 @@ def embed_missing(
 
 
 def _import_index_library() -> None:
-    """Whatever is stored ends in an index: have the library ready by then."""
+    """Import FAISS early: whatever is stored ends in an index."""
     import indexer.vectors.faiss  # noqa: F401
 
 
@@ -282,7 +284,7 @@ def _mask_uri(entry: SourceImage) -> str | None:
 
 
 def _describe(row: _Row) -> ImageWrite:
-    """Only the words have changed: the image stays as it is stored."""
+    """A write of the item's title and attributes only."""
     entry = row.entry
     return ImageWrite(
         entry.item_id,
@@ -317,5 +319,5 @@ def _write(
         width=None if isinstance(outcome, Failed) else outcome.width or None,
         height=None if isinstance(outcome, Failed) else outcome.height or None,
         reason=outcome.reason if isinstance(outcome, Failed) else None,
-        vector=None if embedded.vector is None else embedded.vector.astype("<f4").tobytes(),
+        vector=embedded.vector,
     )

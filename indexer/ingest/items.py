@@ -1,4 +1,4 @@
-"""Single items, written live: durable and searchable before the call returns."""
+"""Live reads and writes of single items; a write is durable and searchable before the call returns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from indexer.search.searcher import Searcher
 
 MAX_IMAGES = 16
-ATTEMPTS = 5  # activations in a row that a single write puts up with
+ATTEMPTS = 5  # of a write that meets the activation of another generation
 
 
 def put_item(
@@ -29,41 +29,41 @@ def put_item(
     attributes: Mapping[str, str],
     images: Sequence[bytes],
 ) -> tuple[ItemRecord, bool]:
-    """Store an item with exactly these images in place of what it had; True if it is new.
+    """Store an item with exactly these images, in place of its previous ones; True if it is new.
 
     Raises:
-        InvalidRequestError: a bad item_id, no image, too many, or an attribute that is not text.
-        ImageError: an image that cannot be used; nothing is stored then.
-        NotFoundError: no such collection, or none of its generations is active.
+        InvalidRequestError: bad item_id, no image, too many images, or an attribute that is not text.
+        ImageError: an image cannot be decoded; nothing has been stored.
+        NotFoundError: the collection does not exist or has no active generation.
     """
     _check_item(item_id, attributes, images)
     for _ in range(ATTEMPTS):
-        state = home.catalogue.search_state(collection)
-        if state.generation is None or state.encoder_id is None:
-            raise NotFoundError(f"collection {collection!r} has no index yet; run `nitamono index SOURCE` first")
+        state = home.catalogue.active_state(collection)
         writes = [
             _embed_image(home, searcher, state.encoder_id, item_id, title, attributes, data)
             for data in dict.fromkeys(images)
         ]
-        created = home.catalogue.replace_item(
+        created = home.catalogue.items.replace(
             state.collection_id, state.encoder_id, writes, generation=state.generation
         )
         if created is not None:
-            return home.catalogue.item(collection, item_id), created
-    raise MismatchError(f"collection {collection!r} changed its index {ATTEMPTS} times meanwhile; send the item again")
+            return home.catalogue.items.get(collection, item_id), created
+    raise MismatchError(
+        f"collection {collection!r} activated another generation {ATTEMPTS} times meanwhile; send the item again"
+    )
 
 
 def get_item(home: Home, collection: str, item_id: str) -> ItemRecord:
-    return home.catalogue.item(collection, item_id)
+    return home.catalogue.items.get(collection, item_id)
 
 
 def delete_item(home: Home, collection: str, item_id: str) -> None:
-    home.catalogue.delete_item(home.catalogue.collection_id(collection), item_id)
+    home.catalogue.items.delete(home.catalogue.collection_id(collection), item_id)
 
 
 def read_image(home: Home, collection: str, image_id: int) -> bytes:
-    """The bytes of an image's own file; `NotFoundError` where the file is gone."""
-    record = home.catalogue.image(collection, image_id)
+    """The file of an image; raises `NotFoundError` if it cannot be read."""
+    record = home.catalogue.images.get(collection, image_id)
     try:
         return home.uri_path(record.uri).read_bytes()
     except OSError as exc:
@@ -106,5 +106,5 @@ def _embed_image(
         mtime_ns=stat.st_mtime_ns,
         width=decoded.width,
         height=decoded.height,
-        vector=vector.astype("<f4").tobytes(),
+        vector=vector,
     )

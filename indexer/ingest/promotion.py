@@ -1,8 +1,8 @@
-"""Putting a generation into service without losing what was written meanwhile.
+"""Activation of generations without losing items that were written meanwhile.
 
-A generation shows what its encoder has vectors of. While one was built, or another was in service, items may have been
-uploaded whose photos have vectors by the other encoder alone; they get the generation's own before it takes over, and
-the transaction that puts it into service goes through only where none is missing.
+A generation shows only images with a vector by its encoder. Items that were uploaded while it was built, or while
+another generation was active, may have vectors by the other encoder only. They are embedded before the switch, and the
+transaction that activates the generation commits only if no vector is missing.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from indexer.errors import BusyError, CorruptError, NotFoundError
 from indexer.generations.store import find_generation, kept_generations, verify
 from indexer.ingest.ingest import embed_missing
 
-ROUNDS = 50  # of embedding what was uploaded while the round before embedded
+ROUNDS = 50  # each embeds what was uploaded during the previous one
 
 
 def activate(home: Home, collection: str, number: int) -> GenerationRecord:
-    """Put a kept generation into service, after verifying it.
+    """Verify a generation and activate it.
 
     Raises:
-        NotFoundError: there is no such generation, or its directory has been removed.
-        CorruptError: it does not verify.
+        NotFoundError: the generation does not exist, or its directory has been removed.
+        CorruptError: verification fails.
     """
     record = find_generation(home, collection, number)
     if record.status == "removed":
@@ -33,8 +33,8 @@ def activate(home: Home, collection: str, number: int) -> GenerationRecord:
 
 
 def rollback(home: Home, collection: str) -> GenerationRecord:
-    """Activate the generation that was in service before the present one."""
-    records = home.catalogue.generations(collection)
+    """Activate the latest generation before the active one that has been active before."""
+    records = home.catalogue.generations.all(collection)
     active = next((record for record in records if record.status == "active"), None)
     earlier = [r for r in records if r.status == "retired" and r.activated_at and active and r.number < active.number]
     if not earlier:
@@ -43,14 +43,14 @@ def rollback(home: Home, collection: str) -> GenerationRecord:
 
 
 def put_into_service(home: Home, collection: str, record: GenerationRecord) -> None:
-    """Activate a verified generation once every searchable image has a vector by its encoder.
+    """Activate a verified generation as soon as every searchable image has a vector by its encoder.
 
     Raises:
         BusyError: images are uploaded faster than they can be embedded.
     """
     collection_id = home.catalogue.collection_id(collection)
     for _ in range(ROUNDS):
-        if home.catalogue.activate_complete_generation(collection_id, record.number, record.encoder_id):
+        if home.catalogue.generations.activate_complete(collection_id, record.number, record.encoder_id):
             return
         embed_missing(home, collection, home.encoder(record.encoder_id), live=True)
-    raise BusyError(f"collection {collection!r} is being written faster than its photos are embedded; try again")
+    raise BusyError(f"collection {collection!r} receives photos faster than they are embedded; try again")

@@ -1,4 +1,4 @@
-"""Means over products and backgrounds, both drawn at random: their spread, a bound, an interval, what can be detected.
+"""Means over random products and random backgrounds: variance components, bounds, intervals and detectable differences.
 
 A figure x(i, b) of product i on background b is modelled as crossed random effects (Cornfield and Tukey: Average Values
 of Mean Squares in Factorials, 1956, https://doi.org/10.1214/aoms/1177728067):
@@ -10,16 +10,17 @@ average is estimated by
 
     V = max(MS_I + MS_B - MS_IB, MS_I, MS_B) / (I B)
 
-and the one-sided bound is mean - t V^0.5, with t of Student's distribution for Satterthwaite's degrees of freedom (An
-Approximate Distribution of Estimates of Variance Components, 1946, https://doi.org/10.2307/3002019). Resampling the
-products alone, as if the B backgrounds were all there are, leaves MS_B out.
+and the one-sided bound is mean - t V^0.5, where t is the quantile of Student's distribution with Satterthwaite's
+degrees of freedom (An Approximate Distribution of Estimates of Variance Components, 1946,
+https://doi.org/10.2307/3002019). Resampling only the products would treat the B backgrounds as the whole population and
+ignore MS_B.
 
-The interval for display is the pigeonhole bootstrap's, which resamples products and backgrounds (Owen: The pigeonhole
-bootstrap, 2007, https://doi.org/10.1214/07-AOAS122). It weighs the interaction three times; see docs/studies/gate.md
-for the error rates of both, and why the gate takes the first.
+The displayed interval is that of the pigeonhole bootstrap, which resamples products and backgrounds (Owen: The
+pigeonhole bootstrap, 2007, https://doi.org/10.1214/07-AOAS122). It counts the interaction three times;
+docs/studies/gate.md has the error rates of both, and the reason why the gate uses the first.
 
-Differs from the papers: the first estimate of V is unbiased but may fall below what one axis alone gives, or below 0;
-the maximum keeps it from that, and is a little too large where there is nothing but interaction.
+Differs from the papers: MS_I + MS_B - MS_IB alone is unbiased, but can be smaller than the estimate of one axis, or
+negative. The maximum prevents this, and is slightly too large if there is only interaction.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from numpy.typing import NDArray
 from indexer.measures.metrics import Interval
 
 Table = NDArray[np.float64]
-POWER = 0.8
-LARGEST = 1.0  # of a difference of MAP@R or of a share
+POWER = 0.8  # probability of detection, by convention
+LARGEST = 1.0  # largest possible difference of MAP@R or of a share
 
 
 class MeanSquares(NamedTuple):
-    """The two-way analysis of variance of a table, and its degrees of freedom."""
+    """Mean squares of the two-way analysis of variance of a table, and their degrees of freedom."""
 
     products: float
     backgrounds: float
@@ -46,7 +47,7 @@ class MeanSquares(NamedTuple):
     freedom: tuple[int, int, int]
 
     def of_mean(self) -> tuple[float, float]:
-        """The variance of the average, and Satterthwaite's degrees of freedom for it (1 or more)."""
+        """The variance of the average, and its Satterthwaite degrees of freedom (at least 1)."""
         first, second, both = self.freedom
         cells = (first + 1) * (second + 1)
         total = max(self.products + self.backgrounds - self.interaction, self.products, self.backgrounds)
@@ -55,14 +56,14 @@ class MeanSquares(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """Standard deviations of the effects of products, of backgrounds and of both together."""
+    """Standard deviations of the effects of products and of backgrounds, and of their interaction."""
 
     product: float
     background: float
     interaction: float
 
     def mean_squares(self, products: int, backgrounds: int) -> MeanSquares:
-        """What a table of this spread has on average."""
+        """The expected mean squares of a table with these standard deviations."""
         both = self.interaction**2
         return MeanSquares(
             both + backgrounds * self.product**2,
@@ -73,14 +74,14 @@ class Spread(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """An average and what the mean is above with the confidence asked for; NaN where nothing can be told."""
+    """An average and a lower confidence bound of the mean; NaN if there is too little data."""
 
     mean: float
     low: float
 
 
 def mean_squares(table: Table) -> MeanSquares:
-    """Of a table `(I, B)` without gaps, two or more of each."""
+    """The mean squares of a complete table `(I, B)`; I and B are at least 2."""
     products, backgrounds = table.shape
     mean, rows, columns = table.mean(), table.mean(axis=1), table.mean(axis=0)
     freedom = _freedom(products, backgrounds)
@@ -94,7 +95,7 @@ def mean_squares(table: Table) -> MeanSquares:
 
 
 def spread(table: Table) -> Spread:
-    """The standard deviations that a table's mean squares speak for (Cornfield and Tukey), 0 where they are below."""
+    """Standard deviations estimated from a table's mean squares (Cornfield and Tukey); negative variances become 0."""
     products, backgrounds = table.shape
     squares = mean_squares(table)
     return Spread(
@@ -105,9 +106,9 @@ def spread(table: Table) -> Spread:
 
 
 def crossed_bound(table: Table, confidence: float) -> Bound:
-    """What the mean over all products and all backgrounds is above, by a table `(I, B)` of some of each.
+    """Lower confidence bound of the mean over all products and backgrounds, from a table `(I, B)` of samples.
 
-    NaN for fewer than two products or two backgrounds: then nothing tells how far others may be.
+    NaN for fewer than two products or two backgrounds, because their variance is then unknown.
     """
     mean = float(table.mean()) if table.size else float("nan")
     if min(table.shape) < 2:
@@ -117,19 +118,17 @@ def crossed_bound(table: Table, confidence: float) -> Bound:
 
 
 def loss_bound(values: NDArray[np.float64], confidence: float) -> Bound:
-    """What the mean of differences `(I,)` in [-1, 1] is above, honest where most of them are 0.
+    """Lower confidence bound of the mean of differences `(I,)` in [-1, 1]; valid even if most of them are 0.
 
-    Twenty differences of 0 have no spread, and yet one product in ten may be lost by a candidate. So, as in Tango's
-    score test for paired proportions (Equivalence test and confidence interval for the difference in proportions,
-    1998, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8%3C891::AID-SIM780%3E3.0.CO;2-B), a loss of m is
-    judged by the variance that it would have itself: a mean of -m, of losses that are s where there is one, has at
-    least m (s - m). The bound is the smallest -m with
+    Twenty differences of 0 have no variance, and yet a candidate may lose one product in ten. As in Tango's score test
+    for paired proportions (Equivalence test and confidence interval for the difference in proportions, 1998,
+    https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8%3C891::AID-SIM780%3E3.0.CO;2-B), a hypothetical loss of m is
+    therefore tested with the variance that it implies: if the mean is -m and each non-zero loss has size s, the
+    variance is at least m (s - m). The bound is the smallest -m with
 
-        (mean + m) / (max(variance, m (s - m)) / I)^0.5 <= t        (Student's, I - 1 degrees of freedom)
+        (mean + m) / (max(variance, m (s - m)) / I)^0.5 <= t        (Student's t, I - 1 degrees of freedom)
 
-    s is the size of a difference weighted by its size, with one difference of 1 added: 1 where all are 0.
-
-    NaN for fewer than two products.
+    where s is `loss_size`. NaN for fewer than two products.
     """
     count = len(values)
     mean = float(values.mean()) if count else float("nan")
@@ -139,7 +138,7 @@ def loss_bound(values: NDArray[np.float64], confidence: float) -> Bound:
     by_spread = mean - quantile * float(values.std(ddof=1)) / float(np.sqrt(count))
     share = quantile**2 / count
     size = loss_size(values)
-    # (mean + m)^2 = share m (s - m), the larger root: where there is none the variance of a loss is never too large.
+    # Larger root of (mean + m)^2 = share m (s - m). Without a root, the implied variance never decides.
     linear, square = 2 * mean - share * size, 1 + share
     inside = linear**2 - 4 * square * mean**2
     by_loss = -(-linear + float(np.sqrt(inside))) / (2 * square) if inside >= 0 and quantile > 0 else by_spread
@@ -147,40 +146,40 @@ def loss_bound(values: NDArray[np.float64], confidence: float) -> Bound:
 
 
 def loss_size(values: NDArray[np.float64]) -> float:
-    """How large a difference is where there is one: sum of d^2 over sum of |d|, with one of size 1 added."""
+    """Typical size of a non-zero difference: sum d^2 / sum |d|, with one difference of 1 added; 1 if all are 0."""
     return float((np.square(values).sum() + 1) / (np.abs(values).sum() + 1))
 
 
-def detectable_gain(of: Spread, products: int, backgrounds: int, confidence: float, power: float = POWER) -> float:
-    """The smallest mean that `crossed_bound` is above 0 for, as often as `power` says."""
+def detectable_gain(of: Spread, products: int, backgrounds: int, confidence: float) -> float:
+    """The smallest mean for which `crossed_bound` is above 0 with a probability of `POWER`."""
     variance, freedom = of.mean_squares(products, backgrounds).of_mean()
-    return float((_quantile(confidence, freedom) + _quantile(power, freedom)) * np.sqrt(variance))
+    return float((_quantile(confidence, freedom) + _quantile(POWER, freedom)) * np.sqrt(variance))
 
 
-def detectable_loss(deviation: float, size: float, products: int, confidence: float, power: float = POWER) -> float:
-    """The smallest margin within which `loss_bound` finds differences without a mean, as often as `power` says.
+def detectable_loss(deviation: float, size: float, products: int, confidence: float) -> float:
+    """The smallest margin that `loss_bound` rules out with a probability of `POWER` if the true mean is 0.
 
     Args:
-        deviation: of the differences between products.
-        size: of a difference where there is one, as `loss_size` has it.
+        deviation: standard deviation of the differences between products.
+        size: typical size of a non-zero difference, see `loss_size`.
     """
     from scipy.optimize import brentq
 
-    quantile, chance = (_quantile(share, products - 1) for share in (confidence, power))
+    quantile, chance = (_quantile(share, products - 1) for share in (confidence, POWER))
 
     def missing(margin: float) -> float:
-        judged_by = np.sqrt(max(deviation**2, margin * (size - margin)) / products)
-        return float(margin - quantile * judged_by - chance * deviation / np.sqrt(products))
+        error = np.sqrt(max(deviation**2, margin * (size - margin)) / products)
+        return float(margin - quantile * error - chance * deviation / np.sqrt(products))
 
     return float(brentq(missing, 1e-9, LARGEST)) if missing(LARGEST) > 0 else LARGEST
 
 
 class Pigeonhole:
-    """Resampling of products and of backgrounds, each with replacement and apart from the other (Owen 2007).
+    """Pigeonhole bootstrap: products and backgrounds are resampled independently, with replacement (Owen 2007).
 
     Args:
-        products, backgrounds: how many of each a table has.
-        replicates: how many resamples.
+        products, backgrounds: shape of the table.
+        replicates: number of resamples.
         seed: the same seed draws the same resamples.
     """
 
@@ -202,9 +201,9 @@ class Pigeonhole:
         return Interval(float(table.mean()), float(low), float(high))
 
     def ratio(self, table: Table, base: NDArray[np.float64]) -> Interval:
-        """The average of a table `(I, B)` over that of `(I,)` of the same products, and its interval.
+        """The average of a table `(I, B)` divided by the average of a base `(I,)` of the same products.
 
-        Without a value where the base is 0; resamples whose base is 0 take no part.
+        NaN if the base sums to 0; resamples whose base sums to 0 are ignored.
         """
         below = self._rows @ base
         if not base.sum() > 0:
@@ -215,7 +214,7 @@ class Pigeonhole:
 
 
 def _quantile(share: float, freedom: float) -> float:
-    """Of Student's distribution."""
+    """Quantile of Student's distribution."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, share))
@@ -226,7 +225,7 @@ def _freedom(products: int, backgrounds: int) -> tuple[int, int, int]:
 
 
 def by_group(values: Table, groups: Sequence[str], axis: int) -> tuple[list[str], Table]:
-    """Averages of rows (axis 0) or columns (axis 1) of one group, in the order of the groups' names."""
+    """Average the rows (axis 0) or columns (axis 1) of each group; the groups are sorted by name."""
     names, place, counts = np.unique(np.asarray(groups, np.str_), return_inverse=True, return_counts=True)
     moved = np.moveaxis(values, axis, 0)
     sums = np.zeros((len(names), *moved.shape[1:]))

@@ -1,7 +1,8 @@
-"""Which photos show the same product, for catalogues without labels.
+"""Which photos show the same product, in catalogues without labels.
 
-In order: several photos of one item; near-duplicate photos, which make one product of the items that have them; and
-views, a photo seen a little differently, for items with a single photo. Who uses this says which it was.
+Three sources, in this order: several photos of one item; near-duplicate photos, which merge the items that have them
+into one product; and views, random transformations of a photo, for items with a single photo. Results state which one
+was used.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ Pixels = NDArray[np.uint8]
 Truth = Literal["photos", "views"]
 
 THUMB_SIDE = 32
-THUMB_ERROR = 7.0  # most levels of 255 that the thumbnails of near-duplicates differ by, root mean square
-THUMB_CORRELATION = 0.985  # at least; of pale photos that differ by few levels, it is what tells them apart
-TURN, SHRINK, MOVE = 8.0, (0.85, 1.05), 0.04  # degrees, sizes, shares of the side
+THUMB_ERROR = 7.0  # maximum root mean square difference of the thumbnails of near-duplicates, in levels of 255
+THUMB_CORRELATION = 0.985  # minimum correlation; distinguishes pale photos, which differ by few levels
+TURN, SHRINK, MOVE = 8.0, (0.85, 1.05), 0.04  # degrees, scale, share of the side
 EXPOSURE, TINT = 0.1, 0.03
 
 
 def other_view(rng: np.random.Generator, pixels: Pixels, mask: Pixels | None = None) -> tuple[Pixels, Pixels | None]:
-    """A photo as it might have been taken again: up to 8 degrees, a tenth of size, 4 % of place, a tenth of exposure.
+    """A random view of a photo: rotated up to 8 degrees, scaled by .85 to 1.05, shifted up to 4 %, exposure up to 10 %.
 
     Args:
         pixels: `(H, W, 3)` uint8.
-        mask: `(H, W)` uint8, moved along.
+        mask: `(H, W)` uint8; transformed in the same way.
     """
     height, width = pixels.shape[:2]
     turn = cv2.getRotationMatrix2D(
@@ -44,10 +45,10 @@ def other_view(rng: np.random.Generator, pixels: Pixels, mask: Pixels | None = N
 
 
 def products(items: Sequence[str], pictures: Pixels) -> NDArray[np.int64]:
-    """A number `(N,)` for the product of each photo: its item, or the items that near-duplicate photos tie together.
+    """The product number of each photo `(N,)`; items with near-duplicate photos are one product.
 
     Args:
-        items: of each photo.
+        items: item of each photo.
         pictures: `(N, S, S, 3)` uint8.
     """
     names, product = np.unique(np.asarray(items, np.str_), return_inverse=True)
@@ -67,10 +68,10 @@ def products(items: Sequence[str], pictures: Pixels) -> NDArray[np.int64]:
 
 
 def near_duplicates(pictures: Pixels) -> list[tuple[int, int]]:
-    """Pairs of photos that are one picture but for scale, compression and a little light.
+    """Pairs of photos that are the same picture except for scale, compression and slight differences in brightness.
 
-    Their thumbnails differ by few levels and correlate. No hash of what is brighter than what is beside it: on a plain
-    background, where compression decides that, copies of a photo have other hashes.
+    Their thumbnails differ by few levels and are correlated. A difference hash would not do: on a plain background the
+    signs of the gradients depend on compression, so copies of a photo get different hashes.
     """
     if len(pictures) < 2:
         return []
@@ -80,7 +81,7 @@ def near_duplicates(pictures: Pixels) -> list[tuple[int, int]]:
     pairs = []
     for place in range(len(pictures) - 1):
         rest = slice(place + 1, None)
-        # |a - b|^2 <= 2 (1 - correlation) |a| |b|: the same where both vary as much, and fit for flat photos
+        # |a - b|^2 <= 2 (1 - correlation) |a| |b|: equivalent for equal norms, and defined for flat photos
         apart = spread[rest] ** 2 + spread[place] ** 2 - 2 * (centred[rest] @ centred[place])
         alike = apart <= 2 * (1 - THUMB_CORRELATION) * spread[rest] * spread[place]
         for other in (np.flatnonzero(alike) + place + 1).tolist():

@@ -1,4 +1,4 @@
-"""What counts as relevant: the same attribute, the same item, or the judgements of a qrels file."""
+"""Ground truth of relevance: the same attribute, the same item, or the judgements of a qrels file."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Qrels = dict[str, dict[str, float]]
 
 
 class Relevance(Protocol):
-    """Grades of gallery images for queries."""
+    """Relevance grades of gallery images for queries."""
 
     def gains(self, queries: slice) -> NDArray[np.float32]:
-        """`(Q, M)` float32 grades of the gallery for a block of queries; 0 is not relevant."""
+        """Grades of the gallery for a block of queries, `(Q, M)` float32; 0 is not relevant."""
         ...
 
 
 class SameLabel:
-    """Relevant is what has the query's label; a missing label is like no other.
+    """Gallery images with the query's label are relevant; a missing label matches nothing.
 
     Args:
-        is_class: whether labels are of many items, so that neighbours can vote on a query's.
+        is_class: whether items share labels, so that knn@k is meaningful.
     """
 
     def __init__(self, queries: Sequence[str | None], gallery: Sequence[str | None], *, is_class: bool = False) -> None:
@@ -42,12 +42,12 @@ class SameLabel:
         return same.astype(np.float32)
 
     def labels(self, queries: slice, places: NDArray[np.intp]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The labels of gallery positions `(Q, k)`, below 0 where missing, and those of a block of queries `(Q,)`."""
+        """Labels of gallery positions `(Q, k)` and of a block of queries `(Q,)`; missing labels are negative."""
         return self._gallery[places], self._queries[queries]
 
 
-class Judged:
-    """Relevant is what a qrels file says, by item_id."""
+class QrelsRelevance:
+    """The grades of a qrels file, by item_id."""
 
     def __init__(self, qrels: Qrels, queries: Sequence[str], gallery: Sequence[str]) -> None:
         self._qrels = qrels
@@ -67,10 +67,10 @@ class Judged:
 
 
 def make_relevance(kind: str, queries: Sequence[SourceImage], gallery: Sequence[SourceImage]) -> Relevance:
-    """Relevance by `category`, `item_id`, `attribute:NAME` or a qrels file.
+    """Relevance of a kind: `category`, `item_id`, `attribute:NAME` or the path of a qrels file.
 
     Raises:
-        InvalidRequestError: no such kind, or an attribute that no query and no gallery image has.
+        InvalidRequestError: unknown kind, or an attribute that all queries or all gallery images lack.
         SourceError: the qrels file cannot be read; the message names file and line.
     """
     if kind == "item_id":
@@ -83,19 +83,19 @@ def make_relevance(kind: str, queries: Sequence[SourceImage], gallery: Sequence[
                 known = sorted({key for image in (*queries, *gallery) for key in image.attributes})
                 there = ", ".join(known) or "none"
                 raise InvalidRequestError(
-                    "relevance", f"relevance {kind!r}: no image of the {where} has {name!r}; attributes are {there}"
+                    "relevance", f"relevance {kind!r}: no image of the {where} has {name!r}; known attributes: {there}"
                 )
         return SameLabel(*labels, is_class=True)
     if kind.endswith(".qrels") or Path(kind).is_file():
         qrels = read_qrels(Path(kind))
-        return Judged(qrels, [image.item_id for image in queries], [image.item_id for image in gallery])
+        return QrelsRelevance(qrels, [image.item_id for image in queries], [image.item_id for image in gallery])
     raise InvalidRequestError(
         "relevance", f"relevance {kind!r}: expected category, item_id, attribute:NAME or a FILE.qrels"
     )
 
 
 def read_qrels(path: Path) -> Qrels:
-    """Judgements of a TREC qrels file: lines of query item, an ignored column, gallery item and grade."""
+    """The judgements of a TREC qrels file, whose lines hold query item, an ignored column, gallery item and grade."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
@@ -115,8 +115,8 @@ def read_qrels(path: Path) -> Qrels:
         if not np.isfinite(value):
             raise SourceError(f"{path} line {number}: grade {grade!r} is not a number")
         if item_id in qrels.setdefault(query, {}):
-            raise SourceError(f"{path} line {number}: {query!r} and {item_id!r} are judged twice; keep one line")
+            raise SourceError(f"{path} line {number}: {query!r} and {item_id!r} are listed twice; keep one line")
         qrels[query][item_id] = value
     if not qrels:
-        raise SourceError(f"{path}: holds no judgement; expected lines `query_item 0 gallery_item grade`")
+        raise SourceError(f"{path}: contains no judgements; expected lines `query_item 0 gallery_item grade`")
     return qrels

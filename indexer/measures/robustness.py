@@ -1,39 +1,39 @@
-"""What a latent holds of the background: measures over search vectors, all with intervals over items.
+"""Background robustness: how much search vectors depend on the background; all measures have intervals over items.
 
-Items i, backgrounds b, photos x(i, b) = mask_i item_i + (1 - mask_i) background_b, vectors z(i, b). In a swap test a
-query x(i, b') is searched among gallery photos x(j, b_j), b' other than b_i; relevant is what shows the same item, and
-no query is in the gallery.
+Notation: items i, backgrounds b, photos x(i, b) = mask_i item_i + (1 - mask_i) background_b, vectors z(i, b). A swap
+test searches a query x(i, b') among gallery photos x(j, b_j), with b' different from b_i. Photos of the same item are
+relevant, and no query is in the gallery.
 
-- swap-recall@k: share of queries with a photo of their item among the first k, metric learning's recall@k
-  (`hit@k` of `indexer.measures.metrics`).
+- swap-recall@k: share of queries with a photo of their item among the first k results; the recall@k of metric learning
+  (`hit@k` in `indexer.measures.metrics`).
 - swap-MAP@R: MAP@R (Musgrave et al. 2020, section 3.2, https://arxiv.org/abs/2003.08505) of the swapped queries, as
   Kobs, Hotho: On Background Bias in Deep Metric Learning, ICMV 2022, https://arxiv.org/abs/2210.01615, replace
   backgrounds at test time.
-- retention: the swapped figure over the clean one, which is of the same items on their own background.
-- background gap: 1-nearest-neighbour accuracy of the category on backgrounds of the item's own category, minus that on
-  backgrounds of any category, both among the photos that lend the item neither of its two backgrounds (Xiao et al.:
-  Noise or Signal: The Role of Image Backgrounds in Object Recognition, 2021, section 3,
-  https://arxiv.org/abs/2006.09994, there for a classifier).
-- shares of item and background: variance components, see `indexer.measures.variance`.
-- lure rate: share of the first k neighbours that have the query's background but show another item, over the share of
-  such photos in the gallery; 1 is chance. The query's own item is left out.
-- displacement: |z(i, b') - z(i, b)| over the distance from z(i, b') to the nearest photo of another product on any of
-  the backgrounds, for each query x(i, b') and each other photo x(i, b) of its item; the mean over both.
-- overtaken: share of these with a ratio of 1 or more. The other product then comes before the item's own photo, in a
-  gallery that has both; the mean ratio alone does not tell how often, whether below 1 or above.
-- attention score: (share of an attribution inside the mask - area of the mask) / (1 - area); 0 looks everywhere alike.
+- retention: swapped metric / clean metric, where clean queries show the same items on their own backgrounds.
+- background gap: 1-nearest-neighbour accuracy of the category on backgrounds from the item's own category, minus the
+  accuracy on backgrounds from any category. The two photos that donate these backgrounds are excluded from both
+  searches (Xiao et al.: Noise or Signal: The Role of Image Backgrounds in Object Recognition, 2021, section 3,
+  https://arxiv.org/abs/2006.09994, which uses a classifier).
+- item share, background share: variance components, see `indexer.measures.variance`.
+- lure rate: share of the first k neighbours that have the query's background but show another item, divided by the
+  share of such photos in the gallery; 1 is chance. The query's own item is excluded.
+- displacement: |z(i, b') - z(i, b)| divided by the distance from z(i, b') to the nearest photo of another product on
+  any background, for each query x(i, b') and each other photo x(i, b) of its item; mean over both.
+- overtaken: share of these ratios that are 1 or more. The other product then ranks before the item's own photo in a
+  gallery with both; the mean ratio alone does not show how often this happens, whether it is above or below 1.
+- attention score: (share of an attribution inside the mask - area of the mask) / (1 - area); 0 is uniform attribution.
 
-Intervals are 95 % intervals over items: all queries of an item are taken together, and retention is a ratio of means
-over the same items. Figures in [0, 1], their differences and retention hold at the ends of the scale
-(`indexer.measures.intervals`); the others are bootstrap percentiles.
+Intervals are 95 % intervals over items: all queries of an item are resampled together, and retention is a ratio of
+means over the same items. Intervals of figures in [0, 1], of their differences and of retention stay valid at the ends
+of the range (`indexer.measures.intervals`); the others are bootstrap percentiles.
 
-Differs from the papers: every swap figure is a mean over items of the mean over their queries, so that items with more
-backgrounds do not weigh more; the background gap is of nearest neighbours, not of a trained classifier.
+Differs from the papers: every swap metric is a mean over items of the mean over their queries, so items with more
+backgrounds do not get more weight; the background gap uses nearest neighbours instead of a trained classifier.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -48,24 +48,26 @@ from training.reference import Metric
 KS = (1, 5, 10)
 MAP_AT_R = "map@r"
 BLOCK_NUMBERS = 4_000_000  # distances held at a time: 32 MB
-TIED = 1e-7  # share by which distances that differ by less count as equal
-ROUNDING = 1e-12  # share of the vectors' mean squared length: what is nearer than its root is in one place
+TIED = 1e-7  # relative difference below which distances count as equal
+ROUNDING = 1e-12  # squared distances below this share of the mean squared norm count as 0
 
 
 @dataclass(frozen=True)
-class Photos:
-    """Search vectors `(N, dim)` of photos, and the item that each shows."""
+class LabelledVectors:
+    """Search vectors `(N, dim)` of photos, and the item (or product) that each photo shows."""
 
     vectors: Floats
     items: Sequence[str]
 
     def __post_init__(self) -> None:
         if len(self.vectors) != len(self.items):
-            raise ValueError(f"{len(self.vectors)} vectors are given for {len(self.items)} items; give one each")
+            raise ValueError(
+                f"{len(self.vectors)} vectors are given for {len(self.items)} items; give one vector for each"
+            )
 
 
 class SwapFigure(NamedTuple):
-    """A metric of clean and of swapped queries, and the second over the first."""
+    """A metric of clean queries and of swapped queries, and their ratio."""
 
     clean: Interval
     swapped: Interval
@@ -74,9 +76,13 @@ class SwapFigure(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         return {name: interval.to_json() for name, interval in self._asdict().items()}
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> SwapFigure:
+        return cls(*(Interval.from_json(document[name]) for name in cls._fields))
+
 
 class SwapTest(NamedTuple):
-    """Figures by metric; and what they are means of, by metric, `(items,)` in the order of the items' names."""
+    """Figures by metric, and the values they are means of: by metric, `(items,)`, sorted by the items' names."""
 
     figures: dict[str, SwapFigure]
     items: list[str]
@@ -85,27 +91,26 @@ class SwapTest(NamedTuple):
 
 
 def swap_test(
-    gallery: Photos,
-    clean: Photos,
-    swapped: Photos,
+    gallery: LabelledVectors,
+    clean: LabelledVectors,
+    swapped: LabelledVectors,
     metric: Metric,
     *,
     ks: Sequence[int] = KS,
     replicates: int = 1000,
     seed: int = 0,
 ) -> SwapTest:
-    """`recall@k` and `map@r` of queries on their plain background and on others, and how much is retained.
+    """`recall@k` and `map@r` of clean queries and of swapped queries, and the retention.
 
     Args:
-        gallery: what is searched.
-        clean, swapped: queries; every item of the one is an item of the other and of the gallery.
+        clean, swapped: queries of the same items, all of which are in the gallery.
 
     Raises:
         ValueError: the items do not match.
     """
     names, figures = np.unique(np.asarray(clean.items, np.str_)), dict[str, SwapFigure]()
     if set(names.tolist()) != set(swapped.items) or not set(names.tolist()) <= set(gallery.items):
-        raise ValueError("clean and swapped queries must show the same items, each of which the gallery shows as well")
+        raise ValueError("clean and swapped queries must show the same items, and all of them must be in the gallery")
     bootstrap = Bootstrap(names.tolist(), replicates=replicates, seed=seed)
     order = np.random.default_rng(seed).permutation(len(gallery.items))
     found = [
@@ -118,25 +123,25 @@ def swap_test(
 
 
 def query_metrics(
-    gallery: Photos, queries: Photos, metric: Metric, order: NDArray[np.intp], ks: Sequence[int] = KS
+    gallery: LabelledVectors, queries: LabelledVectors, metric: Metric, order: NDArray[np.intp], ks: Sequence[int] = KS
 ) -> PerQuery:
-    """`recall@k` and `map@r` of each query `(Q,)`; equal scores come in the given order of the gallery."""
-    judge = SameLabel(list(queries.items), list(gallery.items))
+    """`recall@k` and `map@r` of each query `(Q,)`; ties follow the given order of the gallery."""
+    relevance = SameLabel(list(queries.items), list(gallery.items))
     blocks = []
     for block, scores in score_blocks(queries.vectors, gallery.vectors, metric):
-        values = metrics_of(in_order(judge.gains(block), rank(scores, order)), ks)
+        values = metrics_of(in_order(relevance.gains(block), rank(scores, order)), ks)
         blocks.append({**{f"recall@{k}": values[f"hit@{k}"] for k in ks}, MAP_AT_R: values[MAP_AT_R]})
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def _by_item(values: PerQuery, items: Sequence[str]) -> PerQuery:
-    """The mean over the queries of each item, in the order of their names."""
+    """The mean over the queries of each item, sorted by the items' names."""
     _, item, counts = np.unique(np.asarray(items, np.str_), return_inverse=True, return_counts=True)
     return {name: np.bincount(item, figures) / counts for name, figures in values.items()}
 
 
 class BackgroundGap(NamedTuple):
-    """Accuracy on backgrounds of the item's own category and on those of any, and the first minus the second."""
+    """Accuracy on backgrounds from the item's own category, on those from any category, and their difference."""
 
     same: Interval
     random: Interval
@@ -155,14 +160,14 @@ def background_gap(
     *,
     bootstrap: Bootstrap,
 ) -> BackgroundGap:
-    """Whether the background of an item of the same category helps to tell an item's category.
+    """How much a background from the same category helps to recognise an item's category.
 
     Args:
-        gallery: a vector of each item `(I, dim)`.
-        same, random: vectors of the items on other photos' backgrounds `(I, dim)`, and the place in the gallery of the
-            photo that each is from `(I,)`. Neither of these photos nor the item's own may be its nearest neighbour, on
-            either background: what is searched is the same for both.
-        categories: of each item.
+        gallery: one vector of each item `(I, dim)`.
+        same, random: vectors of the items on backgrounds of other photos `(I, dim)`, and the gallery positions of the
+            photos that donate them `(I,)`. Both donors and the item's own photo are excluded from both searches, so
+            that both search the same gallery.
+        categories: category of each item.
         bootstrap: over the items.
     """
     labels = np.asarray(categories, np.str_)
@@ -184,14 +189,14 @@ def _nearest_has_category(
 def lure_rate(
     queries: Floats, gallery: Floats, backgrounds: NDArray[np.intp], metric: Metric, *, k: int, bootstrap: Bootstrap
 ) -> Interval:
-    """How many times as often as by chance a neighbour has the query's background but shows another item.
+    """Share of neighbours with the query's background but another item, relative to chance.
 
     Args:
         queries: every item on every background `(I, B, dim)`.
         gallery: another photo of each item `(I, dim)`.
-        backgrounds: number of the one that each gallery photo is on `(I,)`.
-        k: neighbours looked at; where the rarest background has fewer photos of other items, as many: no more could be
-            lures, and in a small gallery the rate would be 1 whatever is ranked first.
+        backgrounds: index of the background of each gallery photo `(I,)`.
+        k: number of neighbours; reduced to the number of photos of other items on the rarest background. No more of
+            them can be lures, and in a small gallery the rate would otherwise be 1 for any ranking.
         bootstrap: over the items.
     """
     items, count, dim = queries.shape
@@ -211,19 +216,21 @@ def lure_rate(
 
 
 class Displacement(NamedTuple):
-    """How far a change of background moves each item `(I,)`, and how often another product comes before it `(I,)`."""
+    """Displacement of each item by a change of background, and how often it is overtaken, `(I,)` each."""
 
     ratio: NDArray[np.float64]
     overtaken: NDArray[np.float64]
 
 
 def displacement(z: NDArray[np.floating], products: Sequence[str] | None = None) -> Displacement:
-    """Displacement and the share that is overtaken, of each item.
+    """Displacement and overtaken share of each item.
+
+    The ratio is NaN if another product has the same vector as every photo of the item; both are NaN if there is no
+    other product.
 
     Args:
-        z: every item on every background `(I, B, dim)`. The ratio is NaN where another product has the very same
-            vector as each of an item's; both are where there is no other product.
-        products: which items are one product; by default none are.
+        z: every item on every background `(I, B, dim)`.
+        products: the product of each item; by default every item is a product of its own.
     """
     items, count, dim = z.shape
     numbers = np.arange(items) if products is None else np.unique(np.asarray(products, np.str_), return_inverse=True)[1]
@@ -253,16 +260,16 @@ def displacement(z: NDArray[np.floating], products: Sequence[str] | None = None)
 
 
 def attention_score(attribution: NDArray[np.floating], masks: NDArray[np.floating]) -> NDArray[np.float64]:
-    """How far an encoder looks at the item rather than at what is around it `(N,)`; 1 is at the item alone.
+    """Attention score `(N,)`: 0 if the attribution is uniform, 1 if all of it is inside the item.
+
+    NaN if the attribution is 0 everywhere, or the item fills the photo.
 
     Args:
-        attribution: `(N, H, W)`, 0 or more.
+        attribution: `(N, H, W)`, non-negative.
         masks: coverage by the item `(N, H, W)` in [0, 1].
-
-    NaN where nothing is attributed, or the item fills the photo.
     """
     if attribution.shape != masks.shape:
-        raise ValueError(f"attributions {attribution.shape} and masks {masks.shape} must have one shape")
+        raise ValueError(f"attributions {attribution.shape} and masks {masks.shape} must have the same shape")
     area = masks.mean(axis=(1, 2), dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         inside = (attribution * masks).sum(axis=(1, 2), dtype=np.float64) / attribution.sum(axis=(1, 2))

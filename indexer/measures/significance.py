@@ -1,4 +1,4 @@
-"""Paired comparisons: what one encoder gains over another on the same items, and whether that could be luck."""
+"""Paired comparisons of two encoders on the same items: mean difference and permutation test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PERMUTATIONS = 9999
 
 
 class Paired(NamedTuple):
-    """A mean difference with its interval, and the p-value of there being none."""
+    """A mean difference with its interval, and the p-value of the null hypothesis of no difference."""
 
     difference: Interval
     p: float
@@ -31,14 +31,14 @@ def paired_test(
     of_shares: bool = False,
     seed: int = 0,
 ) -> Paired:
-    """Values minus base, item by item `(I,)`; items without both take no part.
+    """Test the mean of values minus base, `(I,)` each; items without both are ignored.
+
+    The p-value is that of the two-sided permutation test, which swaps the two encoders on random items (Smucker, Allan,
+    Carterette: A comparison of statistical significance tests for information retrieval evaluation, CIKM 2007, section
+    3.1, https://doi.org/10.1145/1321440.1321528). With 9,999 permutations it is at least 1e-4.
 
     Args:
-        of_shares: both are in [0, 1], and the interval is never a single point (`Bootstrap.difference`).
-
-    The p-value is two-sided, of the permutation test that exchanges the two encoders on items drawn at random (Smucker,
-    Allan, Carterette: A comparison of statistical significance tests for information retrieval evaluation, CIKM 2007,
-    section 3.1, https://doi.org/10.1145/1321440.1321528); 9,999 draws, so at least 1e-4.
+        of_shares: both are in [0, 1], and the interval never has zero width (`Bootstrap.difference`).
     """
     difference = values - base
     interval = bootstrap.difference(values, base) if of_shares else bootstrap.interval(difference)
@@ -48,13 +48,13 @@ def paired_test(
     rng = np.random.default_rng(seed)
     signs = rng.integers(0, 2, (PERMUTATIONS, len(known)), dtype=np.int8) * 2.0 - 1.0
     exchanged = np.abs(signs @ known)
-    rounding = 1e-12 * float(np.abs(known).sum())  # sums in another order are as far from zero, whatever the unit
+    rounding = 1e-12 * float(np.abs(known).sum())  # tolerance for sums in another order, relative to the scale
     p = (1 + int((exchanged >= abs(known.sum()) - rounding).sum())) / (PERMUTATIONS + 1)
     return Paired(interval, p)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """p-values that hold for all of several tests at once; NaN stays as it is and counts for none.
+    """p-values adjusted for multiple tests; NaN is kept and does not count as a test.
 
     Holm: A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6, 1979.
     """

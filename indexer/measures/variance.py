@@ -1,18 +1,18 @@
-"""Shares of the vectors' variation by factor: variance components of a crossed design, with intervals over items.
+"""Share of the vectors' variance by factor: variance components of a crossed design, with intervals over items.
 
-Every vector z of an item on a background (and in a pose, in a light) is taken as the sum of independent effects of the
-factors and of their combinations, z = m + a_item + b_background + (ab) + ..., each with a variance of its own, summed
-over the vector's numbers. With C(S) the mean inner product of two vectors that agree in the factors S and in no other,
+A vector z of an item on a background (and in a pose, in a light) is modelled as the sum of independent effects of the
+factors and of their combinations, z = m + a_item + b_background + (ab) + ..., each with its own variance, summed over
+the vector's components. If C(S) is the mean inner product of two vectors that agree in exactly the factors S, then
     E C(S) = |m|^2 + the variances of all effects whose factors are in S,
-so the variance of factor f is C(f) - C(none), and that of everything is C(all) - C(none) (Koch: Some Further Remarks
+so the variance of factor f is C(f) - C(none), and the total variance is C(all) - C(none) (Koch: Some Further Remarks
 Concerning "A General Approach to the Estimation of Variance Components", Technometrics 10, 1968,
-https://doi.org/10.1080/00401706.1968.10490601). In a complete design these are the moment estimates of the random
-effects' analysis of variance (Searle, Casella, McCulloch: Variance Components, 1992, chapter 4): without bias,
-whatever the number of backgrounds. The sums of squares that a factor explains are not: of five backgrounds a true
-share of a half of the items comes out as .60.
+https://doi.org/10.1080/00401706.1968.10490601). In a complete design these are the moment estimates of the
+random-effects analysis of variance (Searle, Casella, McCulloch: Variance Components, 1992, chapter 4), which are
+unbiased for any number of backgrounds. The sums of squares explained by a factor are biased: with five backgrounds, a
+true item share of one half is estimated as .60.
 
-A negative estimate counts as 0. Intervals are percentiles over resampled items, inner products of an item with itself
-left out of those between items; they are of these backgrounds, not of others.
+Negative estimates count as 0. Intervals are percentiles over resampled items, without the inner products of an item
+with its own copies. They describe these backgrounds and do not generalise to others.
 """
 
 from __future__ import annotations
@@ -28,30 +28,34 @@ from indexer.measures.metrics import NO_INTERVAL, Interval
 
 Numbers = NDArray[np.float64]
 INTERACTION = "interaction"
-ROUNDING = 1e-12  # share of the vectors' mean squared length: what differs by less is the same in single precision
+ROUNDING = 1e-12  # variances below this share of the mean squared norm are rounding errors of float32
 
 
 def variance_shares(
     z: NDArray[np.floating], factors: Sequence[str], *, replicates: int = 1000, seed: int = 0
 ) -> dict[str, Interval]:
-    """The share of each factor's variance in that of all effects; what combinations of factors add is `interaction`.
+    """The share of each factor in the total variance; combinations of factors are summed as `interaction`.
 
     Args:
         z: `(items, n_2, ..., n_k, dim)`, one vector for every combination of the factors' values.
-        factors: names of the k axes, the items' first; intervals are over items.
+        factors: names of the k axes; the first is the items, over which the intervals are.
 
-    All is NaN where the vectors do not differ but by rounding.
+    All shares are NaN if the vectors only differ by rounding errors.
 
     Raises:
         ValueError: the axes do not match the names, or one has a single value.
     """
     if z.ndim != len(factors) + 1 or min(z.shape[:-1]) < 2:
-        raise ValueError(f"vectors {z.shape} need an axis of two or more values for each of {', '.join(factors)}")
+        raise ValueError(
+            f"vectors of shape {z.shape} need an axis with two or more values for each of {', '.join(factors)}"
+        )
     items = z.shape[0]
     drawn = np.random.default_rng(seed).multinomial(items, np.full(items, 1 / items), size=replicates)
-    weights: Numbers = np.concatenate([np.ones((1, items)), drawn])  # the items as they are come first
+    weights: Numbers = np.concatenate([np.ones((1, items)), drawn])  # the first row is the original sample
     length = np.square(z, dtype=np.float64).sum(axis=-1).mean()
-    centred: Numbers = z - z.mean(axis=tuple(range(len(factors))), dtype=np.float64)  # or what differs would be lost
+    centred: Numbers = z - z.mean(
+        axis=tuple(range(len(factors))), dtype=np.float64
+    )  # keeps precision if the mean is large
     others = tuple(range(1, len(factors)))
     apart, within = _agreeing(centred, others, ())
     nothing = _between(apart, weights)
@@ -65,9 +69,9 @@ def variance_shares(
 
 
 def _agreeing(z: Numbers, others: Sequence[int], same: tuple[int, ...]) -> tuple[Numbers, Numbers]:
-    """Mean inner products `(items, items)` of vectors that agree in just the axes `same` of the others; the diagonal.
+    """Mean inner products `(items, items)` of vectors that agree in exactly `same` of `others`; and their diagonal.
 
-    Pairs that agree in at least some axes are pairs of sums over all others; those that agree in more are taken away.
+    Inclusion and exclusion: pairs that agree in at least some axes are pairs of sums over the remaining axes.
     """
     sizes = {axis: z.shape[axis] for axis in others}
     free = [axis for axis in others if axis not in same]
@@ -83,7 +87,7 @@ def _agreeing(z: Numbers, others: Sequence[int], same: tuple[int, ...]) -> tuple
 
 
 def _between(products: Numbers, weights: Numbers) -> Numbers:
-    """The mean product of two different items in each resample `(replicates,)`; NaN where it has a single one."""
+    """Mean inner product of two different items in each resample `(replicates,)`; NaN if it contains only one item."""
     own, squares = np.diagonal(products), np.square(weights)
     pairs = np.square(weights.sum(axis=1)) - squares.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -92,7 +96,7 @@ def _between(products: Numbers, weights: Numbers) -> Numbers:
 
 
 def _shares(components: dict[str, Numbers], is_constant: bool, items: int) -> dict[str, Interval]:
-    """Parts of the sum of what is above 0, the first of each being of the items as they are."""
+    """Shares in the sum of the components, negative ones counted as 0; the first value is of the original sample."""
     above = {name: np.maximum(values, 0.0) for name, values in components.items()}
     whole = np.sum(list(above.values()), axis=0)
     if is_constant or not whole[0] > 0:
@@ -102,7 +106,7 @@ def _shares(components: dict[str, Numbers], is_constant: bool, items: int) -> di
 
 
 def _interval(shares: Numbers, items: int) -> Interval:
-    """The first share with percentiles of the others; where all agree, how far so few items can tell."""
+    """The first share with percentiles of the others; the exact interval if all resamples agree."""
     value = float(np.clip(shares[0], 0.0, 1.0))
     low, high = np.nanpercentile(shares[1:], [100 * tail for tail in TAILS])
     if high - low < ROUNDING:

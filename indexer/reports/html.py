@@ -1,4 +1,4 @@
-"""What the HTML reports share: their template environment, plots as JSON, colours, and pictures inside the file."""
+"""Helpers of the HTML reports: templates, plots as JSON, colours and inline pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ JPEG_QUALITY = 72
 
 
 def write_html(path: Path, template: str, **parts: Any) -> Path:
-    """Publish a report; it holds its plots' library and all its pictures, and asks for nothing outside."""
+    """Render and publish a report; it contains the plotting library and all pictures, and loads nothing else."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
@@ -31,7 +31,7 @@ def write_html(path: Path, template: str, **parts: Any) -> Path:
 
 
 def plot_json(figure: Any) -> str:
-    """A Plotly figure on the page's own paper; the page sets colours of text and grid."""
+    """A Plotly figure as JSON with a transparent background; the page sets the colours of text and grid."""
     figure.update_layout(
         template="none",
         margin={"l": 56, "r": 40, "t": 12, "b": 84},
@@ -44,7 +44,7 @@ def plot_json(figure: Any) -> str:
 
 
 def script_safe(json_text: str) -> str:
-    """JSON inside a script element, which `</` would end."""
+    """JSON that is safe inside a script element, which `</` would end."""
     return json_text.replace("<", "\\u003c")
 
 
@@ -53,7 +53,7 @@ def colours(count: int) -> list[str]:
 
 
 def inline_jpeg(image: Image.Image, side: int) -> str:
-    """An image as a data URL, at most so many pixels on its longer side."""
+    """An image as a data URL; its longer side is at most `side` pixels."""
     image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY)
@@ -61,7 +61,7 @@ def inline_jpeg(image: Image.Image, side: int) -> str:
 
 
 def number(value: float, *, signed: bool = False) -> str:
-    """With three decimals; a dash where there is none."""
+    """A number with three decimals; a dash for NaN."""
     if np.isnan(value):
         return DASH
     return f"{value:+.3f}" if signed else f"{value:.3f}"

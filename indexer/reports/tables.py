@@ -1,4 +1,4 @@
-"""The tables of the reports: a row for each encoder, figures with their intervals, the best of a column marked."""
+"""The tables of the reports: one row for each encoder, figures with intervals, best values marked."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from indexer.measures.metrics import Interval
 from indexer.reports.html import number
 
 Better = Literal["high", "low", "zero"]
-BETTER = {"high": "higher is better", "low": "lower is better", "zero": "nearer to 0 is better"}
+BETTER = {"high": "higher is better", "low": "lower is better", "zero": "closer to 0 is better"}
 
 
 class Column(NamedTuple):
-    """A head, what it means, and which of its figures is best; None where none is."""
+    """A heading, its meaning, and which values are best (None if there is no best value)."""
 
     name: str
     meaning: str = ""
@@ -26,7 +26,7 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A figure as it is shown, its interval, and a note, such as what is had by chance."""
+    """A formatted figure, its interval, and a note such as the chance level."""
 
     value: str
     spread: str = ""
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A caption for those who do not see it, the columns after the first, and a row for each encoder."""
+    """A caption for screen readers, the columns after the first, and one row for each encoder."""
 
     caption: str
     columns: list[Column]

@@ -1,58 +1,32 @@
-"""The error budget of a collection's held-out items, spent over the retrainings that are judged on them.
+"""The error budget of a collection's held-out items, shared by all retrainings that are judged on them.
 
-Ten retrainings of encoders that are equal, each judged at 5 %, promote one by luck in up to 40 % of cases. So all that
-are judged on mostly the same items share one budget alpha (1 - confidence), of which the n-th may spend
+Ten retrainings with candidates that are no better, each tested at 5 %, promote one by chance in up to 40 % of cases.
+All retrainings judged on mostly the same items therefore share one budget alpha (1 - confidence), of which the n-th may
+spend
 
-    level_n = alpha / (n (n + 1)) + (level_(n-1) if the one before promoted, else 0)
+    level_n = alpha / (n (n + 1)) + (level_(n-1) if the previous one promoted, else 0)
 
-The first part sums to alpha over any number of retrainings (alpha spending; of such sequences this one keeps most power
-over the first ten, see docs/studies/gate.md). The second hands on what a promotion has used, so that real improvements
-cost later ones nothing: the online fallback procedure (Tian and Ramdas: Online control of the familywise error rate,
-2021, section 4, https://doi.org/10.1177/0962280220983381), which keeps the chance of any false promotion at alpha
-whatever depends on what, as it must where the same items come back.
+The first term sums to alpha over any number of retrainings (alpha spending; among the sequences compared in
+docs/studies/gate.md, this one keeps the most power over the first ten). The second term passes on the level that a
+promotion has used, so that real improvements cost later retrainings nothing: the online fallback procedure (Tian and
+Ramdas: Online control of the familywise error rate, 2021, section 4, https://doi.org/10.1177/0962280220983381). It
+keeps the probability of any false promotion at alpha under arbitrary dependence, which is needed because the same items
+are used repeatedly.
 
 The budget renews with the items: an earlier retraining counts only if more than half of the items that are held out now
-were held out then. What was judged is read from the stored decisions, so it survives restarts; a decision of a version
-that stored no items counts as judged on these.
+were held out then. Earlier judgements are read from the stored decisions, so the budget survives restarts. A decision
+of a version that stored no items counts as judged on the present items.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from indexer.catalogue.records import RetrainRecord
+from indexer.retrain.decision import Budget, Decision
 from indexer.retrain.gate import GateRule
 
-SHARED = 0.5  # of the items: more than this in common with an earlier retraining makes it one of the same budget
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a retraining may spend.
-
-    Args:
-        alpha: of all retrainings on these items.
-        position: which judgement on these items this is, from 1.
-        handed_on: part of the level that the last judgement used for its promotion.
-        level: chance of error that this one may spend, over all of its candidates.
-        spent: what earlier ones have spent of alpha.
-        earlier: numbers of the retrainings that were judged on mostly the same items.
-        judgements: how often this retraining has been judged, with this one; more than once where another encoder was
-            activated while it ran.
-    """
-
-    alpha: float
-    position: int
-    handed_on: float
-    level: float
-    spent: float
-    earlier: tuple[int, ...]
-    judgements: int = 1
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+SHARED = 0.5  # an earlier retraining shares the budget if it shares more than this part of the items
 
 
 def budget(
@@ -62,14 +36,14 @@ def budget(
 
     Args:
         records: the collection's retrainings, oldest first.
-        number: the retraining to be judged; None for one that is not begun.
+        number: the retraining to judge; None for one that has not begun.
     """
     held_out = frozenset(items)
-    judged = [r for r in records if r.decision is not None and (r.number == number or _is_shared(held_out, r.decision))]
-    own = [_judgements(r.decision) for r in judged if r.number == number and r.decision]
-    position = 1 + sum(_judgements(r.decision) for r in judged if r.decision)
-    last = judged[-1].decision if judged else None
-    handed_on = float(last["budget"]["level"]) if last and last["winner"] is not None and "budget" in last else 0.0
+    decided = [(record.number, decision) for record in records if (decision := Decision.of(record)) is not None]
+    judged = [(n, decision) for n, decision in decided if n == number or _shares_items(held_out, decision)]
+    position = 1 + sum(_judgements(decision) for _, decision in judged)
+    last = judged[-1][1] if judged else None
+    handed_on = last.budget.level if last and last.winner is not None and last.budget else 0.0
     alpha = rule.budget
     return Budget(
         alpha=alpha,
@@ -77,29 +51,31 @@ def budget(
         handed_on=handed_on,
         level=alpha / (position * (position + 1)) + handed_on,
         spent=alpha * (1 - 1 / position),
-        earlier=tuple(r.number for r in judged if r.number != number),
-        judgements=1 + sum(own),
+        earlier=tuple(n for n, _ in judged if n != number),
+        judgements=1 + sum(_judgements(decision) for n, decision in judged if n == number),
     )
 
 
-def describe_budget(found: dict[str, Any]) -> str:
-    """A stored budget in a line."""
-    numbers = ", ".join(map(str, found["earlier"]))
-    before = {0: "no other retraining was", 1: f"retraining {numbers} was"}.get(
-        len(found["earlier"]), f"retrainings {numbers} were"
-    )
-    handed = f", {found['handed_on']:.2g} of it handed on by the last promotion" if found["handed_on"] else ""
+def describe_budget(found: Budget) -> str:
+    """A budget in one line."""
+    numbers = ", ".join(map(str, found.earlier))
+    if not found.earlier:
+        before = "no earlier retraining was judged on them"
+    else:
+        who = f"retraining {numbers} was" if len(found.earlier) == 1 else f"retrainings {numbers} were"
+        before = f"{who} judged on them and spent {found.spent:.2g}"
+    handed = f", including {found.handed_on:.2g} passed on by the last promotion" if found.handed_on else ""
     return (
-        f"error budget of these held-out items: {found['alpha']:.2g}; {before} judged on them, which spent "
-        f"{found['spent']:.2g}; level {found['level']:.2g} for this one{handed}"
+        f"error budget of these held-out items: {found.alpha:.2g}; {before}; level {found.level:.2g} for this "
+        f"retraining{handed}"
     )
 
 
-def _is_shared(held_out: frozenset[str], decision: dict[str, Any]) -> bool:
-    if "held_out_items" not in decision:
+def _shares_items(held_out: frozenset[str], decision: Decision) -> bool:
+    if decision.held_out_items is None:
         return True
-    return len(held_out.intersection(decision["held_out_items"])) > SHARED * len(held_out)
+    return len(held_out.intersection(decision.held_out_items)) > SHARED * len(held_out)
 
 
-def _judgements(decision: dict[str, Any]) -> int:
-    return int(decision.get("budget", {}).get("judgements", 1))
+def _judgements(decision: Decision) -> int:
+    return decision.budget.judgements if decision.budget else 1

@@ -1,76 +1,159 @@
-"""What a retraining decides on: figures of encoders on held-out items."""
+"""Measuring encoders on the held-out items, and the files that keep the result.
+
+An encoder's evidence is stored as `evidence/<encoder_id>.json` in the directory of the retraining: the figures that the
+decision stores, and the MAP@R of each product, which the gate compares.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from indexer.measures.crossed import Pigeonhole, by_group
+from indexer.measures.metrics import Bootstrap, PerQuery
+from indexer.measures.robustness import MAP_AT_R, LabelledVectors, SwapFigure, displacement, query_metrics
+from indexer.measures.variance import variance_shares
+from indexer.retrain.decision import EncoderFigures, GateSetSummary
 from indexer.retrain.gate import Evidence
+from indexer.retrain.job import RetrainJob
+from training.data.sources import SourceImage
+from training.files import publish_file
+from training.reference import read_json
 
 if TYPE_CHECKING:
-    from indexer.measures.metrics import PerQuery
-    from indexer.measures.robustness import Photos
     from indexer.retrain.gate_set import GateSet
     from indexer.vectors import Floats
     from training.encoder import Encoder
 
-VERSION = 2  # of the document: 1 had no figure of each background
-KEPT_NUMBERS = 40_000_000  # of swapped vectors kept for shares and displacement: 160 MB; further backgrounds have none
+VERSION = 2  # of the file; version 1 had no figures by background
+KEPT_NUMBERS = 40_000_000  # numbers of swapped vectors kept for variance shares and displacement: 160 MB
 
 
-def measure(directory: Path, made: GateSet, seed: int) -> dict[str, Any]:
-    """An encoder's figures on the gate's set, and its MAP@R of each product, clean and on each background."""
+@dataclass(frozen=True)
+class EncoderEvidence:
+    """What was measured of an encoder on a gate set.
+
+    Args:
+        backgrounds: names, in the order of the columns of `swapped`.
+        products, clean, swapped: see `indexer.retrain.gate.Evidence`.
+    """
+
+    figures: EncoderFigures
+    set: GateSetSummary
+    products: list[str]
+    backgrounds: list[str]
+    clean: NDArray[np.float64]
+    swapped: NDArray[np.float64]
+
+    @property
+    def by_product(self) -> Evidence:
+        """The part that the gate compares."""
+        return Evidence(self.figures.encoder_id, self.products, self.clean, self.swapped)
+
+    def to_json(self) -> dict[str, Any]:
+        figures = self.figures.to_json()
+        return {
+            "version": VERSION,
+            **{name: figures.pop(name) for name in ("encoder_id", "family")},
+            "set": self.set.to_json(),
+            **figures,
+            "products": self.products,
+            "backgrounds": self.backgrounds,
+            "clean": self.clean.tolist(),
+            "swapped": self.swapped.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> EncoderEvidence:
+        return cls(
+            EncoderFigures.from_json(document),
+            GateSetSummary.from_json(document["set"]),
+            document["products"],
+            document["backgrounds"],
+            np.array(document["clean"]),
+            np.array(document["swapped"]),
+        )
+
+
+def is_current(document: Mapping[str, Any]) -> bool:
+    """Whether an evidence file has the current version; other files are measured again."""
+    return document.get("version") == VERSION
+
+
+def collect_evidence(
+    job: RetrainJob, encoders: Mapping[str, Path], held_out: Sequence[SourceImage]
+) -> dict[str, EncoderEvidence]:
+    """The evidence of encoders by id; encoders with a current evidence file are not measured again.
+
+    If photos have disappeared between two measurements, all encoders are measured again, because figures are only
+    comparable on the same set.
+    """
+    paths = {encoder_id: job.directory / "evidence" / f"{encoder_id}.json" for encoder_id in encoders}
+    made: GateSet | None = None
+    for encoder_id, path in paths.items():
+        if path.exists() and is_current(read_json(path)):
+            continue
+        job.say("evaluate", f"encoder {encoder_id[:12]} ({encoders[encoder_id].name})")
+        made = made or make_gate_set(job, held_out)
+        evidence = measure(encoders[encoder_id], made, job.plan.seed)
+        publish_file(path, (json.dumps(evidence.to_json()) + "\n").encode())
+    found = {encoder_id: EncoderEvidence.from_json(read_json(path)) for encoder_id, path in paths.items()}
+    first, *others = found.values()
+    if any((other.set, other.products) != (first.set, first.products) for other in others):
+        for path in paths.values():
+            path.unlink()
+        return collect_evidence(job, encoders, held_out)
+    return found
+
+
+def make_gate_set(job: RetrainJob, held_out: Sequence[SourceImage]) -> GateSet:
+    """The gate set of a retraining; the same each time, as long as its photos are there."""
+    from indexer.retrain.gate_set import background_seed, gate_set
+
+    plan = job.plan
+    return gate_set(
+        f"held-out items of {job.collection}",
+        held_out,
+        backgrounds=Path(plan.backgrounds) if plan.backgrounds else None,
+        count=plan.per_item,
+        background_seed=background_seed(job.collection, job.number, plan.seed),
+        limit=plan.items,
+        seed=plan.seed,
+    )
+
+
+def measure(directory: Path, made: GateSet, seed: int) -> EncoderEvidence:
+    """Measure an encoder on a gate set: figures, and MAP@R of each product, clean and on each background."""
     from indexer.evaluate.images import embed_pictures
-    from indexer.measures.metrics import Bootstrap
-    from indexer.measures.robustness import MAP_AT_R, Photos, displacement
-    from indexer.measures.variance import variance_shares
     from training.encoder import load_encoder
 
     encoder = load_encoder(directory)
-    gallery = Photos(embed_pictures(encoder, made.gallery), made.products)
+    gallery = LabelledVectors(embed_pictures(encoder, made.gallery), made.products)
     swapped, vectors = _swapped(encoder, made, gallery, seed)
     clean = _clean(encoder, made, gallery, seed)
     names = sorted(set(made.products))
     moved = displacement(vectors, made.products)
-    return {
-        "version": VERSION,
-        "encoder_id": encoder.encoder_id,
-        "family": encoder.family,
-        "set": made.to_json(),
-        "swap": _figures(clean, swapped, names, seed),
-        "displacement": Bootstrap(made.items, seed=seed).interval(moved.ratio).to_json(),
-        "background_share": variance_shares(vectors, ("item", "background"), seed=seed)["background"].to_json(),
-        "products": names,
-        "backgrounds": sorted(set(made.bank.names)),
-        "clean": clean[MAP_AT_R].tolist(),
-        "swapped": swapped[MAP_AT_R].tolist(),
-    }  # fmt: skip
-
-
-def is_current(document: Mapping[str, Any]) -> bool:
-    """Whether evidence is of this version; what an unfinished run of an earlier one measured is measured again."""
-    return document.get("version") == VERSION
-
-
-def to_evidence(document: Mapping[str, Any]) -> Evidence:
-    return Evidence(
-        document["encoder_id"], document["products"], np.array(document["clean"]), np.array(document["swapped"])
+    figures = EncoderFigures(
+        encoder.encoder_id,
+        encoder.family,
+        _swap_figures(clean, swapped, names, seed),
+        Bootstrap(made.items, seed=seed).interval(moved.ratio),
+        variance_shares(vectors, ("item", "background"), seed=seed)["background"],
+    )
+    return EncoderEvidence(
+        figures, made.summary(), names, sorted(set(made.bank.names)), clean[MAP_AT_R], swapped[MAP_AT_R]
     )
 
 
-def figures(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of the evidence that is stored with the decision: figures, without each product's."""
-    return {name: document[name] for name in ("encoder_id", "family", "swap", "displacement", "background_share")}
-
-
-def _swapped(encoder: Encoder, made: GateSet, gallery: Photos, seed: int) -> tuple[PerQuery, Floats]:
-    """Metrics `(products, backgrounds)`, and vectors `(I, b, dim)` on as many backgrounds as fit, two or more."""
+def _swapped(encoder: Encoder, made: GateSet, gallery: LabelledVectors, seed: int) -> tuple[PerQuery, Floats]:
+    """Metrics `(products, backgrounds)`, and vectors `(I, b, dim)` on as many backgrounds as fit, at least two."""
     from indexer.evaluate.images import embed_pictures
-    from indexer.measures.crossed import by_group
-    from indexer.measures.robustness import Photos, query_metrics
 
     order = np.random.default_rng(seed).permutation(len(made))
     kept = max(2, KEPT_NUMBERS // (len(made) * encoder.dim))
@@ -78,7 +161,7 @@ def _swapped(encoder: Encoder, made: GateSet, gallery: Photos, seed: int) -> tup
     vectors: list[Floats] = []
     for number in range(len(made.bank.names)):
         z = np.concatenate([embed_pictures(encoder, block) for block in made.swapped(number)])
-        columns.append(query_metrics(gallery, Photos(z, made.products), encoder.metric, order))
+        columns.append(query_metrics(gallery, LabelledVectors(z, made.products), encoder.metric, order))
         if number < kept:
             vectors.append(z)
     tables = {}
@@ -88,16 +171,14 @@ def _swapped(encoder: Encoder, made: GateSet, gallery: Photos, seed: int) -> tup
     return tables, np.stack(vectors, axis=1)
 
 
-def _clean(encoder: Encoder, made: GateSet, gallery: Photos, seed: int) -> PerQuery:
-    """Metrics `(products,)`: the mean over a product's items of the mean over their clean views."""
+def _clean(encoder: Encoder, made: GateSet, gallery: LabelledVectors, seed: int) -> PerQuery:
+    """Metrics `(products,)`: mean over a product's items of the mean over their clean views."""
     from indexer.evaluate.images import embed_pictures
-    from indexer.measures.crossed import by_group
-    from indexer.measures.robustness import Photos, query_metrics
 
     order = np.random.default_rng(seed).permutation(len(made))
     blocks = [(rows, embed_pictures(encoder, pictures)) for rows, pictures in made.clean()]
     rows = np.concatenate([block for block, _ in blocks])
-    queries = Photos(np.concatenate([z for _, z in blocks]), [made.products[row] for row in rows])
+    queries = LabelledVectors(np.concatenate([z for _, z in blocks]), [made.products[row] for row in rows])
     found = query_metrics(gallery, queries, encoder.metric, order)
     counts = np.bincount(rows, minlength=len(made))
     return {
@@ -106,19 +187,14 @@ def _clean(encoder: Encoder, made: GateSet, gallery: Photos, seed: int) -> PerQu
     }
 
 
-def _figures(clean: PerQuery, swapped: PerQuery, names: list[str], seed: int) -> dict[str, Any]:
-    """By metric the clean and the swapped mean and the second over the first, with intervals.
+def _swap_figures(clean: PerQuery, swapped: PerQuery, names: list[str], seed: int) -> dict[str, SwapFigure]:
+    """Clean mean, swapped mean and retention of each metric, with intervals.
 
-    Swapped ones resample products and backgrounds, clean ones products.
+    The swapped intervals resample products and backgrounds, the clean ones only products.
     """
-    from indexer.measures.crossed import Pigeonhole
-    from indexer.measures.metrics import Bootstrap
-    from indexer.measures.robustness import SwapFigure
-
     by_product = Bootstrap(names, seed=seed)
     found = {}
     for name, table in swapped.items():
         both = Pigeonhole(*table.shape, seed=seed)
-        figure = SwapFigure(by_product.interval(clean[name]), both.interval(table), both.ratio(table, clean[name]))
-        found[name] = figure.to_json()
+        found[name] = SwapFigure(by_product.interval(clean[name]), both.interval(table), both.ratio(table, clean[name]))
     return found

@@ -1,12 +1,12 @@
-"""What the gate judges encoders on: held-out items, seen several times clean, and on many backgrounds drawn anew.
+"""The set on which the gate measures encoders: held-out items with several clean queries and many backgrounds.
 
-As in `indexer.swaps.sources`, an item's first photo is what is searched and its second, cut out, the query on
-other backgrounds; where fewer than 20 items have two usable photos the query is another view of the first. Unlike there
+As in `indexer.swaps.sources`, an item's first photo is in the gallery, and its second, cut out, is the query on other
+backgrounds. If fewer than 20 items have two usable photos, the query is another view of the first photo. Differences:
 
-- every retraining draws its own backgrounds: textures and rooms of a bank with the run's seed, or parts of other photos
-  of the folder that is named. No encoder trains on these: training draws rooms of other seeds.
-- clean queries are all of an item's other photos, filled up to six by other views of them.
-- pictures are made as they are needed, a block at a time, so that memory does not grow with backgrounds.
+- Each retraining draws its own backgrounds: textures and rooms from a bank with the run's seed, or crops of photos of a
+  given folder. No encoder is trained on them, because training draws rooms with other seeds.
+- The clean queries are all of an item's other photos, with additional views of them if there are fewer than six.
+- Pictures are composed on demand, one block at a time, so memory does not grow with the number of backgrounds.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.errors import InvalidRequestError
 from indexer.measures.ground_truth import Truth, other_view, products
-from indexer.swaps.pictures import Bank, Pixels, composite, contents
-from indexer.swaps.sources import ENOUGH_ITEMS, LEAST_ITEMS, SIDE, choose, counted, upright
+from indexer.retrain.decision import GateSetSummary
+from indexer.swaps.sources import SIDE, choose, upright, usable_items
+from indexer.swaps.swap_set import Bank, Pixels, contents, swap_background
 from training.data.backgrounds import Folder
 from training.data.dataset import FAILED, Dataset, load_dataset
 from training.data.masks import SOURCES
 from training.data.sources import SourceImage
 from training.preprocessing import Preprocessing
 
-LEAST_PHOTOS = 5  # of a folder of backgrounds
-CLEAN_VIEWS = 6  # of an item, at least
-MOST_PHOTOS = 7  # of an item
-BLOCK = 64  # items put on a background at a time
-FIRST_SEED = 2**30  # banks of these seeds are no sample shop's, and below those that training draws rooms of
+LEAST_PHOTOS = 5  # in a folder of backgrounds
+CLEAN_VIEWS = 6  # minimum number of clean queries of an item
+MOST_PHOTOS = 7  # photos used of an item
+BLOCK = 64  # items composed with a background at a time
+FIRST_SEED = 2**30  # above the seeds of sample shops, below the seeds with which training draws rooms
 
 
 class View(NamedTuple):
-    """A photo of the dataset as it was taken (`variation` 0), or the n-th way to take it again."""
+    """A photo of the dataset, original (`variation` 0) or transformed by the n-th random view."""
 
     photo: int
     variation: int
@@ -47,15 +48,17 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class GateSet:
-    """Items on backgrounds; row i of everything is of item i.
+    """Held-out items and backgrounds; row i of each field belongs to item i.
 
     Args:
-        products: what is relevant to what: items that near-duplicate photos tie together are one product.
-        gallery: `(I, S, S, 3)`. query, query_masks: what is put on the backgrounds of `bank`.
-        views: of each item, its clean queries.
+        products: ground truth: items with near-duplicate photos are one product.
+        gallery: `(I, S, S, 3)`.
+        query, query_masks: cut-outs that are placed on the backgrounds of `bank`, `(I, S, S, 3)` and `(I, S, S)`.
+        views: the clean queries of each item.
         photos: all photos of the items `(N, S, S, 3)`.
-        left_out: photos and items that take no part, by reason. mask_sources: where the others' masks are from.
-        seed: of the backgrounds and of other views.
+        left_out: unused photos and items, by reason.
+        mask_sources: number of used photos by the source of their mask.
+        seed: random seed of the backgrounds and views.
     """
 
     truth: Truth
@@ -74,18 +77,17 @@ class GateSet:
     def __len__(self) -> int:
         return len(self.items)
 
-    def to_json(self) -> dict[str, Any]:
-        """What the set is of, without its pictures."""
-        return {
+    def summary(self) -> GateSetSummary:
+        return GateSetSummary(
             **contents(self),
-            "backgrounds": self.bank.names,
-            "background_seed": self.seed,
-            "background_sha256": hashlib.sha256(self.bank.pictures.tobytes()).hexdigest(),
-            "clean_views": round(float(np.mean([len(views) for views in self.views])), 2),
-        }
+            backgrounds=self.bank.names,
+            background_seed=self.seed,
+            background_sha256=hashlib.sha256(self.bank.pictures.tobytes()).hexdigest(),
+            clean_views=round(float(np.mean([len(views) for views in self.views])), 2),
+        )
 
     def clean(self) -> Iterator[tuple[NDArray[np.intp], Pixels]]:
-        """The clean queries `(n, S, S, 3)`, with the rows `(n,)` of the items they show, in blocks."""
+        """The clean queries in blocks: rows `(n,)` of their items, and pictures `(n, S, S, 3)`."""
         for number in range(max(map(len, self.views))):
             rows = [row for row, views in enumerate(self.views) if number < len(views)]
             for start in range(0, len(rows), BLOCK):
@@ -94,10 +96,10 @@ class GateSet:
                 yield block, np.stack([_again(self.seed, view, self.photos[view.photo])[0] for view in views])
 
     def swapped(self, background: int) -> Iterator[Pixels]:
-        """The queries on a background `(n, S, S, 3)`, in blocks of items."""
+        """The queries on one background `(n, S, S, 3)`, in blocks of items."""
         for start in range(0, len(self), BLOCK):
             block = slice(start, start + BLOCK)
-            yield composite(self.query[block], self.query_masks[block], self.bank.pictures[background])
+            yield swap_background(self.query[block], self.query_masks[block], self.bank.pictures[background])
 
 
 def gate_set(
@@ -112,12 +114,12 @@ def gate_set(
     side: int = SIDE,
     processes: int | None = None,
 ) -> GateSet:
-    """Held-out items of a catalogue's photos, and backgrounds of the run's own seed.
+    """Make the gate set from held-out photos of a catalogue.
 
     Args:
-        backgrounds: folder of photos to put the items on; textures and rooms of the seed's bank without it.
-        count: backgrounds that every item is put on.
-        limit: most items, chosen by `seed`.
+        backgrounds: folder of photos to use as backgrounds; by default textures and rooms drawn with `background_seed`.
+        count: backgrounds that every item is placed on.
+        limit: maximum number of items, chosen with `seed`.
 
     Raises:
         InvalidRequestError: fewer than 8 items can be cut out, or the folder has fewer than 5 photos.
@@ -139,7 +141,7 @@ def gate_set(
         views=taken.views,
         photos=pixels,
         bank=bank,
-        left_out=+taken.left_out,
+        left_out=taken.left_out,
         mask_sources=Counter(
             dataset.mask_sources[place]
             for first, views in zip(taken.first, taken.views, strict=True)
@@ -150,11 +152,11 @@ def gate_set(
 
 
 def draw_bank(backgrounds: Path | None, count: int, side: int, seed: int) -> Bank:
-    """The backgrounds of a run.
+    """The backgrounds of a retraining.
 
     Raises:
-        InvalidRequestError: the folder has fewer than 5 photos: parts of the same few say nothing of others.
-        SourceError: none of them can be read, or there is no such folder.
+        InvalidRequestError: the folder has fewer than 5 photos, too few to represent other backgrounds.
+        SourceError: none of them can be read, or the folder does not exist.
     """
     if backgrounds is None:
         return Bank.drawn(count, side, seed)
@@ -162,20 +164,20 @@ def draw_bank(backgrounds: Path | None, count: int, side: int, seed: int) -> Ban
     if len(set(bank.names)) < LEAST_PHOTOS:
         raise InvalidRequestError(
             "backgrounds",
-            f"{backgrounds} has {len(set(bank.names))} photos that can be read, the gate needs {LEAST_PHOTOS}, better "
-            f"{count} or more; add photos, or leave --backgrounds out for drawn ones",
+            f"{backgrounds} has {len(set(bank.names))} readable photos, but the gate needs {LEAST_PHOTOS}, better "
+            f"{count} or more; add photos, or omit --backgrounds to use drawn ones",
         )
     return bank
 
 
 def background_seed(collection: str, number: int, seed: int) -> int:
-    """The seed of a retraining's backgrounds: its own, and the same when it goes on after a kill."""
+    """The seed of a retraining's backgrounds: different for each retraining, unchanged when it is resumed."""
     digest = hashlib.sha256(f"{collection}\0{number}\0{seed}".encode()).digest()
     return FIRST_SEED + int.from_bytes(digest[:4], "big") % FIRST_SEED
 
 
 class _Taken(NamedTuple):
-    """The items that take part: where the photo that is searched for is, and their clean queries, the swapped first."""
+    """The items of the set, positions of their gallery photos, and their clean queries; the first is also swapped."""
 
     truth: Truth
     items: list[str]
@@ -187,30 +189,17 @@ class _Taken(NamedTuple):
 def _take(name: str, dataset: Dataset) -> _Taken:
     by_item = _places(dataset)
     usable = {item: [p for p in places if dataset.mask_sources[p] != FAILED] for item, places in by_item.items()}
-    several = [item for item, places in usable.items() if len(places) > 1]
-    truth: Truth = "photos" if len(several) >= ENOUGH_ITEMS else "views"
-    items = several if truth == "photos" else [item for item, places in usable.items() if places]
-    left_out = Counter({
-        "photo cannot be read": len(dataset.skipped),
-        "photo without a usable mask": dataset.mask_sources.count(FAILED),
-        "item with a single usable photo": sum(map(bool, usable.values())) - len(items),
-    })  # fmt: skip
-    if len(items) < LEAST_ITEMS:
-        raise InvalidRequestError(
-            "data",
-            f"{name}: {len(items)} items can be cut out of their photos, {LEAST_ITEMS} are needed; give more items, "
-            f"name masks in a column `mask`, or take photos on plain backgrounds ({counted(left_out)})",
-        )
-    first = [usable[item][0] for item in items]
+    truth, positions, left_out = usable_items(name, dataset, usable)
+    first = [found[0] for found in positions.values()]
     if truth == "photos":
-        views = [_views(by_item[item], usable[item]) for item in items]
+        views = [_views(by_item[item], found) for item, found in positions.items()]
     else:
         views = [[View(place, number) for number in range(1, 1 + CLEAN_VIEWS)] for place in first]
-    return _Taken(truth, items, first, views, left_out)
+    return _Taken(truth, list(positions), first, views, left_out)
 
 
 def _places(dataset: Dataset) -> dict[str, list[int]]:
-    """Where the photos of each item are; a photo that an item has twice counts once."""
+    """Positions of the photos of each item; a file that an item has twice counts once."""
     found: dict[str, list[int]] = {}
     seen: set[tuple[str, str]] = set()
     for place, (item, content) in enumerate(zip(dataset.item_ids, dataset.sha256, strict=True)):
@@ -221,14 +210,14 @@ def _places(dataset: Dataset) -> dict[str, list[int]]:
 
 
 def _views(places: Sequence[int], usable: Sequence[int]) -> list[View]:
-    """All photos but the gallery's; those with a mask first."""
+    """All photos except the gallery's, those with a mask first; then random views of them up to `CLEAN_VIEWS`."""
     others = [*usable[1:], *(place for place in places if place not in usable)]
     again = (View(others[n % len(others)], 1 + n // len(others)) for n in range(CLEAN_VIEWS - len(others)))
     return [*(View(place, 0) for place in others), *again]
 
 
 def _again(seed: int, view: View, photo: Pixels, mask: Pixels | None = None) -> tuple[Pixels, Pixels | None]:
-    """A photo as a view has it, the same whenever it is asked for."""
+    """The picture (and mask) of a view; the same each time."""
     if view.variation == 0:
         return photo, mask
     return other_view(np.random.default_rng([seed, view.photo, view.variation]), photo, mask)

@@ -1,4 +1,4 @@
-"""A bounded sample of recent image searches, for `nitamono drift`: their vectors and nothing else."""
+"""A bounded log of recent query vectors of image searches, for `nitamono drift`; nothing else is stored."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-import sqlalchemy as sa
+import numpy as np
+from numpy.typing import NDArray
 
 from indexer.catalogue.catalogue import Catalogue
+from indexer.catalogue.records import RecentQuery
 from indexer.errors import IndexerError
 from indexer.vectors import Floats
 
@@ -22,17 +24,17 @@ class _Query(NamedTuple):
     collection_id: int
     encoder_id: str
     at: datetime
-    vector: bytes
+    vector: NDArray[np.float32]
 
 
 class QueryLog:
-    """Keeps query vectors in memory and stores them from one thread in the background; close it.
+    """Buffers query vectors in memory and stores them from a background thread; close it.
 
-    A search only appends to memory. Where the database fails, what was to be stored is dropped and the log of the
-    program says so.
+    A search only appends to memory. If the database fails, the buffered vectors are dropped and a warning is logged.
 
     Args:
-        keep: how many are kept of each collection and encoder, and how many wait in memory at most; at least 1.
+        keep: vectors to keep for each collection and encoder, and in the buffer; at least 1.
+        every: seconds between writes.
     """
 
     def __init__(self, catalogue: Catalogue, keep: int, *, every: float = EVERY) -> None:
@@ -45,12 +47,12 @@ class QueryLog:
         self._thread.start()
 
     def add(self, collection_id: int, encoder_id: str, vectors: Floats) -> None:
-        """Note the vectors `(n, dim)` of a search."""
+        """Log the query vectors `(n, dim)` of a search."""
         at = datetime.now(UTC)
-        self._waiting.extend(_Query(collection_id, encoder_id, at, v.astype("<f4").tobytes()) for v in vectors)
+        self._waiting.extend(_Query(collection_id, encoder_id, at, vector.copy()) for vector in vectors)
 
     def close(self) -> None:
-        """Store what waits, and end the thread."""
+        """Store the buffered vectors and stop the thread."""
         self._closing.set()
         self._thread.join()
 
@@ -60,12 +62,12 @@ class QueryLog:
         self._store()
 
     def _store(self) -> None:
-        waiting: dict[tuple[int, str], list[tuple[datetime, bytes]]] = {}
+        waiting: dict[tuple[int, str], list[RecentQuery]] = {}
         for _ in range(len(self._waiting)):
-            query = self._waiting.popleft()  # only this thread takes any out
-            waiting.setdefault((query.collection_id, query.encoder_id), []).append((query.at, query.vector))
+            query = self._waiting.popleft()  # only this thread removes any
+            waiting.setdefault((query.collection_id, query.encoder_id), []).append(RecentQuery(query.at, query.vector))
         for (collection_id, encoder_id), queries in waiting.items():
             try:
-                self._catalogue.add_recent_queries(collection_id, encoder_id, queries, keep=self._keep)
-            except (IndexerError, sa.exc.SQLAlchemyError) as exc:
+                self._catalogue.queries.add(collection_id, encoder_id, queries, keep=self._keep)
+            except IndexerError as exc:
                 logger.warning("%d recent queries were not stored: %s", len(queries), exc)

@@ -1,8 +1,8 @@
-"""The second stage of a search: its hits in a better order, by what the catalogue says of itself.
+"""The optional second stage of a search, which re-ranks hits by the neighbourhoods of the gallery.
 
-`expand` searches once more with the query averaged with its nearest items; `reciprocal` re-orders the first hits by
-k-reciprocal neighbours (`indexer.vectors.rerank`). Either way a hit keeps the score of the first stage, its similarity
-to the query, since that is what calibrations are learnt from.
+`expand` searches again with the query averaged with its nearest items; `reciprocal` re-orders the first hits by
+k-reciprocal neighbours (`indexer.vectors.rerank`). A hit keeps its score of the first stage, the similarity to the
+query, because calibrations are fitted to that.
 """
 
 from __future__ import annotations
@@ -13,49 +13,49 @@ import numpy as np
 
 from indexer.catalogue.records import Rerank
 from indexer.errors import InvalidRequestError
-from indexer.search.view import Ranked, Subset, View, rank
+from indexer.search.view import ItemScore, Subset, View, best_items
 from indexer.vectors import Floats
 from indexer.vectors.exact import exact_scores
 from indexer.vectors.rerank import DEPTH, EXPANSION, NeighbourLists, distances_of, expand_query, k_reciprocal
 
 
 def second_stage(
-    view: View, queries: Floats, need: int, subset: Subset, without: int | None, rerank: Rerank, everything: Subset
-) -> list[Ranked]:
-    """At least the `need` best items of a subset in their final order, with the best of the first stage among them.
+    view: View, queries: Floats, need: int, subset: Subset, excluded: int | None, rerank: Rerank, everything: Subset
+) -> list[ItemScore]:
+    """At least the `need` best items of a subset in their final order, the best of the first stage among them.
 
     Args:
-        everything: the subset without a filter: a filter changes neither the expanded query nor neighbours.
+        everything: the unfiltered subset, which the query is expanded with.
 
     Raises:
         InvalidRequestError: `reciprocal` on a generation without neighbour lists.
     """
     if rerank == "none":
-        return rank(view, queries, need, subset, without)
+        return best_items(view, queries, need, subset, excluded)
     if rerank == "expand":
-        return _expanded(view, queries, need, subset, without, everything)
+        return _expanded(view, queries, need, subset, excluded, everything)
     if view.lists is None:
         raise InvalidRequestError(
             "rerank",
-            f"generation {view.manifest.number} of {view.manifest.collection!r} holds no neighbour lists; "
+            f"generation {view.manifest.number} of {view.manifest.collection!r} has no neighbour lists; "
             "search with 'none' or 'expand'",
         )
-    first = rank(view, queries, max(need, DEPTH), subset, without)
+    first = best_items(view, queries, max(need, DEPTH), subset, excluded)
     return _reordered(view, view.lists, queries, first[:DEPTH]) + first[DEPTH:]
 
 
 def _expanded(
-    view: View, queries: Floats, need: int, subset: Subset, without: int | None, everything: Subset
-) -> list[Ranked]:
-    near = rank(view, queries, EXPANSION, everything, without)
+    view: View, queries: Floats, need: int, subset: Subset, excluded: int | None, everything: Subset
+) -> list[ItemScore]:
+    near = best_items(view, queries, EXPANSION, everything, excluded)
     if not near:
         return []
     metric = view.manifest.metric
     vectors = _vectors(view, near)
-    # The best two by similarity: their scores decide how clear a match stands of the others.
-    first = near if subset is everything else rank(view, queries, 2, subset, without)
+    # Keep the best two by similarity: their scores give the margin that probabilities depend on.
+    first = near if subset is everything else best_items(view, queries, 2, subset, excluded)
     expanded = expand_query(queries, vectors, metric)
-    found = rank(view, expanded, need, subset, without)
+    found = best_items(view, expanded, need, subset, excluded)
     scores = exact_scores(queries, _vectors(view, found), metric).max(axis=0) if found else np.empty(0)
     known = {hit.pk: hit for hit in first}
     hits = [known.get(hit.pk, hit._replace(score=float(score))) for hit, score in zip(found, scores, strict=True)]
@@ -63,8 +63,8 @@ def _expanded(
     return hits + [hit for hit in first if hit.pk not in seen]
 
 
-def _reordered(view: View, lists: NeighbourLists, queries: Floats, hits: list[Ranked]) -> list[Ranked]:
-    """Hits by their least final distance to any of the queries; equals stay as they are."""
+def _reordered(view: View, lists: NeighbourLists, queries: Floats, hits: list[ItemScore]) -> list[ItemScore]:
+    """Sort hits by their least final distance to any query; ties keep their order."""
     if len(hits) < 2 or not lists.positions.shape[1]:
         return hits
     k, metric = lists.positions.shape[1], view.manifest.metric
@@ -72,30 +72,30 @@ def _reordered(view: View, lists: NeighbourLists, queries: Floats, hits: list[Ra
     is_live = np.array([hit.pk in view.removed for hit in hits])
     candidates = _positions(view, hits)
     candidates[is_live] = -1 - np.arange(is_live.sum())
-    asked = _nearest(view, queries, k)
+    query_lists = _nearest(view, queries, k)
     guests = _nearest(view, vectors[is_live], k)
     final = np.full(len(hits), np.inf)
     for row, query in enumerate(queries):
-        one = NeighbourLists(asked.positions[row : row + 1], asked.scores[row : row + 1])
+        one = NeighbourLists(query_lists.positions[row : row + 1], query_lists.scores[row : row + 1])
         distances = distances_of(exact_scores(query[None], vectors, metric)[0], metric)
         final = np.minimum(final, k_reciprocal(lists, one, candidates, guests, distances, metric))
     return [hits[place] for place in np.argsort(final, kind="stable")]
 
 
 def _nearest(view: View, vectors: Floats, k: int) -> NeighbourLists:
-    """The nearest of the whole index, deleted items included: what is compared is the company that points keep."""
+    """The `k` nearest in the whole index, deleted items included: only neighbourhoods are compared."""
     found = view.index.search(vectors, k)
     return NeighbourLists(found.positions.astype(np.int32), found.scores)
 
 
-def _positions(view: View, hits: Sequence[Ranked]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Where the hits' images stand in the index, which is in order of image_id; meaningless for live ones."""
+def _positions(view: View, hits: Sequence[ItemScore]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Positions of the hits' images in the index, which is sorted by image_id; arbitrary for live images."""
     wanted = np.array([hit.image_id for hit in hits], dtype=np.int64)
     return np.minimum(np.searchsorted(view.ids[:, 0], wanted), len(view.ids) - 1)
 
 
-def _vectors(view: View, hits: Sequence[Ranked]) -> Floats:
-    """The vectors `(n, dim)` of the hits' images, live ones from what was written since."""
+def _vectors(view: View, hits: Sequence[ItemScore]) -> Floats:
+    """The vectors `(n, dim)` of the hits' images, indexed and live."""
     live = {int(image_id): row for row, (image_id, _) in enumerate(view.live_ids)}
     is_live = np.array([hit.pk in view.removed for hit in hits], dtype=bool)
     vectors = np.empty((len(hits), view.manifest.dim), np.float32)

@@ -1,16 +1,17 @@
-"""Recall by the item's scale and place: the same item anywhere in the frame, beside the item large in its middle.
+"""Recall by the item's scale and place: items at any position in the frame, compared with large, centred items.
 
-The gallery is that of the set that is measured on. A query is the item cut out of another picture of it, and put into
-an empty frame: white, or one background of a bank (the same one for all queries of an item). Its *scale* is the longer
-side of its bounding box over the frame's side, its *place* where in the room that is left its box begins. The item is
-always whole.
+The gallery is unchanged. A query is an item cut out of another picture of it and placed in an empty frame, the
+*ground*: white, or one background of a bank (the same one for all queries of an item). Its *scale* is the longer side
+of its bounding box divided by the frame's side. Its *place* is the position of the box, as a share of the free space.
+The item is always complete.
 
-- middle: scale 1, in the middle of the frame. What everything else is set against.
-- anywhere: scales .7, .5 and .3, a uniform place. The room is divided into 3 x 3 cells, and each item stands at each
-  scale once in the middle cell, once in one of the four at an edge and once in one of the four at a corner, drawn by
-  the seed without replacement over the scales, and uniformly within the cell. These three weigh 1/9, 4/9 and 4/9.
+- middle: scale 1, centred. The reference.
+- anywhere: scales .7, .5 and .3, uniformly random places. The free space is divided into 3 x 3 cells. At each scale,
+  each item is placed once in the centre cell, once in one of the four edge cells and once in one of the four corner
+  cells: the cell is drawn without replacement over the scales, the place uniformly within the cell. The three kinds of
+  cells are weighted 1/9, 4/9 and 4/9.
 - by scale, by place: the same for one scale, and for one kind of cell.
-- retention: anywhere over middle, on the same ground and the same items.
+- retention: anywhere / middle, on the same ground and for the same items.
 
 Intervals are over items. Differences between encoders are paired on the same queries, with Holm's correction over
 grounds and metrics.
@@ -28,13 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.measures.metrics import Bootstrap, Interval, PerQuery
-from indexer.measures.robustness import Photos, query_metrics
+from indexer.measures.robustness import LabelledVectors, query_metrics
 from indexer.measures.significance import Paired, holm, paired_test
 from indexer.vectors import Floats
 from training.reference import Metric
 
 if TYPE_CHECKING:
-    from indexer.swaps.pictures import SwapSet
+    from indexer.swaps.swap_set import SwapSet
 
 Pixels = NDArray[np.uint8]
 Ground = Literal["white", "other"]
@@ -49,14 +50,14 @@ CELLS: Mapping[Kind, tuple[tuple[int, int], ...]] = {  # column and row of a 3 x
 }
 WEIGHTS = np.array([len(CELLS[kind]) / 9 for kind in KINDS])
 PER_GROUND = 1 + len(SCALES) * len(KINDS)
-MOST_ITEMS = 200  # 4,000 queries an encoder
-BLOCK = 16  # items whose pictures are held at a time: 16 MB at 128 pixels
-OPAQUE = 128  # coverage from which a pixel is the item's
+MOST_ITEMS = 200  # 4,000 queries for each encoder
+BLOCK = 16  # items whose pictures are in memory at a time: 16 MB at 128 pixels
+OPAQUE = 128  # minimum coverage of a pixel that belongs to the item
 EMPTY = "item without an inside"
 
 
 class Placement(NamedTuple):
-    """Scale in (0, 1], and where the item's box begins, in shares of the room that it leaves: 0 is left or top."""
+    """Scale in (0, 1], and the position of the item's box as shares of the free space; 0 is left or top."""
 
     scale: float
     x: float
@@ -67,14 +68,14 @@ MIDDLE = Placement(1.0, 0.5, 0.5)
 
 
 class CutOut(NamedTuple):
-    """An item's bounding box: colours times coverage `(h, w, 3)` in 0..255 and coverage `(h, w)` in 0..1, float32."""
+    """An item's bounding box: colours times coverage `(h, w, 3)` in 0..255, and coverage `(h, w)` in 0..1; float32."""
 
     colours: Floats
     coverage: Floats
 
 
 def cut_out(picture: Pixels, mask: Pixels) -> CutOut | None:
-    """The item of a picture `(S, S, 3)` by a mask that loses a pixel all around; None where nothing of it is left."""
+    """Cut an item out of a picture `(S, S, 3)` by a mask, eroded by one pixel; None if nothing remains."""
     inner = cv2.erode(mask, np.ones((3, 3), np.uint8))
     rows, columns = (np.flatnonzero((inner >= OPAQUE).any(axis=axis)) for axis in (1, 0))
     if not len(rows):
@@ -85,7 +86,7 @@ def cut_out(picture: Pixels, mask: Pixels) -> CutOut | None:
 
 
 def place(item: CutOut, background: Pixels, placement: Placement) -> Pixels:
-    """The item in a frame `(S, S, 3)`: its longer side is `scale * S` pixels long, rounded, and it is whole."""
+    """The complete item in a frame `(S, S, 3)`; its longer side is `scale * S` pixels, rounded."""
     side = len(background)
     height, width = item.coverage.shape
     factor = placement.scale * side / max(height, width)
@@ -101,7 +102,7 @@ def place(item: CutOut, background: Pixels, placement: Placement) -> Pixels:
 
 
 def draw_placements(rng: np.random.Generator) -> list[Placement]:
-    """Those of one item: the middle, then scale by scale one in each kind of cell."""
+    """Random placements of one item: the middle, then one in each kind of cell for each scale."""
     cells = {kind: rng.permutation(len(CELLS[kind])) for kind in KINDS}
     drawn = [MIDDLE]
     for turn, scale in enumerate(SCALES):
@@ -114,15 +115,17 @@ def draw_placements(rng: np.random.Generator) -> list[Placement]:
 
 @dataclass(frozen=True)
 class PlacedItems:
-    """The queries: items cut out of pictures, and where each of them is put.
+    """The queries: items cut out of pictures, and their placements.
 
     Args:
-        rows: `(n,)` of each item in the set that it is from.
+        rows: `(n,)` row of each item in the set it comes from.
         items: the item or product that each one shows.
         cut: `(n,)` cut-outs.
-        placements: of each, `PER_GROUND` of them.
-        backgrounds: `(B, S, S, 3)`; `on` `(n,)` is the number of each item's own one.
-        left_out: pictures that take no part, by reason. touching: items that the frame of their photo may have cut.
+        placements: `PER_GROUND` placements of each item.
+        backgrounds: `(B, S, S, 3)`.
+        on: `(n,)` index of each item's background.
+        left_out: unused pictures, by reason.
+        touching: number of items that touch the frame of their photo and may be cropped.
     """
 
     rows: NDArray[np.intp]
@@ -138,7 +141,7 @@ class PlacedItems:
         return len(self.items)
 
     def pictures(self, number: int) -> Pixels:
-        """Of one item, `(grounds, PER_GROUND, S, S, 3)`."""
+        """The pictures of one item, `(grounds, PER_GROUND, S, S, 3)`."""
         below = self.backgrounds[self.on[number]]
         grounds = {"white": np.full_like(below, 255), "other": below}
         return np.stack(
@@ -146,7 +149,7 @@ class PlacedItems:
         )
 
     def blocks(self) -> Iterator[Pixels]:
-        """Pictures of some items at a time, `(m, grounds, PER_GROUND, S, S, 3)`."""
+        """The pictures in blocks of items, `(m, grounds, PER_GROUND, S, S, 3)`."""
         for start in range(0, len(self), BLOCK):
             yield np.stack([self.pictures(number) for number in range(start, min(start + BLOCK, len(self)))])
 
@@ -161,9 +164,9 @@ def place_items(
     limit: int = MOST_ITEMS,
     left_out: Counter[str] | None = None,
 ) -> PlacedItems:
-    """Cut items out of pictures `(N, S, S, 3)` by masks `(N, S, S)`, at most `limit`, and draw where they stand.
+    """Cut at most `limit` items out of pictures `(N, S, S, 3)` by masks `(N, S, S)`, and draw their placements.
 
-    Where an item stands depends on the seed and on its row alone.
+    The placements of an item depend only on the seed and its row.
     """
     chosen = np.sort(np.random.default_rng([seed, 23]).permutation(len(items))[:limit])
     out, rows, cut, touching = Counter(left_out or {}), list[int](), list[CutOut](), 0
@@ -190,7 +193,7 @@ def place_items(
 
 
 def place_set(made: SwapSet, seed: int) -> PlacedItems | None:
-    """The queries of a swap set by scale and place; None of a set that does not hold what they are made of."""
+    """The placed queries of a swap set; None if the set has no item layers or no bank."""
     if made.layers is None or made.bank is None:
         return None
     return place_items(made.layers, made.masks, made.products, made.bank, seed)
@@ -202,7 +205,7 @@ def _touches(mask: Pixels) -> bool:
 
 
 class PlacementFigures(NamedTuple):
-    """One metric on one ground."""
+    """The figures of one metric on one ground."""
 
     middle: Interval
     anywhere: Interval
@@ -222,7 +225,7 @@ class PlacementFigures(NamedTuple):
 
 @dataclass(frozen=True)
 class PlacementTest:
-    """Figures by ground and metric, and what those of `anywhere` are means of, `(I,)` in the order of `items`."""
+    """Figures by ground and metric, and the values `(I,)` that `anywhere` is the mean of, in the order of `items`."""
 
     queries: PlacedItems
     items: list[str]
@@ -246,24 +249,24 @@ class PlacementTest:
 def placement_test(
     queries: PlacedItems,
     embed: Callable[[Pixels], Floats],
-    judge: Callable[[Floats, NDArray[np.intp]], PerQuery],
+    score: Callable[[Floats, NDArray[np.intp]], PerQuery],
     *,
     base: PlacementTest | None = None,
     replicates: int = 1000,
     seed: int = 0,
 ) -> PlacementTest | None:
-    """Search for items wherever they stand; None where there is no item.
+    """Measure retrieval with placed queries; None if there are none.
 
     Args:
-        embed: vectors `(..., dim)` of pictures `(..., S, S, 3)`.
-        judge: metrics `(Q,)` of query vectors `(Q, dim)` that show the items in these rows `(Q,)` of their set.
-        base: the encoder that differences are taken to, on the same queries.
+        embed: maps pictures `(..., S, S, 3)` to vectors `(..., dim)`.
+        score: maps query vectors `(Q, dim)` and the rows `(Q,)` of their items to metrics `(Q,)`.
+        base: the result of the encoder to compare with, on the same queries.
     """
     if not len(queries):
         return None
     vectors = np.concatenate([embed(pictures) for pictures in queries.blocks()])
     shape = vectors.shape[:-1]
-    found = judge(vectors.reshape(-1, vectors.shape[-1]), np.repeat(queries.rows, shape[1] * shape[2]))
+    found = score(vectors.reshape(-1, vectors.shape[-1]), np.repeat(queries.rows, shape[1] * shape[2]))
     names, item, counts = np.unique(np.asarray(queries.items, np.str_), return_inverse=True, return_counts=True)
     bootstrap = Bootstrap(names.tolist(), replicates=replicates, seed=seed)
     figures: dict[Ground, dict[str, PlacementFigures]] = {}
@@ -284,25 +287,27 @@ def placement_test(
 def search_placed(
     queries: PlacedItems,
     embed: Callable[[Pixels], Floats],
-    gallery: Photos,
+    gallery: LabelledVectors,
     metric: Metric,
     *,
     base: PlacementTest | None = None,
     replicates: int = 1000,
     seed: int = 0,
 ) -> PlacementTest | None:
-    """`placement_test` in a gallery that shows the items, or products, which the queries show: recall@1 and MAP@R."""
+    """`placement_test` against a gallery of the same items or products: recall@1 and MAP@R."""
     order = np.random.default_rng(seed).permutation(len(gallery.items))
     shown = dict(zip(queries.rows.tolist(), queries.items, strict=True))
 
-    def judge(vectors: Floats, rows: NDArray[np.intp]) -> PerQuery:
-        return query_metrics(gallery, Photos(vectors, [shown[row] for row in rows.tolist()]), metric, order, (1,))
+    def score(vectors: Floats, rows: NDArray[np.intp]) -> PerQuery:
+        return query_metrics(
+            gallery, LabelledVectors(vectors, [shown[row] for row in rows.tolist()]), metric, order, (1,)
+        )
 
-    return placement_test(queries, embed, judge, base=base, replicates=replicates, seed=seed)
+    return placement_test(queries, embed, score, base=base, replicates=replicates, seed=seed)
 
 
 def _summary(cells: NDArray[np.float64], bootstrap: Bootstrap) -> tuple[PlacementFigures, NDArray[np.float64]]:
-    """Of values `(I, PER_GROUND)`: the figures, and each item's own anywhere `(I,)`."""
+    """Figures of values `(I, PER_GROUND)`, and each item's value for `anywhere` `(I,)`."""
     middle, grid = cells[:, 0], cells[:, 1:].reshape(-1, len(SCALES), len(KINDS))
     by_scale = grid @ WEIGHTS
     anywhere: NDArray[np.float64] = by_scale.mean(axis=1)
@@ -322,7 +327,7 @@ def _summary(cells: NDArray[np.float64], bootstrap: Bootstrap) -> tuple[Placemen
 
 def _versus(test: PlacementTest, base: PlacementTest, bootstrap: Bootstrap, seed: int) -> dict[str, Paired]:
     if test.items != base.items:
-        raise ValueError("differences need the same items; measure both encoders on one set of queries")
+        raise ValueError("differences need the same items; measure both encoders on the same queries")
     tests = {
         f"{metric} anywhere, {ground}": paired_test(values, base.anywhere[ground][metric], bootstrap, seed=seed)
         for ground in GROUNDS

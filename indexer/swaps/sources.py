@@ -1,18 +1,18 @@
-"""Swap sets of a catalogue's photos, and of the studio, where everything is known."""
+"""Swap sets from a catalogue's photos, and from the studio, whose drawn photos have known factors."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from indexer.errors import InvalidRequestError
 from indexer.measures.ground_truth import Truth, other_view
-from indexer.swaps.pictures import (
+from indexer.swaps.swap_set import (
     BANK_SEED,
     Bank,
     Cut,
@@ -22,7 +22,7 @@ from indexer.swaps.pictures import (
     Shots,
     SwapSet,
     assemble,
-    composite,
+    swap_background,
 )
 from training.data.backgrounds import Folder, paint_out
 from training.data.dataset import FAILED, Dataset, load_dataset
@@ -32,8 +32,8 @@ from training.data.studio import Item, Photo, Scene, Stock, draw_background, mak
 from training.data.studio.scenes import BACKGROUNDS
 from training.preprocessing import Preprocessing
 
-SIDE = 128  # pixels of the pictures, before an encoder's own preprocessing
-ENOUGH_ITEMS = 20  # with several usable photos, for these to tell what is the same item
+SIDE = 128  # side of the pictures in pixels, before an encoder's own preprocessing
+ENOUGH_ITEMS = 20  # with several usable photos; with fewer, views of single photos are used
 LEAST_ITEMS = 8
 POSES, LIGHTS, FACTORIAL_ITEMS, FACTORIAL_BACKGROUNDS = 3, 3, 16, 4
 FACTOR_ITEMS, FACTOR_SCENES = 160, 4
@@ -52,57 +52,82 @@ def photo_set(
     side: int = SIDE,
     processes: int | None = None,
 ) -> SwapSet:
-    """A set from a catalogue's photos; those without a usable mask are left out and counted.
+    """A swap set from a catalogue's photos; photos without a usable mask are left out and counted.
 
-    Where 20 items or more have two such photos these are gallery and query; else every item's query is its photo as it
-    might have been taken again.
+    If 20 or more items have two usable photos, these are gallery picture and query. Otherwise, each item's query is a
+    random view of its photo.
 
     Args:
-        backgrounds: folder of photos to put the items on; the sample shop's bank of textures and rooms without it.
-        per_item: backgrounds that every item is put on, 2 or more.
-        limit: most items, chosen by the seed.
-        masks: where masks may come from, best first; of `swaps.GIVEN` alone none is found by us.
+        backgrounds: folder of photos to use as backgrounds; by default the sample shop's bank of textures and rooms.
+        per_item: backgrounds that every item is placed on, 2 or more.
+        limit: maximum number of items, chosen with the seed.
+        masks: sources of masks, best first; with `swap_set.GIVEN` no mask is found automatically.
 
     Raises:
         InvalidRequestError: fewer than 8 items can be cut out.
         SourceError: no photo can be read, or no background.
     """
     if not images:
-        raise InvalidRequestError("data", f"{name}: holds no photo; give a folder or manifest with some")
+        raise InvalidRequestError("data", f"{name}: contains no photos; give a folder or manifest with some")
     folder = Folder(backgrounds) if backgrounds is not None else None
     dataset = load_dataset(
         choose(images, limit, seed), Preprocessing(side, 3, "stretch"), masks=tuple(masks), processes=processes
     )
     by_item: dict[str, list[int]] = {}
-    for place, source in enumerate(dataset.mask_sources):
+    for position, source in enumerate(dataset.mask_sources):
         if source != FAILED:
-            by_item.setdefault(dataset.item_ids[place], []).append(place)
-    several = [places[:2] for places in by_item.values() if len(places) > 1]
+            by_item.setdefault(dataset.item_ids[position], []).append(position)
+    usable = usable_items(name, dataset, by_item)
+    chosen = [positions[: 2 if usable.truth == "photos" else 1] for positions in usable.positions.values()]
+    shots = _from_pairs(dataset, chosen) if usable.truth == "photos" else _from_views(dataset, chosen, seed)
+    bank = Bank.of_folder(folder, per_item, side, seed) if folder else Bank.drawn(per_item, side)
+    sources = Counter(dataset.mask_sources[position] for positions in chosen for position in positions)
+    total = len(dataset.mask_sources)
+    cut = Cut(total - dataset.mask_sources.count(FAILED), total)
+    return assemble(name, usable.truth, shots, bank, seed, left_out=usable.left_out, mask_sources=sources, cut=cut)
+
+
+class UsableItems(NamedTuple):
+    """Items that can be cut out, with the positions of their usable photos in a dataset."""
+
+    truth: Truth
+    positions: dict[str, list[int]]
+    left_out: Counter[str]
+
+
+def usable_items(name: str, dataset: Dataset, positions: Mapping[str, list[int]]) -> UsableItems:
+    """Choose the items of a set: those with several usable photos if there are 20, otherwise all usable ones.
+
+    Args:
+        positions: positions of each item's photos with a usable mask; may be empty.
+
+    Raises:
+        InvalidRequestError: fewer than 8 items can be cut out.
+    """
+    usable = {item: found for item, found in positions.items() if found}
+    several = {item: found for item, found in usable.items() if len(found) > 1}
     truth: Truth = "photos" if len(several) >= ENOUGH_ITEMS else "views"
-    chosen = several if truth == "photos" else [places[:1] for places in by_item.values()]
-    left_out = Counter(
-        {
-            "photo cannot be read": len(dataset.skipped),
-            "photo without a usable mask": dataset.mask_sources.count(FAILED),
-            "item with a single usable photo": len(by_item) - len(chosen),
-        }
-    )
+    chosen = several if truth == "photos" else usable
+    left_out = Counter({
+        "photo cannot be read": len(dataset.skipped),
+        "photo without a usable mask": dataset.mask_sources.count(FAILED),
+        "item with a single usable photo": len(usable) - len(chosen),
+    })  # fmt: skip
     if len(chosen) < LEAST_ITEMS:
         raise InvalidRequestError(
             "data",
-            f"{name}: {len(chosen)} items can be cut out of their photos, {LEAST_ITEMS} are needed; give more items, "
-            f"name masks in a column `mask`, or take photos on plain backgrounds ({counted(left_out)})",
+            f"{name}: {len(chosen)} items can be cut out of their photos, {LEAST_ITEMS} are needed; add items, give "
+            f"masks in a column `mask`, or take photos on plain backgrounds ({_counts_text(left_out)})",
         )
-    shots = _from_pairs(dataset, chosen) if truth == "photos" else _from_views(dataset, chosen, seed)
-    bank = Bank.of_folder(folder, per_item, side, seed) if folder else Bank.drawn(per_item, side)
-    sources = Counter(dataset.mask_sources[place] for places in chosen for place in places)
-    looked_at = len(dataset.mask_sources)
-    cut = Cut(looked_at - dataset.mask_sources.count(FAILED), looked_at)
-    return assemble(name, truth, shots, bank, seed, left_out=+left_out, mask_sources=sources, cut=cut)
+    return UsableItems(truth, chosen, +left_out)
+
+
+def _counts_text(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} times {reason}" for reason, count in (+counts).items()) or "nothing was left out"
 
 
 def choose(images: Sequence[SourceImage], limit: int, seed: int, *, photos: int = 3) -> list[SourceImage]:
-    """Some photos of each of the items that are taken: those with several photos where there are enough."""
+    """Up to `photos` photos of each of `limit` random items; of items with several photos, if there are enough."""
     by_item: dict[str, list[SourceImage]] = {}
     for image in images:
         by_item.setdefault(image.item_id, []).append(image)
@@ -130,7 +155,7 @@ def _from_views(dataset: Dataset, chosen: Sequence[Sequence[int]], seed: int) ->
 def _shots(
     dataset: Dataset, first: Sequence[int], photos: tuple[Pixels, Pixels], queries: tuple[Pixels, Pixels]
 ) -> Shots:
-    """Of photos with their masks those at the first places, and their items' queries, which are as they were taken."""
+    """Shots of the photos at the positions `first`, with queries that are used as they are."""
     images, masks = photos
     behind = [paint_out(images[place], masks[place]) for place in first]
     categories = [dataset.attributes[place].get("category") for place in first]
@@ -145,10 +170,6 @@ def upright(dataset: Dataset) -> tuple[Pixels, Pixels]:
     return np.ascontiguousarray(dataset.images.transpose(0, 2, 3, 1)), dataset.masks
 
 
-def counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} times {reason}" for reason, count in (+counts).items()) or "nothing was left out"
-
-
 def studio_set(
     stock: Stock,
     items: int,
@@ -160,16 +181,16 @@ def studio_set(
     factors: bool = True,
     advance: Advance = lambda count: None,
 ) -> SwapSet:
-    """A set of drawn items: gallery and query are two photos in other poses and lights, on one background.
+    """A swap set of drawn items: gallery picture and query differ in pose and light, and share a background.
 
     Args:
-        backgrounds: folder to put the items on; textures and rooms of the seed's bank without it.
-        factors: draw the pictures of known item, background, pose and light as well.
-        advance: told of photos drawn.
+        backgrounds: folder of photos to use as backgrounds; by default textures and rooms from the seed's bank.
+        factors: also draw pictures with known item, background, pose and light.
+        advance: called with the number of photos drawn since the last call.
     """
     if items < LEAST_ITEMS:
         raise InvalidRequestError("items", f"items must be at least {LEAST_ITEMS}, not {items}")
-    bank = (  # a folder that is not there is told of before the items are drawn
+    bank = (  # reports a missing folder before the items are drawn
         Bank.of_folder(Folder(backgrounds), per_item, side, seed) if backgrounds else Bank.drawn(per_item, side, seed)
     )
     drawn = [make_item(seed, number, stock) for number in range(items)]
@@ -187,7 +208,7 @@ def studio_set(
 
 
 def _studio_shots(items: Sequence[Item], bank: Bank, seed: int, side: int, advance: Advance) -> Shots:
-    """Every item on a background of its own that is not in the bank, in two scenes."""
+    """Each item in two scenes, on a background of its own that is not in the bank."""
     rng = np.random.default_rng([seed, 13])
     taken = {name.split()[-1] for name in bank.names}
     free = [number for number in range(BACKGROUNDS) if str(number) not in taken]
@@ -200,13 +221,13 @@ def _studio_shots(items: Sequence[Item], bank: Bank, seed: int, side: int, advan
     layers = [np.stack([pair[place].product for pair in photos]) for place in (0, 1)]
     masks = [np.stack([pair[place].mask for pair in photos]) for place in (0, 1)]
     below = np.stack(behind)
-    pictures = [composite(layer, mask, below) for layer, mask in zip(layers, masks, strict=True)]
+    pictures = [swap_background(layer, mask, below) for layer, mask in zip(layers, masks, strict=True)]
     names, categories = [item.item_id for item in items], list[str | None](item.category for item in items)
     return Shots(names, categories, pictures[0], masks[0], layers[1], masks[1], pictures[1], behind)
 
 
 def _factorial(items: Sequence[Item], bank: Bank, seed: int, side: int, advance: Advance) -> Factorial:
-    """Every item on the same backgrounds, in the same poses and lights as all others."""
+    """Every item on every background, in every pose and light."""
     poses = [random_scene(items[0], 100 + number).pose for number in range(POSES)]
     lights = [random_scene(items[0], 200 + number).light for number in range(LIGHTS)]
     below = bank.pictures[:FACTORIAL_BACKGROUNDS]
@@ -215,13 +236,13 @@ def _factorial(items: Sequence[Item], bank: Bank, seed: int, side: int, advance:
         shots = [[render(item, Scene(pose, light, 0, None), side) for light in lights] for pose in poses]
         advance(POSES * LIGHTS)
         rows.append(
-            np.stack([[[composite(shot.product, shot.mask, b) for shot in row] for row in shots] for b in below])
+            np.stack([[[swap_background(shot.product, shot.mask, b) for shot in row] for row in shots] for b in below])
         )
     return Factorial(("item", "background", "pose", "light"), np.stack(rows))
 
 
 def _factor_photos(items: Sequence[Item], bank: Bank, seed: int, side: int, advance: Advance) -> FactorPhotos:
-    """Photos in random scenes on the bank's backgrounds."""
+    """Photos in random scenes on random backgrounds of the bank."""
     rng = np.random.default_rng([seed, 17])
     pictures, rows = [], []
     for item in items:
@@ -229,7 +250,7 @@ def _factor_photos(items: Sequence[Item], bank: Bank, seed: int, side: int, adva
             scene = _bare(random_scene(item, 300 + number))
             place = int(rng.integers(len(bank.names)))
             shot = render(item, scene, side)
-            pictures.append(composite(shot.product, shot.mask, bank.pictures[place]))
+            pictures.append(swap_background(shot.product, shot.mask, bank.pictures[place]))
             rows.append(_factors(item, scene, bank.names[place]))
             advance(1)
     known = {name: np.array([row[name] for row in rows]) for name in rows[0]}
@@ -247,7 +268,7 @@ def _factors(item: Item, scene: Scene, background: str) -> dict[str, Any]:
 
 
 def _bare(scene: Scene) -> Scene:
-    """Without the person who wears the item: they would come and go with the background."""
+    """Without the person wearing the item, who would change together with the background."""
     return replace(scene, figure=None)
 
 

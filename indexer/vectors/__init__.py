@@ -1,4 +1,4 @@
-"""Vector indexes: one protocol, one file per engine."""
+"""Vector indexes: a protocol, and one module per engine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ Ints = NDArray[np.int64]
 
 
 class Neighbours(NamedTuple):
-    """Per query the `k` best: scores `(nq, k)`, higher is nearer, and positions `(nq, k)`; -1 where there are fewer."""
+    """The `k` nearest of each query, best first.
+
+    Args:
+        scores: `(nq, k)`, higher is nearer.
+        positions: `(nq, k)`, -1 if a query has fewer than `k` neighbours.
+    """
 
     scores: Floats
     positions: Ints
 
 
 class VectorIndex(Protocol):
-    """An immutable index over `count` vectors, named by position."""
+    """An immutable index over `count` vectors, identified by position."""
 
     @property
     def count(self) -> int: ...
@@ -29,7 +34,7 @@ class VectorIndex(Protocol):
     def factory(self) -> str: ...
 
     def search(self, queries: Floats, k: int, allowed: NDArray[np.bool_] | None = None) -> Neighbours:
-        """Search `queries` `(nq, dim)` among all positions, or among those where `allowed` `(count,)` is True."""
+        """The nearest neighbours of `queries` `(nq, dim)`, among the positions where `allowed` `(count,)` is True."""
         ...
 
     def vectors_at(self, positions: Ints) -> Floats:

@@ -17,26 +17,26 @@ FACTORY = "Flat"
 
 
 def _only(allowed: NDArray[np.bool_]) -> Any:
-    """Search parameters of one call that restrict it to the allowed positions."""
-    library: Any = faiss  # its published types know the C++ signatures, not those of its Python wrappers
+    """Search parameters that restrict one call to the allowed positions."""
+    library: Any = faiss  # its type stubs describe the C++ signatures, not the Python wrappers
     return library.SearchParameters(sel=library.IDSelectorBitmap(np.packbits(allowed, bitorder="little")))
 
 
 class FaissIndex:
-    """A FAISS index read or built once and never changed; safe to search from many threads."""
+    """A FAISS index that is built or read once and never modified; many threads may search it."""
 
     def __init__(self, index: faiss.Index, factory: str) -> None:
         self._index = index
         self.factory = factory
 
     @classmethod
-    def build(cls, vectors: Floats, metric: Metric, factory: str = FACTORY) -> FaissIndex:
-        """Index `vectors` `(n, dim)`, which must be of unit norm when the metric is cosine."""
+    def build(cls, vectors: Floats, metric: Metric) -> FaissIndex:
+        """Index `vectors` `(n, dim)`, of unit norm for the cosine metric."""
         kind = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
-        index = faiss.index_factory(vectors.shape[1], factory, kind)
+        index = faiss.index_factory(vectors.shape[1], FACTORY, kind)
         if len(vectors):
             index.add(np.ascontiguousarray(vectors, dtype=np.float32))
-        return cls(index, factory)
+        return cls(index, FACTORY)
 
     @classmethod
     def read(cls, path: Path, factory: str = FACTORY) -> FaissIndex:

@@ -1,13 +1,11 @@
-"""Use of the catalogue's own neighbourhoods at search time: pure functions over vectors, scores and neighbour lists.
+"""Re-ranking by the neighbourhoods of the gallery: pure functions of vectors, scores and neighbour lists.
 
 - `expand_query`: alpha query expansion (Radenovic, Tolias, Chum: Fine-tuning CNN Image Retrieval with No Human
   Annotation, 2019, section 3.4, https://arxiv.org/abs/1711.02512).
-- `augment_database`: database-side augmentation (Arandjelovic, Zisserman: Three things everyone should know to improve
-  object retrieval, 2012, section 4, https://doi.org/10.1109/CVPR.2012.6248018), weighted as query expansion is.
 - `k_reciprocal`: re-ranking by k-reciprocal encoding (Zhong, Zheng, Cao, Li: Re-ranking Person Re-identification with
   k-reciprocal Encoding, 2017, https://arxiv.org/abs/1701.08398).
 
-Scores are cosines, or negated distances for L2, as `indexer.vectors` gives them.
+Scores are cosines, or negated distances for L2, as in `indexer.vectors`.
 """
 
 from __future__ import annotations
@@ -20,48 +18,47 @@ from numpy.typing import NDArray
 from indexer.vectors import Floats, Ints
 from training.reference import Metric
 
-EXPANSION = 10  # neighbours that expand a query
+EXPANSION = 10  # neighbours averaged into a query
 ALPHA = 3.0  # the paper's
-# The paper's 20, 6 and 0.3 are for ten and more photos of each identity; a shop has few of an item, and with them its
-# other photos are lost among its kind (docs/studies/reranking.md).
+# The paper's 20, 6 and 0.3 suit ten or more photos of each identity. A shop has few photos of an item, and those values
+# would drown them among similar items (docs/studies/reranking.md).
 K1, K2 = 6, 2
-ORIGINAL_SHARE = 0.5  # lambda: of the original distance in the final one
-DEPTH = 100  # first hits that are re-ranked
+ORIGINAL_SHARE = 0.5  # lambda: weight of the original distance in the final one
+DEPTH = 100  # hits to re-rank
 TINY = 1e-12
 
 
 class NeighbourLists(NamedTuple):
-    """Of each of n vectors its k nearest others: `positions` `(n, k)` int32 and `scores` `(n, k)`, best first."""
+    """The k nearest other vectors of each of n vectors, best first: positions and scores, `(n, k)`."""
 
     positions: NDArray[np.int32]
     scores: Floats
 
+    @classmethod
+    def empty(cls, k: int) -> NeighbourLists:
+        """Lists of no vectors, `(0, k)`."""
+        return cls(np.empty((0, k), np.int32), np.empty((0, k), np.float32))
+
 
 class _Encodings(NamedTuple):
-    """Sparse vectors over the catalogue, in order of their rows: each row that has any members sums to 1."""
+    """Sparse row vectors over the gallery, sorted by row; the weights of a row sum to 1."""
 
     rows: Ints
     members: Ints
     weights: NDArray[np.float64]
 
 
-def expand_query(queries: Floats, neighbours: Floats, metric: Metric, alpha: float = ALPHA) -> Floats:
-    """The queries `(nq, dim)` averaged with neighbours `(k, dim)` that weigh max(cosine, 0) ** alpha; a query weighs 1.
+def expand_query(queries: Floats, neighbours: Floats, metric: Metric) -> Floats:
+    """Average each query `(nq, dim)` with neighbours `(k, dim)`, weighted by max(cosine, 0) ** alpha; a query weighs 1.
 
-    Differs from the paper: where the metric is L2, the result keeps its length as a weighted mean.
+    Differs from the paper: for L2, the result is a weighted mean and is not normalised.
     """
-    weights = np.maximum(_unit(queries) @ _unit(neighbours).T, 0.0) ** alpha
+    weights = np.maximum(_unit(queries) @ _unit(neighbours).T, 0.0) ** ALPHA
     total = queries + weights @ neighbours
     if metric == "cosine":
         return _unit(total)
     mean: Floats = (total / (1 + weights.sum(axis=1, keepdims=True))).astype(np.float32)
     return mean
-
-
-def augment_database(vectors: Floats, neighbours: NDArray[np.integer], metric: Metric, alpha: float = ALPHA) -> Floats:
-    """Every vector `(n, dim)` averaged with its neighbours `(n, k)`, positions of others, as `expand_query` does."""
-    rows = zip(vectors, neighbours, strict=True)
-    return np.concatenate([vectors[:0], *(expand_query(v[None], vectors[near], metric, alpha) for v, near in rows)])
 
 
 def k_reciprocal(
@@ -75,23 +72,27 @@ def k_reciprocal(
     k2: int = K2,
     original_share: float = ORIGINAL_SHARE,
 ) -> NDArray[np.float64]:
-    """Final distances `(c,)` of one query to candidates, of which smaller is better (equation 12).
+    """Final distances `(c,)` from one query to candidates, smaller is better (equation 12).
 
-    Every point is encoded over the catalogue's vectors: its k-reciprocal neighbours (equations 1 and 3; k1 is the width
-    of the lists), those of them whose own half-sized sets overlap by two thirds (equation 5), weights (equation 7), and
-    the mean with its k2 - 1 nearest (equation 11). Distances are 1 - sum of minima / sum of maxima (equation 10).
+    Every point is encoded over the gallery's vectors by its k-reciprocal neighbours (equations 1 and 3; k1 is the width
+    of the lists), extended by the half-sized sets of those neighbours where two thirds overlap (equation 5), weighted
+    (equation 7), and averaged with its k2 - 1 nearest (equation 11). The Jaccard distance of two encodings is 1 - sum
+    of minima / sum of maxima (equation 10).
 
-    Differs from the paper: the query is no member of the catalogue's sets, whose lists are computed once; it takes g to
-    be mutual where it is at least as near to g as g's k-th neighbour. Distances d in weights are taken relative to that
-    of the k-th neighbour, which makes them free of the metric's scale, and count as 1 past it, as lists hold no more.
-    Encodings are normalised to a sum of 1, as in the authors' code; a point without mutual neighbours has none.
+    Differs from the paper:
+
+    - The query is not in the gallery's lists, which are computed once. It counts as a mutual neighbour of g if it is at
+      least as near to g as g's k-th neighbour.
+    - Distances in weights are relative to the distance of the k-th neighbour, which makes them independent of the
+      metric's scale; points beyond the lists get a relative distance of 1.
+    - Encodings are normalised to a sum of 1, as in the authors' code; a point without mutual neighbours has none.
 
     Args:
-        lists: of the catalogue, `(n, k)`.
-        query: the nearest of the catalogue to the query, `(1, k)`.
-        candidates: `(c,)` positions in the catalogue, or -1 - g for guest g.
-        guests: the same as `query` of candidates that are not in the catalogue, `(g, k)`.
-        distances: `(c,)` original ones of the candidates, at least 0.
+        lists: neighbour lists of the gallery, `(n, k)`.
+        query: the query's nearest neighbours in the gallery, `(1, k)`.
+        candidates: `(c,)`, positions in the gallery, or -1 - g for guest g.
+        guests: nearest neighbours of the candidates that are not in the gallery, `(g, k)`.
+        distances: `(c,)`, original distances of the candidates, at least 0.
         original_share: lambda of equation 12.
     """
     k2 = min(k2, lists.positions.shape[1] + 1)
@@ -101,28 +102,29 @@ def k_reciprocal(
         np.concatenate([inside, lists.positions[inside, : k2 - 1].ravel(), outside.positions[:, : k2 - 1].ravel()])
     )
     encoded = _encode(lists, NeighbourLists(lists.positions[nodes], lists.scores[nodes]), nodes, metric)
-    strangers = _encode(lists, outside, None, metric)
+    outer_sparse = _encode(lists, outside, None, metric)
     support = np.unique(
         np.concatenate(
             [
-                strangers.members[strangers.rows == 0],
+                outer_sparse.members[outer_sparse.rows == 0],
                 encoded.members[np.isin(encoded.rows, np.searchsorted(nodes, query.positions[0, : k2 - 1]))],
             ]
         )
     )
-    table, outer = _dense(encoded, len(nodes), support), _dense(strangers, len(outside.positions), support)
+    table, outer = _dense(encoded, len(nodes), support), _dense(outer_sparse, len(outside.positions), support)
 
     def averaged(own: NDArray[np.float64], near: NDArray[np.int32]) -> NDArray[np.float64]:
         nearest = table[np.searchsorted(nodes, near[:, : k2 - 1])]
         mean: NDArray[np.float64] = (own + nearest.sum(axis=1)) / k2
         return mean
 
-    abroad = averaged(outer, outside.positions)  # of the query, then of the guests
+    outer_encodings = averaged(outer, outside.positions)  # of the query, then of the guests
     encodings = np.empty((len(candidates), len(support) + 1))
     encodings[candidates >= 0] = averaged(table[np.searchsorted(nodes, inside)], lists.positions[inside])
-    encodings[candidates < 0] = abroad[-candidates[candidates < 0]]
-    shared = np.minimum(abroad[:1, :-1], encodings[:, :-1]).sum(axis=1)
-    mass = abroad[0, -1] + encodings[:, -1]  # of minima and maxima together; no minimum lies outside the support
+    encodings[candidates < 0] = outer_encodings[-candidates[candidates < 0]]
+    shared = np.minimum(outer_encodings[:1, :-1], encodings[:, :-1]).sum(axis=1)
+    # Sum of minima plus sum of maxima; minima outside the support are 0.
+    mass = outer_encodings[0, -1] + encodings[:, -1]
     jaccard = 1 - shared / np.maximum(mass - shared, TINY)
     relative = distances / max(float(distances.max(initial=0.0)), TINY)
     final: NDArray[np.float64] = (1 - original_share) * jaccard + original_share * relative
@@ -130,13 +132,13 @@ def k_reciprocal(
 
 
 def distances_of(scores: Floats, metric: Metric) -> NDArray[np.float64]:
-    """1 - cosine, or the Euclidean distance; at least 0."""
+    """Distances of scores: 1 - cosine, or the Euclidean distance; at least 0."""
     values = scores.astype(np.float64)
     return np.maximum(1 - values if metric == "cosine" else -values, 0.0)
 
 
 def _encode(lists: NeighbourLists, near: NeighbourLists, own: Ints | None, metric: Metric) -> _Encodings:
-    """Encodings of m points by their nearest `(m, k)`; `own` `(m,)` are their positions, None for points outside."""
+    """Encode m points by their nearest neighbours `(m, k)`; `own` `(m,)` are positions, None for outside points."""
     count, k = near.positions.shape
     size = len(lists.positions)
     if own is None:
@@ -162,20 +164,20 @@ def _encode(lists: NeighbourLists, near: NeighbourLists, own: Ints | None, metri
 
 
 def _expansion(lists: NeighbourLists, rows: Ints, members: Ints, keys: Ints, half: int) -> Ints:
-    """Keys row * n + member that equation 5 adds to the sets: of members whose half-sized set overlaps enough."""
+    """Keys row * n + member that equation 5 adds: the half-sized sets of members that overlap by two thirds."""
     size = len(lists.positions)
     nodes, which = np.unique(members, return_inverse=True)
     near = lists.positions[nodes, :half]
     mutual = (lists.positions[near, :half] == nodes[:, None, None]).any(axis=2)
     theirs = rows[:, None] * size + near[which]
-    common = (np.isin(theirs, keys) & mutual[which]).sum(axis=1) + 1  # a member is in its own set
+    common = (np.isin(theirs, keys) & mutual[which]).sum(axis=1) + 1  # a member is in its own half-sized set
     enough = 3 * common >= 2 * (mutual.sum(axis=1)[which] + 1)
     added: Ints = theirs[mutual[which] & enough[:, None]]
     return added
 
 
 def _dense(encodings: _Encodings, count: int, support: Ints) -> NDArray[np.float64]:
-    """`(count, s + 1)`: weights of the s members in sorted `support`, then the sum of all: 1, or 0 of none."""
+    """A table `(count, s + 1)`: weights of the s members in the sorted `support`, then the row's sum, 1 or 0."""
     table = np.zeros((count, len(support) + 1))
     table[encodings.rows, -1] = 1.0
     places = np.searchsorted(support, encodings.members)

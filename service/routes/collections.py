@@ -1,4 +1,4 @@
-"""Collections, what their items can be filtered by, and their images."""
+"""Collections and the images of their items."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from indexer.errors import NotFoundError
 from indexer.ingest.items import read_image
 from service.auth import CanRead
 from service.deps import CollectionName, ServiceDep
-from service.schemas import CollectionDetail, CollectionList, CollectionSummary, FacetValue, Limits
+from service.schemas.collections import CollectionDetail, CollectionList, CollectionSummary, FacetValue
 from service.thumbnails import MAX_WIDTH, thumbnail
 
 DEFAULT_WIDTH = 480
@@ -23,15 +23,15 @@ router = APIRouter(prefix="/v1", tags=["collections"], dependencies=[CanRead])
 
 @router.get("/collections")
 def list_collections(service: ServiceDep) -> CollectionList:
-    """All collections, by name."""
-    records = service.home.catalogue.collections()
+    """List collections by name."""
+    records = service.home.catalogue.collections.all()
     return CollectionList(collections=[CollectionSummary.of(record) for record in records])
 
 
 @router.get("/collections/{collection}")
 def show_collection(collection: CollectionName, service: ServiceDep) -> CollectionDetail:
-    """One collection, with the attributes its items can be filtered by."""
-    found = service.home.catalogue.facets(collection)
+    """Show a collection and the attribute values that its items can be filtered by."""
+    found = service.home.catalogue.attributes.facets(collection)
     facets = {name: [FacetValue(value=value, count=count) for value, count in values] for name, values in found.items()}
     summary = CollectionSummary.of(_record(service.home, collection))
     return CollectionDetail(**summary.model_dump(), facets=facets)
@@ -40,16 +40,16 @@ def show_collection(collection: CollectionName, service: ServiceDep) -> Collecti
 @router.get(
     "/collections/{collection}/images/{image_id}",
     response_class=Response,
-    responses={200: {"content": {"image/jpeg": {}}, "description": "A JPEG"}, 304: {"description": "Not modified"}},
+    responses={200: {"content": {"image/jpeg": {}}, "description": "JPEG image"}, 304: {"description": "Not modified"}},
 )
 def show_image(
     collection: CollectionName,
     image_id: Annotated[int, Path(ge=1, le=2**63 - 1)],
     service: ServiceDep,
-    width: Annotated[int, Query(ge=16, le=MAX_WIDTH, description="largest width in pixels")] = DEFAULT_WIDTH,
+    width: Annotated[int, Query(ge=16, le=MAX_WIDTH, description="Maximum width in pixels.")] = DEFAULT_WIDTH,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """An image of an item as a JPEG, made smaller but never larger."""
+    """Return an image of an item as a JPEG, scaled down if necessary but never up."""
     data = read_image(service.home, collection, image_id)
     etag = f'"{hashlib.sha256(data).hexdigest()[:32]}-{width}"'
     visibility = "public" if service.settings.public_read else "private"
@@ -59,14 +59,8 @@ def show_image(
     return Response(thumbnail(data, width, service.limits), media_type="image/jpeg", headers=headers)
 
 
-@router.get("/limits")
-def show_limits(service: ServiceDep) -> Limits:
-    """What the server refuses to exceed."""
-    return Limits(max_upload_bytes=service.settings.max_upload_bytes, max_pixels=service.settings.max_pixels)
-
-
 def _record(home: Home, collection: str) -> CollectionRecord:
-    for record in home.catalogue.collections():
+    for record in home.catalogue.collections.all():
         if record.name == collection:
             return record
     raise NotFoundError(f"no collection {collection!r}")

@@ -1,4 +1,4 @@
-"""Single items: stored, shown and removed."""
+"""Storing, showing and deleting an item."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.auth import CanRead, CanWrite
 from service.bodies import Item, read_item
 from service.deps import CollectionName, ItemId, ServiceDep
 from service.openapi import two_bodies
-from service.schemas import ItemForm, ItemRequest, ItemResponse
+from service.schemas.items import ItemForm, ItemRequest, ItemResponse
 
 router = APIRouter(prefix="/v1/collections/{collection}/items", tags=["items"])
 
@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1/collections/{collection}/items", tags=["items"])
     "/{item_id:path}",
     dependencies=[CanWrite],
     openapi_extra=two_bodies(ItemForm, ItemRequest),
-    responses={201: {"model": ItemResponse, "description": "The item is new"}},
+    responses={201: {"model": ItemResponse, "description": "Item created"}},
 )
 def store_item(
     collection: CollectionName,
@@ -30,7 +30,7 @@ def store_item(
     service: ServiceDep,
     response: Response,
 ) -> ItemResponse:
-    """Store an item in place of what it was; durable and searchable when this answers."""
+    """Store an item, replacing one with the same id; it is durable and searchable when the request returns."""
     record, created = put_item(
         service.home,
         service.searcher,
@@ -48,11 +48,11 @@ def store_item(
 
 @router.get("/{item_id:path}", dependencies=[CanRead])
 def show_item(collection: CollectionName, item_id: ItemId, service: ServiceDep) -> ItemResponse:
-    """An item as the catalogue has it."""
+    """Show an item."""
     return ItemResponse.of(collection, get_item(service.home, collection, item_id))
 
 
 @router.delete("/{item_id:path}", dependencies=[CanWrite], status_code=204)
 def remove_item(collection: CollectionName, item_id: ItemId, service: ServiceDep) -> None:
-    """Remove an item, from search too, when this answers."""
+    """Delete an item; it no longer appears in searches when the request returns."""
     delete_item(service.home, collection, item_id)

@@ -1,4 +1,4 @@
-"""For operators: liveness, readiness, metrics."""
+"""Liveness, readiness and metrics, for operators."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from fastapi import APIRouter, Response
 from service.auth import CanRead
 from service.deps import ServiceDep
 from service.metrics import CONTENT_TYPE
-from service.schemas import CollectionState, Health, Readiness
+from service.schemas.operations import CollectionState, Health, Readiness
 
 router = APIRouter(tags=["operations"])
 
 
 @router.get("/healthz")
 async def healthz() -> Health:
-    """Whether the server lives."""
-    # Not in the thread pool: a server whose threads are all at work is busy, not dead.
+    """Report that the server is alive."""
+    # Runs outside the thread pool, so that it answers even when all threads are busy.
     return Health(status="ok")
 
 
 @router.get("/readyz")
 def readyz(service: ServiceDep) -> Readiness:
-    """Which collections can be searched; 503 while none can."""
+    """Report which collections can be searched; 503 if none can."""
     known = service.readiness.require()
     states = [
         CollectionState(
@@ -36,13 +36,13 @@ def readyz(service: ServiceDep) -> Readiness:
     "/metrics",
     dependencies=[CanRead],
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text"}},
+    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text format"}},
 )
 def metrics(service: ServiceDep) -> Response:
-    """Counters for Prometheus."""
+    """Return metrics for Prometheus."""
     active = [
         (record.name, record.generation)
-        for record in service.home.catalogue.collections()
+        for record in service.home.catalogue.collections.all()
         if record.generation is not None
     ]
     service.metrics.set_generations(active)

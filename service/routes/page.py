@@ -1,4 +1,4 @@
-"""The page for shoppers: static files that use the same API as anyone."""
+"""The web page for shoppers: static files that use the public API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.staticfiles import PathLike, StaticFiles
 from starlette.types import Scope
 
 WEB = Path(__file__).parent.parent / "web"
-# Files keep their names between versions, so a browser asks each time whether its copy is still right.
+# File names stay the same between versions, so browsers must revalidate their copies.
 CACHE = {"Cache-Control": "no-cache"}
 STATIC_TYPES = frozenset({".js", ".css", ".svg"})
 
@@ -20,7 +20,7 @@ router = APIRouter(include_in_schema=False)
 
 
 class PageFiles(StaticFiles):
-    """The page's scripts, styles and pictures, and nothing else that lies beside them."""
+    """Serves only the scripts, styles and pictures of the folder."""
 
     def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
         return super().lookup_path(path) if Path(path).suffix in STATIC_TYPES else ("", None)

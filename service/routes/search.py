@@ -1,4 +1,4 @@
-"""Searching: by an uploaded image, by a vector, by an item."""
+"""Searching by an uploaded image, a vector or an item."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Scope
 
-from indexer.search.searcher import Searcher, SearchPage, parse_filters
+from indexer.search.filters import parse_filters
+from indexer.search.results import SearchPage
+from indexer.search.searcher import Searcher
 from service.auth import CanRead
 from service.bodies import Query, read_query
 from service.deps import CollectionName, ItemId, ServiceDep
 from service.openapi import two_bodies
-from service.schemas import SearchForm, SearchRequest, SearchResponse, SimilarQuery
+from service.schemas.search import SearchForm, SearchRequest, SearchResponse, SimilarQuery
 from service.timing import stopwatch
 
 
 class LiteralTail(APIRoute):
-    """Matches only where the URL itself ends as the route does: `a%2Fsimilar` is the item `a/similar`."""
+    """A route that matches only if the undecoded URL ends like the route: `a%2Fsimilar` is the item `a/similar`."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         tail = self.path.rpartition("/")[2].encode()
@@ -40,7 +42,7 @@ similar_router = APIRouter(
 def search(
     collection: CollectionName, query: Annotated[Query, Depends(read_query)], service: ServiceDep
 ) -> SearchResponse:
-    """The items most similar to an image, to an item or to a vector."""
+    """Find the items most similar to an image, an item or a vector."""
     with stopwatch(service.metrics, "search") as watch:
         page = run(service.searcher, collection, query)
     return SearchResponse.of(page, watch.seconds)
@@ -53,15 +55,15 @@ def similar_items(
     query: Annotated[SimilarQuery, QueryParameters()],
     service: ServiceDep,
 ) -> SearchResponse:
-    """The items most similar to an item, itself left out."""
-    asked = Query(query.k, query.offset, parse_filters(query.filter), item_id=item_id, rerank=query.rerank)
+    """Find the items most similar to an item, excluding the item itself."""
+    wanted = Query(query.k, query.offset, parse_filters(query.filter), item_id=item_id, rerank=query.rerank)
     with stopwatch(service.metrics, "search") as watch:
-        page = run(service.searcher, collection, asked)
+        page = run(service.searcher, collection, wanted)
     return SearchResponse.of(page, watch.seconds)
 
 
 def run(searcher: Searcher, collection: str, query: Query) -> SearchPage:
-    """The one call into the indexer that a query stands for."""
+    """Run a query of any kind."""
     paging: dict[str, Any] = {"k": query.k, "offset": query.offset, "filters": query.filters, "rerank": query.rerank}
     if query.image is not None:
         return searcher.search_image(

@@ -1,4 +1,4 @@
-// The JSON routes that everyone uses, with the API key where one is needed.
+// Requests to the public JSON API, with an API key if one is required.
 
 const KEY = "nitamono-key";
 
@@ -10,7 +10,7 @@ export class ApiError extends Error {
   }
 }
 
-let memoryKey = null; // where the browser allows no storage
+let memoryKey = null; // used if the browser allows no storage
 let askKey = async () => null;
 
 export function onKeyNeeded(ask) {
@@ -31,7 +31,7 @@ function storeKey(key) {
     if (key === null) sessionStorage.removeItem(KEY);
     else sessionStorage.setItem(KEY, key);
   } catch {
-    // The key then lasts as long as the page.
+    // Without storage the key lasts as long as the page.
   }
 }
 
@@ -47,15 +47,15 @@ async function send(path, options = {}) {
     response = await fetch(path, { ...options, headers: { ...headers, ...options.headers } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(0, "No connection", "The server cannot be reached. Check the connection, then try again.");
+    throw new ApiError(0, "No connection", "The server cannot be reached. Check your connection and try again.");
   }
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));
-  const detail = problem.detail ?? `The server answered with status ${response.status}.`;
+  const detail = problem.detail ?? `The server responded with status ${response.status}.`;
   throw new ApiError(response.status, problem.title ?? "Something went wrong", detail);
 }
 
-let asking = null; // one dialog, however many requests need the key
+let asking = null; // a single dialog, even if several requests need the key
 
 async function request(path, options = {}) {
   const used = storedKey();
@@ -80,7 +80,7 @@ async function json(path, options) {
 
 const inCollection = (collection) => `v1/collections/${encodeURIComponent(collection)}`;
 
-// Paths of answers begin with "/v1": made relative, the page also works below a prefix.
+// Paths in responses start with "/v1"; relative paths also work if the page is served below a prefix.
 export const relative = (path) => path.replace(/^\//, "");
 
 export const limits = () => json("v1/limits");
@@ -107,7 +107,7 @@ export function searchByItem(name, id, { k, offset, filters }, signal) {
   return json(`${inCollection(name)}/items/${encodeURIComponent(id)}/similar?${query}`, { signal });
 }
 
-// An <img> cannot send a key, so with one the picture is fetched and shown from memory.
+// An <img> cannot send an API key; with one, the picture is fetched and shown from memory.
 export async function showPicture(img, path) {
   if (!hasKey()) {
     img.src = path;

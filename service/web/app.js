@@ -1,4 +1,4 @@
-// The page: a URL says what is shown; every action writes a new URL and shows it.
+// The page shows what its URL describes; each action writes a new URL and shows it.
 
 import * as api from "./api.js";
 import { card, skeletons } from "./cards.js";
@@ -11,19 +11,19 @@ import { MAX_SHOWN, PAGE_SIZE, rankingKey, read, write } from "./route.js";
 
 const $ = (id) => document.getElementById(id);
 const ANSWERS_KEPT = 20;
-// `items`: the regions of the items in each photo, which are the photo's alone, whatever of it is searched with.
-const known = { collections: [], facets: new Map(), metrics: new Map(), items: new Map(), limits: null };
-const answered = new Map(); // rankings shown lately, so that going back needs no waiting
+// `items`: regions of the items in each photo; they do not depend on the region that is searched with.
+const cache = { collections: [], facets: new Map(), metrics: new Map(), items: new Map(), limits: null };
+const answered = new Map(); // recent rankings, so that going back is immediate
 let current = read();
 let pending = new AbortController();
 let started = Promise.resolve();
 
 const panel = new QueryPanel((region) => {
-  // One entry in the history for the whole photo, and one for the last frame on it.
+  // The history has one entry for the whole photo and one for the last frame on it.
   go({ region, k: PAGE_SIZE }, { replace: current.region !== null && region !== null });
 });
 
-// ---- Going somewhere
+// ---- Navigation
 
 function go(changes, { replace = false, toTop = false, focus = false } = {}) {
   current = { ...current, ...changes };
@@ -37,7 +37,7 @@ function go(changes, { replace = false, toTop = false, focus = false } = {}) {
   return show(focus);
 }
 
-// Answers come after the browser would scroll back to where one was, so the page does that itself.
+// Results arrive after the browser would restore the scroll position, so the page restores it itself.
 history.scrollRestoration = "manual";
 const markPlace = () => history.replaceState({ scroll: scrollY }, "");
 const returnToPlace = (mark) => scrollTo({ top: mark?.scroll ?? 0, behavior: "instant" });
@@ -45,13 +45,13 @@ const returnToPlace = (mark) => scrollTo({ top: mark?.scroll ?? 0, behavior: "in
 const NO_QUERY = { photo: null, item: null, region: null, k: PAGE_SIZE };
 
 async function usePhoto(file) {
-  await started; // a photo may be chosen before the collections are known
-  if (known.collections.length === 0) return;
-  const limit = known.limits.max_upload_bytes;
+  await started; // a photo may be chosen before the collections are loaded
+  if (cache.collections.length === 0) return;
+  const limit = cache.limits.max_upload_bytes;
   if (file.size + 4096 > limit) {
     const inMb = (bytes) => `${(bytes / 2 ** 20).toFixed(bytes < 10 * 2 ** 20 ? 1 : 0)} MB`;
-    const text = `“${file.name}” has ${inMb(file.size)}; at most ${inMb(limit)} can be sent.`;
-    tell("Photo too large", text, [anotherPhoto()]);
+    const text = `“${file.name}” is ${inMb(file.size)}; the limit is ${inMb(limit)}.`;
+    tell("The photo is too large", text, [anotherPhoto()]);
     return;
   }
   await go({ ...NO_QUERY, photo: await photos.keep(file), filters: new Map() }, { toTop: true });
@@ -66,7 +66,7 @@ function chooseFilter(name, value) {
 
 const moreLike = (result) => go({ ...NO_QUERY, item: result.item_id }, { toTop: true, focus: true });
 
-// ---- Showing what the URL says
+// ---- Showing the state of the URL
 
 async function show(focus = false) {
   pending.abort();
@@ -93,9 +93,9 @@ function showStart() {
   clear();
   $("filters").hidden = true;
   document.title = "Nitamono";
-  if (known.collections.length > 0) return;
-  const how = "Index a folder of photos with “nitamono index FOLDER”, then look again.";
-  tell("There is nothing to search yet", how, [tryAgain()]);
+  if (cache.collections.length > 0) return;
+  const how = "Index a folder of photos with “nitamono index FOLDER”, then try again.";
+  tell("There are no items to search yet", how, [tryAgain()]);
 }
 
 async function showAnswers(asked, signal, focus) {
@@ -114,7 +114,7 @@ async function showAnswers(asked, signal, focus) {
   if (signal.aborted) return;
   remember(asked, answer);
   panel.showUsed(answer.used);
-  panel.showItems(known.items.get(asked.photo) ?? [], asked.region);
+  panel.showItems(cache.items.get(asked.photo) ?? [], asked.region);
   hideNotice();
   $("grid").removeAttribute("aria-busy");
   $("grid").replaceChildren(...answer.results.slice(0, asked.k).map((result) => card(result, metric, moreLike)));
@@ -125,9 +125,9 @@ async function showAnswers(asked, signal, focus) {
 async function search(asked, photo, paging, signal) {
   const { collection, filters, region } = asked;
   if (!photo) return api.searchByItem(collection, asked.item, { ...paging, filters }, signal);
-  const findItems = !known.items.has(asked.photo);
+  const findItems = !cache.items.has(asked.photo);
   const answer = await api.searchByPhoto(collection, photo, { ...paging, filters, region, findItems }, signal);
-  if (findItems) known.items.set(asked.photo, answer.regions);
+  if (findItems) cache.items.set(asked.photo, answer.regions);
   return answer;
 }
 
@@ -137,7 +137,7 @@ async function showMore() {
   const shown = $("grid").childElementCount;
   const before = answered.get(rankingKey(asked))?.results ?? [];
   $("more").disabled = true;
-  say("Looking for more…");
+  say("Loading more items…");
   try {
     const photo = asked.photo ? await photos.find(asked.photo) : null;
     const answer = await search(asked, photo, { k: PAGE_SIZE, offset: shown }, signal);
@@ -176,7 +176,7 @@ function clear() {
 
 function startWaiting() {
   clear();
-  say("Looking for similar items…");
+  say("Searching for similar items…");
   $("grid").setAttribute("aria-busy", "true");
   $("grid").replaceChildren(...skeletons(12));
 }
@@ -187,34 +187,34 @@ function showEnd(answer) {
   const [shown, total] = [$("grid").childElementCount, answer.total];
   $("more").hidden = shown >= total || shown >= MAX_SHOWN;
   $("end").hidden = !$("more").hidden || shown <= PAGE_SIZE;
-  $("end").textContent = shown >= total ? "That is all of them." : "Narrow the search by a filter to see others.";
+  $("end").textContent = shown >= total ? "No more items." : "Add a filter to see other items.";
   const milliseconds = Math.max(1, Math.round(answer.took_ms));
   const encoder = answer.encoder_id.slice(0, 8);
-  $("footer").textContent = `Answered in ${milliseconds} ms by index generation ${answer.generation}, encoder ${encoder}`;
+  $("footer").textContent = `Searched in ${milliseconds} ms with generation ${answer.generation}, encoder ${encoder}`;
   if (total > 0) {
     say(`${shown < total ? `${shown.toLocaleString()} of ` : ""}${count(total)}, most similar first`);
   } else if (current.filters.size > 0) {
-    tell("Nothing passes these filters", "Choose another value, or look through all items.", [clearFilters()]);
+    tell("No items match these filters", "Choose another value or clear the filters.", [clearFilters()]);
   } else {
-    tell("Nothing to compare with yet", "This collection has no other item.");
+    tell("No similar items", "This collection contains no other items.");
   }
 }
 
 function showPhotoGone() {
   clear();
   panel.showNothing();
-  const text = "Photos stay in the browser that they were chosen in, for a day. Choose it again.";
-  tell("This photo is no longer here", text, [anotherPhoto()], "error");
+  const text = "Your browser keeps photos for one day. Choose the photo again.";
+  tell("This photo is no longer available", text, [anotherPhoto()], "error");
 }
 
 const anotherPhoto = () => button("Choose another photo", () => $("file").click());
 const tryAgain = () => button("Try again", start);
-const clearFilters = () => button("Clear the filters", () => go({ filters: new Map(), k: PAGE_SIZE }));
+const clearFilters = () => button("Clear filters", () => go({ filters: new Map(), k: PAGE_SIZE }));
 
 function fail(error) {
   clear();
   if (!(error instanceof api.ApiError)) {
-    tell("Something went wrong", "The page failed. Reload it, then try again.", [tryAgain()], "error");
+    tell("Something went wrong", "Reload the page and try again.", [tryAgain()], "error");
     throw error;
   }
   const isWrongQuery = error.status === 422 || error.status === 413;
@@ -223,30 +223,30 @@ function fail(error) {
   tell(error.title, sentence(error.message), actions, "error");
 }
 
-// ---- What is known of the collections
+// ---- Collections
 
 async function showFacets(asked) {
-  if (!known.facets.has(asked.collection)) {
-    known.facets.set(asked.collection, (await api.collection(asked.collection)).facets);
+  if (!cache.facets.has(asked.collection)) {
+    cache.facets.set(asked.collection, (await api.collection(asked.collection)).facets);
   }
-  if (asked === current) showFilters($("filters"), known.facets.get(asked.collection), asked.filters, chooseFilter);
+  if (asked === current) showFilters($("filters"), cache.facets.get(asked.collection), asked.filters, chooseFilter);
 }
 
 async function metricOf(encoderId) {
-  if (!known.metrics.has(encoderId)) {
-    for (const encoder of await api.encoders()) known.metrics.set(encoder.encoder_id, encoder.metric);
+  if (!cache.metrics.has(encoderId)) {
+    for (const encoder of await api.encoders()) cache.metrics.set(encoder.encoder_id, encoder.metric);
   }
-  return known.metrics.get(encoderId);
+  return cache.metrics.get(encoderId);
 }
 
 function showLead() {
-  const chosen = known.collections.find(({ name }) => name === current.collection);
-  if (chosen) $("lead").textContent = `Show us a photo, and see which of ${count(chosen.items)} resemble it most.`;
-  const limit = Math.floor(known.limits.max_upload_bytes / 2 ** 20);
+  const chosen = cache.collections.find(({ name }) => name === current.collection);
+  if (chosen) $("lead").textContent = `Upload a photo to see which of ${count(chosen.items)} look most like it.`;
+  const limit = Math.floor(cache.limits.max_upload_bytes / 2 ** 20);
   $("formats").textContent = `JPEG, PNG, WebP, BMP, GIF or TIFF, up to ${limit}\u00a0MB`;
 }
 
-// ---- Beginning
+// ---- Start
 
 function start() {
   started = load();
@@ -256,14 +256,14 @@ async function load() {
   clear();
   let listed;
   try {
-    [listed, known.limits] = await Promise.all([api.collections(), api.limits()]);
+    [listed, cache.limits] = await Promise.all([api.collections(), api.limits()]);
   } catch (error) {
     fail(error);
     return;
   }
-  known.collections = listed.filter(({ generation, items }) => generation !== null && items > 0);
-  known.facets.clear();
-  const names = known.collections.map(({ name }) => name);
+  cache.collections = listed.filter(({ generation, items }) => generation !== null && items > 0);
+  cache.facets.clear();
+  const names = cache.collections.map(({ name }) => name);
   $("collection").replaceChildren(...names.map((name) => new Option(name, name)));
   $("picker").hidden = names.length < 2;
   const isEmpty = names.length === 0;
@@ -277,7 +277,7 @@ async function load() {
 
 $("more").addEventListener("click", showMore);
 $("collection").addEventListener("change", () => {
-  const { photo, region } = current; // a photo can be looked for elsewhere, an item cannot
+  const { photo, region } = current; // a photo can be searched for in another collection, an item cannot
   go({ ...NO_QUERY, collection: $("collection").value, photo, region, filters: new Map() });
   showLead();
 });
@@ -295,7 +295,7 @@ addEventListener("popstate", (event) => {
 });
 addEventListener("pagehide", markPlace);
 listenForPhotos(usePhoto, () => {
-  tell("That was not a photo", "Pictures of other pages cannot be fetched from here. Save it, then drop the file.");
+  tell("This is not a photo file", "Pictures cannot be dragged from other web pages. Save the picture, then drop the file.");
 });
 api.onKeyNeeded(askForKey);
 start();

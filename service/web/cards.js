@@ -14,8 +14,8 @@ function element(tag, className, text) {
 
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
-// Heading and sub-heading of an item. Without a title the last part of its id serves, and where that is but a long
-// number, its category does.
+// Heading and sub-heading of an item. Without a title, the heading is the last part of the item_id or, if that is a long
+// number, the category.
 export function namesOf(item) {
   const { category } = item.attributes;
   if (item.title) return [item.title, category ?? ""];
@@ -31,7 +31,7 @@ export function picture(path, className) {
   img.loading = "lazy";
   img.decoding = "async";
   img.addEventListener("load", () => {
-    // Pictures about as tall as the frame fill it; others are shown whole.
+    // Pictures with about the shape of the frame fill it; others are shown completely.
     const ratio = img.naturalWidth / img.naturalHeight;
     frame.classList.add(ratio > 0.55 && ratio < 1.15 ? "fills" : "fits");
   });
@@ -41,7 +41,7 @@ export function picture(path, className) {
   return frame;
 }
 
-// Never 0 or 100: a probability that was learnt is neither.
+// Never 0 or 100 %: a learnt probability is never certain.
 function percent(probability) {
   if (probability < 0.01) return "under 1 %";
   return probability > 0.99 ? "over 99 %" : `${Math.round(probability * 100)} %`;
@@ -62,7 +62,7 @@ function similarity(result, metric) {
   bar.append(fill);
   box.append(bar, element("span", "score-number", shown));
   if (result.probability !== null) {
-    box.append(element("span", "probability", `${percent(result.probability)} the same product`));
+    box.append(element("span", "probability", `${percent(result.probability)} likely the same product`));
   }
   return box;
 }

@@ -1,15 +1,15 @@
-// A frame on the query photo: dragged by its inside or its handles, or moved by keys. Regions are [x, y, width, height]
-// as fractions of the photo; null is the whole of it.
+// A frame on the query photo, moved and resized by dragging or by keys. Regions are [x, y, width, height] as fractions of
+// the photo; null is the whole photo.
 
 const SMALLEST = 0.06;
 const STEP = 0.02;
-const CLICK_PIXELS = 4; // further than that, a press on an item's button is a drag
+const CLICK_PIXELS = 4; // beyond this distance, a press on an item's button is a drag
 const HANDLES = ["nw", "n", "ne", "e", "se", "s", "sw", "w"];
 const WHOLE = [0, 0, 1, 1];
 const between = (value, low, high) => Math.min(Math.max(value, low), high);
 
 export class Crop {
-  // onChange is told of a region when a drag ends or keys rest.
+  // Calls onChange with the region when a drag ends or after the last key.
   constructor(stage, frame, onChange) {
     this.stage = stage;
     this.frame = frame;
@@ -88,11 +88,11 @@ export class Crop {
     const before = this.box;
     const start = at(event);
     const inside = this.region !== null && (event.target === this.frame || (isItem && holds(before, start)));
-    // A finger on the bare photo scrolls the page; a mouse draws a new frame there.
+    // Outside the frame, a finger scrolls the page and a mouse draws a new frame.
     if (!edges && !inside && event.pointerType === "touch") return;
     const drag = edges ? resize(before, edges) : inside ? move(before, start) : draw(start);
     let dragging = false;
-    // Captured at once, the pointer would take the click from the item's button.
+    // Capturing the pointer immediately would take the click from the item's button.
     const take = () => {
       dragging = true;
       this.frame.focus({ preventScroll: true });
@@ -124,7 +124,7 @@ export class Crop {
     for (const name of Object.keys(handlers)) document.addEventListener(name, handlers[name]);
   }
 
-  // The click that ends a drag chooses no item; one by key (its detail is 0) always does.
+  // The click that ends a drag selects no item; a click by key (its detail is 0) always does.
   #onClick(event) {
     if (this.dragged && event.detail > 0) event.stopPropagation();
     this.dragged = false;
@@ -150,7 +150,7 @@ export class Crop {
   }
 }
 
-// Edges are rounded, not sizes: a rounded place and a rounded size might end outside the photo.
+// Edges are rounded instead of sizes: a rounded position plus a rounded size might lie outside the photo.
 export function rounded([x, y, width, height]) {
   const [left, top, right, bottom] = [x, y, x + width, y + height].map((edge) => Math.round(edge * 1000) / 1000);
   return [left, top, right - left, bottom - top].map((value) => Number(value.toFixed(3)));
@@ -178,7 +178,7 @@ function resize([x, y, width, height], edges) {
   };
 }
 
-// A drag too short to be meant draws nothing.
+// A drag that is too short draws nothing.
 function draw([startX, startY]) {
   return ([toX, toY]) => {
     const [left, top] = [Math.min(startX, toX), Math.min(startY, toY)];

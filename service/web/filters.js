@@ -1,10 +1,10 @@
-// What results can be narrowed by: the category as buttons, other attributes as menus.
+// Filters: the category as buttons, other attributes as menus.
 
 const MOST_BUTTONS = 16;
 const MOST_VALUES = 100;
 const MOST_MENUS = 6;
 
-// An attribute whose values all differ, such as an article number, narrows nothing.
+// An attribute whose values all differ, such as an article number, is useless as a filter.
 function isUseful(values) {
   return values.length > 1 && values.length <= MOST_VALUES && values.some(({ count }) => count > 1);
 }
@@ -44,7 +44,7 @@ function menu(name, values, chosen, onChoose) {
   title.textContent = label(name);
   const select = document.createElement("select");
   select.dataset.filter = name;
-  select.append(new Option("any", ""));
+  select.append(new Option("Any", ""));
   for (const { value, count } of values) select.append(new Option(`${value} (${count.toLocaleString()})`, value));
   if (chosen !== undefined && !values.some(({ value }) => value === chosen)) select.append(new Option(chosen, chosen));
   select.value = chosen ?? "";
@@ -53,7 +53,7 @@ function menu(name, values, chosen, onChoose) {
   return box;
 }
 
-// Rebuilds the filters in place, and keeps the focus where it was.
+// Rebuilds the filters in place and keeps the focus.
 export function showFilters(holder, facets, chosen, onChoose) {
   const focused = holder.contains(document.activeElement) ? document.activeElement.dataset.filter : undefined;
   const names = Object.keys(facets).filter((name) => isUseful(facets[name]) || chosen.has(name));
@@ -72,7 +72,7 @@ export function showFilters(holder, facets, chosen, onChoose) {
   holder.replaceChildren(...parts);
   holder.hidden = parts.length === 0;
   const pressed = holder.querySelector(".chip[aria-pressed=true]");
-  // On a phone the buttons are one row that scrolls by itself.
+  // On a phone the buttons are a single row that scrolls separately.
   if (pressed) pressed.parentElement.scrollLeft = pressed.offsetLeft - pressed.parentElement.offsetLeft - 16;
   if (focused !== undefined) holder.querySelector(`[data-filter="${CSS.escape(focused)}"]`)?.focus();
 }

@@ -1,4 +1,4 @@
-// The ways in for a photo: chosen, taken, pasted or dropped.
+// Photos that are chosen, taken, pasted or dropped.
 
 const $ = (id) => document.getElementById(id);
 
@@ -9,7 +9,7 @@ export function listenForPhotos(usePhoto, onNoFile) {
   for (const id of ["file", "camera"]) {
     $(id).addEventListener("change", () => {
       const [file] = $(id).files;
-      $(id).value = ""; // the same file may be chosen again
+      $(id).value = ""; // allows choosing the same file again
       if (file) usePhoto(file);
     });
   }
@@ -23,7 +23,7 @@ export function listenForPhotos(usePhoto, onNoFile) {
 }
 
 function listenForDrops(usePhoto, onNoFile) {
-  let depth = 0; // dragenter and dragleave come for every element that is passed
+  let depth = 0; // dragenter and dragleave fire for each element on the way
   const carriesFiles = (event) => event.dataTransfer?.types.includes("Files") ?? false;
   const cover = (entered) => {
     depth = entered;

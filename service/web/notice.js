@@ -1,4 +1,4 @@
-// What the page tells, and screen readers speak: the status line, and the notice in place of answers.
+// Messages on the page, which screen readers announce: the status line, and the notice in place of results.
 
 const $ = (id) => document.getElementById(id);
 
@@ -33,12 +33,12 @@ export function sentence(text) {
   return /[.!?]$/.test(begun) ? begun : `${begun}.`;
 }
 
-// Asks for an API key; null when that is declined.
+// Asks for an API key; resolves to null if the dialog is cancelled.
 export function askForKey(refused) {
   return new Promise((resolve) => {
     const dialog = $("key-dialog");
     let key = null;
-    if (refused) $("key-text").textContent = `${sentence(refused)} Try another one.`;
+    if (refused) $("key-text").textContent = `${sentence(refused)} Try another key.`;
     $("key").value = "";
     $("key-form").onsubmit = (event) => {
       event.preventDefault();

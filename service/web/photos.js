@@ -1,4 +1,4 @@
-// Uploaded photos, kept in this browser under a short key, so that the back button and a reload find them again.
+// Uploaded photos, stored in the browser under a short key, so that they survive a reload and the back button.
 
 const STORE = "photos";
 const KEEP = 20;
@@ -36,7 +36,7 @@ export async function keep(file) {
     await inStore("readwrite", (store) => store.put(photo));
     await forgetOld();
   } catch {
-    // Without storage (a private window, a full disk) the photo lasts as long as the page.
+    // Without storage (such as in a private window) the photo lasts as long as the page.
   }
   return key;
 }

@@ -1,14 +1,14 @@
-// The panel with what is searched for: a photo that can be cropped, or an item.
+// The panel with the query: a photo that can be cropped, or an item.
 
 import * as api from "./api.js";
 import { namesOf } from "./cards.js";
 import { Crop, rounded } from "./crop.js";
 
 const $ = (id) => document.getElementById(id);
-let shownPicture = null; // object URL of the photo on show
+let shownPicture = null; // object URL of the displayed photo
 
 export class QueryPanel {
-  // onRegion is told of the part of the photo to search with, null for all of it.
+  // Calls onRegion with the region to search with, or null for the whole photo.
   constructor(onRegion) {
     this.onRegion = onRegion;
     this.crop = new Crop($("stage"), $("crop"), onRegion);
@@ -27,7 +27,7 @@ export class QueryPanel {
     this.crop.show(region);
   }
 
-  // What of the photo the answers are of: drawn where the encoder chose it, which a frame of one's own overrides.
+  // Draws the region that the encoder chose; the shopper's own frame overrides it.
   showUsed(used) {
     const isFound = used?.chosen_by === "encoder" && used.region.some((value, place) => value !== [0, 0, 1, 1][place]);
     $("found").hidden = !isFound || $("crop").hidden;
@@ -39,7 +39,7 @@ export class QueryPanel {
     $("found-note").textContent = `The item was found in the dashed frame (confidence ${sure} %).`;
   }
 
-  // The items of the photo, to choose from where there are several.
+  // Draws a button on each item of the photo if there are several.
   showItems(regions, chosen) {
     const items = regions.length > 1 ? regions.map(({ region }) => rounded(region)) : [];
     const isChosen = (region) => chosen?.every((value, place) => Math.abs(value - region[place]) < 0.001) ?? false;
@@ -51,7 +51,7 @@ export class QueryPanel {
     $("items").replaceChildren(...frames);
     $("items").children[focused]?.focus({ preventScroll: true });
     $("items").hidden = $("items-note").hidden = $("crop").hidden || items.length === 0;
-    $("items-note").textContent = `${items.length} items were found; choose one to search with it alone.`;
+    $("items-note").textContent = `${items.length} items were found; choose one to search with it only.`;
   }
 
   async showItem(collection, id, signal) {
@@ -105,7 +105,7 @@ export class QueryPanel {
     if (isPhoto) img.src = url;
     else if (url) api.showPicture(img, url);
     else img.removeAttribute("src");
-    img.alt = isPhoto ? "The photo that is searched with" : "The item that is searched with";
+    img.alt = isPhoto ? "Photo used for the search" : "Item used for the search";
     const isShown = url !== null && (await loaded);
     if (stage.dataset.query !== key) return;
     stage.classList.toggle("blank", !isShown);

@@ -1,4 +1,4 @@
-// What is shown, as the page's URL says it.
+// The state of the page in its URL.
 
 export const PAGE_SIZE = 24;
 export const MAX_SHOWN = 960;
@@ -40,7 +40,7 @@ export function write(state) {
   return text ? `?${text}` : "./";
 }
 
-// Two states with one key show the same ranking, if not the same length of it.
+// States with the same key show the same ranking, possibly with different lengths.
 export function rankingKey(state) {
   return write({ ...state, k: PAGE_SIZE });
 }

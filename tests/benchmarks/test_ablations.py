@@ -89,5 +89,5 @@ def test_a_table_from_training_to_json_that_is_not_made_twice(
     weights = out / "teacher" / "seed-1" / "weights.safetensors"
     before = weights.stat().st_mtime_ns
     assert printed() in first and weights.stat().st_mtime_ns == before
-    with pytest.raises(SystemExit, match="was trained by other settings; choose another --out"):
+    with pytest.raises(SystemExit, match="was trained with other settings; choose another --out"):
         printed("--set", "model.latent_dim=4")

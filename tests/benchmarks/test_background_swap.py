@@ -1,4 +1,4 @@
-"""The swap sets that `benchmarks/background_swap.py` builds: what is equal, what differs, and that leaks stop it."""
+"""The swap sets of `benchmarks/background_swap.py`: equal and different parts, and the exit on leaks."""
 
 from __future__ import annotations
 

@@ -55,5 +55,5 @@ def served(home: Home, collection: str = "default") -> dict[str, bytes]:
     directory = home.generation_directory(collection, state.generation)
     index = faiss.read_index(str(directory / "index.faiss"))
     ids = load_ids(directory)
-    names = home.catalogue.summaries(ids[:, 1].tolist())
+    names = home.catalogue.items.summaries(ids[:, 1].tolist())
     return {names[int(pk)].item_id: np.asarray(index.reconstruct(place)).tobytes() for place, (_, pk) in enumerate(ids)}

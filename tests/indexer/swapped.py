@@ -1,4 +1,4 @@
-"""What tests of evaluation share: a small drawn set, since drawing is slow, and catalogues with masks."""
+"""Shared fixtures: a small drawn swap set, because drawing is slow, and catalogues with masks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexer.swaps.pictures import SwapSet
 from indexer.swaps.sources import studio_set
+from indexer.swaps.swap_set import SwapSet
 
 KINDS = ("bag", "mug")
 
@@ -29,7 +29,7 @@ class Write(Protocol):
 
 @pytest.fixture(scope="session")
 def drawn_with_counts() -> tuple[SwapSet, list[int]]:
-    """Eight items of the shop on four backgrounds at 48 pixels, and the counts that were told while drawing."""
+    """Eight items of the shop on four backgrounds at 48 pixels, and the counts reported while drawing."""
     counts: list[int] = []
     return studio_set("shop", 8, per_item=4, side=48, advance=counts.append), counts
 
@@ -41,9 +41,9 @@ def drawn(drawn_with_counts: tuple[SwapSet, list[int]]) -> SwapSet:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """A manifest of items with so many photos each, a coloured square on noise with its mask beside it.
+    """A manifest of items with the given numbers of photos: a coloured square on noise, with a mask file.
 
-    Photos named `bare` are white and without a mask, `broken` ones are none, `doubled` ones equal their item's first.
+    Photos in `bare` are white and have no mask, those in `broken` are unreadable, those in `doubled` repeat the first.
     """
 
     def written(

@@ -54,4 +54,4 @@ def test_items_are_found_in_images_only(shop: httpx.Client) -> None:
     by_json = shop.post("/v1/collections/shop/search", json={"image_base64": image, "find_items": True})
     assert len(by_json.json()["regions"]) == len(finding.SEVERAL)
     refused = shop.post("/v1/collections/shop/search", json={"item_id": "0.png", "find_items": True})
-    assert "find_items applies to uploaded images only" in assert_problem(refused, 422, field="body")["detail"]
+    assert "find_items needs an uploaded image" in assert_problem(refused, 422, field="body")["detail"]

@@ -142,4 +142,4 @@ def test_a_wrong_json_field_is_named(writable: httpx.Client, body: dict[str, Any
 
 def test_an_item_needs_a_collection_that_is_indexed(writable: httpx.Client) -> None:
     response = writable.put("/v1/collections/nowhere/items/x", files={"image": jpeg(513)})
-    assert "there is shop" in assert_problem(response, 404)["detail"]
+    assert "existing ones: shop" in assert_problem(response, 404)["detail"]

@@ -39,7 +39,7 @@ def in_chunks(body: bytes) -> Iterator[bytes]:
 def test_a_body_over_the_limit_is_refused_by_its_declared_length(limited: httpx.Client) -> None:
     body, headers = multipart(LIMIT + 1)
     detail = assert_problem(limited.post(SEARCH, content=body, headers=headers), 413)["detail"]
-    assert detail == f"the request has {LIMIT + 1} bytes; the limit is {LIMIT}"
+    assert detail == f"the request has {LIMIT + 1} bytes; the limit is {LIMIT} bytes"
 
 
 def test_a_body_over_the_limit_is_refused_when_it_declares_no_length(limited: httpx.Client) -> None:

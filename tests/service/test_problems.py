@@ -183,7 +183,7 @@ def test_a_database_that_fails_is_told_to_the_log_alone(
         database.execute("ALTER TABLE items RENAME TO lost")
     with caplog.at_level(logging.ERROR):
         document = assert_problem(client.get("/v1/collections"), 500)
-    assert document["detail"] == "the server cannot answer this now; its log says why"
+    assert document["detail"] == "the server cannot answer this request at the moment; see its log"
     assert "no such table" in caplog.text
     assert client.get("/healthz").json() == {"status": "ok"}
 

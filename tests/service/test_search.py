@@ -14,7 +14,9 @@ import pytest
 
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import Rerank
-from indexer.search.searcher import Region, Searcher, SearchPage
+from indexer.search.regions import Region
+from indexer.search.results import SearchPage
+from indexer.search.searcher import Searcher
 from tests.service.conftest import ITEMS, assert_problem
 
 SEARCH = "/v1/collections/shop/search"

@@ -105,6 +105,6 @@ def test_settings_come_from_the_environment_and_survive_it(monkeypatch: pytest.M
 )
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"NITAMONO_{name}", value)
-    with pytest.raises(SettingsError, match=f"^NITAMONO_{name}: '{value}' is not valid") as caught:
+    with pytest.raises(SettingsError, match=f"^NITAMONO_{name}: '{value}' is invalid") as caught:
         load_settings()
     assert "\n" not in str(caught.value)

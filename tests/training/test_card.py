@@ -1,4 +1,4 @@
-"""The commit on a card, and what it says that an encoder was trained from."""
+"""Writing, reading and amending `card.json`."""
 
 from __future__ import annotations
 
@@ -6,41 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from training.card import git_commit, trained_from
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({"HEAD": COMMIT + "\n"}, COMMIT),
-        ({"HEAD": "ref: refs/heads/main\n", "refs/heads/main": COMMIT + "\n"}, COMMIT),
-        ({"HEAD": "ref: refs/heads/main\n", "packed-refs": f"# pack-refs\n{COMMIT} refs/heads/main\n"}, COMMIT),
-        ({"HEAD": "ref: refs/heads/main\n", "packed-refs": f"{COMMIT} refs/heads/main2\n"}, None),
-        ({"HEAD": "ref: refs/heads/main\n"}, None),
-        ({}, None),
-    ],
-)
-def test_the_commit_is_read_from_the_checkout(files: dict[str, str], expected: str | None, tmp_path: Path) -> None:
-    for name, text in files.items():
-        path = tmp_path / ".git" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    (tmp_path / ".git").mkdir(exist_ok=True)
-    package = tmp_path / "training"
-    package.mkdir()
-    assert git_commit(package) == expected
+from training.baselines import baseline
+from training.card import amend_card, card_bytes, read_card
+from training.errors import EncoderError
+from training.reference import describe_encoder
 
 
-@pytest.mark.parametrize(
-    ("condition", "expected"),
-    [
-        (None, "label-free: 7,868 photos of 4,968 items"),
-        ("background", "label-free: 7,868 photos of 4,968 items"),
-        ("category", "the catalogue's own category: 7,868 photos of 4,968 items"),
-        ("colour", "the catalogue's own colour: 7,868 photos of 4,968 items"),
-    ],
-)
-def test_a_card_says_whose_labels_were_learnt_from(condition: str | None, expected: str) -> None:
-    assert trained_from(condition, {"images": 7868, "items": 4968}) == expected
+def test_an_amended_card_keeps_its_other_values_and_the_encoder_its_id(tmp_path: Path) -> None:
+    directory = baseline("pixels").save(tmp_path / "pixels")
+    before = read_card(directory)
+    described = describe_encoder(directory)
+    card = amend_card(directory, evaluation={"map": 0.5}, name="Bücher")
+    assert card == read_card(directory) == {**before, "evaluation": {"map": 0.5}, "name": "Bücher"}
+    assert (directory / "card.json").read_bytes() == card_bytes(card)
+    assert describe_encoder(directory).encoder_id == described.encoder_id
+
+
+def test_a_missing_card_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match="card.json: cannot be read"):
+        amend_card(tmp_path, name="x")

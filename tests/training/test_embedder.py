@@ -70,7 +70,7 @@ def test_a_changed_onnx_file_is_refused(tmp_path: Path) -> None:
     data = bytearray((directory / ONNX_FILE).read_bytes())
     data[-20] ^= 1
     (directory / ONNX_FILE).write_bytes(bytes(data))
-    with pytest.raises(EncoderError, match="is not the file that card.json records"):
+    with pytest.raises(EncoderError, match="does not match the checksum in card.json"):
         load_embedder(directory)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from training.baselines import DESCRIPTIONS, write_baselines
-from training.data.found import find_item
+from training.data.item_finder import find_item
 from training.data.studio import make_item, random_scene, render
 from training.encoder import load_encoder
 from training.finder.store import SHIPPED

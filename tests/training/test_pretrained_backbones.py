@@ -17,7 +17,7 @@ from training.data.sources import read_images
 from training.encoder import load_encoder
 from training.errors import RecipeError
 from training.fitting.module import Fitting
-from training.fitting.prepare import prepare
+from training.fitting.training_data import build_training_data
 from training.loop import train
 from training.models import MODELS
 from training.onnx.export import add_onnx
@@ -58,7 +58,7 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_package_brings_torchvision_weights() -> None:
-    with pytest.raises(RecipeError, match="no package brings its weights; give a state dict of it with --set backbone"):
+    with pytest.raises(RecipeError, match="no package provides its weights; give a state dict with --set backbone"):
         read_published(NETWORK)
 
 
@@ -125,7 +125,9 @@ def test_tuned_levels_have_a_rate_of_their_own(tmp_path: Path) -> None:
 
     images, _ = read_images(write_photos(tmp_path / "photos", 8))
     recipe = load_recipe("backbone-vae", [*SMALL, "optimiser.lr=0.01", "optimiser.backbone_lr=0.2"])
-    prepared = prepare(recipe, load_dataset(images, recipe.preprocessing.build(), progress=False, masks=recipe.masks))
+    prepared = build_training_data(
+        recipe, load_dataset(images, recipe.preprocessing.build(), progress=False, masks=recipe.masks)
+    )
     model = MODELS["vae"].model(MODELS["vae"].config(**recipe.model_config_values()))
     groups = Fitting(model, recipe, prepared.training, prepared.held_out, prepared.views)._groups()
     assert [group.get("lr") for group in groups] == [None, pytest.approx(0.002)]

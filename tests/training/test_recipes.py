@@ -75,7 +75,7 @@ def test_a_file_of_ones_own_is_a_recipe_too(tmp_path: Path) -> None:
         ("preprocessing.size=40", "recipe vae: model.size must be a multiple of 16 for 4 stages, not 40"),
         ("epochs", "--set 'epochs': expected key=value"),
         ("=3", "--set '=3': expected key=value"),
-        ("epochs.x=3", "--set 'epochs.x=3': 'epochs' has no settings of its own"),
+        ("epochs.x=3", "--set 'epochs.x=3': 'epochs' is not a section of settings"),
         ("epochs=[", r"--set 'epochs=\[': '\[' is not a valid value"),
         ("augment.rotate=200", "recipe vae: augment.rotate: input should be less than or equal to 180, not 200"),
         (
@@ -86,7 +86,10 @@ def test_a_file_of_ones_own_is_a_recipe_too(tmp_path: Path) -> None:
         ("backgrounds.kinds.sea=1", "recipe vae: backgrounds.kinds.sea is unknown; settings are flat, gradient"),
         ("objective.contrastive={weight: 1, heat: 1}", "recipe vae: objective.contrastive.heat is unknown; settings"),
         ("objective.teacher={weight: 1, decay: 1}", "recipe vae: objective.teacher.decay: input should be less than 1"),
-        ("objective.mined={}", "recipe vae: objective: mined needs a term over two views; set contrastive, prototypes"),
+        (
+            "objective.mined={}",
+            "recipe vae: objective: mined needs a term over two views; also set contrastive, prototypes",
+        ),
         (
             "objective.small_views={}",
             "recipe vae: objective: small_views needs a term that compares them; set contrast",
@@ -94,7 +97,7 @@ def test_a_file_of_ones_own_is_a_recipe_too(tmp_path: Path) -> None:
         ("objective={contrastive: {weight: 1}, mined: {start: 150}}", "objective.mined.start must be below epochs"),
         (
             "objective={prototypes: {weight: 1, count: 500}}",
-            "objective.prototypes.count must be at most 64, the items of a batch",
+            "objective.prototypes.count must be at most 64, the number of items in a batch",
         ),
         ("progressive={size: 64}", r"progressive.size must be below preprocessing.size \(64\), not 64"),
         (
@@ -108,7 +111,7 @@ def test_a_file_of_ones_own_is_a_recipe_too(tmp_path: Path) -> None:
         ),
         (
             "objective.condition=category",
-            "recipe vae: objective.condition needs a family with classes, which vae has not",
+            "recipe vae: objective.condition needs a family with classes, which vae does not have",
         ),
         ("optimiser=3", "recipe vae: optimiser: input should be a valid dictionary.*, not 3"),
     ],
@@ -165,7 +168,7 @@ def test_a_recipe_that_is_not_there_is_named(name: str) -> None:
         (
             "vae",
             ["backgrounds.kinds={flat: 0, gradient: 0, texture: 0, photos: 0, studio: 0}"],
-            "backgrounds.kinds has no kind with a weight above 0",
+            "backgrounds.kinds needs a kind with a weight above 0",
         ),
     ],
 )
@@ -203,15 +206,27 @@ def test_every_setting_is_in_the_reference() -> None:
 @pytest.mark.parametrize(
     ("family", "override", "message"),
     [
-        ("ae", "objective.consistency=1", "objective.consistency needs a family with a posterior, which ae has not"),
-        ("ae", "objective.teacher.weight=1", "objective.teacher needs a family with a posterior, which ae has not"),
-        ("vae", "objective.foreground=1", "objective.foreground needs a model that guesses it; set model.foreground"),
-        ("vq-vae", "progressive.size=32", "recipe mine: progressive.size needs an encoder that takes other sizes"),
-        ("cvae", "epochs=1", "objective.condition is what family cvae needs: category or an attribute"),
+        (
+            "ae",
+            "objective.consistency=1",
+            "objective.consistency needs a family with a posterior, which ae does not have",
+        ),
+        (
+            "ae",
+            "objective.teacher.weight=1",
+            "objective.teacher needs a family with a posterior, which ae does not have",
+        ),
+        ("vae", "objective.foreground=1", "objective.foreground needs a model that predicts it; set model.foreground"),
+        ("vq-vae", "progressive.size=32", "recipe mine: progressive.size needs an encoder that accepts other sizes"),
+        ("cvae", "epochs=1", "objective.condition is required by family cvae; set it to category or an attribute"),
         ("cvae", "objective.condition=background", "is background, which needs the section backgrounds"),
-        ("vae", "objective.condition=category", "objective.condition needs a family with classes, which vae has not"),
-        ("pixel-cnn", "model.classes=3", "model.classes needs labels; name them in objective.condition"),
-        ("vq-vae", "objective.condition=category", "classes must be null for a prior of counts, which knows no labels"),
+        (
+            "vae",
+            "objective.condition=category",
+            "objective.condition needs a family with classes, which vae does not have",
+        ),
+        ("pixel-cnn", "model.classes=3", "model.classes needs labels; set objective.condition"),
+        ("vq-vae", "objective.condition=category", "classes must be null for a prior of counts"),
     ],
 )
 def test_families_are_asked_only_for_what_they_can(family: str, override: str, message: str, tmp_path: Path) -> None:
@@ -229,7 +244,7 @@ def test_pictures_of_a_progressive_run_fit_the_network() -> None:
 @pytest.mark.parametrize("cut", ["max_minutes=1", "patience=3", "epochs=1"])
 def test_a_progressive_run_that_could_end_small_is_refused(cut: str) -> None:
     changes = ["patience=null", "progressive={size: 32}", cut]
-    with pytest.raises(RecipeError, match="beside progressive"):
+    with pytest.raises(RecipeError, match="with progressive"):
         load_recipe("vae", changes)
 
 

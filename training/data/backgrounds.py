@@ -1,6 +1,6 @@
-"""A bank of backgrounds for training, drawn once by seed: flat, gradient, texture, rooms, photos, files.
+"""A bank of training backgrounds, drawn once per seed: flat, white, gradient, texture, rooms, photos and files.
 
-None of them is taken from the numbered bank of the sample shop, which encoders are compared on.
+None of them comes from the numbered bank of the sample shop, on which encoders are compared.
 Imports no torch.
 """
 
@@ -21,17 +21,17 @@ from training.recipes.schema import Backgrounds
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-Draw = Callable[[np.random.Generator, int], Floats]  # gives (size, size, 3) in 0..255
-STREAM = 5  # of a seed, apart from those of the sample shop
-SHOPS = 2**31  # the seeds of the rooms start here: no sample shop has them
+Draw = Callable[[np.random.Generator, int], Floats]  # draws (size, size, 3) in 0..255
+STREAM = 5  # random stream of a seed, different from those of the sample shop
+SHOPS = 2**31  # smallest seed of the rooms; sample shops have smaller seeds
 MAX_FILES = 20_000
 
 
-def build_backgrounds(settings: Backgrounds, seed: int, size: int, channels: int, photos: Photos) -> Pixels:
+def build_backgrounds(settings: Backgrounds, seed: int, size: int, channels: int, photos: PhotoBackgrounds) -> Pixels:
     """The bank `(count, channels, size, size)` uint8.
 
     Raises:
-        SourceError: the folder is not there or holds no image that can be read.
+        SourceError: the folder does not exist or contains no readable image.
     """
     rng = np.random.default_rng([seed, STREAM])
     weights = {kind: weight for kind, weight in settings.kinds if kind != "folder" or settings.folder}
@@ -49,12 +49,12 @@ def build_backgrounds(settings: Backgrounds, seed: int, size: int, channels: int
     return bank
 
 
-class Photos:
-    """What is behind the items of other photos: the whole scene with its item painted out, or a blurred part of it.
+class PhotoBackgrounds:
+    """Backgrounds made from photos: the scene with its item inpainted, or a crop of it if the mask does not allow that.
 
     Args:
         images: `(N, C, S, S)` uint8.
-        masks: `(N, S, S)` uint8, 255 everywhere where none is usable.
+        masks: `(N, S, S)` uint8, all 255 for an image without a usable mask.
     """
 
     def __init__(self, images: Pixels, masks: Pixels) -> None:
@@ -65,7 +65,7 @@ class Photos:
         number = int(rng.integers(len(self.images)))
         image = np.ascontiguousarray(self.images[number].transpose(1, 2, 0))
         painted = paint_out(image, self.masks[number])
-        scene = painted if painted is not None else _part(rng, image, float(rng.uniform(0.3, 0.7)))
+        scene = painted if painted is not None else _crop(rng, image, float(rng.uniform(0.3, 0.7)))
         if scene.ndim == 2 or scene.shape[2] == 1:
             scene = np.asarray(cv2.cvtColor(scene, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
         soft = cv2.GaussianBlur(scene, (0, 0), float(rng.uniform(0.3, 1.2)))
@@ -73,7 +73,7 @@ class Photos:
 
 
 def paint_out(image: Pixels, mask: Pixels) -> Pixels | None:
-    """What may be behind the item of a photo `(H, W, 3)` with its mask `(H, W)`; None where nothing tells."""
+    """Inpaint the item of a photo `(H, W, 3)` with mask `(H, W)`; None if the mask is empty or covers nearly all."""
     covered = cv2.dilate(mask, np.ones((5, 5), np.uint8)) > 24
     if not 0.0 < covered.mean() < 0.8:
         return None
@@ -81,7 +81,7 @@ def paint_out(image: Pixels, mask: Pixels) -> Pixels | None:
 
 
 class Folder:
-    """Images of a folder and its sub-folders; each draw is a part of one, mirrored or not."""
+    """Images of a folder and its sub-folders; each draw is a random crop of one, mirrored or not."""
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
@@ -102,9 +102,9 @@ class Folder:
         raise self._nothing()
 
     def each(self, rng: np.random.Generator, size: int, count: int) -> list[tuple[str, Floats]]:
-        """Parts of as many different images as there are, with the image's path in the folder.
+        """Crops of `count` different images, each with the image's path in the folder.
 
-        Where the folder has fewer than `count` images that can be read, more parts are taken of each.
+        If the folder has fewer than `count` readable images, several crops are taken from each.
         """
         order = [self._files[place] for place in rng.permutation(len(self._files))]
         found: list[tuple[str, Floats]] = []
@@ -123,11 +123,11 @@ class Folder:
         return found
 
     def _nothing(self) -> SourceError:
-        return SourceError(f"backgrounds {self._folder}: no image there can be read")
+        return SourceError(f"backgrounds {self._folder}: it contains no readable image")
 
 
 def _square(rng: np.random.Generator, pixels: Pixels, size: int) -> Floats:
-    part = _part(rng, pixels, float(rng.uniform(0.5, 1.0)))
+    part = _crop(rng, pixels, float(rng.uniform(0.5, 1.0)))
     square = Preprocessing(size, 3, "crop").apply(part).transpose(1, 2, 0)
     return (square[:, ::-1] if rng.random() < 0.5 else square).astype(np.float32)
 
@@ -141,7 +141,7 @@ def white(rng: np.random.Generator, size: int) -> Floats:
 
 
 def gradient(rng: np.random.Generator, size: int) -> Floats:
-    """From one colour to another along a line, or out from a lit middle, or a wall over a floor."""
+    """A linear gradient, a radial gradient around a lit centre, or a wall above a floor."""
     x, y = _grid(size)
     kind = int(rng.integers(3))
     if kind == 0:
@@ -168,7 +168,7 @@ def room(rng: np.random.Generator, size: int) -> Floats:
 
 
 def clouds(rng: np.random.Generator, size: int) -> Floats:
-    """Noise of all sizes: plaster, stone, leaves."""
+    """Noise on several scales, as on plaster, stone or leaves."""
     octaves = [2, 4, 8, 16, 32]
     falloff = rng.uniform(0.4, 0.95)
     total = sum(falloff**i * _noise(rng, size, min(cells, size)) for i, cells in enumerate(octaves))
@@ -213,8 +213,8 @@ def wood(rng: np.random.Generator, size: int) -> Floats:
     return np.asarray(base * (tone * (1 + 0.07 * grain) * joint)[..., None], dtype=np.float32)
 
 
-def _part(rng: np.random.Generator, pixels: Pixels, share: float) -> Pixels:
-    """A part of an image with its own aspect ratio."""
+def _crop(rng: np.random.Generator, pixels: Pixels, share: float) -> Pixels:
+    """A random crop with the aspect ratio of the image."""
     height, width = pixels.shape[:2]
     rows, columns = max(1, int(share * height)), max(1, int(share * width))
     top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
@@ -222,7 +222,7 @@ def _part(rng: np.random.Generator, pixels: Pixels, share: float) -> Pixels:
 
 
 def _colour(rng: np.random.Generator) -> Floats:
-    """Mostly the pale and dull colours of walls and floors, now and then a bright one."""
+    """Mostly the pale, dull colours of walls and floors; sometimes a bright colour."""
     hue, value = rng.uniform(0, 360), rng.uniform(0.15, 1.0)
     saturation = rng.uniform(0.3, 1.0) if rng.random() < 0.3 else rng.uniform(0.0, 0.3)
     hsv = np.array([[[hue, saturation, value]]], np.float32)
@@ -240,6 +240,6 @@ def _grid(size: int) -> tuple[Floats, Floats]:
 
 
 def _noise(rng: np.random.Generator, size: int, cells: int) -> Floats:
-    """Smooth noise of mean 0 and deviation about 1 with `cells` bumps along a side."""
+    """Smooth noise with mean 0, standard deviation of about 1 and `cells` bumps along a side."""
     small = rng.normal(0, 1, (cells + 1, cells + 1)).astype(np.float32)
     return np.asarray(cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC), dtype=np.float32)

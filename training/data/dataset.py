@@ -1,4 +1,4 @@
-"""The training images of a source, decoded once and held in memory as 8-bit pixels."""
+"""The images of a source, decoded once and held in memory as 8-bit pixels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAILED = "failed"
 
 
 class Skipped(NamedTuple):
-    """An image that could not be used, and why."""
+    """An image that could not be used, and the reason."""
 
     where: str
     reason: str
@@ -30,12 +30,12 @@ class Skipped(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images `(N, C, S, S)` uint8, in the source's order, and what was skipped.
+    """Images `(N, C, S, S)` uint8 in the order of the source, and the images that were skipped.
 
     Args:
-        attributes: of each image's row.
-        masks: `(N, S, S)` uint8, 255 everywhere where none is usable; None where they were not asked for.
-        mask_sources: where each mask is from, `failed` where none is usable.
+        attributes: the attributes of each image's row.
+        masks: `(N, S, S)` uint8, all 255 for an image without a usable mask; None if no masks were requested.
+        mask_sources: the source of each mask, `failed` for an image without a usable mask.
     """
 
     images: NDArray[np.uint8]
@@ -59,24 +59,24 @@ class Dataset:
 
     @property
     def mask_counts(self) -> dict[str, int]:
-        """How many masks are from where, and how many images have none that is usable."""
+        """Number of masks by source, and number of images without a usable mask."""
         counts = Counter(self.mask_sources)
         return {source: counts[source] for source in (*get_args(MaskSource), FAILED)} if self.mask_sources else {}
 
     def split(self, fraction: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Positions of the training and of the validation images.
+        """Split by item: positions of the training images and of the validation images.
 
-        An item goes to one side with all its images, told by the hash of its id alone: it stays there when the
-        catalogue grows. Either side gets at least one item.
+        The side of an item depends only on the hash of its id, so that it stays the same when the catalogue grows.
+        Each side gets at least one item.
 
         Raises:
             SourceError: there are fewer than two items.
         """
-        places = {item_id: place_of(item_id) for item_id in set(self.item_ids)}
-        if len(places) < 2:
-            raise SourceError(f"training needs at least 2 items, found {len(places)}")
-        order = sorted(places, key=lambda item_id: places[item_id])
-        held_out = {item_id for item_id in order if places[item_id] < fraction} or {order[0]}
+        hashes = {item_id: unit_hash(item_id) for item_id in set(self.item_ids)}
+        if len(hashes) < 2:
+            raise SourceError(f"training needs at least 2 items, found {len(hashes)}")
+        order = sorted(hashes, key=lambda item_id: hashes[item_id])
+        held_out = {item_id for item_id in order if hashes[item_id] < fraction} or {order[0]}
         if len(held_out) == len(order):
             held_out.discard(order[-1])
         is_held_out = np.array([item_id in held_out for item_id in self.item_ids])
@@ -95,9 +95,9 @@ def load_dataset(
     """Decode the images of a source; those that cannot be read are listed in `skipped`.
 
     Args:
-        masks: where to take masks of the items from, best first; None looks for none.
-        processes: as `read_files` takes it.
-        progress: show a bar on stderr.
+        masks: sources of the items' masks, in the order in which they are tried; None finds no masks.
+        processes: as in `read_files`.
+        progress: show a progress bar on stderr.
 
     Raises:
         SourceError: none of the images can be read.
@@ -142,6 +142,6 @@ def _add(found: Dataset, image: SourceImage, loaded: Loaded, pixels: NDArray[np.
     found.item_ids.append(image.item_id)
 
 
-def place_of(item_id: str) -> float:
-    """A number in [0, 1) that depends on the id alone."""
+def unit_hash(item_id: str) -> float:
+    """A hash of an id, uniform in [0, 1)."""
     return int.from_bytes(hashlib.sha256(item_id.encode()).digest()[:8], "big") / 2**64

@@ -1,8 +1,8 @@
-"""Bytes to pixels, safely and at the size that is needed.
+"""Decode image files safely, at no larger size than needed.
 
-JPEGs are decoded at a reduced DCT size (1/8, 1/4, 1/2) when the caller needs fewer pixels, everything else through
-Pillow. Size in bytes and pixels is checked from the header, before any pixel is decoded. This module imports neither
-torch nor the catalogue, so that decoding workers start fast.
+JPEGs are decoded at a reduced DCT size (1/8, 1/4, 1/2) if the caller needs fewer pixels; Pillow decodes all other
+formats. The size in bytes and pixels is checked from the header before any pixel is decoded. Imports neither torch nor
+the catalogue, so that reading processes start fast.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EXIF_ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What an image may weigh before we refuse to decode it."""
+    """Maximum size of an image file in bytes and pixels."""
 
     max_bytes: int = 32 * 2**20
     max_pixels: int = 64_000_000
@@ -43,11 +43,11 @@ class ImageLimits:
         if width < 1 or height < 1:
             raise ImageError(f"the image is {width} x {height} pixels; it needs at least 1 x 1")
         if width * height > self.max_pixels:
-            raise ImageError(f"the image is {width} x {height} pixels; the limit is {self.max_pixels} in all")
+            raise ImageError(f"the image is {width} x {height} pixels; the limit is {self.max_pixels} pixels in total")
 
 
 class Decoded(NamedTuple):
-    """Pixels `(H, W, 3)` uint8 sRGB, alpha composited on white, and the upright size that the file declares."""
+    """Pixels `(H, W, 3)` uint8 sRGB, composited on white, and the full upright size declared by the file."""
 
     pixels: NDArray[np.uint8]
     width: int
@@ -59,12 +59,12 @@ def decode_image(data: bytes, *, at_least: int | None = None, limits: ImageLimit
 
     Args:
         data: the file's bytes: JPEG, PNG, WebP, BMP, GIF (first frame) or TIFF.
-        at_least: the smallest height and width that the caller needs; a JPEG may then come at a reduced size that is
-            still no smaller than this (unless the file itself is). None decodes in full.
-        limits: bytes and pixels allowed; checked before decoding.
+        at_least: the minimum height and width that the caller needs; a JPEG may be decoded at a reduced size that is
+            no smaller than this (unless the file itself is). None decodes at full size.
+        limits: maximum bytes and pixels, checked before decoding.
 
     Raises:
-        ImageError: the bytes are empty, too large, of another format, truncated or corrupt.
+        ImageError: the data is empty, too large, in an unsupported format, truncated or corrupt.
     """
     limits = limits or ImageLimits()
     limits.check_bytes(len(data))
@@ -76,7 +76,7 @@ def decode_image(data: bytes, *, at_least: int | None = None, limits: ImageLimit
 
 
 def decode_alpha(data: bytes) -> NDArray[np.uint8] | None:
-    """The alpha channel `(H, W)` uint8 of a file that `decode_image` has accepted, upright; None where it has none."""
+    """The upright alpha channel `(H, W)` uint8 of a file that `decode_image` accepts; None if it has none."""
     if data[:3] == b"\xff\xd8\xff":
         return None
     with warnings.catch_warnings():
@@ -90,7 +90,7 @@ def decode_alpha(data: bytes) -> NDArray[np.uint8] | None:
 
 
 def _decode_jpeg(data: bytes, at_least: int | None, limits: ImageLimits) -> Decoded | None:
-    """The fast path; None where only Pillow can tell (CMYK, odd colour spaces, or damage, which it then describes)."""
+    """Decode with libjpeg-turbo; None for what is left to Pillow (CMYK, rare colour spaces, damaged files)."""
     try:
         height, width, colourspace, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
@@ -112,7 +112,7 @@ def _decode_jpeg(data: bytes, at_least: int | None, limits: ImageLimits) -> Deco
 
 
 def _turn_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Undo an EXIF orientation 2..8 on `(H, W, 3)` pixels (TIFF 6.0, tag 274)."""
+    """Undo an EXIF orientation of 2..8 on `(H, W, 3)` pixels (TIFF 6.0, tag 274)."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
@@ -123,7 +123,7 @@ def _turn_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uin
 
 
 def _jpeg_orientation(data: bytes) -> int:
-    """The EXIF orientation of a JPEG, 1 (upright) where it has none: reads the segments before the first scan."""
+    """The EXIF orientation of a JPEG, read from the segments before the first scan; 1 (upright) if it has none."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
@@ -153,7 +153,7 @@ def _exif_orientation(tiff: bytes) -> int:
 
 def _decode_with_pillow(data: bytes, limits: ImageLimits) -> Decoded:
     with warnings.catch_warnings():
-        # Our own pixel limit replaces Pillow's bomb warning; its EXIF and TIFF warnings concern metadata we don't use.
+        # Our pixel limit replaces Pillow's decompression bomb warning; other warnings concern unused metadata.
         warnings.simplefilter("ignore")
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -167,18 +167,18 @@ def _decode_with_pillow(data: bytes, limits: ImageLimits) -> Decoded:
             pixels_found = next(iter(re.findall(r"\d+", str(exc))), "too many")
             raise ImageError(f"the image has {pixels_found} pixels; the limit is {limits.max_pixels}") from exc
         except (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, TypeError, KeyError) as exc:
-            # Pillow's plugins raise all of these on damaged files.
+            # Pillow's plugins raise all of these exceptions on damaged files.
             if isinstance(exc, ImageError):
                 raise
             raise ImageError(f"the image is truncated or corrupt ({exc})") from exc
         except MemoryError as exc:
-            raise ImageError("the image needs more memory than there is") from exc
+            raise ImageError("the image needs more memory than is available") from exc
     height, width = pixels.shape[:2]
     return Decoded(pixels, width, height)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB: 16-bit scaled down, palette and CMYK converted, alpha composited on white."""
+    """Convert to 8-bit RGB: 16-bit values are scaled, palettes and CMYK converted, alpha composited on white."""
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
         grey = np.asarray(image, dtype=np.float64)
         if image.mode == "F" and grey.size and grey.max() <= 1.0:
@@ -197,5 +197,5 @@ def _describe_unknown(data: bytes) -> str:
     try:
         data[:512].decode("utf-8")
     except UnicodeDecodeError:
-        return f"the file is not an image we can read; expected {accepted}"
+        return f"the file is not a supported image; expected {accepted}"
     return f"the file holds text, not an image; expected {accepted}"

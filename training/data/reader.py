@@ -1,24 +1,19 @@
-"""Reading many image files at once: bytes, content hash and prepared pixels, from a pool of processes.
+"""Read many image files at once, in a pool of processes: bytes, content hash and preprocessed pixels.
 
-The processes import neither torch nor the catalogue, so they start fast and die with their parent. A file that brings a
-process down costs that file alone. Each process has a pipe of its own and shares no lock or queue with the others, so
-one that is killed at any moment, in the middle of an answer too, can leave nothing behind that another waits for.
+The processes (`training.data.processes`) import neither torch nor the catalogue, so they start fast. If a file crashes
+the process that reads it, only that file fails.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import multiprocessing
 import os
-import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from stat import S_ISREG
@@ -28,22 +23,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.decode import ImageLimits, decode_image
-from training.errors import ImageError, ReadingError
+from training.data.processes import ChildProcess, Ended
+from training.errors import ImageError, ProcessError
 from training.preprocessing import Preprocessing
 
-if TYPE_CHECKING:  # masks bring OpenCV, which most readers need not load
+if TYPE_CHECKING:  # masks import OpenCV, which most reading processes do not need
     from training.data.masks import Mask, MaskRequest
 
-TASK = 32  # files per task: large enough to hide the pipe, small enough to share out evenly
-INLINE = 48  # fewer files than this are read here: starting processes would take longer
-BUFFER_BYTES = 192 * 2**20  # prepared pixels that may wait for the consumer
-ATTEMPTS = 2  # at a file that ends its process, and at starting one
-_STARTING = threading.Lock()  # starting is not safe in two threads at once
+TASK = 32  # files per task: enough to hide the cost of the pipe, few enough for an even load
+INLINE = 48  # fewer files than this are read in this process, because starting others would take longer
+BUFFER_BYTES = 192 * 2**20  # limit of the preprocessed pixels that wait for the consumer
+ATTEMPTS = 2  # at reading a file whose process crashes, and at starting a process
 T = TypeVar("T")
 
 
 class Request(NamedTuple):
-    """A file to read; one whose content is `known_sha256` is not decoded, one with a `mask` gets that found too."""
+    """A file to read.
+
+    Args:
+        known_sha256: hash of the content read before; a file that still has it is not decoded again.
+        mask: how to find the item's mask; None finds none.
+    """
 
     path: Path
     known_sha256: str | None = None
@@ -51,9 +51,11 @@ class Request(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A file that was read: `pixels` is `(C, S, S)` uint8, or None where the content was known.
+    """A file that was read.
 
-    `mask` is of the photo's `(S, S)`, where it was asked for.
+    Args:
+        pixels: `(C, S, S)` uint8; None if the content was known.
+        mask: the item's mask, `(S, S)`, if the request asked for one and it was found.
     """
 
     sha256: str
@@ -66,7 +68,7 @@ class Loaded(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A file that was not usable, why, and its size and time where it has them."""
+    """A file that cannot be used, the reason, and its size and modification time if they are known."""
 
     reason: str
     size: int | None = None
@@ -83,14 +85,14 @@ def read_files(
     processes: int | None = None,
     limits: ImageLimits | None = None,
 ) -> Iterator[tuple[T, Outcome]]:
-    """Read files ahead of the consumer, in order; each comes back with the tag it was asked for with.
+    """Read files ahead of the consumer and yield `(tag, outcome)` pairs in the order of the requests.
 
     Args:
         requests: (tag, request) pairs, consumed lazily.
-        processes: how many to use; None is one per core, 0 reads in this process.
+        processes: number of reading processes; None starts one per core, 0 reads in this process.
 
     Raises:
-        ReadingError: no process can be started.
+        ProcessError: the processes cannot be started.
     """
     limits = limits or ImageLimits()
     processes = os.cpu_count() or 1 if processes is None else processes
@@ -108,11 +110,11 @@ def read_files(
 
 
 def read_file(request: Request, preprocessing: Preprocessing, limits: ImageLimits) -> Outcome:
-    """Read, hash and prepare one file; never raises for what is wrong with the file."""
+    """Read, hash and preprocess one file; a faulty file gives `Failed` and raises nothing."""
     try:
         stat = request.path.stat()
         if not S_ISREG(stat.st_mode):
-            return Failed("not a regular file: an image file was expected here")
+            return Failed("not a regular file; expected an image file")
         limits.check_bytes(stat.st_size)
         data = request.path.read_bytes()
     except FileNotFoundError:
@@ -133,16 +135,12 @@ def read_file(request: Request, preprocessing: Preprocessing, limits: ImageLimit
     return Loaded(sha256, stat.st_size, stat.st_mtime_ns, decoded.width, decoded.height, pixels, mask)
 
 
-def hold_starts(seconds: float = 1.0) -> None:
-    """Before this process ends at once: let a start that is under way finish, and allow no other.
-
-    A process whose parent ends in the middle of starting it would complain about that.
-    """
-    _STARTING.acquire(timeout=seconds)
+def _read_all(preprocessing: Preprocessing, limits: ImageLimits, requests: Sequence[Request]) -> list[Outcome]:
+    return [read_file(request, preprocessing, limits) for request in requests]
 
 
 class _Pool:
-    """A bounded number of tasks in flight, shared out among threads that each own a reading process."""
+    """Threads that each own a reading process and share a bounded number of tasks."""
 
     def __init__(self, processes: int, preprocessing: Preprocessing, limits: ImageLimits) -> None:
         per_image = preprocessing.channels * preprocessing.size**2
@@ -171,19 +169,22 @@ class _Pool:
             reader.close()
 
 
+_Child = ChildProcess[Sequence[Request], list[Outcome]]
+
+
 class _Task(NamedTuple):
     requests: list[Request]
     outcomes: Future[list[Outcome]]
 
 
 class _Reader(threading.Thread):
-    """A thread that hands tasks to its process, and starts another where that one ends."""
+    """A thread that sends tasks to its process and starts another one when that process ends."""
 
     def __init__(self, tasks: SimpleQueue[_Task | None], preprocessing: Preprocessing, limits: ImageLimits) -> None:
         super().__init__(name="reader", daemon=True)
         self._tasks = tasks
-        self._arguments = (preprocessing, limits)
-        self._process: _Process | None = None
+        self._function = partial(_read_all, preprocessing, limits)
+        self._process: _Child | None = None
         self._lock = threading.Lock()
         self._closed = False
         self.start()
@@ -192,97 +193,48 @@ class _Reader(threading.Thread):
         while (task := self._tasks.get()) is not None and not self._closed:
             try:
                 task.outcomes.set_result(self._read(task.requests))
-            except BaseException as exc:  # noqa: BLE001 - whoever waits for the outcome is to hear of it
+            except BaseException as exc:  # noqa: BLE001 - raised again by whoever waits for the outcome
                 task.outcomes.set_exception(exc)
 
     def close(self) -> None:
-        """Kill the process, whatever it does; the thread ends by itself."""
+        """Kill the process at once; the thread then ends by itself."""
         with self._lock:
             self._closed = True
             if self._process is not None:
                 self._process.kill()
 
     def _read(self, requests: Sequence[Request]) -> list[Outcome]:
-        """After a crash each file is read on its own, so that only the guilty one is lost."""
+        """Read a task; after a crash, read each file on its own, so that only the faulty one fails."""
         try:
             return self._ask(requests)
-        except _Ended:
+        except Ended:
             return [self._read_alone(request) for request in requests]
 
     def _read_alone(self, request: Request) -> Outcome:
-        for _ in range(ATTEMPTS):  # somebody else may have killed the first process
+        for _ in range(ATTEMPTS):  # something else may have killed the first process
             try:
                 return self._ask([request])[0]
-            except _Ended:
+            except Ended:
                 continue
         return Failed("the decoder crashed on this file")
 
     def _ask(self, requests: Sequence[Request]) -> list[Outcome]:
         process = self._process or self._start()
         try:
-            return process.read(requests)
-        except _Ended:
+            return process.ask(requests)
+        except Ended:
             self._process = None
             raise
 
-    def _start(self) -> _Process:
+    def _start(self) -> _Child:
         for _ in range(ATTEMPTS):
             with self._lock:
                 if self._closed:
                     break
-                self._process = process = _Process(*self._arguments)
+                self._process = process = ChildProcess(self._function)
             if process.is_ready():
                 return process
             self._process = None
-        raise ReadingError("the processes that read images end as soon as they start; is there enough memory?")
-
-
-class _Ended(Exception):
-    """The process is not there any more."""
-
-
-class _Process:
-    """A process that reads files when it is asked through its pipe."""
-
-    def __init__(self, preprocessing: Preprocessing, limits: ImageLimits) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_answer, args=(theirs, preprocessing, limits), daemon=True)
-        # Ctrl+C reaches the whole group, and what it means is for this process to say: those that it starts block it.
-        with _STARTING:
-            resource_tracker.ensure_running()  # which would unblock it
-            masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
-                self._process.start()
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, masked)
-                theirs.close()  # so that the pipe ends with the process
-
-    def is_ready(self) -> bool:
-        """Wait for it to have started; False where it ended instead."""
-        try:
-            return bool(self._connection.recv())
-        except (EOFError, OSError):
-            return False
-
-    def read(self, requests: Sequence[Request]) -> list[Outcome]:
-        """Raises _Ended."""
-        try:
-            self._connection.send(requests)
-            outcomes: list[Outcome] = self._connection.recv()
-        except (EOFError, OSError) as exc:
-            raise _Ended from exc
-        return outcomes
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.join()
-
-
-def _answer(connection: Connection, preprocessing: Preprocessing, limits: ImageLimits) -> None:
-    """Read what is asked for until the other side closes its end, as it also does when it is killed."""
-    with connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        connection.send(True)
-        while True:
-            requests: Sequence[Request] = connection.recv()
-            connection.send([read_file(request, preprocessing, limits) for request in requests])
+        raise ProcessError(
+            "the processes that read images end as soon as they start; free some memory, or use --processes 0"
+        )

@@ -1,8 +1,8 @@
-"""SOURCE: where images come from: a folder, or a `.csv`, `.jsonl` or `.parquet` manifest.
+"""Read a SOURCE of images: a folder, or a `.csv`, `.jsonl` or `.parquet` manifest.
 
-A folder gives one item per file (sub-folder = category, path = item_id). A manifest has the columns
-`item_id,image[,mask,title,category,...]`, image paths relative to itself; several rows may share an item_id. One bad
-row is a `SourceProblem` beside the good ones; only a source that cannot be read at all raises.
+A folder has one item per file: the path is its item_id and the sub-folder its category. A manifest has the columns
+`item_id,image[,mask,title,category,...]`; image paths are relative to the manifest, and several rows may share an
+item_id. A bad row becomes a `SourceProblem`; only a source that cannot be read at all raises an error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MaskSource = Literal["column", "alpha", "border", "finder", "grabcut"]  # see `t
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One image of one item, as its source describes it; nothing of the file itself has been read."""
+    """One image of one item, as described by its source; the image file has not been read yet."""
 
     item_id: str
     path: Path
@@ -43,7 +43,7 @@ class SourceImage:
 
 @dataclass(frozen=True, slots=True)
 class SourceProblem:
-    """A row or file that cannot become a `SourceImage`, where it stands, and what would be right."""
+    """A row or file that cannot become a `SourceImage`: where it is, and how to correct it."""
 
     where: str
     reason: str
@@ -58,7 +58,8 @@ def read_source(source: Path) -> Iterator[Entry]:
     """Read a folder or manifest, in a fixed order.
 
     Raises:
-        SourceError: at once, when the source is missing, of an unknown kind, without its columns or not parseable.
+        SourceError: the source is missing, has an unknown type, lacks a column or cannot be parsed; raised by the call
+            itself, not by the iterator.
     """
     source = Path(source)
     if source.is_dir():
@@ -71,7 +72,7 @@ def read_source(source: Path) -> Iterator[Entry]:
 
 
 def read_images(source: Path) -> tuple[list[SourceImage], list[SourceProblem]]:
-    """All of a source at once, good rows and bad."""
+    """All images and all problems of a source."""
     images: list[SourceImage] = []
     problems: list[SourceProblem] = []
     for entry in read_source(source):
@@ -83,7 +84,7 @@ def read_images(source: Path) -> tuple[list[SourceImage], list[SourceProblem]]:
 
 
 def read_all(sources: Sequence[Path]) -> tuple[list[SourceImage], list[SourceProblem]]:
-    """Several sources as one; an item_id that stands in more than one of them is led by its source's place and name."""
+    """Several sources as one; an item_id that occurs in several sources is prefixed with their number and name."""
     read = [read_images(source) for source in sources]
     seen = Counter(item_id for images, _ in read for item_id in {image.item_id for image in images})
     images = []
@@ -133,12 +134,12 @@ def _folder_image(path: str, name: str, relative: str) -> Entry:
 def _read_manifest(source: Path) -> Iterator[Entry]:
     readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
     rows = readers[source.suffix.lower()](source)
-    # The first row is read here so that a broken header raises at the call, not at the first `next`.
+    # Read the first row now, so that a broken header raises in the call and not in the first `next`.
     first = next(rows, None)
     return _check_rows(source, first, rows)
 
 
-Row = tuple[int, dict[str, Any] | str]  # (number, fields) or (number, what is wrong with the row)
+Row = tuple[int, dict[str, Any] | str]  # (number, fields) or (number, the fault of the row)
 
 
 def _check_rows(source: Path, first: Row | None, rows: Iterator[Row]) -> Iterator[Entry]:
@@ -155,7 +156,7 @@ def _check_rows(source: Path, first: Row | None, rows: Iterator[Row]) -> Iterato
             return entry
         earlier = seen.setdefault((entry.item_id, entry.path), where)
         if earlier != where:
-            reason = f"the same item_id and image stand in {earlier} already; keep one of the rows"
+            reason = f"{earlier} has the same item_id and image; keep one of the rows"
             return SourceProblem(where, reason, entry.item_id, str(entry.path))
         return entry
 
@@ -180,7 +181,7 @@ def _row_to_image(where: str, fields: dict[str, Any], base: str) -> Entry:
         if text is None:
             continue
         if "\0" in text:
-            return SourceProblem(where, f"{column} has a NUL character", item_id)
+            return SourceProblem(where, f"{column} contains a NUL character; remove it", item_id)
         path = Path(os.path.realpath(os.path.join(base, text)))
         if not _is_inside(path, base):
             return SourceProblem(where, f"{column} {text!r} lies outside the manifest's folder", item_id, text)
@@ -214,7 +215,7 @@ def _require_columns(source: Path, columns: list[str]) -> None:
         raise SourceError(f"{source}: column {missing[0]!r} is missing; expected item_id,image[,...], found {found}")
     doubled = {name for name in columns if columns.count(name) > 1}
     if doubled:
-        raise SourceError(f"{source}: column {sorted(doubled)[0]!r} stands twice; name each column once")
+        raise SourceError(f"{source}: column {sorted(doubled)[0]!r} occurs twice; name each column once")
 
 
 def _open_text(source: Path) -> TextIO:
@@ -235,7 +236,7 @@ def _csv_rows(source: Path) -> Iterator[Row]:
                 if not cells:
                     continue
                 if len(cells) != len(columns):
-                    yield number, f"the row has {len(cells)} cells, the header {len(columns)}"
+                    yield number, f"the row has {len(cells)} cells, but the header has {len(columns)}"
                 else:
                     yield number, dict(zip(columns, cells, strict=True))
         except csv.Error as exc:

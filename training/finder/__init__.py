@@ -1,11 +1,14 @@
-"""The item finder: a small network that says which pixels of a photo are the item's, whatever kind of thing it is.
+"""The item finder: a small network that predicts which pixels of a photo belong to the item, whatever its kind.
 
-    shapes.py    random shapes, drawn
-    cutouts.py   items with exact masks: shapes, the studio's products and solids, cut-outs of files and photos
-    scenes.py    training pictures made of cut-outs and backgrounds, batch by batch
-    fit.py       training
-    regions.py   several items in one photo, by looking again
-    store.py     finder directories: load, save
+    network.py        the network
+    shapes.py         random shapes, drawn
+    cutouts.py        items with exact masks: shapes, the studio's products and solids, cut-outs of files and photos
+    scenes.py         training images composed of cut-outs and backgrounds, batch by batch
+    fit.py            training loop
+    self_training.py  masks of unlabelled photos, predicted by a trained finder
+    make.py           the whole run: from sources to a finder directory
+    store.py          load and save finder directories
+    regions.py        several items in one photo, by repeated prediction
 
-The network itself is `training.finder.network`; `training.data.found` runs it without torch.
+`training.data.item_finder` runs a trained finder without torch.
 """

@@ -1,4 +1,4 @@
-"""Items with exact masks, cut out and brought to one size: what training pictures are made of.
+"""Items with exact masks, cut out and scaled to one size, from which training images are composed.
 
 Imports no torch.
 """
@@ -23,14 +23,14 @@ from training.errors import SourceError
 from training.finder.shapes import Draw, draw_shape
 
 Pixels = NDArray[np.uint8]
-SIDE = 128  # of a cut-out
-MARGIN = 0.04  # around it, in shares of its side
-LEAST_AREA = 0.02  # of the square around an item that it fills, or it is no item
-STUDIO_SEED = 2**30  # no sample shop has the items of this seed or above
+SIDE = 128  # pixels of a side of a cut-out
+MARGIN = 0.04  # margin around the item, as a fraction of its longer side
+MIN_AREA = 0.02  # minimum share of its square that an item fills
+STUDIO_SEED = 2**30  # sample shops have smaller seeds
 
 
 class Cutout(NamedTuple):
-    """An item `(SIDE, SIDE, 4)` uint8 RGBA, and the person who wears it, under it in the same frame."""
+    """An item `(SIDE, SIDE, 4)` uint8 RGBA, and the person who wears it, in the same frame."""
 
     item: Pixels
     under: Pixels | None = None
@@ -38,10 +38,10 @@ class Cutout(NamedTuple):
 
 @dataclass(frozen=True)
 class Cutouts:
-    """Cut-outs `(N, 4, SIDE, SIDE)` uint8, persons under them `(M, 4, SIDE, SIDE)`, and which has which.
+    """Cut-outs `(N, 4, SIDE, SIDE)` uint8 and the persons under them `(M, 4, SIDE, SIDE)` uint8.
 
     Args:
-        under: number of the person under each cut-out `(N,)`, -1 where there is nobody.
+        under: index of the person under each cut-out `(N,)`, -1 if there is none.
     """
 
     items: Pixels
@@ -53,10 +53,10 @@ class Cutouts:
 
 
 def gather(cutouts: Iterable[Cutout]) -> Cutouts:
-    """Cut-outs in one array.
+    """Collect cut-outs in arrays.
 
     Raises:
-        SourceError: there is none.
+        SourceError: there are no cut-outs.
     """
     items: list[Pixels] = []
     persons: list[Pixels] = []
@@ -73,28 +73,28 @@ def gather(cutouts: Iterable[Cutout]) -> Cutouts:
 
 
 def normalise(rgba: Pixels, under: Pixels | None = None) -> Cutout | None:
-    """An item `(H, W, 4)` cut to its own extent and brought to `SIDE`; None where it has hardly any pixels.
+    """Crop an item `(H, W, 4)` to its extent and scale it to `SIDE`; None if it has too few pixels.
 
     Args:
-        under: `(H, W, 4)` of the same frame, which is cut and resized as the item is.
+        under: the person, `(H, W, 4)`, cropped and scaled in the same way.
     """
     rows, columns = np.nonzero(rgba[..., 3] > 64)
     if len(rows) < 16:
         return None
     top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
     side = max(bottom - top, right - left) * (1.0 + 2.0 * MARGIN)
-    if (rgba[top:bottom, left:right, 3] > 64).sum() < LEAST_AREA * side**2:
+    if (rgba[top:bottom, left:right, 3] > 64).sum() < MIN_AREA * side**2:
         return None
     x, y = (left + right - side) / 2, (top + bottom - side) / 2
     return Cutout(_window(rgba, x, y, side), None if under is None else _window(under, x, y, side))
 
 
 def _window(rgba: Pixels, x: float, y: float, side: float) -> Pixels:
-    """A square of a picture, transparent beyond its edges, at `SIDE`."""
+    """A square crop scaled to `SIDE`, transparent beyond the edges of the image."""
     premultiplied = rgba.astype(np.float32)
     premultiplied[..., :3] *= premultiplied[..., 3:] / 255.0
     step = side / SIDE
-    if step > 1:  # what lies between the pixels of the smaller picture must not be skipped
+    if step > 1:  # blur first, against aliasing
         premultiplied = np.asarray(cv2.GaussianBlur(premultiplied, (0, 0), 0.45 * (step - 1) + 1e-3), np.float32)
     moving = np.array([[step, 0, x + 0.5 * step - 0.5], [0, step, y + 0.5 * step - 0.5]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -103,16 +103,16 @@ def _window(rgba: Pixels, x: float, y: float, side: float) -> Pixels:
     return np.clip(np.round(taken), 0, 255).astype(np.uint8)
 
 
-def shapes(count: int, seed: int, material: Draw | None = None) -> Iterator[Cutout]:
-    """Random shapes, see `training.finder.shapes`."""
+def shape_cutouts(count: int, seed: int, material: Draw | None = None) -> Iterator[Cutout]:
+    """Cut-outs of random shapes, see `training.finder.shapes`."""
     for number in range(count):
         found = normalise(draw_shape(np.random.default_rng([seed, 21, number]), SIDE, material))
         if found is not None:
             yield found
 
 
-def studio(count: int, seed: int) -> Iterator[Cutout]:
-    """Items of the studio, half of them solids, most garments of the others on a person."""
+def studio_cutouts(count: int, seed: int) -> Iterator[Cutout]:
+    """Cut-outs of studio items: half of them solids; two thirds of the garments are worn by a person."""
     for number in range(count):
         item = make_item(STUDIO_SEED + seed, number // 2, "solids" if number % 2 else "shop")
         found = _photographed(item, number)
@@ -131,19 +131,19 @@ def _photographed(item: Item, number: int) -> Cutout | None:
 
 
 def _person(scene: Scene) -> Pixels:
-    """The figure of a scene by itself, `(SIDE, SIDE, 4)`."""
+    """The person of a scene alone, `(SIDE, SIDE, 4)`."""
     colours, cover = place_board(draw_figure(np.random.default_rng(scene.figure)), scene.pose, SIDE)
     return np.clip(np.round(np.dstack([colours, cover * 255.0])), 0, 255).astype(np.uint8)
 
 
-def files(folder: Path, keep: Callable[[str], bool] = lambda name: True) -> Iterator[Cutout]:
-    """The pictures of a folder and its sub-folders that have an alpha channel.
+def file_cutouts(folder: Path, keep: Callable[[str], bool] = lambda name: True) -> Iterator[Cutout]:
+    """Cut-outs from the images with an alpha channel in a folder and its sub-folders.
 
     Args:
-        keep: which to use, by file name.
+        keep: selects files by name.
 
     Raises:
-        SourceError: there is no such folder.
+        SourceError: the folder does not exist.
     """
     if not folder.is_dir():
         raise SourceError(f"cut-outs {folder}: no such folder")
@@ -152,19 +152,19 @@ def files(folder: Path, keep: Callable[[str], bool] = lambda name: True) -> Iter
             with Image.open(path) as image:
                 rgba = np.asarray(image.convert("RGBA"))
         except (OSError, SyntaxError, ValueError):
-            continue  # a file that is no picture: the folder's list of licences, say
+            continue  # not an image, such as the folder's list of licences
         found = normalise(rgba) if rgba[..., 3].min() < 128 else None
         if found is not None:
             yield found
 
 
-def photos(dataset: Dataset, usable: Sequence[bool]) -> Iterator[Cutout]:
-    """Items cut out of photos by their masks."""
+def photo_cutouts(dataset: Dataset, usable: Sequence[bool]) -> Iterator[Cutout]:
+    """Items cut out of photos along their masks."""
     if dataset.masks is None:
-        raise ValueError("photos are cut out by masks; load the data set with them")
+        raise ValueError("photos are cut out along their masks; load the dataset with masks")
     for image, mask, is_usable in zip(dataset.images, dataset.masks, usable, strict=True):
         if is_usable:
-            inner = cv2.erode(mask, np.ones((3, 3), np.uint8))  # no rim of the old background
+            inner = cv2.erode(mask, np.ones((3, 3), np.uint8))  # without a rim of the old background
             found = normalise(np.dstack([image.transpose(1, 2, 0), inner]))
             if found is not None:
                 yield found

@@ -1,10 +1,10 @@
-"""Training a finder: on scenes made as it goes, and on photos whose masks are trusted where they are given.
+"""Train a finder on scenes composed during training and, optionally, on photos with trusted masks.
 
-The objective, averaged over pictures, is the cross-entropy of the cells, plus the soft Jaccard distance
-1 - |P M| / |P + M - P M| of each picture, in which small items count as much as large ones (Rahman, Wang: Optimizing
+The objective is averaged over images and has three terms: the cross-entropy of the cells; the soft Jaccard distance
+1 - |P M| / |P + M - P M| of each image, in which small items count as much as large ones (Rahman, Wang: Optimizing
 Intersection-Over-Union in Deep Neural Networks for Image Segmentation, 2016,
-https://doi.org/10.1007/978-3-319-50835-1_22), plus the cross-entropy of the predicted quality under the intersection
-over union that the mask reaches.
+https://doi.org/10.1007/978-3-319-50835-1_22); and the cross-entropy between the predicted quality and the intersection
+over union (IoU) of the mask with the true one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits
 
-from training.finder.network import Finder, FinderConfig, Found
+from training.finder.network import Finder, FinderConfig, FinderOutput
 from training.finder.scenes import SceneMaker
 from training.fitting.augment import augment_batch
 from training.recipes import PRECISIONS
@@ -33,14 +33,14 @@ PHOTO_CHANGES = Augment(flip=True, rotate=15, scale=0.35, translate=0.15, bright
 
 @dataclass(frozen=True)
 class FinderFit:
-    """How a finder is trained.
+    """Training settings of a finder.
 
     Args:
-        steps: of the optimiser, whose rate rises for a twentieth of them and falls along a cosine.
-        photo_share: share of each batch that is of photos, where there are some.
-        ema: decay of the moving average of the weights, which is what ships.
-        precision: 32, or bf16-mixed for bfloat16 in the network, twice as fast where the processor has it.
-        max_minutes: the fall of the rate is brought forward so as to end by then; None for as long as it takes.
+        steps: optimiser steps; the learning rate rises during the first 5 % and then falls along a cosine.
+        photo_share: share of photos in each batch, if there are photos.
+        ema: decay of the moving average of the weights, which becomes the finder.
+        precision: 32, or bf16-mixed for bfloat16 in the network, which is twice as fast on processors that support it.
+        max_minutes: time limit; the learning rate then falls earlier. None for no limit.
     """
 
     steps: int = 8000
@@ -55,7 +55,7 @@ class FinderFit:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 2:
-            raise ValueError("a fit needs at least 1 step and 2 pictures a step")
+            raise ValueError("training needs at least 1 step and a batch size of at least 2")
         if not 0 <= self.photo_share < 1:
             raise ValueError(f"photo_share must be at least 0 and below 1, not {self.photo_share}")
         if self.precision not in PRECISIONS:
@@ -65,7 +65,7 @@ class FinderFit:
 
 
 class TrustedPhotos(NamedTuple):
-    """Photos `(N, 3, S, S)`, masks `(N, S, S)`, and how far each pixel of a mask is trusted, `(N, S, S)`; all uint8."""
+    """Photos `(N, 3, S, S)`, masks `(N, S, S)` and the trust in each pixel of a mask `(N, S, S)`, all uint8."""
 
     images: NDArray[np.uint8]
     masks: NDArray[np.uint8]
@@ -81,11 +81,11 @@ def fit_finder(
     start: Finder | None = None,
     report: Callable[[int, float], None] = lambda step, objective: None,
 ) -> tuple[Finder, dict[str, float]]:
-    """A finder ready for use, and what the run was.
+    """Train a finder; returns the network with averaged weights, and figures of the run.
 
     Args:
-        start: a network to go on from, with its normalisation.
-        report: called after every step.
+        start: a network to continue from, with its normalisation layers.
+        report: called after each step with its number and objective.
     """
     torch.manual_seed(settings.seed)
     network = (start or Finder(config)).train().to(memory_format=torch.channels_last)
@@ -125,7 +125,7 @@ def _step(
         )
     with torch.autocast(x.device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed"):
         found = network(x)
-    loss = objective(Found(found.mask.float(), found.quality.float()), mask, trust)
+    loss = objective(FinderOutput(found.mask.float(), found.quality.float()), mask, trust)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -133,11 +133,11 @@ def _step(
     return float(loss.detach())
 
 
-def objective(found: Found, mask: Tensor, trust: Tensor) -> Tensor:
+def objective(found: FinderOutput, mask: Tensor, trust: Tensor) -> Tensor:
     """The objective of a batch, a scalar.
 
     Args:
-        mask: share of each pixel that is the item's `(B, 1, S, S)`.
+        mask: share of each pixel that the item covers `(B, 1, S, S)`.
         trust: weight of each pixel `(B, 1, S, S)`.
     """
     side = found.mask.shape[-1]
@@ -151,7 +151,7 @@ def objective(found: Found, mask: Tensor, trust: Tensor) -> Tensor:
 
 
 def overlap(logits: Tensor, cells: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Intersection over union `(B,)` of masks, of logits `(B, 1, h, w)`, with true ones in [0, 1]; 1 of empty ones."""
+    """IoU `(B,)` of masks, given as logits `(B, 1, h, w)`, with true masks in [0, 1]; 1 if both are empty."""
     guessed, true = logits > 0, cells > 0.5
     counted = torch.ones_like(cells) if weight is None else weight
     both = (counted * (guessed & true)).sum(dim=(1, 2, 3))
@@ -160,11 +160,11 @@ def overlap(logits: Tensor, cells: Tensor, weight: Tensor | None = None) -> Tens
 
 
 def _draw(photos: TrustedPhotos, count: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Photos in changed places and light; what comes in from beyond their edges is not trusted."""
+    """Augmented photos; pixels from beyond their edges are not trusted."""
     rows = torch.randint(len(photos.images), (count,)).numpy()
     x, mask, trust = (torch.from_numpy(part[rows]).float() / 255.0 for part in photos)
     if x.shape[-1] != size:
-        raise ValueError(f"photos have a side of {x.shape[-1]} pixels, the scenes one of {size}")
+        raise ValueError(f"photos have a side of {x.shape[-1]} pixels, but scenes one of {size}; resize the photos")
     moved, both = augment_batch(x, PHOTO_CHANGES, torch.stack([mask, trust], dim=1))
     return moved, both[:, :1], both[:, 1:]
 
@@ -179,7 +179,7 @@ def _follow(average: Finder, network: Finder, decay: float) -> None:
 
 
 def _rate(share: float) -> float:
-    """Of the largest learning rate, when a share of the fit is done."""
+    """The learning rate relative to its maximum, when a share of the training is done."""
     return share / 0.05 + 0.01 if share < 0.05 else 0.5 * (1.0 + math.cos(math.pi * (share - 0.05) / 0.95)) + 0.005
 
 

@@ -1,4 +1,4 @@
-"""From sources to a finder directory: gather cut-outs and backgrounds, fit, label photos, fit on, store."""
+"""From sources to a finder directory: collect cut-outs and backgrounds, train, label photos, train on, save."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.card import amend_card, git_commit
-from training.data.backgrounds import Draw, Folder, Photos, gradient, room, texture
+from training.card import read_card
+from training.data.backgrounds import Draw, Folder, PhotoBackgrounds, gradient, room, texture
 from training.data.dataset import FAILED, Dataset, load_dataset
 from training.data.sources import read_all
-from training.finder.agree import agreed_photos
-from training.finder.cutouts import SIDE, Cutout, files, gather, photos, shapes, studio
+from training.finder.cutouts import SIDE, Cutout, file_cutouts, gather, photo_cutouts, shape_cutouts, studio_cutouts
 from training.finder.fit import FinderFit, TrustedPhotos, fit_finder
 from training.finder.network import Finder, FinderConfig
 from training.finder.scenes import SceneMaker
+from training.finder.self_training import agreed_photos
 from training.finder.store import save_finder
 from training.preprocessing import Preprocessing
+from training.provenance import git_commit
 
 BACKGROUNDS = 4000
-REPEATED_STUDIO, REPEATED_FILES = 2, 5  # how often these cut-outs count beside random shapes
-SECOND_RATE = 0.5  # of the learning rate, once photos are labelled
+REPEATED_STUDIO, REPEATED_FILES = 2, 5  # how often each of these cut-outs is used, compared with random shapes
+SECOND_RATE = 0.5  # factor of the learning rate after photos are labelled
 
 
 @dataclass(frozen=True)
 class FinderPlan:
-    """What a finder is made from.
+    """Data and settings of a finder's training.
 
     Args:
-        photos: sources of photos, see `training.data.sources`; their items are not labelled, masks are used if given.
-        cutouts: folder of pictures with an alpha channel.
-        backgrounds: folder of backgrounds besides those that are drawn.
-        shapes, studio: how many to draw.
-        steps, minutes: how long to fit, whichever ends first.
+        photos: sources of unlabelled photos, see `training.data.sources`; masks are used if given.
+        cutouts: folder of images with an alpha channel.
+        backgrounds: folder of backgrounds, in addition to drawn ones.
+        shapes, studio: number of random shapes and of studio items to draw.
+        steps, minutes: training ends when either is reached.
         precision: 32 or bf16-mixed.
-        self_training: share of the fit after the photos are labelled by the finder itself.
+        self_training: share of the training that follows the labelling of photos by the finder itself.
     """
 
     photos: Sequence[Path] = ()
@@ -64,15 +65,15 @@ def make_finder(
     advance: Callable[[], None] = lambda: None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[Path, dict[str, Any]]:
-    """Train a finder and write its directory; returns it and its card.
+    """Train a finder and write its directory; returns the directory and its card.
 
     Args:
-        config: of the network; None takes the shipped one's.
-        advance: called after every step.
-        tell: called with a line on what was gathered.
+        config: configuration of the network; None for that of the shipped finder.
+        advance: called after each step.
+        tell: called with lines about the collected data.
 
     Raises:
-        SourceError: a folder is not there, or there is nothing to cut out.
+        SourceError: a folder does not exist, or there is nothing to cut out.
     """
     config = config or FinderConfig()
     dataset = _load_photos(plan)
@@ -110,7 +111,7 @@ def make_finder(
         "commit": git_commit(Path(__file__).parent),
     }
     directory = save_finder(network, out, card)
-    return directory, amend_card(directory)
+    return directory, read_card(directory)
 
 
 def _fit(
@@ -141,12 +142,12 @@ def _load_photos(plan: FinderPlan) -> Dataset | None:
 
 def _cutouts(plan: FinderPlan, dataset: Dataset | None) -> Iterator[Cutout]:
     material = None if plan.backgrounds is None else Folder(plan.backgrounds).draw
-    parts: list[Iterator[Cutout]] = [shapes(plan.shapes, plan.seed, material)]
-    parts += [chain.from_iterable([cutout] * REPEATED_STUDIO for cutout in studio(plan.studio, plan.seed))]
+    parts: list[Iterator[Cutout]] = [shape_cutouts(plan.shapes, plan.seed, material)]
+    parts += [chain.from_iterable([cutout] * REPEATED_STUDIO for cutout in studio_cutouts(plan.studio, plan.seed))]
     if plan.cutouts is not None:
-        parts.append(chain.from_iterable([cutout] * REPEATED_FILES for cutout in files(plan.cutouts)))
+        parts.append(chain.from_iterable([cutout] * REPEATED_FILES for cutout in file_cutouts(plan.cutouts)))
     if dataset is not None:
-        parts.append(photos(dataset, [source != FAILED for source in dataset.mask_sources]))
+        parts.append(photo_cutouts(dataset, [source != FAILED for source in dataset.mask_sources]))
     return chain.from_iterable(parts)
 
 
@@ -157,13 +158,13 @@ def _backgrounds(plan: FinderPlan, dataset: Dataset | None) -> NDArray[np.uint8]
     if plan.backgrounds is not None:
         draws += [Folder(plan.backgrounds).draw] * 2
     if dataset is not None and dataset.masks is not None:
-        draws += [Photos(dataset.images, dataset.masks).draw] * 3
+        draws += [PhotoBackgrounds(dataset.images, dataset.masks).draw] * 3
     drawn = [draws[number % len(draws)](rng, SIDE) for number in range(BACKGROUNDS)]
     return np.stack([np.clip(np.round(d), 0, 255).astype(np.uint8).transpose(2, 0, 1) for d in drawn])
 
 
 def _known(dataset: Dataset, size: int) -> TrustedPhotos:
-    """The photos whose masks are usable, trusted but for their rims."""
+    """The photos with usable masks, whose rims are trusted less."""
     usable = np.array([source != FAILED for source in dataset.mask_sources])
     masks = dataset.masks if dataset.masks is not None else np.zeros((0, SIDE, SIDE), np.uint8)
     small = [cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) for mask in masks[usable]]

@@ -1,13 +1,13 @@
-"""A class-agnostic foreground network: photos to a mask of the item, and how far to trust it.
+"""A class-agnostic foreground network: it predicts the mask of the item in a photo, and the quality of that mask.
 
 An encoder of convolutional stages and a decoder that goes from coarse to fine with lateral connections, as in
 Ronneberger, Fischer, Brox: U-Net, 2015, https://arxiv.org/abs/1505.04597, with sums instead of concatenations (Lin et
-al.: Feature Pyramid Networks, 2017, https://arxiv.org/abs/1612.03144, section 3). The coarsest map is joined by its own
-average, so that each cell knows of the whole picture (Liu, Rabinovich, Berg: ParseNet, 2015,
-https://arxiv.org/abs/1506.04579). A second head predicts the intersection over union of the mask with the true one, as
-in Huang et al.: Mask Scoring R-CNN, 2019, https://arxiv.org/abs/1903.00241: the network's confidence.
+al.: Feature Pyramid Networks, 2017, https://arxiv.org/abs/1612.03144, section 3). The average of the
+coarsest map is added to it, so that each cell depends on the whole image (Liu, Rabinovich, Berg: ParseNet, 2015,
+https://arxiv.org/abs/1506.04579). A second head predicts the intersection over union (IoU) of the mask with the true
+one, as in Huang et al.: Mask Scoring R-CNN, 2019, https://arxiv.org/abs/1903.00241: the network's confidence.
 
-Differs from the papers: no pretrained weights, one class; the mask has half the picture's side.
+Differs from the papers: no pretrained weights, one class; the mask has half the side of the image.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class FinderConfig:
     """Configuration of `Finder`.
 
     Args:
-        size: side of its pictures in pixels, a multiple of 2^len(widths).
-        widths: channels of the stages, each of which halves the side.
+        size: side of the images in pixels, a multiple of 2^len(widths).
+        widths: channels of the stages; each stage halves the side.
         depths: residual blocks after the strided convolution of each stage.
-        decoder_widths: channels of the decoder's maps, from fine to coarse; one fewer than `widths`.
-        normalisation: True in training; the network that ships has its normalisation folded into the convolutions.
+        decoder_widths: channels of the decoder's maps from fine to coarse, one fewer than `widths`.
+        normalisation: True in training; False once the normalisation is folded into the convolutions.
     """
 
     size: int = 96
@@ -53,15 +53,15 @@ class FinderConfig:
             raise ValueError(f"size must be a multiple of {2 ** len(self.widths)}, not {self.size}")
 
 
-class Found(NamedTuple):
-    """Logits of the item's cells `(B, 1, S / 2, S / 2)`, and the predicted IoU of that mask, as a logit `(B,)`."""
+class FinderOutput(NamedTuple):
+    """Logits of the mask `(B, 1, S / 2, S / 2)`, and the logit of its predicted IoU `(B,)`."""
 
     mask: Tensor
     quality: Tensor
 
 
 class Finder(nn.Module):
-    """Pictures `(B, 3, S, S)` in [0, 1] to `Found`.
+    """Images `(B, 3, S, S)` in [0, 1] to `FinderOutput`.
 
     Example:
         >>> found = Finder(FinderConfig(size=32))(torch.rand(2, 3, 32, 32))
@@ -88,7 +88,7 @@ class Finder(nn.Module):
         self.mask = nn.Conv2d(config.decoder_widths[0], 1, 3, padding=1)
         self.quality = nn.Sequential(nn.Linear(coarsest + 2, 32), nn.SiLU(), nn.Linear(32, 1))
 
-    def forward(self, x: Tensor) -> Found:
+    def forward(self, x: Tensor) -> FinderOutput:
         h = (2.0 * x - 1.0).contiguous(memory_format=torch.channels_last)
         maps = []
         for stage in self.stages:
@@ -100,10 +100,10 @@ class Finder(nn.Module):
         for fine, lateral, down, mix in finest_last:
             h = mix(nn.functional.silu(lateral(fine) + nn.functional.interpolate(down(h), scale_factor=2.0)))
         mask: Tensor = self.mask(h)
-        return Found(mask, self._quality(mask, whole))
+        return FinderOutput(mask, self._quality(mask, whole))
 
     def _quality(self, mask: Tensor, whole: Tensor) -> Tensor:
-        """From the whole picture's features, the mask's area and how sure its cells are; they learn nothing from it."""
+        """Predict the quality from image features, mask area and cell confidence, with no gradient into these."""
         p = torch.sigmoid(mask.detach())
         sure = (p * p).sum(dim=(1, 2, 3)) / p.sum(dim=(1, 2, 3)).clamp(min=1e-3)
         features = torch.cat([whole.detach(), p.mean(dim=(1, 2, 3))[:, None], sure[:, None]], dim=1)
@@ -111,7 +111,7 @@ class Finder(nn.Module):
         return quality
 
     def folded(self) -> Self:
-        """This network in use, without normalisation."""
+        """An equivalent network for inference, with the normalisation folded into the convolutions."""
         plain = type(self)(replace(self.config, normalisation=False)).eval()
         fold_blocks(self.eval(), plain)
         return plain

@@ -1,8 +1,8 @@
-"""Training pictures with exact masks, made batch by batch: an item, other things beside and behind it, a background.
+"""Training images with exact masks, composed batch by batch from an item, other objects and a background.
 
-In every picture one thing is the item: it stands in front of the others and is larger than each of them. It may be
-anywhere, from a fifth of the frame's side to more than all of it, on a person or alone, cut off by the frame, with its
-shadow under it, with a thing that hides a part of it. Draws are from torch's global generator.
+Each image has one item, in front of the other objects and larger than each of them. It may be anywhere, span from a
+fifth of the frame's side to more than all of it, be worn by a person, be cut off by the frame, cast a shadow, and
+be partly hidden by another object. Random numbers come from torch's global generator.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from torch.nn.functional import avg_pool2d, grid_sample
 from training.finder.cutouts import Cutouts
 from training.fitting.augment import blur, luminance, to_8_bit
 
-SCALES = (0.2, 1.1)  # of an item's longer side to the frame's
-OTHERS = 5  # most things beside the item
-HIDDEN = 0.08  # share of pictures with something in front of the item
-BARS = 0.15  # share of pictures that are padded to a square
-FLAT = 0.25  # share of pictures on white or on one colour with no other things, as shops show them
+SCALES = (0.2, 1.1)  # ratio of an item's longer side to the frame's
+OTHERS = 5  # maximum number of other objects
+HIDDEN = 0.08  # share of images with an object in front of the item
+BARS = 0.15  # share of images padded to a square
+FLAT = 0.25  # share of images on white or one colour without other objects, like catalogue photos
 
 
 class Scenes(NamedTuple):
-    """Pictures `(B, 3, S, S)` and the share of each pixel that is the item's `(B, 1, S, S)`, both in [0, 1]."""
+    """Images `(B, 3, S, S)` and the share of each pixel that the item covers `(B, 1, S, S)`, both in [0, 1]."""
 
     images: Tensor
     masks: Tensor
 
 
 class Placement(NamedTuple):
-    """Where cut-outs stand, each `(B,)`: share of the frame's side, centre in [0, 1], radians, mirrored, width."""
+    """Poses of cut-outs, each `(B,)`: scale relative to the frame, centre in [0, 1], radians, mirrored, aspect."""
 
     scale: Tensor
     x: Tensor
@@ -48,12 +48,12 @@ class Placement(NamedTuple):
 
 
 class SceneMaker:
-    """Makes scenes.
+    """Composes random scenes; call it with the batch size.
 
     Args:
         cutouts: the items.
         backgrounds: `(N, 3, T, T)` uint8, T at least `size`.
-        size: side of the pictures.
+        size: side of the images.
     """
 
     def __init__(self, cutouts: Cutouts, backgrounds: Tensor, size: int) -> None:
@@ -79,7 +79,7 @@ class SceneMaker:
         return Scenes(to_8_bit(images), masks)
 
     def _behind(self, count: int) -> Tensor:
-        """Parts of backgrounds, mirrored or not."""
+        """Random crops of backgrounds, mirrored or not."""
         pictures = self._backgrounds[torch.randint(len(self._backgrounds), (count,))].float() / 255.0
         keep = 0.4 + 0.6 * torch.rand(count)
         shift = (1.0 - keep) * _signed(2, count)
@@ -90,7 +90,7 @@ class SceneMaker:
         return (part + 0.15 * _signed(count, 1, 1, 1)) * (1.0 + 0.25 * _signed(count, 3, 1, 1))
 
     def _with_others(self, canvas: Tensor, item: Placement, wanted: Tensor) -> Tensor:
-        """Other things behind the item, each smaller than it; in some pictures in a row, as on a shelf."""
+        """Add other objects behind the item, each smaller than it; in some images in a row, as on a shelf."""
         count = len(canvas)
         number = torch.where(wanted & (torch.rand(count) < 0.7), torch.randint(1, OTHERS + 1, (count,)), 0)
         in_row, level, depth = torch.rand(count) < 0.4, torch.rand(count), torch.rand(count)
@@ -114,7 +114,7 @@ class SceneMaker:
         return canvas
 
     def _hidden_in_part(self, canvas: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """A few pictures with a small thing in front: what it covers is not the item's."""
+        """Put a small object in front of a few items; the pixels that it covers leave the item's mask."""
         rows = torch.nonzero(torch.rand(len(canvas)) < HIDDEN)[:, 0]
         count = len(rows)
         x, y = torch.rand(2, count)
@@ -125,7 +125,7 @@ class SceneMaker:
         return canvas, mask.index_put((rows,), mask[rows] * (1.0 - layer[:, 3:]))
 
     def _layer(self, levels: list[Tensor], which: Tensor, at: Placement) -> Tensor:
-        """Cut-outs at their places `(B, 4, S, S)`, colours multiplied by coverage."""
+        """Cut-outs in their poses `(B, 4, S, S)`, with premultiplied colours."""
         cos, sin = torch.cos(at.angle) / at.scale, torch.sin(at.angle) / at.scale
         across = torch.where(at.mirrored, -1.0, 1.0) / at.aspect
         x, y = 2.0 * at.x - 1.0, 2.0 * at.y - 1.0
@@ -142,7 +142,7 @@ class SceneMaker:
 
 
 def _levels(rgba: NDArray[np.uint8]) -> list[Tensor]:
-    """Cut-outs `(N, 4, S, S)` at S, S / 2 and S / 4, colours multiplied by coverage: a small one must not alias."""
+    """Cut-outs `(N, 4, S, S)` at S, S / 2 and S / 4 (against aliasing), with premultiplied colours."""
     whole = torch.from_numpy(rgba).clone()
     for part in torch.split(whole, 256):
         part[:, :3] = (part[:, :3].float() * part[:, 3:].float() / 255.0).round().to(torch.uint8)
@@ -154,10 +154,10 @@ def _levels(rgba: NDArray[np.uint8]) -> list[Tensor]:
 
 
 def _placement(count: int) -> Placement:
-    """Items anywhere in the frame or near its middle, upright or turned."""
+    """Random poses: anywhere in the frame or near its middle, upright or rotated."""
     low, high = SCALES
     scale = torch.exp(math.log(low) + (math.log(high) - math.log(low)) * torch.rand(count))
-    free = (1.0 - scale).clamp(min=0.12)  # large ones are cut off by the frame now and then
+    free = (1.0 - scale).clamp(min=0.12)  # large items are sometimes cut off by the frame
     spread = torch.where(torch.rand(count) < 0.5, 1.0, 0.3)
     x, y = 0.5 + 0.5 * free * spread * _signed(2, count)
     angle = torch.where(torch.rand(count) < 0.2, math.pi, 0.3) * _signed(count)
@@ -172,12 +172,12 @@ def _sample(pictures: Tensor, maps: Tensor, size: int, padding: str) -> Tensor:
 
 
 def _over(canvas: Tensor, layer: Tensor) -> Tensor:
-    """A layer whose colours are multiplied by its coverage, over a canvas."""
+    """Composite a layer with premultiplied colours over a canvas."""
     return canvas * (1.0 - layer[:, 3:]) + layer[:, :3]
 
 
 def _flat(count: int) -> Tensor:
-    """White, near white, or any colour; `(B, 3, 1, 1)`."""
+    """White, nearly white, or any colour, `(B, 3, 1, 1)`."""
     kind = torch.rand(count, 1, 1, 1)
     pale = 1.0 - 0.15 * torch.rand(count, 1, 1, 1) - 0.04 * torch.rand(count, 3, 1, 1)
     colour = torch.where(kind < 0.8, pale, torch.rand(count, 3, 1, 1))
@@ -185,7 +185,7 @@ def _flat(count: int) -> Tensor:
 
 
 def _recoloured(layer: Tensor) -> Tensor:
-    """Items in other colours and light, some without colour."""
+    """Items with changed colours and light, some of them grey."""
     count, cover = len(layer), layer[:, 3:]
     colours = layer[:, :3]
     gain = (1.0 + 0.3 * _signed(count, 1, 1, 1)) * (1.0 + 0.15 * _signed(count, 3, 1, 1))
@@ -197,7 +197,7 @@ def _recoloured(layer: Tensor) -> Tensor:
 
 
 def _shadow(cover: Tensor) -> Tensor:
-    """What an item takes from the light on what is behind it, in half of the pictures."""
+    """Share of the light that an item's shadow takes from the background, in half of the images."""
     count, side = len(cover), cover.shape[-1]
     soft = blur(cover, 0.03 * side).roll((round(0.03 * side), 0), dims=(2, 3))
     strength = 0.5 * torch.rand(count, 1, 1, 1) * (torch.rand(count, 1, 1, 1) < 0.5)
@@ -205,7 +205,7 @@ def _shadow(cover: Tensor) -> Tensor:
 
 
 def _photographed(canvas: Tensor) -> Tensor:
-    """Light, contrast, a soft lens and noise, of all of the picture."""
+    """Change light and colour balance, blur, and add noise to whole images."""
     count = len(canvas)
     lit = canvas * (1.0 + 0.2 * _signed(count, 1, 1, 1)) * (1.0 + 0.06 * _signed(count, 3, 1, 1))
     soft = torch.lerp(lit, blur(lit, 0.9), torch.rand(count, 1, 1, 1))
@@ -214,7 +214,7 @@ def _photographed(canvas: Tensor) -> Tensor:
 
 
 def _with_bars(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Some pictures narrower or lower, between white bars, as those of other shapes are padded to a square."""
+    """Make some images narrower or lower, between white bars, like photos that are padded to a square."""
     chosen = torch.nonzero(torch.rand(len(images)) < BARS)[:, 0]
     count = len(chosen)
     share = 0.5 + 0.45 * torch.rand(count)
@@ -222,12 +222,12 @@ def _with_bars(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     one, zero = torch.ones(count), torch.zeros(count)
     across, down = torch.where(is_narrow, 1.0 / share, one), torch.where(is_narrow, one, 1.0 / share)
     maps = torch.stack([across, zero, zero, zero, down, zero], dim=1).reshape(-1, 2, 3)
-    both = torch.cat([1.0 - images[chosen], masks[chosen]], dim=1)  # so that what is padded with zeros is white
+    both = torch.cat([1.0 - images[chosen], masks[chosen]], dim=1)  # inverted, so that zero padding becomes white
     padded = _sample(both, maps, images.shape[-1], padding="zeros")
     images[chosen], masks[chosen] = 1.0 - padded[:, :3], padded[:, 3:]
     return images, masks
 
 
 def _signed(*shape: int) -> Tensor:
-    """Draws from [-1, 1)."""
+    """Uniform random numbers in [-1, 1)."""
     return 2.0 * torch.rand(*shape) - 1.0

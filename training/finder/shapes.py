@@ -1,4 +1,4 @@
-"""Random shapes that look like nothing in particular, with exact masks: what an item can be, kinds unknown.
+"""Random abstract shapes with exact masks, so that a finder learns items of unknown kinds.
 
 Imports no torch.
 """
@@ -17,18 +17,18 @@ Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Draw = Callable[[np.random.Generator, int], Floats]
 FILLS: tuple[Draw, ...] = (flat, flat, gradient, clouds, stripes, checks, fabric, wood)
-OVERSAMPLED = 2  # shapes are drawn this many times larger, for smooth edges
+OVERSAMPLED = 2  # factor at which outlines are drawn, for smooth edges
 
 
 def draw_shape(rng: np.random.Generator, size: int, material: Draw | None = None) -> Pixels:
-    """A shape with a body, `(size, size, 4)` uint8 RGBA.
+    """A shaded shape `(size, size, 4)` uint8 RGBA.
 
     Args:
-        material: what it may be made of besides the fills drawn here, such as textures.
+        material: draws further fills, such as textures.
     """
     side = OVERSAMPLED * size
     outline = SILHOUETTES[int(rng.integers(len(SILHOUETTES)))](rng, side)
-    if rng.random() < 0.35:  # most things that are made have a symmetry
+    if rng.random() < 0.35:  # most manufactured objects have a symmetry
         outline = np.maximum(outline, outline[:, ::-1])
     if rng.random() < 0.2:
         _pierce(rng, outline)
@@ -41,7 +41,7 @@ def draw_shape(rng: np.random.Generator, size: int, material: Draw | None = None
 
 
 def blob(rng: np.random.Generator, side: int) -> Pixels:
-    """A closed curve with a random Fourier series for its radius."""
+    """A closed curve whose radius is a random Fourier series."""
     angle = np.linspace(0, 2 * np.pi, 160, endpoint=False)
     orders = np.arange(1, 9)
     strength = rng.normal(0, 1, 8) * rng.uniform(0.1, 0.45) / orders ** rng.uniform(0.6, 1.6)
@@ -51,7 +51,7 @@ def blob(rng: np.random.Generator, side: int) -> Pixels:
 
 
 def polygon(rng: np.random.Generator, side: int) -> Pixels:
-    """A polygon, regular or not, with sharp or rounded corners."""
+    """A regular or irregular polygon with sharp or rounded corners."""
     corners = int(rng.integers(3, 10))
     angle = (
         np.sort(rng.uniform(0, 2 * np.pi, corners)) if rng.random() < 0.6 else np.arange(corners) * 2 * np.pi / corners
@@ -71,7 +71,7 @@ def superellipse(rng: np.random.Generator, side: int) -> Pixels:
 
 
 def assembly(rng: np.random.Generator, side: int) -> Pixels:
-    """Parts joined to each other: limbs, handles, legs, stems."""
+    """Connected parts, like limbs, handles, legs or stems."""
     canvas = np.zeros((side, side), np.uint8)
     at = rng.uniform(0.3, 0.7, 2) * side
     for _ in range(int(rng.integers(2, 8))):
@@ -93,7 +93,7 @@ def assembly(rng: np.random.Generator, side: int) -> Pixels:
 
 
 def noise(rng: np.random.Generator, side: int) -> Pixels:
-    """The largest island of smooth noise."""
+    """The largest island of thresholded smooth noise."""
     cells = int(rng.integers(3, 8))
     field = cv2.resize(rng.normal(0, 1, (cells, cells)).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
     y, x = np.mgrid[0:side, 0:side] / side - 0.5
@@ -106,7 +106,7 @@ def noise(rng: np.random.Generator, side: int) -> Pixels:
 
 
 def ribbon(rng: np.random.Generator, side: int) -> Pixels:
-    """A bent band of even width: cords, rings, hooks, frames."""
+    """A curved band of constant width, like cords, rings, hooks or frames."""
     count = int(rng.integers(3, 7))
     knots = rng.uniform(0.1, 0.9, (count, 2)) * side
     along = np.linspace(0, count - 1, 80)
@@ -123,7 +123,7 @@ SILHOUETTES = (blob, polygon, superellipse, superellipse, assembly, assembly, no
 
 
 def _filled(rng: np.random.Generator, side: int, x: NDArray[np.floating], y: NDArray[np.floating]) -> Pixels:
-    """A curve about the origin, stretched, turned and filled."""
+    """Stretch, rotate and fill a curve around the origin."""
     stretch, turn = np.exp(rng.normal(0, 0.45)), rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else 0.0
     points = np.stack([x * stretch, y], axis=1) @ np.array(
         [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]
@@ -146,7 +146,7 @@ def _rounded(shape: Pixels, sigma: float) -> Pixels:
 
 
 def _pierce(rng: np.random.Generator, outline: Pixels) -> None:
-    """A hole, as rings and handles have."""
+    """Cut a hole, as in rings and handles."""
     side = len(outline)
     rows, columns = np.nonzero(outline > 127)
     if not len(rows):
@@ -164,7 +164,7 @@ def _fill(rng: np.random.Generator, size: int, material: Draw | None) -> Floats:
 
 
 def _paint_part(rng: np.random.Generator, colours: Floats, alpha: Pixels, material: Draw | None) -> None:
-    """Another material on a part of it: a label, a lid, a sole, a stripe."""
+    """Paint a part in another material, like a label, a lid, a sole or a stripe."""
     size = len(alpha)
     part = SILHOUETTES[int(rng.integers(len(SILHOUETTES)))](rng, size)
     scale, x, y = rng.uniform(0.3, 1.2), *rng.uniform(-0.4, 0.4, 2) * size
@@ -174,7 +174,7 @@ def _paint_part(rng: np.random.Generator, colours: Floats, alpha: Pixels, materi
 
 
 def _relief(rng: np.random.Generator, alpha: Pixels) -> Floats:
-    """Light on a body that is thicker in the middle, from a random side."""
+    """Shading of a body that is thicker in the middle, lit from a random side."""
     size = len(alpha)
     if rng.random() < 0.25:
         return np.ones((size, size), np.float32)
@@ -187,7 +187,7 @@ def _relief(rng: np.random.Generator, alpha: Pixels) -> Floats:
 
 
 def _gloss(rng: np.random.Generator, size: int) -> Floats:
-    """A highlight; black where there is none."""
+    """A highlight to be added to the colours; zero for a matte shape."""
     if rng.random() < 0.6:
         return np.zeros((size, size), np.float32)
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size

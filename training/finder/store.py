@@ -1,4 +1,7 @@
-"""Finder directories: weights.safetensors, finder.json (format, config), finder.onnx, card.json. No pickles."""
+"""Load and save finder directories: weights.safetensors, finder.json (format, config), finder.onnx, card.json.
+
+No file is a pickle.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,19 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from training.card import card_bytes
 from training.errors import EncoderError
 from training.files import publish_directory
 from training.finder.network import Finder, FinderConfig
 from training.onnx.export import export_graph
-from training.reference import PRETRAINED, first_line, read_json
+from training.reference import CARD_FILE, PRETRAINED, first_line, read_json
 
 FORMAT = 1
 SHIPPED = PRETRAINED / "finder"
 
 
 def save_finder(finder: Finder, directory: Path, card: Mapping[str, Any]) -> Path:
-    """Write a finder directory, whole or not at all; the network is stored as it is used, in float16."""
+    """Write a finder directory atomically; the network is stored in float16, with its normalisation folded."""
     network = finder.folded() if finder.config.normalisation else finder
     tensors = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
@@ -40,13 +44,13 @@ def save_finder(finder: Finder, directory: Path, card: Mapping[str, Any]) -> Pat
             "weights.safetensors": weights,
             "finder.json": described,
             "finder.onnx": to_onnx(network),
-            "card.json": (json.dumps(full_card, indent=2, ensure_ascii=False) + "\n").encode(),
+            CARD_FILE: card_bytes(full_card),
         },
     )
 
 
 class _Probabilities(nn.Module):
-    """Pictures `(B, 3, S, S)` uint8 to probabilities `(B, 1, h, h)` and the expected intersection over union `(B,)`."""
+    """Images `(B, 3, S, S)` uint8 to probabilities `(B, 1, h, h)` and the predicted IoU `(B,)`."""
 
     def __init__(self, finder: Finder) -> None:
         super().__init__()
@@ -58,7 +62,7 @@ class _Probabilities(nn.Module):
 
 
 def to_onnx(finder: Finder) -> bytes:
-    """The graph that `training.data.found` runs: `pixels` to `mask` and `quality`, for any number of pictures."""
+    """The graph run by `training.data.item_finder`: `pixels` to `mask` and `quality`, for any batch size."""
     size = finder.config.size
     example = torch.zeros((2, 3, size, size), dtype=torch.uint8)
     shapes = ({0: torch.export.Dim("batch")},)
@@ -66,10 +70,10 @@ def to_onnx(finder: Finder) -> bytes:
 
 
 def load_finder(directory: str | Path | None = None) -> Finder:
-    """The finder of a directory; None loads the one that the product ships.
+    """Load the finder of a directory; None loads the shipped one.
 
     Raises:
-        EncoderError: the directory's files are missing, damaged or of another format.
+        EncoderError: the directory's files are missing, damaged or in another format.
     """
     folder = SHIPPED if directory is None else Path(directory)
     description = read_json(folder / "finder.json")

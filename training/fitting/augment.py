@@ -1,8 +1,8 @@
-"""Random changes to a batch of training images, made on the device that trains, another for each image.
+"""Batched data augmentation on the training device, with different random parameters for every image.
 
-torchvision's v2 transforms draw once for a whole batch, and one image at a time is too slow on a CPU: here the whole
-geometry is one projective map per image and one `grid_sample`, which the mask goes through as one more channel, and
-colour is tensor arithmetic with a factor per image. What v2 does batch well (grey values) is used as it is.
+torchvision's v2 transforms draw parameters once per batch, and processing single images is too slow on a CPU. Here all
+geometric changes are one projective map per image and one `grid_sample`, which transforms the mask as an additional
+channel; colour changes are tensor arithmetic with one factor per image. Grey values come from v2.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torchvision.transforms.v2 import functional as v2
 
 from training.recipes.schema import Augment
 
-ERASED = (0.08, 0.33)  # least and largest share of the side of a hidden rectangle
-NEGLIGIBLE = 1e-9  # weights in a blur: smaller ones are denormal products, which take a processor ten times as long
-# NTSC's luma and the two axes of its colour plane, in which a hue is an angle.
+ERASED = (0.08, 0.33)  # smallest and largest side of an erased rectangle, as a fraction of the image
+NEGLIGIBLE = 1e-9  # blur weights below become 0: denormal products take a CPU ten times as long
+# NTSC luma and the two axes of its colour plane, in which hue is an angle.
 TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
 
 
@@ -36,13 +36,13 @@ def augment_batch(x: Tensor, settings: Augment, masks: Tensor | None) -> tuple[T
 
 
 def augment_batch(x: Tensor, settings: Augment, masks: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Change each image of a batch `(B, C, H, W)` in [0, 1] by draws from the global generator, all but erasing.
+    """Augment each image of a batch `(B, C, H, W)` in [0, 1] with draws from the global generator; does not erase.
 
     Args:
-        masks: `(B, M, H, W)` in [0, 1], which go through the very geometry of their images; 0 beyond their edges.
+        masks: `(B, M, H, W)` in [0, 1], transformed with the same geometry as their images; 0 beyond their edges.
 
     Returns:
-        Images of the same shape whose values are multiples of 1/255, as 8-bit likelihoods need, and their masks.
+        Images of the same shape whose values are multiples of 1/255, as 8-bit likelihoods require, and their masks.
     """
     both = x if masks is None else torch.cat([x, masks], dim=1)
     moved, inside = _move(both, settings)
@@ -54,7 +54,7 @@ def augment_batch(x: Tensor, settings: Augment, masks: Tensor | None = None) -> 
 
 
 def erase(x: Tensor, probability: float) -> Tensor:
-    """Hide a rectangle of a share of the images behind their mean colours."""
+    """Replace a random rectangle by the mean colour of the image, in a fraction `probability` of the images."""
     if probability == 0:
         return x
     count, _, height, width = x.shape
@@ -71,12 +71,12 @@ def erase(x: Tensor, probability: float) -> Tensor:
 
 
 def to_8_bit(x: Tensor) -> Tensor:
-    """The nearest multiples of 1/255 in [0, 1]."""
+    """Round to multiples of 1/255 in [0, 1]."""
     return torch.round(x.clamp(0.0, 1.0) * 255.0) / 255.0
 
 
 def _move(x: Tensor, settings: Augment) -> tuple[Tensor, Tensor | float]:
-    """The pictures, continued at their edges by their mirror images, and what of them is no such continuation."""
+    """Transformed images, padded by reflection, and a map of the pixels that are not padding."""
     mirrored = torch.rand(len(x), device=x.device) < 0.5 if settings.flip else None
     is_still = settings.crop == 1 and settings.aspect == 1 and not _turns(settings)
     if is_still:
@@ -97,7 +97,7 @@ def _turns(settings: Augment) -> bool:
 
 
 def _crops(x: Tensor, settings: Augment, mirrored: Tensor | None) -> Tensor:
-    """Maps `(B, 3, 3)` from places in the output to places in the input, both in [-1, 1]: a crop, maybe mirrored."""
+    """Maps `(B, 3, 3)` from output to input coordinates, both in [-1, 1]: a crop, possibly mirrored."""
     count = len(x)
     keep = settings.crop + (1.0 - settings.crop) * torch.rand(count, device=x.device)
     keep_x, keep_y = keep, keep
@@ -112,7 +112,7 @@ def _crops(x: Tensor, settings: Augment, mirrored: Tensor | None) -> Tensor:
 
 
 def _turnings(x: Tensor, settings: Augment) -> Tensor:
-    """Maps `(B, 3, 3)`: rotation, change of size, slant and shift."""
+    """Maps `(B, 3, 3)`: rotation, scaling, shear and translation."""
     angle = math.radians(settings.rotate) * _signed(x)
     size = 1.0 + settings.scale * _signed(x)
     slants = math.radians(settings.shear)
@@ -129,7 +129,7 @@ def _tilts(x: Tensor, most: float) -> Tensor:
 
 
 def _matrices(*entries: Tensor | None) -> Tensor:
-    """Eight entries `(B,)` in rows, as `(B, 3, 3)` with a last entry of 1; None is that of the identity."""
+    """`(B, 3, 3)` from eight entries `(B,)` in row order and a last entry of 1; None takes the identity's entry."""
     given = next(entry for entry in entries if entry is not None)
     one, zero = torch.ones_like(given), torch.zeros_like(given)
     identity = (one, zero, zero, zero, one, zero, zero, zero)
@@ -139,8 +139,8 @@ def _matrices(*entries: Tensor | None) -> Tensor:
 
 def _projective_grid(maps: Tensor, x: Tensor) -> Tensor:
     identity = torch.eye(2, 3, device=x.device)[None]
-    places = affine_grid(identity, [1, 1, *x.shape[2:]], align_corners=False).reshape(-1, 2)
-    homogeneous = torch.cat([places, torch.ones_like(places[:, :1])], dim=1)  # (H W, 3)
+    points = affine_grid(identity, [1, 1, *x.shape[2:]], align_corners=False).reshape(-1, 2)
+    homogeneous = torch.cat([points, torch.ones_like(points[:, :1])], dim=1)  # (H W, 3)
     mapped = homogeneous @ maps.transpose(1, 2)  # (B, H W, 3)
     return (mapped[..., :2] / mapped[..., 2:]).reshape(len(x), *x.shape[2:], 2)
 
@@ -176,14 +176,14 @@ def _recolour_hues(x: Tensor, settings: Augment) -> Tensor:
 
 
 def blur(x: Tensor, sigma: float) -> Tensor:
-    """A Gaussian blur of `(B, C, H, W)` as two products of matrices: on a CPU many times faster than a convolution."""
+    """Gaussian blur of `(B, C, H, W)` as two matrix products, many times faster than a convolution on a CPU."""
     down, across = (_blurring(side, sigma, x) for side in x.shape[2:])
     return down @ x @ across.T
 
 
 def _blurring(side: int, sigma: float, x: Tensor) -> Tensor:
-    places = torch.arange(side, device=x.device, dtype=x.dtype)
-    weights = torch.softmax(-0.5 * torch.square((places[:, None] - places[None, :]) / sigma), dim=1)
+    positions = torch.arange(side, device=x.device, dtype=x.dtype)
+    weights = torch.softmax(-0.5 * torch.square((positions[:, None] - positions[None, :]) / sigma), dim=1)
     return torch.where(weights > NEGLIGIBLE, weights, 0.0)
 
 

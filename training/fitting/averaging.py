@@ -1,10 +1,10 @@
-"""The moving average of a model's weights, which is what ships where a recipe asks for it.
+"""Exponential moving average of a model's weights, which ships if the recipe sets `ema`.
 
     w' <- d w' + (1 - d) w,   d = min(decay, (1 + n) / (10 + n)) at step n
 
 The decay rises to its value over the first steps, as in TensorFlow's ExponentialMovingAverage (`num_updates`), so that
-a short run does not ship what it began with. Buffers of floating-point numbers are averaged too (the statistics of
-batch normalisation belong to the weights); all others are copied.
+a short run does not ship its initial weights. Floating-point buffers are averaged too, as the statistics of batch
+normalisation belong to the weights; other buffers are copied.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class MovingAverage(WeightAveraging):
-    """Averages after every step.
+    """Updates the average after every step.
 
     Args:
         decay: in (0, 1).
@@ -28,7 +28,7 @@ class MovingAverage(WeightAveraging):
 
 
 def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """What `torch.optim.swa_utils.AveragedModel` takes as `avg_fn`."""
+    """An `avg_fn` for `torch.optim.swa_utils.AveragedModel`."""
 
     def average(averaged: Tensor, current: Tensor, count: Tensor) -> Tensor:
         if not current.is_floating_point():

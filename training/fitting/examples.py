@@ -1,4 +1,4 @@
-"""Training images as tensors, with what is known of each, and the batches that an epoch takes of them."""
+"""Training images as tensors with their masks and labels, and the batches of an epoch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Examples:
-    """Images with their masks and labels, row by row; read only.
+    """Images with their masks and labels; read-only.
 
     Args:
         images: `(N, C, S, S)` uint8.
-        items: number of the item that each shows, `(N,)` int64.
-        masks: coverage by the item `(N, S, S)` uint8, 255 everywhere where no mask is usable; None where nothing asks.
-        has_mask: whether a usable mask was found, `(N,)` bool.
-        labels: `(N,)` int64, None where nothing conditions the model.
+        items: item number of each image, `(N,)` int64.
+        masks: coverage by the item `(N, S, S)` uint8, 255 throughout for images without a usable mask; None if the
+            recipe needs no masks.
+        has_mask: whether the image has a usable mask, `(N,)` bool.
+        labels: `(N,)` int64; None without a condition.
     """
 
     images: Tensor
@@ -32,7 +33,7 @@ class Examples:
         return len(self.images)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Examples:
-        return self  # the moving average copies the module that holds these, and they may be gigabytes
+        return self  # the moving average copies the module that holds the examples, which may be gigabytes
 
     def take(self, positions: Tensor) -> Examples:
         return self._each(lambda tensor: tensor[positions])
@@ -48,11 +49,11 @@ class Examples:
 
 
 class Batches:
-    """Batches of examples in a given order, each indexed at once.
+    """Batches of examples in a given order.
 
     Args:
         order: positions of the first views.
-        others: positions of the second views, beside the first; a batch then has the second in its second half.
+        others: positions of the second views, aligned with `order`; they fill the second half of each batch.
     """
 
     def __init__(self, examples: Examples, size: int, order: Tensor, others: Tensor | None = None) -> None:
@@ -73,7 +74,7 @@ class Batches:
 
 
 def other_photos(items: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """For each example `(N,)` the position of another one of its item, with a probability; else its own."""
+    """For each example `(N,)`, the position of another photo of its item with a given probability, or its own."""
     by_item = torch.argsort(items, stable=True)
     _, inverse, counts = torch.unique_consecutive(items[by_item], return_inverse=True, return_counts=True)
     starts = torch.cumsum(counts, 0) - counts

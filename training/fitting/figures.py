@@ -1,4 +1,4 @@
-"""The figures of a trained model that go onto its card."""
+"""The figures of a trained model for its card."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from training.encoder import GenerativeModel, LikelihoodModel, SamplingModel
-from training.protocols import Batch, CodeModel, VariationalModel
+from training.protocols import Batch, CodeModel, GenerativeModel, LikelihoodModel, SamplingModel, VariationalModel
 
-Batches = Callable[[], Iterable[Batch]]  # gives the batches anew at each call
+Batches = Callable[[], Iterable[Batch]]  # iterates over the batches afresh at each call
 ACTIVE = 0.01  # variance of a unit's posterior mean above which it counts as active, Burda et al. 2016, section 4
 
 
 class LatentUse(NamedTuple):
-    """How much the latents hold: units whose posterior mean varies, and the KL of each unit in nats."""
+    """Use of the latents: number of units whose posterior mean varies, and KL of each unit in nats."""
 
     active_units: int
     kl_per_unit: list[float]
 
 
 class CodeUse(NamedTuple):
-    """How much of a codebook is used: codes that occur, and exp of the entropy of their frequencies."""
+    """Use of a codebook: number of codes that occur, and exp of the entropy of their frequencies."""
 
     used_codes: int
     perplexity: float
@@ -32,13 +31,13 @@ class CodeUse(NamedTuple):
 
 @torch.no_grad()
 def latent_use(means: Tensor, kl: Tensor) -> LatentUse:
-    """From the posterior means and the KL terms of many images, both `(N, latent_dim)`."""
+    """Latent use from the posterior means and KL terms of images, both `(N, latent_dim)`."""
     return LatentUse(int((means.var(dim=0) > ACTIVE).sum()), kl.double().mean(dim=0).tolist())
 
 
 @torch.no_grad()
 def code_use(codes: Tensor) -> CodeUse:
-    """From the codes of many images, of any shape."""
+    """Code use from the codes of images, of any shape."""
     counts = torch.bincount(codes.flatten()).double()
     share = counts[counts > 0] / counts.sum()
     return CodeUse(len(share), float(torch.exp(-(share * share.log()).sum())))
@@ -50,8 +49,8 @@ def final_figures(model: Any, train: Batches, validation: Batches) -> dict[str, 
 
     Args:
         model: in eval mode.
-        train: gives the training images in batches.
-        validation: the same for the images held out.
+        train: batches of the training images.
+        validation: batches of the held-out images.
     """
     if isinstance(model, VariationalModel):
         return _variational_figures(model, train, validation)
@@ -94,12 +93,12 @@ def _code_figures(model: CodeModel, batches: Batches) -> dict[str, Any]:
 
 
 def _squared_error(model: GenerativeModel, batches: Batches) -> float:
-    """Mean over values, where a channel spans [0, 1]."""
+    """Mean squared error per value, where a channel spans [0, 1]."""
     errors = [torch.square(model.reconstruct(batch.x) - batch.target).mean(dim=(1, 2, 3)) for batch in batches()]
     return float(torch.cat(errors).double().mean())
 
 
 def _bound_figures(nats: list[Tensor], values: int) -> dict[str, float]:
-    """The mean of nats per image, and in bits for each of an image's values."""
+    """The mean in nats per image, and in bits per value."""
     mean = float(torch.cat(nats).double().mean())
     return {"elbo": round(mean, 2), "bits_per_dim": round(-mean / (values * math.log(2.0)), 4)}

@@ -1,4 +1,4 @@
-"""Training images cut to their items, as an encoder behind a finder will see them (`training.models.item_first`)."""
+"""Training images cropped to their items, as the inner encoder of `training.models.item_first` receives them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ BATCH = 64
 
 @torch.inference_mode()
 def crop_to_items(dataset: Dataset, finder: Finder, settings: ItemFirstSettings, size: int) -> Dataset:
-    """The same data set, each image and mask cut to where the finder finds the item, `(N, 3, size, size)`.
+    """The data set with each image and mask cropped to the item that the finder locates, `(N, 3, size, size)`.
 
     Args:
-        dataset: of images of `settings.size`.
+        dataset: images with side `settings.size`.
         size: side of the crops.
     """
     model = ItemFirst(
@@ -41,12 +41,12 @@ def crop_to_items(dataset: Dataset, finder: Finder, settings: ItemFirstSettings,
         rows = slice(first, first + BATCH)
         x = torch.from_numpy(dataset.images[rows]).float() / 255.0
         region = model.locate(x)
-        images[rows] = _to_bytes(model.see(x, region))
+        images[rows] = _to_bytes(model.cut_out(x, region))
         if masks is not None and dataset.masks is not None:
             coverage = torch.from_numpy(dataset.masks[rows]).float()[:, None] / 255.0
             masks[rows] = _to_bytes(crop(coverage, region.box, size) * within(region.box, size))[:, 0]
     if masks is not None:
-        masks[[source == FAILED for source in dataset.mask_sources]] = 255  # still none that is usable
+        masks[[source == FAILED for source in dataset.mask_sources]] = 255  # still without a usable mask
     return replace(dataset, images=images, masks=masks)
 
 

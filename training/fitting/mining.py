@@ -1,14 +1,14 @@
-"""`objective.mined`: photos that are each other's nearest neighbours lend each other second views.
+"""`objective.mined`: photos that are mutual nearest neighbours serve as second views of each other.
 
-What two views of a photo cannot teach (another pose, another cut of the same thing, sold as another item) the catalogue
-itself may: from some epoch on, all training photos are embedded as they are every few epochs, and two photos of
-different items are neighbours where each is among the other's k nearest by cosine. Reciprocal neighbours as positives
-of a contrast: Deng et al.: InsCLR: Improving Instance Retrieval with Self-Supervision, AAAI 2022,
-https://arxiv.org/abs/2112.01390; reciprocity: Qin, Gammeter, Bossard, Quack, van Gool: Hello Neighbor: Accurate Object
-Retrieval with k-Reciprocal Nearest Neighbors, CVPR 2011.
+The catalogue may teach what two views of one photo cannot (another pose, or a variant sold as another item). From a
+given epoch, all training photos are embedded unchanged every few epochs; two photos of different items are neighbours
+if each is among the other's k nearest by cosine. Reciprocal neighbours as positives of a contrastive loss: Deng et al.:
+InsCLR: Improving Instance Retrieval with Self-Supervision, AAAI 2022, https://arxiv.org/abs/2112.01390; reciprocity:
+Qin, Gammeter, Bossard, Quack, van Gool: Hello Neighbor: Accurate Object Retrieval with k-Reciprocal Nearest Neighbors,
+CVPR 2011.
 
-Differs from InsCLR: neighbours are looked for among all photos, not in the batch and a memory bank; there is no
-threshold on the similarity; items that are neighbours are no negatives of each other.
+Differs from InsCLR: neighbours are searched among all photos instead of the batch and a memory bank; there is no
+threshold on the similarity; neighbouring items are not negatives of each other.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from training.fitting.modes import in_use
 from training.fitting.views import plain_images
 from training.recipes.schema import Mined as Settings
 
-BLOCK_NUMBERS = 4_000_000  # cosines held at a time: 16 MB
+BLOCK_NUMBERS = 4_000_000  # cosines in memory at a time: 16 MB
 
 
 class Mined(NamedTuple):
-    """What was found at the start of an epoch.
+    """The neighbours that were found at the start of an epoch.
 
     Args:
-        neighbours: positions of each example's neighbours `(N, k)`; -1 where there are fewer.
-        pairs: numbers of the pairs of items that are neighbours, rising; see `related`.
-        items: one more than the largest number of an item.
-        epoch: when they were looked for.
+        neighbours: positions of the neighbours of each example `(N, k)`, padded with -1.
+        pairs: sorted keys of the pairs of neighbouring items; see `related`.
+        items: largest item number plus one.
+        epoch: the epoch.
     """
 
     neighbours: Tensor
@@ -43,7 +43,7 @@ class Mined(NamedTuple):
 
     @classmethod
     def of(cls, neighbours: Tensor, items: Tensor, epoch: int) -> Mined:
-        """What follows from the neighbours of examples that show the items `(N,)`."""
+        """Build from the neighbours of examples and their items `(N,)`."""
         count = int(items.max()) + 1
         row, column = torch.nonzero(neighbours >= 0, as_tuple=True)
         pairs = items[row] * count + items[neighbours[row, column]]
@@ -51,11 +51,11 @@ class Mined(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Share of the examples that have a neighbour."""
+        """Fraction of the examples that have a neighbour."""
         return float((self.neighbours >= 0).any(dim=1).float().mean())
 
     def related(self, items: Tensor) -> Tensor:
-        """Which of the items `(B,)` of a batch are neighbours, `(B, B)` bool; an item is none of its own."""
+        """Which items `(B,)` of a batch are neighbours, `(B, B)` bool; an item is not a neighbour of itself."""
         keys = items[:, None] * self.items + items[None, :]
         if not len(self.pairs):
             return torch.zeros_like(keys, dtype=torch.bool)
@@ -64,13 +64,13 @@ class Mined(NamedTuple):
 
 
 def is_due(settings: Settings, epoch: int, mined: Mined | None) -> bool:
-    """Whether neighbours are to be looked for at the start of an epoch, and have not been."""
+    """Whether the start of an epoch calls for a new search, and it has not been made yet."""
     since = epoch - settings.start
     return since >= 0 and since % settings.every == 0 and (mined is None or mined.epoch < epoch)
 
 
 def mine(model: Any, examples: Examples, settings: Settings, epoch: int, batch_size: int) -> Mined:
-    """Embed all examples as they are and find the neighbours of each."""
+    """Embed all examples unchanged and find their mutual neighbours."""
     device = next(model.parameters()).device
     latents = []
     with in_use(model):
@@ -82,7 +82,7 @@ def mine(model: Any, examples: Examples, settings: Settings, epoch: int, batch_s
 
 
 def mutual_neighbours(latents: Tensor, items: Tensor, count: int) -> Tensor:
-    """Positions `(N, count)` of the examples that each one is a mutual neighbour of, by cosine; -1 fills the rest.
+    """Positions `(N, count)` of the mutual neighbours of each example by cosine, padded with -1.
 
     Args:
         latents: `(N, D)`.
@@ -105,8 +105,8 @@ def mutual_neighbours(latents: Tensor, items: Tensor, count: int) -> Tensor:
 
 
 def lend_views(partners: Tensor, mined: Mined, share: float, generator: torch.Generator) -> Tensor:
-    """Positions `(N,)` of the second views: a neighbour of the example with a probability, else as they were."""
-    ordered = mined.neighbours.sort(dim=1, descending=True).values  # what is -1 comes last
+    """Second views `(N,)`, replaced by a random neighbour with probability `share` for examples that have one."""
+    ordered = mined.neighbours.sort(dim=1, descending=True).values  # -1 last
     count = (ordered >= 0).sum(dim=1)
     chosen = torch.floor(torch.rand(len(ordered), generator=generator) * count).long()
     is_lent = (torch.rand(len(ordered), generator=generator) < share) & (count > 0)

@@ -1,4 +1,4 @@
-"""How a model in training is asked for latents besides its step, without a trace of it."""
+"""Contexts for computing latents of a model during training without side effects on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.layers.quantise import VectorQuantiser
 
 @contextmanager
 def in_use(model: nn.Module) -> Iterator[None]:
-    """The model as it is used: without gradient, normalised by its running statistics, which stay as they are."""
+    """Eval mode without gradients: running statistics are used and not updated."""
     was_training = model.training
     model.eval()
     try:
@@ -25,7 +25,7 @@ def in_use(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def untracked(model: nn.Module) -> Iterator[None]:
-    """The model in its own mode and with its gradient, while running statistics and codebooks stay as they are."""
+    """The current mode with gradients, but running statistics and codebooks are not updated."""
     learning = [module for module in model.modules() if isinstance(module, VectorQuantiser) and module.training]
     tracking = [
         module

@@ -1,4 +1,4 @@
-"""The LightningModule around a model: steps, optimiser, batches; the same for every family that has a gradient."""
+"""The LightningModule around a model: steps, optimiser and batches for all families that are trained by gradient."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from training.fitting.examples import Batches, Examples, other_photos
 from training.fitting.mining import Mined, is_due, lend_views, mine
 from training.fitting.modes import in_use, untracked
 from training.fitting.views import ViewMaker
-from training.objectives import Beside, build_objectives
+from training.objectives import Extras, build_objectives
 from training.protocols import BackboneModel, Batch, GradientModel, Loss, VariationalModel
 from training.recipes import Recipe
 
 HELD_OUT_SEED = 0
-LAST_STEP = 10**9  # every warm-up is over by then
+LAST_STEP = 10**9  # after all warm-ups
 
 
 class Fitting(LightningModule):
     """Fits a model to examples.
 
-    Every epoch reseeds the generators by (seed, epoch), so a run that was killed and resumed at an epoch's start
-    goes on just as it would have. What decides between epochs is `val/objective`: all of the recipe's objective on the
-    examples held out, at the end of every warm-up, with the same draws each time.
+    Every epoch reseeds the generators from (seed, epoch), so a resumed run continues exactly as an uninterrupted one.
+    The best epoch is chosen by `val/objective`: the full objective of the recipe on the held-out examples, after all
+    warm-ups, with the same random draws every time.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Fitting(LightningModule):
     ) -> None:
         super().__init__()
         if not isinstance(model, GradientModel):
-            raise ValueError(f"{type(model).__name__} has no gradient to follow")
+            raise ValueError(f"{type(model).__name__} is not trained by gradient")
         self.model: Any = model
         self.objectives = build_objectives(recipe.objective, model, train)
         self.recipe = recipe
@@ -52,7 +52,7 @@ class Fitting(LightningModule):
         generator = torch.Generator().manual_seed(self._seed(0))
         order = torch.randperm(len(self._train), generator=generator)
         if len(order) % self.recipe.batch_size == 1 and len(order) > 1:
-            order = order[:-1]  # a batch of one has no variance to normalise by
+            order = order[:-1]  # batch normalisation needs more than one image
         return self._batches(self._train, self.recipe.batch_size, order, generator, self._mined)
 
     def val_dataloader(self) -> Batches:
@@ -81,7 +81,7 @@ class Fitting(LightningModule):
             self.objectives.teacher.follow(self.model, self.global_step)
 
     def on_validation_epoch_start(self) -> None:
-        torch.manual_seed(HELD_OUT_SEED)  # the next training epoch reseeds by its number
+        torch.manual_seed(HELD_OUT_SEED)  # the next training epoch reseeds from its number
         self._noise = torch.Generator().manual_seed(HELD_OUT_SEED)
 
     def validation_step(self, examples: Examples, batch_index: int) -> None:
@@ -115,7 +115,7 @@ class Fitting(LightningModule):
     def on_train_epoch_end(self) -> None:
         if not math.isfinite(float(self.trainer.callback_metrics["val/objective"])):
             rate = self.recipe.optimiser.lr
-            raise RecipeError(f"recipe {self.recipe.name}: the fit diverged; set optimiser.lr below {rate:g}")
+            raise RecipeError(f"recipe {self.recipe.name}: training diverged; set optimiser.lr below {rate:g}")
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.recipe.optimiser
@@ -132,7 +132,7 @@ class Fitting(LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Parameters by learning rate: those of a backbone have one of their own, and frozen ones none."""
+        """Parameter groups: backbone parameters have their own learning rate; frozen ones are left out."""
         settings = self.recipe.optimiser
         of_backbone = self.model.backbone_parameters() if isinstance(self.model, BackboneModel) else []
         known = {id(parameter) for parameter in of_backbone}
@@ -144,7 +144,7 @@ class Fitting(LightningModule):
 
     def _objective(self, batch: Batch, examples: Examples, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         loss: Loss = self.model.loss(batch, step)
-        extra, scalars = self.objectives(loss, examples.items, batch.mask, self._beside(batch, examples))
+        extra, scalars = self.objectives(loss, examples.items, batch.mask, self._extras(batch, examples))
         return loss.objective + extra, {**loss.scalars, **scalars}
 
     def _look(self, x: Tensor) -> Tensor:
@@ -153,14 +153,14 @@ class Fitting(LightningModule):
         return latents
 
     def _small_latents(self, small: Tensor) -> Tensor:
-        """Latents of small views, whose statistics are not those of the pictures that the model will be shown."""
+        """Latents of small views, whose statistics differ from those of full images and must not be tracked."""
         with untracked(self.model):
             latents: Tensor = self.model.latent(small)
         return latents
 
-    def _beside(self, batch: Batch, examples: Examples) -> Beside:
+    def _extras(self, batch: Batch, examples: Examples) -> Extras:
         teacher = self.objectives.teacher
-        return Beside(
+        return Extras(
             small=None if batch.small is None else self._small_latents(batch.small),
             taught=None if teacher is None else teacher(batch),
             related=self._mined.related(examples.items) if self._mined is not None and self.training else None,

@@ -1,4 +1,4 @@
-"""Reconstructions and samples as pictures, on disk and in TensorBoard."""
+"""Grids of reconstructions and samples, on disk and in TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from training.encoder import GenerativeModel
 from training.files import publish_file
+from training.protocols import GenerativeModel
 
 SHOWN = 16
 GAP = 2
 
 
 class Pictures(Callback):
-    """Every few epochs, 64 samples, and 16 validation images over their reconstructions where the model has those.
+    """Every few epochs, draws 64 samples, and reconstructions of 16 validation images for models with a decoder.
 
     Args:
-        folder: where the PNG files go, named by epoch.
+        folder: for the PNG files, which are named by epoch.
         images: validation images `(N, C, S, S)` uint8.
         every: epochs between pictures.
     """
@@ -44,8 +44,11 @@ class Pictures(Callback):
 
 @torch.no_grad()
 def draw_pictures(model: Any, images: Tensor) -> dict[str, NDArray[np.uint8]]:
-    """Grids `(H, W, 3)`: 64 `samples`, and of models with a decoder `reconstructions` of up to 16 uint8 images, the
-    originals above them."""
+    """Grids `(H, W, 3)`: 64 `samples`, and for models with a decoder `reconstructions` of up to 16 images.
+
+    Args:
+        images: originals of the reconstructions, which are shown above them, `(N, C, S, S)` uint8.
+    """
     grids = {"samples": tile(model.sample(4 * SHOWN, torch.Generator().manual_seed(0)), SHOWN)}
     device = next(iter(model.state_dict().values())).device
     if isinstance(model, GenerativeModel):
@@ -56,7 +59,7 @@ def draw_pictures(model: Any, images: Tensor) -> dict[str, NDArray[np.uint8]]:
 
 
 def tile(images: Tensor, columns: int) -> NDArray[np.uint8]:
-    """Images `(N, C, H, W)` in [0, 1] on a white grid `(rows, columns)` as `(H', W', 3)` pixels."""
+    """Images `(N, C, H, W)` in [0, 1] on a white grid with `columns` columns, `(H', W', 3)` uint8."""
     count, _, height, width = images.shape
     rows = -(-count // columns)
     pixels = (images.clamp(0.0, 1.0) * 255.0).round().byte().cpu().permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()

@@ -1,4 +1,4 @@
-"""Progress of training on stderr: one bar over all steps, with the rate, the time left, and the objectives."""
+"""Progress bar of a fit on stderr: all steps, with the rate, the remaining time and the validation objective."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 
-class Progress(Callback):
-    """One bar for the whole fit."""
+class ProgressBar(Callback):
+    """One progress bar for the whole fit."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None

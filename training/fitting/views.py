@@ -1,16 +1,17 @@
-"""From examples to what a training step is given: changed pictures, other backgrounds, targets, weights, labels.
+"""Builds the batches of training steps from examples: augmentation, backgrounds, targets, weights and labels.
 
-`backgrounds.hard` tries several backgrounds for a share of the items and takes the one on which the latent is furthest,
-by cosine, from that of the item on white: the adversarial choice of Xiao et al.: Noise or Signal: The Role of Image
-Backgrounds in Object Recognition, 2021, https://arxiv.org/abs/2006.09994, section 4.1, made in training and of a few.
-The model is asked as it is in use; with k candidates for a share s of the pictures that is s (k + 1) passes of the
-encoder more per picture, without gradient. Held-out pictures have random backgrounds, which do not depend on the model.
+`backgrounds.hard` tries several backgrounds for a fraction of the items and keeps the one that moves the latent
+furthest, by cosine, from that of the item on white. This is the adversarial choice of Xiao et al.: Noise or Signal: The
+Role of Image Backgrounds in Object Recognition, 2021, https://arxiv.org/abs/2006.09994, section 4.1, applied in
+training and among a few candidates. It uses the model in eval mode; k candidates for a fraction s of the images cost
+s (k + 1) additional encoder passes per image, without gradient. Held-out images get random backgrounds, which do not
+depend on the model.
 
-`progressive` shows the encoder smaller pictures until a share of the epochs is over, and pictures of the final size
-from then on (Touvron, Vedaldi, Douze, Jegou: Fixing the train-test resolution discrepancy, 2019,
-https://arxiv.org/abs/1906.06423). What is kept, changed and put on backgrounds has the final size, and so have masks
-and targets: a decoder is made for one size, so the likelihood is always of the whole target. Held-out pictures are
-shown in full, so that epochs can be compared.
+`progressive` trains the encoder on smaller images for a fraction of the epochs, and on images of the final size
+afterwards (Touvron, Vedaldi, Douze, Jegou: Fixing the train-test resolution discrepancy, 2019,
+https://arxiv.org/abs/1906.06423). Augmentation and compositing use the final size, and so do masks and targets: a
+decoder has a fixed size, so the likelihood is always of the full target. Held-out images have the final size, so that
+epochs are comparable.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from training.fitting.augment import augment_batch, erase
-from training.fitting.compositing import composite, place
+from training.fitting.compositing import composite, paste
 from training.fitting.examples import Examples
 from training.layers.resample import crop, resize
 from training.protocols import Batch
@@ -30,15 +31,15 @@ from training.recipes.schema import Augment, Backgrounds
 
 WHITE = 1.0
 TINY = 1e-9
-Look = Callable[[Tensor], Tensor]  # pictures to latents, without a trace in the model
+Look = Callable[[Tensor], Tensor]  # images to latents, without side effects on the model
 STRANGE = Augment(flip=False, brightness=0.6, contrast=0.6, saturation=0.6, hue=0.15, grey=0.25)
 
 
 class ViewMaker:
-    """Makes batches by a recipe, with draws from the global generator.
+    """Makes batches according to a recipe, with draws from the global generator.
 
     Args:
-        bank: backgrounds `(N, C, S, S)` uint8; None leaves every image its own.
+        bank: backgrounds `(N, C, S, S)` uint8; None keeps the backgrounds of the images.
     """
 
     def __init__(self, recipe: Recipe, bank: Tensor | None = None) -> None:
@@ -58,13 +59,15 @@ class ViewMaker:
         """One view of each example.
 
         Args:
-            augmented: False leaves out the changes of `recipe.augment`; backgrounds are replaced all the same.
-            look: by which hard backgrounds are chosen; without it all are random.
-            size: side of what the encoder sees; None is that of the examples.
-            small: False leaves out small views.
+            augmented: False skips `recipe.augment`; backgrounds are still replaced.
+            look: computes the latents that hard backgrounds are chosen by; None chooses all backgrounds at random.
+            size: side of the encoder's input; None for the side of the examples.
+            small: False skips small views.
         """
         shown = size or examples.images.shape[2]
-        with torch.autocast(examples.images.device.type, enabled=False):  # places and pixels need more than halves
+        with torch.autocast(
+            examples.images.device.type, enabled=False
+        ):  # halves are too coarse for coordinates and pixels
             batch = self._make(examples, augmented, look, shown, small)
             return batch._replace(x=resize(batch.x, shown))
 
@@ -90,17 +93,17 @@ class ViewMaker:
         )
 
     def _changed(self, examples: Examples, strange: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images and masks after the recipe's changes; those of `strange` rows `(B,)` in strange colours."""
+        """Augmented images and masks; the images of `strange` rows `(B,)` have strange colours."""
         images, masks = plain_images(examples)
         x, masks = augment_batch(images, self.recipe.augment, masks)
         if self.recipe.objective.shape_share > 0:
             x = in_strange_colours(x, strange)
-        if masks is not None and examples.has_mask is not None:  # all of a picture without a mask is its item
+        if masks is not None and examples.has_mask is not None:  # an image without a mask counts as the item
             masks = torch.where(examples.has_mask[:, None, None, None], masks, 1.0)
         return x, masks
 
     def _small_views(self, examples: Examples, strange: Tensor) -> Tensor | None:
-        """Parts of the pictures of each pair, changed and put on backgrounds anew; see `Batch`."""
+        """Small views of each pair, with their own augmentation and backgrounds; see `Batch`."""
         settings = self.recipe.objective.small_views
         if settings is None:
             return None
@@ -115,7 +118,7 @@ class ViewMaker:
         return crop(x, boxes, settings.size or x.shape[2])
 
     def plain(self, examples: Examples) -> Batch:
-        """The images as they are."""
+        """The unchanged images."""
         x, _ = plain_images(examples)
         label = examples.labels
         if self.recipe.is_conditioned_on_backgrounds and self.bank is not None:
@@ -125,9 +128,9 @@ class ViewMaker:
     def _on_other_backgrounds(
         self, x: Tensor, masks: Tensor, examples: Examples, look: Look | None
     ) -> tuple[Tensor, Tensor]:
-        """The pictures, and the label of each one's background; see `background_labels`.
+        """The composited images, and the labels of their backgrounds; see `background_labels`.
 
-        Where the label conditions the model it says all that is behind the item: no light is matched, no shadow cast.
+        If the label conditions the model, it must determine the background: no light is matched and no shadow cast.
         """
         bank, settings = self.bank, self.recipe.backgrounds
         if bank is None or settings is None or examples.has_mask is None:
@@ -138,7 +141,7 @@ class ViewMaker:
             settings = settings.model_copy(update={"light": 0.0, "shadow": 0.0})
         numbers, mirrored = draw_numbers(bank, x)
         replaced = examples.has_mask & (torch.rand(len(x), device=x.device) < settings.probability)
-        placed = place(x, masks, backgrounds_of(bank, numbers, mirrored), settings)
+        placed = paste(x, masks, backgrounds_of(bank, numbers, mirrored), settings)
         labels = 2 * numbers + mirrored
         if look is not None and settings.hard is not None:
             hard = torch.nonzero(replaced & (torch.rand(len(x), device=x.device) < settings.hard.share)).squeeze(1)
@@ -157,7 +160,7 @@ class ViewMaker:
 
 
 def draw_numbers(bank: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """A background of the bank for each of the pictures, `(B,)` each: its number, and whether it is mirrored."""
+    """A random background per image, `(B,)` each: its number, and whether it is mirrored."""
     return torch.randint(len(bank), (len(x),), device=x.device), torch.rand(len(x), device=x.device) < 0.5
 
 
@@ -176,21 +179,21 @@ def hardest(
     candidates: int,
     look: Look,
 ) -> tuple[Tensor, Tensor]:
-    """Of several backgrounds the one that takes the latent furthest from that of the item on white, by cosine.
+    """Choose, among several backgrounds, the one that moves the latent furthest from that of the item on white.
 
     Args:
-        x, masks: of items, `(B, C, S, S)` and `(B, 1, S, S)`.
-        first: the first candidate: the pictures and the label of each one's background `(B,)`.
+        x, masks: images of items `(B, C, S, S)` and their masks `(B, 1, S, S)`.
+        first: the first candidate: composited images, and the labels of their backgrounds `(B,)`.
 
     Returns:
-        As `first`, of the candidate that is chosen.
+        Composited images and labels of the chosen candidates.
     """
     own = nn.functional.normalize(look(on_white(x, masks)), dim=1)
     pictures, labels = first[0].clone(), first[1].clone()
     nearness = (own * nn.functional.normalize(look(pictures), dim=1)).sum(dim=1)
     for _ in range(candidates - 1):
         numbers, mirrored = draw_numbers(bank, x)
-        other = place(x, masks, backgrounds_of(bank, numbers, mirrored), settings)
+        other = paste(x, masks, backgrounds_of(bank, numbers, mirrored), settings)
         found = (own * nn.functional.normalize(look(other), dim=1)).sum(dim=1)
         is_harder = found < nearness
         pictures = torch.where(is_harder[:, None, None, None], other, pictures)
@@ -200,25 +203,25 @@ def hardest(
 
 
 def on_white(x: Tensor, masks: Tensor) -> Tensor:
-    """The items of pictures on white."""
+    """The items on white."""
     return composite(x, masks, torch.full_like(x[:1], WHITE))
 
 
 def in_strange_colours(x: Tensor, rows: Tensor) -> Tensor:
-    """The pairs that teach shapes, recoloured beyond recognition; see `training.objectives.parts`."""
+    """Strongly recolour the given rows `(B,)` bool, which teach shapes; see `training.objectives.parts`."""
     strange, _ = augment_batch(x[rows], STRANGE)
     return x.masked_scatter(rows[:, None, None, None], strange)
 
 
 def boxes_on_items(x: Tensor, masks: Tensor | None, least: float, most: float) -> Tensor:
-    """Squares `(B, 4)` of random places and sides, in shares of the pictures; the middle of each is on the item.
+    """Random squares `(B, 4)` centred on the item, as fractions of the image.
+
+    A square that would extend beyond its image is moved back into it.
 
     Args:
         x: `(B, C, S, S)`.
-        masks: `(B, 1, S, S)`; without them any pixel may be the middle.
-        least, most: of the side.
-
-    A square that would reach beyond its picture is moved back into it.
+        masks: `(B, 1, S, S)`; without masks any pixel may be the centre.
+        least, most: limits of the side.
     """
     count, side = len(x), x.shape[3]
     shares = least + (most - least) * torch.rand(count, device=x.device)
@@ -231,18 +234,18 @@ def boxes_on_items(x: Tensor, masks: Tensor | None, least: float, most: float) -
 
 
 def background_labels(count: int) -> int:
-    """Labels of `count` backgrounds: 2 n is number n as it was drawn, 2 n + 1 mirrored, the last a photo's own."""
+    """Number of labels for `count` backgrounds: 2 n is number n, 2 n + 1 its mirror image, the last an original."""
     return 2 * count + 1
 
 
 def shape_rows(rows: int, share: float) -> Tensor:
-    """Which of the `2B` rows of a batch of pairs are shown in strange colours: the last pairs, both views of each."""
+    """Which of the `2B` rows of a batch of pairs have strange colours: both views of the last pairs."""
     pairs = rows // 2
-    place = torch.arange(rows) % max(1, pairs)
-    return place >= pairs - round(share * pairs)
+    pair = torch.arange(rows) % max(1, pairs)
+    return pair >= pairs - round(share * pairs)
 
 
 def plain_images(examples: Examples) -> tuple[Tensor, Tensor | None]:
-    """Images `(B, C, S, S)` and masks `(B, 1, S, S)`, both in [0, 1]."""
+    """Unchanged images `(B, C, S, S)` and masks `(B, 1, S, S)`, both in [0, 1]."""
     masks = examples.masks
     return examples.images.float() / 255.0, None if masks is None else masks[:, None].float() / 255.0

@@ -1,11 +1,11 @@
-"""What the autoregressive families share: an exact likelihood, images drawn value by value, and a search vector.
+"""Base classes of the autoregressive families: an exact likelihood, value-by-value sampling, and a search vector.
 
     log p(x) = sum_i log p(x_i | x_1 .. x_(i-1))
 
-They have no latent and no decoder. What a network has seen by its last layer is the code that they are searched by; in
-networks over rasters (pixels a row after the other) it is averaged over the cells of a grid. With `classes` such a
-network is told the image's label, but of a share of the training images; where none is given, it is told that there is
-none, and the likelihood is that of the mixture over the labels, each as often as in training.
+These families have no decoder. Their code is the features of the network's last layer, averaged over the cells of a
+grid in raster networks (which predict pixels row by row). With `classes` a raster network is conditioned on the label
+of the image, which is hidden for a fraction of the training images. Without a label it receives zeros, and the
+likelihood is that of the mixture over labels, weighted by their training frequencies.
 """
 
 from __future__ import annotations
@@ -19,26 +19,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from training.encoder import Likelihood
 from training.layers.checks import check_at_least, check_choice, check_image, check_search, check_share
 from training.layers.distributions import PixelKind, build_distribution
 from training.layers.labels import Labels
-from training.layers.raster import Drawing, RasterNetwork, see
+from training.layers.raster import Drawing, RasterNetwork, predict
 from training.layers.search import SearchSpace, Turn
-from training.protocols import Batch, Loss
+from training.protocols import Batch, Likelihood, Loss
 from training.reference import Metric
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoregressiveConfig:
-    """What the configs of autoregressive families share.
+    """Settings that the configs of all autoregressive families share.
 
     Args:
         size: side of the images in pixels.
         channels: 1 or 3.
         likelihood: `bernoulli`, `categorical` or `logistic-mixture`; see `training.layers.distributions`.
-        mixtures: logistics of `logistic-mixture`.
-        search_dim: principal axes in the search vector; None keeps all.
+        mixtures: number of components of `logistic-mixture`.
+        search_dim: number of principal axes in the search vector; None keeps all.
         whitening, turn: see `training.layers.search`.
     """
 
@@ -62,22 +61,22 @@ class AutoregressiveConfig:
         raise NotImplementedError
 
 
-class Judged(NamedTuple):
-    """What a model says of images: nats of each pixel `(B, S, S)`, and their code `(B, latent_dim)`."""
+class PixelLogProb(NamedTuple):
+    """Log-probability of each pixel in nats `(B, S, S)`, and the code of the images `(B, latent_dim)`."""
 
     nats: Tensor
     code: Tensor
 
 
 class Autoregressive(nn.Module):
-    """A model of images that takes their values one after the other."""
+    """A model that predicts each value of an image from the values before it."""
 
     metric: Metric = "cosine"
     is_exportable = True  # to ONNX
 
     def __init__(self, config: AutoregressiveConfig, classes: int | None = None) -> None:
         super().__init__()
-        self.config: Any = config  # of the family that this is
+        self.config: Any = config  # the subclass's own config
         self.labels = Labels(classes)
         search_dim = config.search_dim or config.latent_dim
         self.search = SearchSpace(config.latent_dim, search_dim, config.whitening, config.turn)
@@ -86,13 +85,17 @@ class Autoregressive(nn.Module):
     def dim(self) -> int:
         return self.search.dim
 
+    @property
+    def classes(self) -> int | None:
+        return self.labels.classes
+
     @abstractmethod
-    def judge(self, x: Tensor, label: Tensor | None = None) -> Judged:
-        """Nats and code of images `(B, C, S, S)` in [0, 1], given labels where there are any."""
+    def pixel_log_prob(self, x: Tensor, label: Tensor | None = None) -> PixelLogProb:
+        """Log-probability per pixel and code of images `(B, C, S, S)` in [0, 1], given their labels if known."""
 
     @abstractmethod
     def latent(self, x: Tensor) -> Tensor:
-        """The code `(B, latent_dim)` of images, without a label."""
+        """The code `(B, latent_dim)` of images without a label."""
 
     def embed(self, x: Tensor) -> Tensor:
         vectors: Tensor = self.search(self.latent(x))
@@ -100,42 +103,41 @@ class Autoregressive(nn.Module):
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
         """Exact nats per image."""
-        return Likelihood(self.judge(x).nats.sum(dim=(1, 2)), exact=True)
+        return Likelihood(self.pixel_log_prob(x).nats.sum(dim=(1, 2)), exact=True)
 
     def loss(self, batch: Batch, step: int) -> Loss:
-        """Minus the log-likelihood of the targets, nats per image.
+        """Negative log-likelihood of the targets in nats per image.
 
-        A pixel without weight is hidden from the others. What the encoder sees besides (`batch.x`, where it is not the
-        target) plays no part but in the code.
+        Pixels of weight 0 are hidden from the network. If `batch.x` differs from the target, it only affects the code.
         """
         target = batch.target if batch.weight is None else batch.target * (batch.weight > 0)
-        judged = self.judge(target, batch.label)
-        nats = judged.nats if batch.weight is None else judged.nats * batch.weight[:, 0]
+        scored = self.pixel_log_prob(target, batch.label)
+        nats = scored.nats if batch.weight is None else scored.nats * batch.weight[:, 0]
         mean = nats.sum(dim=(1, 2)).mean()
         is_own = batch.x is batch.target and batch.weight is None and batch.label is None
-        return Loss(-mean, {"log_likelihood": mean.detach()}, judged.code if is_own else self.latent(batch.x))
+        return Loss(-mean, {"log_likelihood": mean.detach()}, scored.code if is_own else self.latent(batch.x))
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> tuple[Self, Any]:
-        """This model, its search space fitted to the images' codes, and its labels counted."""
+        """This model, with its search space fitted to the codes and its label frequencies set."""
         codes, labels = [], []
         for batch in batches:
             codes.append(self.latent(batch.x).cpu())
             labels.append(batch.label)
         self.search.fit(torch.cat(codes))
-        self.labels.count(labels)
+        self.labels.fit(labels)
         return self, self.config
 
 
 @dataclass(frozen=True, kw_only=True)
 class RasterConfig(AutoregressiveConfig):
-    """What the configs of networks over rasters share; see also `AutoregressiveConfig`.
+    """Settings that the configs of raster networks share; see also `AutoregressiveConfig`.
 
     Args:
-        width: features at each pixel, at least as many as channels.
-        classes: labels that condition the network; None has no condition.
-        label_dropout: share of the training images whose label is kept from it.
-        pool: cells along each side of the grid in which features are averaged; divides `size`.
+        width: features per pixel, at least the number of channels.
+        classes: number of labels that condition the network; None for no condition.
+        label_dropout: fraction of the training images whose label is hidden from the network.
+        pool: cells along each side of the grid over which features are averaged; divides `size`.
     """
 
     width: int = 32
@@ -159,7 +161,7 @@ class RasterConfig(AutoregressiveConfig):
 
 
 class RasterModel(Autoregressive):
-    """A network that sees images in raster order, as a model.
+    """A model around a network that processes images in raster order.
 
     Args:
         network: takes images of `channels` + 1 planes, see `to_input`.
@@ -170,23 +172,25 @@ class RasterModel(Autoregressive):
         self.network: Any = network
         self.distribution = build_distribution(config.likelihood, config.channels, config.mixtures)
 
-    def judge(self, x: Tensor, label: Tensor | None = None) -> Judged:
+    def pixel_log_prob(self, x: Tensor, label: Tensor | None = None) -> PixelLogProb:
         dropout = self.config.label_dropout if self.training else 0.0
-        seen = see(self.network, to_input(x), self.labels.told(label, len(x), dropout=dropout))
-        return Judged(self.distribution.log_prob(x, seen.parameters.to(x.dtype)), self._pool(seen.features).to(x.dtype))
+        output = predict(self.network, to_input(x), self.labels.planes(label, len(x), dropout=dropout))
+        nats = self.distribution.log_prob(x, output.parameters.to(x.dtype))
+        return PixelLogProb(nats, self._pool(output.features).to(x.dtype))
 
     def latent(self, x: Tensor) -> Tensor:
-        return self._pool(see(self.network, to_input(x), self.labels.told(None, x.shape[0])).features).to(x.dtype)
+        output = predict(self.network, to_input(x), self.labels.planes(None, x.shape[0]))
+        return self._pool(output.features).to(x.dtype)
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
-        """Exact nats per image; with classes, of the mixture over them."""
-        seen = to_input(x)
+        """Exact log-likelihood in nats per image; with labels, of the mixture over them."""
+        image = to_input(x)
 
-        def nats(told: Tensor | None) -> Tensor:
-            parameters = see(self.network, seen, told).parameters.to(x.dtype)
+        def nats(label: Tensor | None) -> Tensor:
+            parameters = predict(self.network, image, self.labels.planes(label, len(x))).parameters.to(x.dtype)
             return self.distribution.log_prob(x, parameters).sum(dim=(1, 2))
 
-        return Likelihood(self.labels.mixed(nats, None, len(x)), exact=self.labels.sums_all)
+        return Likelihood(self.labels.mixture(nats, None, len(x)), exact=self.labels.sums_all)
 
     def sample(
         self,
@@ -200,27 +204,27 @@ class RasterModel(Autoregressive):
         """Images `(count, C, S, S)` in [0, 1].
 
         Args:
-            temperature: below 1 for likelier images; 0 takes the most probable values.
-            label: `(count,)`; None draws labels as often as in training.
-            cached: keep what was computed for earlier pixels; without, the same images take far longer.
+            temperature: below 1 for more probable images; 0 takes the most probable values.
+            label: `(count,)`; None draws labels by their training frequency.
+            cached: reuse the activations of earlier pixels; False gives the same images far more slowly.
         """
         config = self.config
-        told = self.labels.told_or_drawn(label, count, generator)
+        condition = self.labels.planes(self.labels.or_drawn(label, count, generator), count)
         blank = self.search.offset.new_zeros(count, config.channels, config.size, config.size)
         drawing = Drawing(self.network, self.distribution, to_input, temperature, cached)
-        return drawing.draw(blank, None, told, generator)
+        return drawing.draw(blank, None, condition, generator)
 
     def complete(
         self, x: Tensor, known: Tensor, generator: torch.Generator | None = None, *, temperature: float = 1.0
     ) -> Tensor:
-        """Images `(B, C, S, S)` with the pixels that are not `known` `(S, S)` drawn, each given those before it."""
+        """Images `(B, C, S, S)` whose pixels outside of `known` `(S, S)` are drawn, each given those before it."""
         drawing = Drawing(self.network, self.distribution, to_input, temperature)
-        return drawing.draw(x, known, self.labels.told(None, x.shape[0]), generator)
+        return drawing.draw(x, known, self.labels.planes(None, x.shape[0]), generator)
 
     def _pool(self, features: Tensor) -> Tensor:
         return avg_pool2d(features, self.config.size // self.config.pool).flatten(1)
 
 
 def to_input(x: Tensor) -> Tensor:
-    """Planes `(B, C + 1, h, w)` that a network is given of values in [0, 1]: in [-1, 1], and one of ones."""
+    """Network input `(B, C + 1, h, w)` for values in [0, 1]: the values in [-1, 1], and a plane of ones."""
     return torch.cat([2.0 * x - 1.0, torch.ones_like(x[:, :1])], dim=1)

@@ -1,8 +1,8 @@
-"""Networks that others have trained, as the body of an encoder: feature maps at strides 2, 4, 8, 16 and 32.
+"""Pretrained networks as the body of an encoder: feature maps at strides 2, 4, 8, 16 and 32.
 
-`efficientnet-lite0` is written here (`training.layers.efficientnet_lite`); `torchvision:NAME` is a classifier of
-torchvision by that name, such as `torchvision:resnet18`, whose normalisation stays in it and is never updated.
-Weights come from a file that `training.pretrained_backbones` reads; a model that is only built has random ones.
+`efficientnet-lite0` is implemented here (`training.layers.efficientnet_lite`); `torchvision:NAME` is a classifier of
+torchvision, such as `torchvision:resnet18`, whose batch normalisation is kept and never updated. Weights come from a
+file that `training.pretrained_backbones` reads; until they are loaded, a model has random weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TORCHVISION = "torchvision:"
 STRIDE = 32  # of the last map
 LEVELS = 5
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's weights
-PROBED = 2 * STRIDE  # side of the picture that a network's strides are found with
+PROBED = 2 * STRIDE  # side of the image that a network's strides are measured with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,8 @@ class BackboneConfig:
 
     Args:
         network: `efficientnet-lite0`, or `torchvision:NAME`.
-        tuned: levels that training changes, counted from the last; 0 freezes all, 5 tunes all.
-        width, depth: multipliers of channels and blocks of `efficientnet-lite0`; published weights have 1 and 1.
+        tuned: number of levels that training updates, counted from the last; 0 freezes all, 5 tunes all.
+        width, depth: multipliers of channels and blocks of `efficientnet-lite0`; 1 and 1 for the published weights.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -54,12 +54,12 @@ class BackboneConfig:
 
     @classmethod
     def of(cls, value: BackboneConfig | Mapping[str, Any]) -> BackboneConfig:
-        """The config of what JSON or YAML holds."""
+        """The config from a config, or from the values in JSON or YAML."""
         return value if isinstance(value, BackboneConfig) else cls(**value)
 
 
 class Backbone(nn.Module):
-    """Images to the maps of five levels, each of half the side of the one before; always in eval mode.
+    """Images to the feature maps of five levels, each with half the side of the one before; always in eval mode.
 
     Example:
         >>> backbone = Backbone(BackboneConfig(width=0.25, depth=0.5))
@@ -86,7 +86,7 @@ class Backbone(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> Self:
-        """Normalisation keeps its statistics, and nothing is dropped, in training too."""
+        """Stay in eval mode: normalisation keeps its statistics and dropout is off in training too."""
         return super().train(False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -105,10 +105,10 @@ class Backbone(nn.Module):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def load_published(self, state: Mapping[str, Tensor]) -> None:
-        """Take over weights as they are published for this network.
+        """Load the published weights of this network.
 
         Raises:
-            ValueError: they are not of this network.
+            ValueError: the weights belong to another network.
         """
         if self.config.network == LITE0:
             own = efficientnet_lite.fold_published(self.levels, state)
@@ -130,7 +130,7 @@ def run_levels(levels: Iterable[nn.Module], h: Tensor) -> list[Tensor]:
 def _load(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     try:
         module.load_state_dict(dict(state))
-    except RuntimeError as exc:  # one line for each tensor: the second names the first of them
+    except RuntimeError as exc:  # one line per tensor: the second line names the first tensor
         lines = [line.strip() for line in str(exc).splitlines()]
         raise ValueError(f"these weights are not of {name}: {lines[min(1, len(lines) - 1)]:.200}") from exc
 
@@ -148,14 +148,14 @@ def _torchvision_network(name: str) -> nn.Module:
 
 @torch.no_grad()
 def _torchvision_levels(network: nn.Module) -> tuple[nn.ModuleList, tuple[int, ...]]:
-    """The parts of a classifier before its pooling, grouped by the side of what they give."""
+    """The parts of a classifier before its pooling, grouped by the side of their outputs."""
     h = torch.zeros(1, 3, PROBED, PROBED)
     levels: list[nn.Sequential] = []
     widths: list[int] = []
     for part in _parts(network):
         h = part(h)
         halvings = (PROBED // h.shape[2]).bit_length() - 1
-        level = max(1, halvings)  # what keeps the full side joins the first level
+        level = max(1, halvings)  # parts that keep the full side join the first level
         if level > len(levels) + 1 or h.shape[2] << halvings != PROBED:
             break
         if level > len(levels):

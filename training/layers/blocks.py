@@ -1,7 +1,7 @@
-"""Convolution, batch normalisation and activation, and the folding of the second into the first.
+"""Blocks of convolution, batch normalisation and activation, and the folding of normalisation into convolutions.
 
-Ioffe, Szegedy: Batch Normalization, 2015, https://arxiv.org/abs/1502.03167. In use (not in training) it is an affine
-map per channel, so the convolution before it can take it over: weight' = weight g / sqrt(v + e) and
+Ioffe, Szegedy: Batch Normalization, 2015, https://arxiv.org/abs/1502.03167. In eval mode it is an affine map per
+channel, which can be folded into the convolution before it: weight' = weight g / sqrt(v + e) and
 bias' = b + (bias - m) g / sqrt(v + e), with m, v the running mean and variance, g, b the learnt gain and shift.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    """A convolution, optionally normalised over the batch, and SiLU."""
+    """A convolution, optional batch normalisation, and SiLU."""
 
     def __init__(self, convolution: nn.Conv2d | nn.ConvTranspose2d, normalise: bool) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Block(nn.Module):
 
 
 class Residual(nn.Module):
-    """h + Block(h), at the same side and width."""
+    """h + Block(h), with the side and width unchanged."""
 
     def __init__(self, channels: int, normalise: bool) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Residual(nn.Module):
 
 @torch.no_grad()
 def fold_blocks(source: nn.Module, target: nn.Module) -> None:
-    """Copy the weights of `source` into `target`, the same model but for normalisation, which is folded away."""
+    """Copy weights into `target`, the same model as `source` without normalisation, which is folded in."""
     state = source.state_dict()
     for name, block in source.named_modules():
         if isinstance(block, Block) and block.norm is not None:
@@ -56,6 +56,6 @@ def _folded(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -
     mean, variance = statistics["running_mean"], statistics["running_var"]
     gain = norm.weight * torch.rsqrt(variance + norm.eps)
     bias = torch.zeros_like(mean) if convolution.bias is None else convolution.bias
-    transposed = isinstance(convolution, nn.ConvTranspose2d)  # its outputs are the weight's second axis
+    transposed = isinstance(convolution, nn.ConvTranspose2d)  # output channels are the second axis of its weight
     weight = convolution.weight * (gain[None, :, None, None] if transposed else gain[:, None, None, None])
     return weight, norm.bias + (bias - mean) * gain

@@ -1,15 +1,15 @@
-"""Convolutions that see an image in raster order, computed everywhere at once, along one row, or at one pixel.
+"""Causal convolutions in raster order, evaluated on a whole image at once, along one row, or at one pixel.
 
-A network of `CausalConv2d` is written once and says nothing of where it is computed: that is the business of a place.
-`Everywhere` is one parallel pass, as in training. A `Cursor` stands on a row or a pixel of an image that grows, and
-keeps what each convolution has been given so far, so that the next pixel costs the same whatever the image's size
+A network of `CausalConv2d` is written once; a `Scope` decides which part of the image it is evaluated on. `Everywhere`
+is one parallel pass, as in training. A `Cursor` is at a row or a pixel of an image that is being generated, and caches
+the inputs of every convolution, so that the cost of the next pixel does not depend on the size of the image
 (Ramachandran et al.: Fast Generation for Convolutional Autoregressive Models, 2017, https://arxiv.org/abs/1704.06001).
 
-Networks of two streams (van den Oord et al. 2016, Salimans et al. 2017) compute the vertical one, which sees the rows
-above alone, once for each row, and the horizontal one at each pixel; on a grid of half the side they stand still on
-odd rows and columns (`halved`).
+Networks of two streams (van den Oord et al. 2016, Salimans et al. 2017) evaluate the vertical stream, which only
+depends on the rows above, once per row, and the horizontal stream at every pixel. On a grid of half the side, their
+results are reused at odd rows and columns (`halved`).
 
-Differs from the paper: whole rows are kept in place of queues, which is simpler and no slower.
+Differs from the paper: caches whole rows instead of queues, which is simpler and no slower.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, pad
 
-LEAST_MARGIN = 4  # around images of a few pixels, whose first convolution may reach beyond their side
+LEAST_MARGIN = 4  # padding around tiny images, whose first convolution may reach beyond their side
 
 
 class CausalConv2d(nn.Conv2d):
-    """A convolution with the padding of raster order, and perhaps a mask.
+    """A convolution padded for raster order, with an optional mask.
 
-    The output at (i, j) sees rows from i - `above` on and columns from j - `before` on, `dilation` apart, kernel_size
-    many. Sizes stay, or halve with a stride of 2.
+    The output at (i, j) depends on `kernel` rows from i - `above` and columns from j - `before`, `dilation` apart. The
+    side is kept, or halved with a stride of 2.
 
     Args:
         kernel: rows and columns.
-        above: rows of padding; more than the kernel's extent moves all down, so that the last row seen is above i.
+        above: rows of padding at the top; more than the extent of the kernel shifts it, so that it ends above row i.
         before: columns of padding on the left; likewise.
-        mask: 1 where weights are, 0 where they are not; broadcasts over the weight.
-        gain: standard deviation of the outputs at first, of inputs with a mean square of 1.
+        mask: 1 for weights in use, 0 for the others; broadcasts over the weight.
+        gain: initial standard deviation of the outputs for inputs with a mean square of 1.
     """
 
     mask: Tensor | None
@@ -59,36 +59,40 @@ class CausalConv2d(nn.Conv2d):
         return self.weight if self.mask is None else self.weight * self.mask
 
     def forward(self, at: Any, x: Tensor | None = None) -> Tensor:
-        """Outputs at a place, of inputs there; of the image itself where none are given."""
+        """Outputs in a scope, of inputs `(B, C, h, w)` there; None takes the image as the input."""
         out: Tensor = at.convolve(self, x)
         return out
 
 
-class Place(Protocol):
-    """Where a network is computed."""
+class Scope(Protocol):
+    """The part of an image that a network is evaluated on: everything, one row, or one pixel."""
 
     def convolve(self, conv: CausalConv2d, x: Tensor | None) -> Tensor:
-        """A convolution's outputs here, of its inputs here `(B, C, h, w)`, or of the image."""
+        """Outputs of a convolution in this scope; its inputs `(B, C, h, w)` in this scope, or None for the image."""
         ...
 
     def crop(self, x: Tensor) -> Tensor:
-        """What is here of a map of the whole image; maps of one pixel stand for all of it."""
+        """This scope's part of a map of the whole image; a map of one pixel is broadcast."""
         ...
 
     def column(self, row: Tensor) -> Tensor:
-        """What is here of what was computed along the row."""
+        """This scope's part of a map of the current row."""
         ...
 
     def halved(
-        self, conv: CausalConv2d, x: Tensor, inside: Callable[[Tensor, Place], tuple[Tensor, Any]]
+        self, conv: CausalConv2d, x: Tensor, inside: Callable[[Tensor, Scope], tuple[Tensor, Any]]
     ) -> tuple[Tensor, Any]:
-        """What `inside` makes of a convolution of stride 2 on the grid of half the side, which it brings back to this
-        one, and whatever it gives besides."""
+        """The results of `inside`, which is evaluated on the grid of half the side.
+
+        Args:
+            conv: convolution of stride 2, whose outputs are the input of `inside`.
+            inside: returns a map at this grid's resolution, and any other result.
+        """
         ...
 
 
 class Everywhere:
-    """All pixels of images `(B, C, H, W)` at once."""
+    """The scope of all pixels of images `(B, C, H, W)`."""
 
     def __init__(self, image: Tensor) -> None:
         self.image = image
@@ -104,15 +108,15 @@ class Everywhere:
         return row
 
     def halved(
-        self, conv: CausalConv2d, x: Tensor, inside: Callable[[Tensor, Place], tuple[Tensor, Any]]
+        self, conv: CausalConv2d, x: Tensor, inside: Callable[[Tensor, Scope], tuple[Tensor, Any]]
     ) -> tuple[Tensor, Any]:
         return inside(self.convolve(conv, x), self)
 
 
 class Cursor:
-    """One row, or one pixel of it, of images `(B, C, H, W)` that grow in raster order.
+    """The scope of one row, or one pixel, of images `(B, C, H, W)` that are generated in raster order.
 
-    Without gradients, and for one network: what its convolutions were given is kept by convolution.
+    Without gradients and for one network, as inputs are cached per convolution.
     """
 
     def __init__(self, image: Tensor) -> None:
@@ -131,12 +135,12 @@ class Cursor:
         self._image[:, :, self._margin + row, self._margin + column] = pixel
 
     def to_row(self, row: int) -> Cursor:
-        """Stand on all of a row."""
+        """Move to a whole row."""
         self._row, self._column = row, -1
         return self
 
     def to_pixel(self, row: int, column: int) -> Cursor:
-        """Stand on one pixel."""
+        """Move to one pixel."""
         self._row, self._column = row, column
         return self
 
@@ -150,15 +154,15 @@ class Cursor:
 
     @property
     def first(self) -> int:
-        """The first column that it stands on."""
+        """First column of the scope."""
         return max(self._column, 0)
 
     def keep(self, key: Any, like: Tensor, features: int, *, above: int = 0, before: int = 0, after: int = 0) -> Tensor:
-        """A map of the image `(B, features, H + above, W + before + after)` for a layer to write into, zeros at first.
+        """A cached map `(B, features, H + above, W + before + after)` that a layer writes into, initially zeros.
 
         Args:
-            key: of the map.
-            like: a tensor of the same batch and type.
+            key: identifies the map.
+            like: a tensor of the same batch size and dtype.
         """
         if key not in self._kept:
             height, width = self._shape[2:]
@@ -183,7 +187,7 @@ class Cursor:
         return row if self.is_on_row else row[:, :, :, self._column : self._column + 1]
 
     def halved(
-        self, conv: CausalConv2d, x: Tensor, inside: Callable[[Tensor, Place], tuple[Tensor, Any]]
+        self, conv: CausalConv2d, x: Tensor, inside: Callable[[Tensor, Scope], tuple[Tensor, Any]]
     ) -> tuple[Tensor, Any]:
         self._remember(conv, x)
         row, column = self._row, self._column
@@ -193,17 +197,17 @@ class Cursor:
             found = inside(shrunk, self)
             self._level, self._row, self._column = self._level - 1, row, column
             self._keep(conv, *found)
-        wide, besides = self._kept[conv]
-        return self.column(wide[:, :, row % 2 : row % 2 + 1]), besides
+        wide, extra = self._kept[conv]
+        return self.column(wide[:, :, row % 2 : row % 2 + 1]), extra
 
-    def _keep(self, conv: CausalConv2d, grown: Tensor, besides: Any) -> None:
-        """Keep two rows that were brought back from the grid of half the side, or two pixels of them."""
+    def _keep(self, conv: CausalConv2d, grown: Tensor, extra: Any) -> None:
+        """Cache two rows that came back from the grid of half the side, or two pixels of them."""
         if self.is_on_row:
-            self._kept[conv] = grown, besides
+            self._kept[conv] = grown, extra
             return
         if conv not in self._kept:
             width = self._shape[3] >> self._level
-            self._kept[conv] = grown.new_zeros(*grown.shape[:3], width), besides
+            self._kept[conv] = grown.new_zeros(*grown.shape[:3], width), extra
         self._kept[conv][0][:, :, :, self._column : self._column + 2] = grown
 
     def _remember(self, conv: CausalConv2d, x: Tensor) -> None:
@@ -215,7 +219,7 @@ class Cursor:
         self._given[conv][:, :, conv.above + self._row, first : first + x.shape[3]] = x[:, :, 0]
 
     def _window(self, conv: CausalConv2d, of_image: bool) -> Tensor:
-        """The inputs that a convolution needs here, its rows already `dilation` apart."""
+        """The inputs that a convolution needs in this scope, with rows already `dilation` apart."""
         step = conv.dilation[0]
         extent = [(side - 1) * step + 1 for side in conv.kernel_size]
         source = self._image if of_image else self._given[conv]
@@ -237,26 +241,29 @@ class Cursor:
 
 
 def channel_groups(count: int, channels: int) -> Tensor:
-    """Which channel of a pixel each of `count` features stands for `(count,)`: equal parts in the channels' order."""
+    """The channel that each of `count` features is assigned to `(count,)`: equal parts in channel order."""
     return torch.arange(count) * channels // count
 
 
 def channel_mask(outputs: Tensor, inputs: Tensor, *, includes_own: bool) -> Tensor:
-    """`(outputs, inputs, 1, 1)`: 1 where a feature may see another at its own pixel; van den Oord et al. 2016, 3.4.
+    """`(outputs, inputs, 1, 1)`: 1 where an output may depend on an input of its own pixel (van den Oord 2016, 3.4).
 
     Args:
-        outputs: the channel that each output stands for.
-        inputs: the channel that each input stands for.
-        includes_own: mask B, which lets a feature see its own channel; mask A does not.
+        outputs: channel of each output.
+        inputs: channel of each input.
+        includes_own: mask B, which includes the output's own channel; mask A excludes it.
     """
     seen = inputs[None, :] <= outputs[:, None] if includes_own else inputs[None, :] < outputs[:, None]
     return seen.float()[:, :, None, None]
 
 
 def last_tap_mask(kernel: tuple[int, int], own: Tensor) -> Tensor:
-    """A mask whose last row ends at the pixel itself, where `own` `(outputs, inputs, 1, 1)` rules; all above is seen.
+    """A mask that includes all rows above the last, and the last up to the pixel itself, where `own` applies.
 
-    Columns after the middle of the last row are hidden where the kernel has more than its row above.
+    In kernels of several rows, the columns of the last row after the middle one are excluded.
+
+    Args:
+        own: mask at the pixel itself `(outputs, inputs, 1, 1)`.
     """
     rows, columns = kernel
     mask = torch.ones(own.shape[0], own.shape[1], rows, columns)

@@ -1,4 +1,4 @@
-"""Checks that the configs of several families share."""
+"""Checks shared by the configs of several families; each raises ValueError."""
 
 from __future__ import annotations
 

@@ -1,25 +1,25 @@
 """A PixelCNN over maps of codes: the prior that makes VQ families generate.
 
 van den Oord, Vinyals, Kavukcuoglu: Neural Discrete Representation Learning, 2017, https://arxiv.org/abs/1711.00937,
-section 3.3: after the autoencoder is fitted, an autoregressive model of its codes is fitted to them. In VQ-VAE-2
-(Razavi, van den Oord, Vinyals 2019, https://arxiv.org/abs/1906.00446, section 3.2) the bottom map's is conditioned on
-the top map.
+section 3.3: an autoregressive model of the codes is fitted after the autoencoder. In VQ-VAE-2
+(Razavi, van den Oord, Vinyals 2019, https://arxiv.org/abs/1906.00446, section 3.2) the prior of the bottom map is
+conditioned on the top map.
 
-Differs from the papers: gated layers (`training.models.pixel_cnn`) without attention, for maps of 4 to 16 codes a side.
+Differs from the papers: gated layers (`training.layers.gated`) without attention, for maps with a side of 4 to 16.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from training.layers.distributions import Categorical
-from training.layers.raster import Drawing, see
-from training.models.pixel_cnn import GatedNetwork
-from training.protocols import Batch, Loss
+from training.layers.gated import GatedNetwork
+from training.layers.raster import Drawing, predict
+from training.protocols import Batch, Loss, TwoStageModel
 
 KERNEL = 5
 
@@ -29,10 +29,10 @@ class PixelPrior(nn.Module):
 
     Args:
         codes: K.
-        side: of the map.
+        side: side of the map.
         width: features of the network's streams.
-        layers: of the network after the first.
-        condition: features of the condition; 0 has none.
+        layers: layers of the network after the first.
+        condition: features of the condition; 0 for none.
     """
 
     def __init__(self, codes: int, side: int, *, width: int, layers: int, condition: int = 0) -> None:
@@ -45,9 +45,9 @@ class PixelPrior(nn.Module):
         )
 
     def log_prob(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Nats `(B,)` of maps `(B, h, w)`, given a condition `(B, F, h or 1, w or 1)`."""
+        """Log-probability in nats `(B,)` of maps `(B, h, w)`, given a condition `(B, F, h or 1, w or 1)`."""
         values = codes[:, None]
-        parameters = see(self.network, self.prepare(values), condition).parameters
+        parameters = predict(self.network, self.to_input(values), condition).parameters
         return self.distribution.log_prob(values, parameters.float()).sum(dim=(1, 2))
 
     def sample(
@@ -60,41 +60,41 @@ class PixelPrior(nn.Module):
     ) -> Tensor:
         """Codes `(count, h, w)`."""
         blank = torch.zeros(count, 1, self.side, self.side, dtype=torch.long, device=self.embedding.weight.device)
-        drawing = Drawing(self.network, self.distribution, self.prepare, temperature)
+        drawing = Drawing(self.network, self.distribution, self.to_input, temperature)
         return drawing.draw(blank, None, condition, generator)[:, 0]
 
-    def prepare(self, values: Tensor) -> Tensor:
-        """What the network is given of codes `(B, 1, h, w)`: their embeddings, and a plane of ones."""
+    def to_input(self, values: Tensor) -> Tensor:
+        """Network input for codes `(B, 1, h, w)`: their embeddings, and a plane of ones."""
         embedded = self.embedding(values[:, 0]).permute(0, 3, 1, 2)
         return torch.cat([embedded, torch.ones_like(embedded[:, :1])], dim=1)
 
 
-class CodeMaps(nn.Module):
-    """The maps that a fitted VQ model gives images, as what its prior is fitted to; all else of it stays as it is.
+class SecondStage(nn.Module):
+    """A fitted VQ model whose prior alone is trained, on the codes that the model gives images.
 
     Args:
-        model: with `codes`, `log_prior` and `describe`; its modules named `pixel_prior...` learn.
+        model: a `torch.nn.Module` that is a `TwoStageModel`.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: TwoStageModel) -> None:
         super().__init__()
-        self.model = model
-        for name, parameter in model.named_parameters():
+        self.model = cast(Any, model)
+        for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name.startswith("pixel_prior"))
 
     def train(self, mode: bool = True) -> Self:
-        """The quantiser would go on learning in training."""
+        """Keep the model in eval mode: its quantiser would keep learning."""
         super().train(mode)
         self.model.eval()
         return self
 
     def latent(self, x: Tensor) -> Tensor:
-        """What the search vector is made of, of the codes of images."""
+        """Descriptors of the codes of images."""
         described: Tensor = self.model.describe(self.model.codes(x))
         return described
 
     def loss(self, batch: Batch, step: int) -> Loss:
-        """Minus the log-probability of the codes of `batch.x`, nats per image."""
+        """Negative log-probability of the codes of `batch.x` in nats per image."""
         with torch.no_grad():
             codes = self.model.codes(batch.x)
             described = self.model.describe(codes)
@@ -102,5 +102,5 @@ class CodeMaps(nn.Module):
         return Loss(-nats, {"log_prior": nats.detach()}, described)
 
     def finish(self, batches: Iterable[Batch]) -> tuple[Any, Any]:
-        """The model with its prior as it is now."""
+        """The model with its trained prior."""
         return self.model, self.model.config

@@ -1,13 +1,13 @@
-"""Search vectors of quantised maps: where which codes are, and how often each.
+"""Descriptors of quantised maps: pooled code vectors and a code histogram; and a prior by counting.
 
-The pooled part is the mean of the codes' vectors in each cell of a grid. The histogram is that of Sivic, Zisserman:
+The pooled part is the mean of the code vectors in each cell of a grid. The histogram is that of Sivic, Zisserman:
 Video Google: A Text Retrieval Approach to Object Matching in Videos, 2003,
 https://doi.org/10.1109/ICCV.2003.1238663, section 4: codes are words and images documents,
     t_k = (n_k / n) log(N / N_k),
-n_k of an image's n codes being k, and N_k of the N training images having it.
+where n_k of the n codes of an image are k, and N_k of the N training images have code k.
 
-Differs from the paper: log((1 + N) / (1 + N_k)) + 1, which is defined for codes that no training image has and does not
-forget those that all have.
+Differs from the paper: log((1 + N) / (1 + N_k)) + 1, which is defined for codes that no training image has and keeps
+codes that all training images have.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from torch.nn.functional import avg_pool2d, normalize, one_hot
 
 
 class CodeDescriptor(nn.Module):
-    """`(B, D g^2 + K)`: pooled vectors of unit norm, then the weighted histogram, of norm `histogram_weight`.
+    """`(B, D g^2 + K)`: pooled vectors with unit norm, then the weighted histogram with norm `histogram_weight`.
 
     Args:
         codes: K.
         code_dim: D.
-        side: of the map.
+        side: side of the map.
         grid: cells g along each side; divides `side`.
-        histogram_weight: 0 leaves only the pooled part.
+        histogram_weight: 0 uses the pooled part alone.
     """
 
     idf: Tensor
@@ -43,26 +43,26 @@ class CodeDescriptor(nn.Module):
         self.register_buffer("idf", torch.ones(codes))
 
     def forward(self, z: Tensor, codes: Tensor) -> Tensor:
-        """Of quantised maps `(B, D, h, w)` and their codes `(B, h, w)`."""
+        """Descriptors of quantised maps `(B, D, h, w)` with codes `(B, h, w)`."""
         pooled = normalize(avg_pool2d(z, self.cell).flatten(1), dim=1)
         histogram = normalize(self.frequencies(codes).to(z) * self.idf, dim=1)
         return torch.cat([pooled, self.histogram_weight * histogram], dim=1)
 
     def frequencies(self, codes: Tensor) -> Tensor:
-        """Share of each code `(B, K)` in maps `(B, h, w)`."""
+        """Relative frequency of each code `(B, K)` in maps `(B, h, w)`."""
         places = codes.flatten(1)
         ones = torch.ones_like(places, dtype=self.idf.dtype)
         return ones.new_zeros(places.shape[0], self.codes).scatter_add(1, places, ones) / places.shape[1]
 
     def fit(self, images: int, images_with: Tensor) -> None:
-        """Set the weights from the number of training images and how many have each code `(K,)`."""
+        """Set the weights from the number of training images and the number that has each code `(K,)`."""
         self.idf.copy_(torch.log((1.0 + images) / (1.0 + images_with.float())) + 1.0)
 
 
 class CodePrior(nn.Module):
-    """How often each code stands at each place of the training maps: independent places, learnt by counting.
+    """Frequencies of the codes at each position of the training maps; positions are independent.
 
-    It is what maps are sampled from, and what bounds are taken under, where there is no `PixelPrior`.
+    Samples and likelihood bounds use it for models without a `PixelPrior`.
     """
 
     shares: Tensor
@@ -73,12 +73,12 @@ class CodePrior(nn.Module):
         self.register_buffer("shares", torch.full((side * side, codes), 1.0 / codes))
 
     def fit(self, counts: Tensor) -> None:
-        """From counts `(h w, K)` over the training maps; one more of each code keeps all of them possible."""
+        """Set the frequencies from counts `(h w, K)`; add-one smoothing keeps every code possible."""
         smoothed = counts.float() + 1.0
         self.shares.copy_(smoothed / smoothed.sum(dim=1, keepdim=True))
 
     def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
-        """Codes `(count, h, w)`; a temperature takes the shares to the power of its inverse, 0 the largest share."""
+        """Codes `(count, h, w)`, with frequencies to the power 1 / temperature; 0 takes the most frequent code."""
         logits = self.shares.cpu().double().log()
         if temperature == 0:
             drawn = logits.argmax(dim=1, keepdim=True).expand(-1, count)
@@ -88,18 +88,18 @@ class CodePrior(nn.Module):
         return drawn.T.reshape(count, self.side, self.side).to(self.shares.device)
 
     def log_prob(self, codes: Tensor) -> Tensor:
-        """Nats `(B,)` of maps `(B, h, w)`."""
+        """Log-probability in nats `(B,)` of maps `(B, h, w)`."""
         picked = self.shares.log().gather(1, codes.flatten(1).T)  # (h w, B)
         return picked.sum(dim=0)
 
 
 def count_codes(maps: Tensor, codes: int) -> Tensor:
-    """How often each code stands at each place `(h w, K)` of maps `(B, h, w)`."""
+    """Count of each code at each position `(h w, K)` of maps `(B, h, w)`."""
     return one_hot(maps.flatten(1), codes).sum(dim=0)
 
 
 def fit_codes(descriptor: CodeDescriptor, prior: CodePrior, maps: Sequence[Tensor]) -> None:
-    """Fit both to the maps `(B, h, w)` of the training images, given in batches."""
+    """Fit descriptor and prior to the maps `(B, h, w)` of the training images, given in batches."""
     has = [(descriptor.frequencies(codes) > 0).sum(dim=0) for codes in maps]
     descriptor.fit(sum(map(len, maps)), torch.stack(has).sum(dim=0))
     prior.fit(torch.stack([count_codes(codes, descriptor.codes) for codes in maps]).sum(dim=0))

@@ -1,18 +1,18 @@
-"""Distributions of a pixel's channels for autoregressive models: what a network's numbers at a pixel say of its value.
+"""Distributions over the channels of a pixel for autoregressive models, given the parameters that a network outputs.
 
-* `Bernoulli`: one logit for each channel; for binarised images.
+* `Bernoulli`: one logit per channel; for binarised images.
 * `Categorical`: a softmax over all levels of each channel (van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent
-  Neural Networks, 2016, https://arxiv.org/abs/1601.06759, section 3.2); channels come one after the other, so that
-  network has to let each see those before it.
+  Neural Networks, 2016, https://arxiv.org/abs/1601.06759, section 3.2); channels are drawn one after the other, so the
+  parameters of each must depend on the channels before it.
 * `LogisticMixture`: Salimans, Karpathy, Chen, Kingma: PixelCNN++, 2017, https://arxiv.org/abs/1701.05517, equations 1
-  to 3: one mixture of discretised logistics for the whole pixel, the means of later channels moved linearly by the
-  values of the earlier ones, and 0 and 255 taking the tails.
+  to 3: one mixture of discretised logistics for the whole pixel. The means of later channels are shifted linearly by
+  the values of earlier ones, and the values 0 and 255 take the tails.
 
-All give nats, and draw by inversion in double precision from uniform numbers of a generator on the CPU, so that equal
-generators give equal draws. A temperature T divides the logits and multiplies the scales; 0 takes the most probable
-value of each logit, and the mean of the most probable logistic.
+Log-probabilities are in nats. Samples are drawn by inversion in double precision, from uniform numbers of a CPU
+generator, so that equal generators give equal samples. A temperature T divides the logits and multiplies the scales; 0
+takes the most probable value of each softmax, and the mean of the most probable logistic.
 
-Differs from the papers: drawn values are rounded to the levels at once, as the likelihood has them.
+Differs from the papers: sampled values are rounded to the levels at once, as in the likelihood.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ MIN_LOG_SCALE = -7.0  # in units where a channel spans [-1, 1], as in the paper'
 
 
 class PixelDistribution(Protocol):
-    """What a model needs of a distribution over the channels of a pixel.
+    """A distribution over the channels of a pixel.
 
     Attributes:
-        parameters: numbers P that the network gives for a pixel.
-        steps: draws that a pixel takes, each of which needs the network's word on what was drawn before.
-        grouped: whether channel c's numbers, the c-th part of the P, may depend on channels before c alone.
+        parameters: number of parameters P per pixel that the network outputs.
+        steps: number of draws per pixel; the network is evaluated again before each of them.
+        grouped: whether the parameters of channel c, the c-th part of the P, may only depend on channels before c.
     """
 
     parameters: int
@@ -45,18 +45,18 @@ class PixelDistribution(Protocol):
     grouped: bool
 
     def log_prob(self, values: Tensor, parameters: Tensor) -> Tensor:
-        """Nats of each pixel `(B, H, W)` of values `(B, C, H, W)`, given parameters `(B, P, H, W)`."""
+        """Log-probability in nats per pixel `(B, H, W)` of values `(B, C, H, W)`, given parameters `(B, P, H, W)`."""
         ...
 
     def draw(
         self, parameters: Tensor, pixel: Tensor, step: int, generator: torch.Generator | None, temperature: float
     ) -> Tensor:
-        """A pixel `(B, C)` with what step `step` draws set anew, given parameters `(B, P)`."""
+        """The pixel `(B, C)` with the channels of step `step` redrawn, given parameters `(B, P)`."""
         ...
 
 
 class Bernoulli:
-    """Channels in {0, 1}, independent given the network's numbers."""
+    """Channels in {0, 1}, independent given the parameters."""
 
     grouped = True
 
@@ -76,7 +76,7 @@ class Bernoulli:
 
 
 class Categorical:
-    """A softmax over the levels of each channel; values are the levels' numbers."""
+    """A softmax over the levels of each channel; values are level indices."""
 
     grouped = True
 
@@ -120,7 +120,7 @@ class LogisticMixture:
     """K logistics over the 256 levels of 8-bit channels given in [0, 1].
 
     The parameters are K logits, then K means and K log-scales for each channel in units where a channel spans [-1, 1],
-    then K coefficients for each pair of channels (G on R; B on R and on G), before their tanh.
+    then K coefficients for each pair of channels (G on R; B on R and on G), before the tanh.
     """
 
     grouped = False
@@ -140,7 +140,7 @@ class LogisticMixture:
         for channel in range(self.channels):
             mean = self._mean(channel, means, coefficients, centred)
             x = values[:, channel, None].expand_as(mean)
-            # The likelihood's units are those of [0, 1].
+            # `logistic_log_prob` takes units where a channel spans [0, 1].
             nats = nats + logistic_log_prob(x, 0.5 + 0.5 * mean, log_scales[:, channel] - math.log(2.0))
         return torch.logsumexp(nats, dim=1)
 
@@ -181,7 +181,7 @@ class LogisticMixture:
 
 
 def build_distribution(kind: PixelKind, channels: int, mixtures: int) -> PixelDistribution:
-    """The distribution of a kind for images of 8-bit or binary channels."""
+    """Build a distribution for images with 8-bit or binary channels."""
     if kind == "bernoulli":
         return Bernoulli(channels)
     if kind == "categorical":
@@ -192,8 +192,8 @@ def build_distribution(kind: PixelKind, channels: int, mixtures: int) -> PixelDi
 
 
 def _choose(logits: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
-    """Numbers `(B,)` drawn with logits `(B, N)`."""
-    # On the CPU, where sums have one order: cumulative sums on a GPU have not, and draws should not depend on it.
+    """Indices `(B,)` drawn by logits `(B, N)`."""
+    # On the CPU: the order of cumulative sums on a GPU varies, and samples must not depend on it.
     uniform = _uniform(len(logits), generator, torch.device("cpu"))
     if temperature == 0:
         return logits.argmax(dim=1)

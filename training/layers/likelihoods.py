@@ -1,17 +1,17 @@
-"""Likelihoods of images, in nats per image, for decoders that give one number per value.
+"""Likelihoods of images, in nats per image, for decoders that output one parameter per value.
 
-The first two are probabilities of the 256 values that a channel can take, so that their figures compare:
+The first two are probabilities over the 256 values of a channel, so their figures are comparable:
 
-* `gaussian`: the mass that N(mean, sigma^2) has on the value's bin of width w = 1/255, bounded below by Jensen with
+* `gaussian`: the mass of N(mean, sigma^2) on the value's bin of width w = 1/255, bounded below by Jensen with
   uniform noise u over the bin (Theis, van den Oord, Bethge: A note on the evaluation of generative models, 2016,
   https://arxiv.org/abs/1511.01844, section 3.1), in closed form:
   log P(x) >= E_u log N(x + u; mean, sigma^2) + log w = log N(x; mean, sigma^2) - w^2 / (24 sigma^2) + log w.
 * `logistic`: discretised logistic (Salimans, Karpathy, Chen, Kingma: PixelCNN++, 2017,
-  https://arxiv.org/abs/1701.05517, equation 2 with one component), the values 0 and 255 taking the tails. Exact.
-* `bernoulli`: x log p + (1 - x) log(1 - p), with p given by its logit. Exact for binarised images, in {0, 1}; for grey
-  values in between it is no probability of them, only a loss, and its figures compare with nothing else.
+  https://arxiv.org/abs/1701.05517, equation 2 with one component); the values 0 and 255 take the tails. Exact.
+* `bernoulli`: x log p + (1 - x) log(1 - p), with p given by its logit. Exact for binarised images, in {0, 1}. For grey
+  values in between it is a loss and not a probability, and its figures are not comparable with others.
 
-Differs from the paper: the logistic is written with log-sigmoids alone, which needs no special case for tiny masses.
+Differs from the paper: the logistic is computed with log-sigmoids alone, without a special case for tiny masses.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 LikelihoodKind = Literal["gaussian", "logistic", "bernoulli"]
 BIN = 1.0 / 255.0
-MIN_LOG_SCALE = -7.0  # a scale far below one bin only costs numerical range
+MIN_LOG_SCALE = -7.0  # a scale far below one bin only wastes numerical range
 
 
 def gaussian_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """Nats (a lower bound) of each value of `x`, multiples of 1/255 in [0, 1], under N(mean, exp(log_scale)^2)."""
+    """Log-probability (lower bound) per value of `x`, multiples of 1/255 in [0, 1], under N(mean, exp(log_scale)^2)."""
     precision = torch.exp(-2.0 * log_scale)
     constant = math.log(BIN) - 0.5 * math.log(2.0 * math.pi)
     return constant - log_scale - 0.5 * precision * (torch.square(x - mean) + BIN**2 / 12.0)
 
 
 def logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """Nats (exact) of each value of `x`, multiples of 1/255 in [0, 1], under a discretised logistic.
+    """Log-probability (exact) per value of `x`, multiples of 1/255 in [0, 1], under a discretised logistic.
 
-    With a, b the standardised upper and lower edge of the bin:
+    With a and b the standardised upper and lower edge of the bin,
     sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), and b - a is the same for all bins.
     """
     inverse = torch.exp(-log_scale)
@@ -52,17 +52,17 @@ def logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def bernoulli_log_prob(x: Tensor, logit: Tensor) -> Tensor:
-    """Nats of each value of `x` in [0, 1] under a Bernoulli distribution given by its logit."""
+    """Log-probability per value of `x` in [0, 1] under a Bernoulli distribution with the given logit."""
     return -binary_cross_entropy_with_logits(logit, x, reduction="none")
 
 
 class PixelLikelihood(nn.Module):
-    """p(image | parameter), the parameter being a mean with one scale per channel, or the logit of `bernoulli`.
+    """p(image | parameter): the parameter is a mean, with one scale per channel, or the logit of `bernoulli`.
 
     Args:
         kind: `gaussian`, `logistic` or `bernoulli`.
         channels: C.
-        scale: the fixed scale in units where a channel spans [0, 1]; None learns one per channel. `bernoulli` has none.
+        scale: fixed scale in units where a channel spans [0, 1]; None learns one per channel. Unused by `bernoulli`.
     """
 
     log_scale: Tensor
@@ -83,12 +83,12 @@ class PixelLikelihood(nn.Module):
             self.register_buffer("log_scale", start)
 
     def forward(self, x: Tensor, parameter: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Nats per image `(...)`.
+        """Log-likelihood in nats per image `(...)`.
 
         Args:
             x: images `(..., C, H, W)` in [0, 1].
             parameter: of the same shape, or with more leading dimensions, over which `x` broadcasts.
-            weight: of each pixel `(..., 1, H, W)`; None weighs all by 1.
+            weight: weight of each pixel `(..., 1, H, W)`; None weights all pixels by 1.
         """
         nats = self._log_prob(x, parameter)
         if weight is not None:

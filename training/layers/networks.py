@@ -1,6 +1,6 @@
-"""The encoder and decoder bodies that all families share: convolutional stages, or fully connected layers.
+"""Encoder and decoder bodies shared by the families: convolutional stages, or fully connected layers.
 
-A convolutional stage halves (or doubles) the side with one strided convolution and goes on with residual blocks
+A convolutional stage is one strided convolution, which halves (or doubles) the side, followed by residual blocks
 (He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2015, https://arxiv.org/abs/1512.03385, equation 1).
 
 Differs from the paper: one normalised convolution per residual block, SiLU, no activation after the sum.
@@ -29,21 +29,21 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.T
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """What the configs of all learnt families share.
+    """Settings that the configs of all learnt families share.
 
     Args:
-        size: side of the images in pixels; for `conv` a multiple of 2^len(widths).
+        size: side of the images in pixels; a multiple of 2^len(widths) for `conv`.
         channels: 1 or 3.
-        network: `conv` stages, or `mlp`, fully connected layers.
+        network: `conv` for convolutional stages, `mlp` for fully connected layers.
         widths: channels of the encoder's stages, each of which halves the side (`conv`).
         decoder_widths: channels of the decoder's stages from coarse to fine, as many as `widths` (`conv`).
-        depth: residual blocks after each of the encoder's stages but the first, whose maps are too large (`conv`).
-        decoder_depth: residual blocks before each of the decoder's stages but the last (`conv`).
-        hidden: units of the encoder's layers; the decoder has them in reverse (`mlp`).
-        activation: between those layers (`mlp`).
-        normalisation: `batch` or `none`; the model that training ships always has `none` (`conv`).
+        depth: residual blocks in each encoder stage except the first, whose maps are too large (`conv`).
+        decoder_depth: residual blocks in each decoder stage except the last (`conv`).
+        hidden: units of the encoder's layers; the decoder reverses them (`mlp`).
+        activation: activation of those layers (`mlp`).
+        normalisation: `batch` or `none`; the model that ships after training always has `none` (`conv`).
         likelihood: see `training.layers.likelihoods`.
-        scale: of the likelihood, where a channel spans [0, 1]; None learns one per channel.
+        scale: scale of the likelihood, where a channel spans [0, 1]; None learns one per channel.
     """
 
     LIKELIHOODS: ClassVar[tuple[str, ...]] = get_args(LikelihoodKind)
@@ -78,7 +78,7 @@ class NetworkConfig:
         if self.scale is not None and not self.scale > 0:
             raise ValueError(f"scale must be above 0, not {self.scale}")
         if self.scale is not None and self.likelihood == "bernoulli":
-            raise ValueError("scale must be null for a bernoulli likelihood, which has none")
+            raise ValueError("scale must be null for a bernoulli likelihood")
 
     def _check_stages(self) -> None:
         if not self.widths or min(self.widths) < 1:
@@ -90,8 +90,8 @@ class NetworkConfig:
             raise ValueError(f"size must be a multiple of {2**stages} for {stages} stages, not {self.size}")
 
     @property
-    def seen_multiple(self) -> int | None:
-        """What the sides of pictures that the encoder takes are multiples of; None where it takes `size` alone."""
+    def size_multiple(self) -> int | None:
+        """The encoder accepts images whose side is a multiple of this; None if it only accepts `size`."""
         return None
 
     @property
@@ -101,22 +101,22 @@ class NetworkConfig:
 
     @property
     def decoded_size(self) -> int:
-        """Side of the images that the decoder gives."""
+        """Side of the decoded images."""
         return self.size
 
 
 def encoder_stages(channels: int, widths: tuple[int, ...], depth: int, normalise: bool) -> nn.Sequential:
-    """Stages of `widths`, each of which halves the side; 3 x 3 convolutions of stride 2, which are cheap on a CPU."""
+    """Stages of 3 x 3 convolutions with stride 2, cheap on a CPU; each stage halves the side."""
     stages = nn.Sequential()
-    for place, (before, after) in enumerate(pairwise((channels, *widths))):
+    for number, (before, after) in enumerate(pairwise((channels, *widths))):
         stages.append(Block(nn.Conv2d(before, after, 3, stride=2, padding=1, bias=not normalise), normalise))
-        for _ in range(depth if place else 0):
+        for _ in range(depth if number else 0):
             stages.append(Residual(after, normalise))
     return stages
 
 
 def decoder_stages(channels: int, widths: tuple[int, ...], depth: int, normalise: bool) -> nn.Sequential:
-    """From `channels` through stages of `widths`, each of which doubles the side."""
+    """Stages from `channels` to `widths`, each of which doubles the side."""
     stages = nn.Sequential()
     for before, after in pairwise((channels, *widths)):
         for _ in range(depth):
@@ -127,7 +127,7 @@ def decoder_stages(channels: int, widths: tuple[int, ...], depth: int, normalise
 
 
 def layers(units: tuple[int, ...], activation: Activation) -> nn.Sequential:
-    """Fully connected layers from `units[0]` inputs on, each with its activation."""
+    """Fully connected layers with `units[0]` inputs, each followed by its activation."""
     stages = nn.Sequential()
     for before, after in pairwise(units):
         stages.append(nn.Linear(before, after))
@@ -136,10 +136,10 @@ def layers(units: tuple[int, ...], activation: Activation) -> nn.Sequential:
 
 
 class ImageEncoder(nn.Module):
-    """Images to features; families put their heads on top.
+    """Images to features; families add their heads.
 
     Args:
-        condition: numbers that join each image: planes of their own for `conv`, inputs of their own for `mlp`.
+        condition: size of the condition, which is given as extra planes (`conv`) or extra inputs (`mlp`).
     """
 
     def __init__(self, config: NetworkConfig, condition: int = 0) -> None:
@@ -156,15 +156,15 @@ class ImageEncoder(nn.Module):
             self.feature_dim = (pixels + condition, *config.hidden)[-1]
 
     def features(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """`(B, feature_dim)` of images `(B, C, S, S)` in [0, 1] and what they are conditioned on `(B, condition)`."""
+        """Features `(B, feature_dim)` of images `(B, C, S, S)` in [0, 1] and their condition `(B, condition)`."""
         if self.network == "mlp":
             h = (2.0 * x - 1.0).flatten(1)
             out: Tensor = self.stages(h if condition is None else torch.cat([h, condition], dim=1))
             return out
-        return self.places(self.stages(self._planes(x, condition)))
+        return self.flat(self.stages(self._planes(x, condition)))
 
-    def places(self, last: Tensor) -> Tensor:
-        """The last feature map place by place `(B, feature_dim)`; that of pictures of another size is resampled."""
+    def flat(self, last: Tensor) -> Tensor:
+        """The flattened last feature map `(B, feature_dim)`; maps of images of another size are resampled."""
         return resize(last, self.side).flatten(1)
 
     def maps(self, x: Tensor, condition: Tensor | None = None) -> list[Tensor]:
@@ -173,7 +173,7 @@ class ImageEncoder(nn.Module):
         outputs: list[Tensor] = []
         for module in self.stages:
             h = module(h)
-            if isinstance(module, Block):  # the first of its stage; residual blocks go on from it
+            if isinstance(module, Block):  # the first block of its stage; residual blocks follow
                 outputs.append(h)
             else:
                 outputs[-1] = h
@@ -189,11 +189,11 @@ class ImageEncoder(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """Latents to the parameter of the likelihood at each value: its mean, or the logit of a Bernoulli one.
+    """Latents to the parameter of the likelihood at each value: the mean, or the logit for `bernoulli`.
 
     Args:
-        latent_dim: size of the input, with what it is conditioned on.
-        planes: numbers at each pixel; None gives the parameter of a likelihood for each channel.
+        latent_dim: size of the input, including the condition.
+        planes: outputs per pixel; None outputs the parameter of the likelihood for each channel.
     """
 
     def __init__(self, config: NetworkConfig, latent_dim: int, planes: int | None = None) -> None:
@@ -215,7 +215,7 @@ class ImageDecoder(nn.Module):
             self.out = nn.Linear(units[-1], planes * config.decoded_size**2)
 
     def forward(self, z: Tensor) -> Tensor:
-        """`(B, planes, D, D)` of latents, D being `decoded_size`; training may take means a little out of [0, 1]."""
+        """`(B, planes, D, D)` with D = `decoded_size`; means may lie slightly outside of [0, 1]."""
         if self.network == "conv":
             h = nn.functional.silu(self.start(z)).reshape(len(z), -1, self.side, self.side)
             out: Tensor = self.out(self.stages(h.contiguous(memory_format=torch.channels_last)))

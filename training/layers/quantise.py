@@ -1,14 +1,14 @@
-"""Vector quantisation: each vector of a map becomes the nearest code of a codebook.
+"""Vector quantisation: each vector of a map is replaced by the nearest code of a codebook.
 
 van den Oord, Vinyals, Kavukcuoglu: Neural Discrete Representation Learning, 2017, https://arxiv.org/abs/1711.00937.
 z_q = e_k with k = argmin_j |z_e - e_j| (equations 1 and 2); the gradient of z_q is copied to z_e (straight through).
-The codebook moves by its own loss, |sg[z_e] - e|^2 (equation 3, second term), or by moving averages (appendix A.1):
+The codebook learns by its own loss, |sg[z_e] - e|^2 (equation 3, second term), or by moving averages (appendix A.1):
     N_k <- g N_k + (1 - g) n_k,   m_k <- g m_k + (1 - g) sum z_e,   e_k = m_k / N_k,
-with N_k smoothed as (N_k + eps) / (sum N + K eps) sum N so that unused codes stay finite. The commitment loss is
+with N_k smoothed as (N_k + eps) / (sum N + K eps) sum N, so that unused codes stay finite. The commitment loss is
 beta |z_e - sg[e]|^2 (third term).
 
-Differs from the paper: the codebook starts at vectors of the first batch, and codes that are hardly used are set to
-vectors of the batch anew (Dhariwal et al.: Jukebox, 2020, https://arxiv.org/abs/2005.00341, section 3.1).
+Differs from the paper: the codebook is initialised with vectors of the first batch, and rarely used codes are
+reset to vectors of the current batch (Dhariwal et al.: Jukebox, 2020, https://arxiv.org/abs/2005.00341, section 3.1).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Quantised(NamedTuple):
     """A quantised map.
 
     Args:
-        z: the codes' vectors `(B, D, h, w)`, with the gradient of the input.
-        codes: their numbers `(B, h, w)` int64.
-        loss: commitment, and the codebook's loss where it has one; mean squares, a scalar.
+        z: code vectors `(B, D, h, w)`, with the gradient of the input.
+        codes: code indices `(B, h, w)` int64.
+        loss: commitment loss, plus the codebook loss with `update="loss"`; mean squares, a scalar.
         perplexity: exp of the entropy of the codes in the batch, between 1 and K; a scalar.
     """
 
@@ -48,7 +48,7 @@ class VectorQuantiser(nn.Module):
         update: `ema` or `loss`.
         decay: g of the moving averages, in (0, 1).
         commitment: beta.
-        restart: vectors per batch, as a moving average, below which a code is set anew; 0 never does.
+        restart: a code is reset when its moving average of vectors per batch falls below this; 0 never resets.
     """
 
     codebook: Tensor
@@ -76,7 +76,7 @@ class VectorQuantiser(nn.Module):
         self.register_buffer("started", torch.tensor(False))
 
     def forward(self, z: Tensor) -> Quantised:
-        """Quantise a map `(B, D, h, w)`; in training, move the codebook by its averages."""
+        """Quantise a map `(B, D, h, w)`; in training mode, update the moving averages and the codebook."""
         vectors = z.permute(0, 2, 3, 1).flatten(0, 2)  # (N, D)
         if self.training:
             self._start(vectors.detach())
@@ -96,15 +96,15 @@ class VectorQuantiser(nn.Module):
         return Quantised(quantised, codes.reshape(batch, height, width), loss, perplexity.detach())
 
     def nearest(self, vectors: Tensor) -> Tensor:
-        """Numbers `(N,)` of the nearest codes of vectors `(N, D)`."""
-        # Mixed precision would take the product in halves, which cannot tell near codes apart.
+        """Indices `(N,)` of the nearest codes of vectors `(N, D)`."""
+        # Mixed precision would compute the product in halves, which cannot distinguish close codes.
         with torch.autocast(vectors.device.type, enabled=False):
-            # |v|^2 is the same for all codes of a vector, and is left out.
+            # |v|^2 is the same for all codes of a vector and is omitted.
             distances = torch.square(self.codebook).sum(dim=1) - 2.0 * vectors @ self.codebook.T
         return distances.argmin(dim=1)
 
     def vectors_of(self, codes: Tensor) -> Tensor:
-        """`(B, D, h, w)` of codes `(B, h, w)`."""
+        """Code vectors `(B, D, h, w)` of codes `(B, h, w)`."""
         return embedding(codes, self.codebook).permute(0, 3, 1, 2)
 
     @torch.no_grad()
@@ -133,7 +133,7 @@ class VectorQuantiser(nn.Module):
 
 
 def _pick(vectors: Tensor, count: int) -> Tensor:
-    """Random rows, all different where there are enough, with a little noise so that no two codes coincide."""
+    """Random rows, without repetition if there are enough, with slight noise so that no two codes coincide."""
     order = torch.randperm(len(vectors), device=vectors.device)
     rows = vectors[order.repeat(-(-count // len(vectors)))[:count]]
     return rows + 1e-3 * vectors.std() * torch.randn_like(rows) if len(vectors) > 1 else rows

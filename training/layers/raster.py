@@ -1,8 +1,8 @@
-"""Images drawn pixel by pixel, in raster order, from a network that sees what stands before each.
+"""Sampling of images pixel by pixel, in raster order, from a network that depends on the pixels before each one.
 
-`draw` fills what is unknown of images. With a `Cursor` a pixel costs the same whatever the image's size
-(`training.layers.causal`); the naive way computes all of the network on all of the image for each draw. Both take the
-same uniform numbers in the same order, so that they draw the same images, but for rounding.
+`Drawing.draw` fills the unknown pixels of images. With a `Cursor` the cost per pixel does not depend on the size of the
+image (`training.layers.causal`); naive sampling evaluates the whole network on the whole image for every draw. Both use
+the same uniform numbers in the same order, so they draw the same images apart from rounding.
 """
 
 from __future__ import annotations
@@ -14,60 +14,60 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from training.layers.causal import Cursor, Everywhere, Place
+from training.layers.causal import Cursor, Everywhere, Scope
 from training.layers.distributions import PixelDistribution
 
 
-class Seen(NamedTuple):
-    """What a network makes of what stands before each pixel: features `(B, F, h, w)`, parameters `(B, P, h, w)`."""
+class RasterOutput(NamedTuple):
+    """Features `(B, F, h, w)` and distribution parameters `(B, P, h, w)`, each computed from the pixels before it."""
 
     features: Tensor
     parameters: Tensor
 
 
 class RasterNetwork(Protocol):
-    """A network that sees images in raster order.
+    """A network that processes images in raster order.
 
     Attributes:
-        follows_cursor: whether it can be computed row by row and pixel by pixel.
+        follows_cursor: whether it can be evaluated row by row and pixel by pixel.
     """
 
     follows_cursor: bool
 
     def conditions(self, condition: Tensor | None) -> list[Tensor]:
-        """What the layers make of a condition `(B, F, H or 1, W or 1)`, computed once; empty without one."""
+        """Per-layer projections of a condition `(B, F, H or 1, W or 1)`, computed once; empty without a condition."""
         ...
 
-    def vertical(self, at: Place, conditions: list[Tensor]) -> Any:
-        """What is seen of the rows above, along the rows of a place."""
+    def vertical(self, at: Scope, conditions: list[Tensor]) -> Any:
+        """The vertical stream, computed from the rows above, along the rows of a scope."""
         ...
 
-    def horizontal(self, at: Place, vertical: Any, conditions: list[Tensor]) -> Seen:
-        """What is seen in all, at a place."""
+    def horizontal(self, at: Scope, vertical: Any, conditions: list[Tensor]) -> RasterOutput:
+        """The output in a scope, given the vertical stream."""
         ...
 
 
-def see(network: RasterNetwork, image: Tensor, condition: Tensor | None = None) -> Seen:
-    """All pixels in one parallel pass."""
+def predict(network: RasterNetwork, image: Tensor, condition: Tensor | None = None) -> RasterOutput:
+    """The output at all pixels, in one parallel pass."""
     at, conditions = Everywhere(image), network.conditions(condition)
     return network.horizontal(at, network.vertical(at, conditions), conditions)
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """How images are drawn.
+    """Draws images from a network.
 
     Args:
-        network: sees them.
-        distribution: of their pixels.
-        prepare: from values `(B, C, H, W)` to what the network is given.
+        network: predicts each pixel from those before it.
+        distribution: distribution of a pixel.
+        to_input: maps values `(B, C, H, W)` to the input of the network.
         temperature: see `training.layers.distributions`.
-        cached: go with a cursor where the network can.
+        cached: use a cursor if the network supports it.
     """
 
     network: RasterNetwork
     distribution: PixelDistribution
-    prepare: Callable[[Tensor], Tensor]
+    to_input: Callable[[Tensor], Tensor]
     temperature: float = 1.0
     cached: bool = True
 
@@ -79,13 +79,13 @@ class Drawing:
         condition: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Images `(B, C, H, W)` with what is not known drawn anew.
+        """Images `(B, C, H, W)` whose unknown pixels are drawn.
 
         Args:
-            values: to start from; those of unknown pixels are not looked at.
-            known: `(H, W)` bool; None knows nothing.
-            condition: of the network, `(B, F, H or 1, W or 1)`.
-            generator: on the CPU; None draws from the global one.
+            values: images; the values of unknown pixels are ignored.
+            known: `(H, W)` bool; None draws all pixels.
+            condition: condition of the network, `(B, F, H or 1, W or 1)`.
+            generator: on the CPU; None uses the global one.
 
         Raises:
             ValueError: the temperature is below 0.
@@ -104,14 +104,14 @@ class Drawing:
     ) -> Tensor:
         for row, column in torch.nonzero(~known).tolist():
             for step in range(self.distribution.steps):
-                parameters = see(self.network, self.prepare(values), condition).parameters[:, :, row, column]
+                parameters = predict(self.network, self.to_input(values), condition).parameters[:, :, row, column]
                 values[:, :, row, column] = self._draw(parameters, values[:, :, row, column], step, generator)
         return values
 
     def _with_cursor(
         self, values: Tensor, known: Tensor, condition: Tensor | None, generator: torch.Generator | None
     ) -> Tensor:
-        network, at = self.network, Cursor(self.prepare(values))
+        network, at = self.network, Cursor(self.to_input(values))
         conditions = network.conditions(condition)
         last = int(torch.nonzero((~known).any(dim=1)).max()) if not bool(known.all()) else -1
         for row in range(last + 1):
@@ -128,7 +128,7 @@ class Drawing:
                     parameters = network.horizontal(at, vertical, conditions).parameters[:, :, 0, 0]
                     pixel = self._draw(parameters, values[:, :, row, column], step, generator)
                     values[:, :, row, column] = pixel
-                    at.write(row, column, self.prepare(pixel[:, :, None, None])[:, :, 0, 0])
+                    at.write(row, column, self.to_input(pixel[:, :, None, None])[:, :, 0, 0])
         return values
 
     def _draw(self, parameters: Tensor, pixel: Tensor, step: int, generator: torch.Generator | None) -> Tensor:

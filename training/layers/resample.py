@@ -1,7 +1,7 @@
-"""Cropping and resizing inside a model, by products of matrices.
+"""Cropping and resizing inside a model, as matrix products.
 
-The weights are those of Pillow's `BILINEAR` filter, a triangle that grows with the reduction, so that a picture is
-reduced without aliasing; as matrices they have gradients and export to ONNX, and each picture has a box of its own.
+The weights are those of Pillow's `BILINEAR` filter, a triangle that widens with the reduction to avoid aliasing. Matrix
+products have gradients, can be exported to ONNX, and allow a different box for every image.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ def filter_weights(start: Tensor, stop: Tensor, side: int, out: int) -> Tensor:
     """Weights `(B, out, side)` that resample the span from `start` to `stop` of a line of `side` pixels to `out`.
 
     Args:
-        start, stop: `(B,)` in shares of the line, `start < stop`. What lies beyond [0, 1] continues the nearest pixels.
+        start, stop: `(B,)` as fractions of the line, `start < stop`. Beyond [0, 1] the nearest pixel is repeated.
     """
     scale = (stop - start) * side / out  # pixels of the line per pixel of the output
-    places = torch.arange(out, device=start.device, dtype=start.dtype) + 0.5
-    centres = start[:, None] * side + scale[:, None] * places
+    positions = torch.arange(out, device=start.device, dtype=start.dtype) + 0.5
+    centres = start[:, None] * side + scale[:, None] * positions
     centres = centres.clamp(0.5, side - 0.5)
     pixels = torch.arange(side, device=start.device, dtype=start.dtype) + 0.5
     distance = (pixels - centres[:, :, None]).abs() / scale.clamp(min=1.0)[:, None, None]
@@ -29,11 +29,11 @@ def filter_weights(start: Tensor, stop: Tensor, side: int, out: int) -> Tensor:
 
 
 def crop(x: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Each picture's box, resized to `(B, C, size, size)`.
+    """The box of each image, resized to `(B, C, size, size)`.
 
     Args:
         x: `(B, C, H, W)`.
-        boxes: left, top, right, bottom `(B, 4)` in shares of the width and height.
+        boxes: left, top, right, bottom `(B, 4)` as fractions of the width and height.
     """
     left, top, right, bottom = boxes.unbind(dim=1)
     across = filter_weights(left, right, x.shape[3], size)
@@ -42,7 +42,7 @@ def crop(x: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 
 def resize(x: Tensor, size: int) -> Tensor:
-    """Whole pictures `(B, C, H, W)` resized to `(B, C, size, size)`; the same picture where that is their size."""
+    """Whole images `(B, C, H, W)` resized to `(B, C, size, size)`; unchanged if they have that size."""
     if x.shape[2] == size and x.shape[3] == size:
         return x
     whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=x.device, dtype=x.dtype)

@@ -1,10 +1,10 @@
-"""The search vector: latents centred, turned to their principal axes, and rescaled towards equal variance.
+"""The search vector: latents centred, rotated to their principal axes, and partly whitened.
 
-Latents of a Gaussian posterior have axes of very unequal spread, and the wide ones (light, background) drown the others
-in a cosine. Dividing axis i by its standard deviation to the power `whitening` goes from none of that (0) to all (1).
-`zca` turns the axes back afterwards (Kessy, Lewin, Strimmer: Optimal Whitening and Decorrelation, 2018,
-https://arxiv.org/abs/1512.00809, section 3), so that each number stays next to the latent that it came from; distances
-are those of `pca` while no axis is left out.
+The principal axes of Gaussian latents have very unequal variances, and the wide ones (light, background) dominate a
+cosine. Axis i is divided by its standard deviation to the power `whitening`: 0 does not whiten, 1 whitens fully. `zca`
+rotates the axes back afterwards (Kessy, Lewin, Strimmer: Optimal Whitening and Decorrelation, 2018,
+https://arxiv.org/abs/1512.00809, section 3), so that each number stays close to the latent that it came from; distances
+equal those of `pca` as long as all axes are kept.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 Turn = Literal["pca", "zca"]
-TINY = 1e-6  # of the largest variance: axes below it are rounding noise, and are not blown up
+TINY = 1e-6  # fraction of the largest variance; axes below are rounding noise and are not amplified
 
 
 class SearchSpace(nn.Module):
-    """Affine map from latents `(B, latent_dim)` to search vectors `(B, dim)`; the identity until it is fitted.
+    """Affine map from latents `(B, latent_dim)` to search vectors `(B, dim)`; identity until it is fitted.
 
     Args:
         latent_dim: size of the latents.
-        dim: how many principal axes are kept; at most `latent_dim`.
-        whitening: exponent in [0, 1] on the standard deviation that each axis is divided by.
-        turn: `pca`, or `zca`, whose vectors have the latents' size and lie in the kept axes.
+        dim: number of principal axes to keep, at most `latent_dim`.
+        whitening: exponent in [0, 1] of the standard deviation that each axis is divided by.
+        turn: `pca`, or `zca`, whose vectors have `latent_dim` numbers and lie in the span of the kept axes.
     """
 
     offset: Tensor
@@ -47,12 +47,12 @@ class SearchSpace(nn.Module):
         self.register_buffer("projection", torch.eye(latent_dim)[:, : self.dim].contiguous())
 
     def fit(self, latents: Tensor) -> None:
-        """Set the map from the latents `(N, latent_dim)` of the training images; N must be at least 2."""
+        """Fit the map to the latents `(N, latent_dim)` of the training images, N at least 2."""
         latents = latents.double().cpu()
         self.fit_moments(latents.mean(dim=0), torch.cov(latents.T).reshape(latents.shape[1], -1))
 
     def fit_moments(self, mean: Tensor, covariance: Tensor) -> None:
-        """Set the map from the mean `(latent_dim,)` and the covariance of the latents, float64."""
+        """Fit the map to the mean `(latent_dim,)` and the covariance of the latents, float64."""
         variances, axes = torch.linalg.eigh(covariance)
         variances, axes = variances.flip(0)[: self.kept], fix_signs(axes.T.flip(0)[: self.kept])
         scale = variances.clamp(min=TINY * float(variances.max().clamp(min=1e-12))) ** (-0.5 * self.whitening)
@@ -64,6 +64,6 @@ class SearchSpace(nn.Module):
 
 
 def fix_signs(axes: Tensor) -> Tensor:
-    """Rows with their largest entry positive, so that one data set gives one encoder."""
+    """Rows with their largest entry positive, so that the result for a data set is unique."""
     largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
     return axes * torch.where(largest < 0, -1.0, 1.0)

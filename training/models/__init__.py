@@ -1,4 +1,4 @@
-"""The families of encoders, one file each; `MODELS` maps a family's name to its config and its model."""
+"""The encoder families, one file each; `MODELS` maps the name of a family to its config and model classes."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
 """Autoencoder, plain or denoising.
 
 Hinton, Salakhutdinov: Reducing the Dimensionality of Data with Neural Networks, 2006,
-https://doi.org/10.1126/science.1127647: minimise -log p(x | decode(encode(x))). With `noise` above 0 the input, not the
-target, is corrupted in training by Gaussian noise (Vincent, Larochelle, Bengio, Manzagol: Extracting and Composing
+https://doi.org/10.1126/science.1127647: minimise -log p(x | decode(encode(x))). With `noise` above 0, training adds
+Gaussian noise to the input but not to the target (Vincent, Larochelle, Bengio, Manzagol: Extracting and Composing
 Robust Features with Denoising Autoencoders, 2008, https://doi.org/10.1145/1390156.1390294, section 2.3).
 
-Samples decode draws from a Gaussian that is fitted to the codes of the training images (Ghosh et al.: From Variational
+Samples are decoded from a Gaussian that is fitted to the codes of the training images (Ghosh et al.: From Variational
 to Deterministic Autoencoders, 2020, https://arxiv.org/abs/1903.12436, section 4).
 
-Differs from the papers: convolutions, no layerwise pretraining; a single Gaussian where Ghosh et al. fit a mixture.
+Differs from the papers: convolutions, no layerwise pretraining; one Gaussian instead of the mixture of Ghosh et al.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class AeConfig(NetworkConfig):
 
     Args:
         latent_dim: size of the code.
-        noise: standard deviation of the noise on the inputs in training, where a channel spans [0, 1]; 0 is plain.
-        search_dim: principal axes of the code in the search vector; None keeps all.
+        noise: standard deviation of the input noise in training, where a channel spans [0, 1]; 0 adds none.
+        search_dim: number of principal axes of the code in the search vector; None keeps all.
         whitening, turn: see `training.layers.search`.
     """
 
@@ -53,7 +53,7 @@ class AeConfig(NetworkConfig):
         check_search(self.search_dim, self.latent_dim, self.whitening, self.turn)
 
     @property
-    def seen_multiple(self) -> int | None:
+    def size_multiple(self) -> int | None:
         return 2 ** len(self.widths) if self.network == "conv" else None
 
 
@@ -79,7 +79,7 @@ class Ae(nn.Module):
     """
 
     metric: Metric = "cosine"
-    is_exportable = True  # to ONNX
+    is_exportable = True
     code_mean: Tensor
     code_factor: Tensor
 
@@ -116,12 +116,12 @@ class Ae(nn.Module):
         return self.decode(self.latent(x))
 
     def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
-        """Mean images `(count, C, S, S)` in [0, 1] of codes drawn from the Gaussian that fits the training codes."""
+        """Mean images `(count, C, S, S)` in [0, 1] of codes drawn from the Gaussian of the training codes."""
         noise = temperature * torch.randn(count, self.config.latent_dim, generator=generator).to(self.code_mean)
         return self.decode(self.code_mean + noise @ self.code_factor.T)
 
     def loss(self, batch: Batch, step: int) -> Loss:
-        """Minus the log-likelihood of the targets given the codes, nats per image."""
+        """Negative log-likelihood of the targets given the codes, in nats per image."""
         x = batch.x
         if self.config.noise and self.training:
             x = x + self.config.noise * torch.randn_like(x)
@@ -133,7 +133,7 @@ class Ae(nn.Module):
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> tuple[Ae, Any]:
-        """This model without batch normalisation, its search space and the Gaussian of its codes fitted."""
+        """This model with batch normalisation folded in, and the search space and the Gaussian of codes fitted."""
         config = replace(self.config, normalisation="none")
         model = Ae(config).to(self.code_mean).eval()
         fold_blocks(self.eval(), model)

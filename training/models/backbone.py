@@ -1,11 +1,11 @@
-"""Family `backbone`: the average of a trained network's last feature map, as an encoder of its own.
+"""Family `backbone`: the average of the last feature map of a pretrained network as an encoder.
 
-The baseline of every encoder that starts from the same network: Babenko, Slesarev, Chigorin, Lempitsky: Neural Codes
+The baseline for every encoder that starts from the same network: Babenko, Slesarev, Chigorin, Lempitsky: Neural Codes
 for Image Retrieval, 2014, https://arxiv.org/abs/1404.1777, and Babenko, Lempitsky: Aggregating Deep Convolutional
 Features for Image Retrieval, 2015, https://arxiv.org/abs/1510.07493, section 4 (sum pooling, then PCA and whitening).
 
-With `search_dim` null the features are used as they are, and nothing is learnt from the photos that training is given;
-a number keeps so many of their principal axes (`training.layers.search`), fitted in one pass.
+With `search_dim` null the features are used unchanged and training learns nothing from the photos. A number keeps that
+many principal axes of the features (`training.layers.search`), fitted in one pass.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class PooledConfig:
 
     Args:
         size: side of the images in pixels.
-        channels: 3, or 1 for grey, which the network is given three times.
+        channels: 3, or 1 for grey images, which are repeated three times for the network.
         backbone: the network.
-        search_dim: principal axes of the features in the search vector; None uses the features as they are.
+        search_dim: number of principal axes of the features in the search vector; None uses the features unchanged.
         whitening: see `training.layers.search`; needs a search_dim.
     """
 
@@ -51,7 +51,7 @@ class PooledConfig:
             raise ValueError(f"whitening must be 0 without a search_dim, not {self.whitening}")
         if self.backbone.tuned:
             raise ValueError(
-                f"backbone.tuned must be 0 where nothing is trained by gradient, not {self.backbone.tuned}"
+                f"backbone.tuned must be 0 for this family, which is not trained by gradient, not {self.backbone.tuned}"
             )
 
 
@@ -65,7 +65,7 @@ class Pooled(nn.Module):
     """
 
     metric: Metric = "cosine"
-    is_exportable = True  # to ONNX
+    is_exportable = True
 
     def __init__(self, config: PooledConfig) -> None:
         super().__init__()
@@ -73,7 +73,9 @@ class Pooled(nn.Module):
         self.backbone = Backbone(config.backbone)
         features = self.backbone.widths[-1]
         if config.search_dim is not None and config.search_dim > features:
-            raise ValueError(f"search_dim must be at most {features}, the network's features, not {config.search_dim}")
+            raise ValueError(
+                f"search_dim must be at most {features} (features of the network), not {config.search_dim}"
+            )
         kept = config.search_dim
         self.search = None if kept is None else SearchSpace(features, kept, config.whitening)
         self._moments = Moments(features)
@@ -82,6 +84,10 @@ class Pooled(nn.Module):
     @property
     def dim(self) -> int:
         return self.backbone.widths[-1] if self.search is None else self.search.dim
+
+    @property
+    def backbone_network(self) -> str:
+        return self.config.backbone.network
 
     def load_backbone(self, state: Mapping[str, Tensor]) -> None:
         """See `training.protocols.BackboneModel`."""
@@ -102,7 +108,7 @@ class Pooled(nn.Module):
 
     @torch.no_grad()
     def partial_fit(self, x: Tensor) -> None:
-        """Update the search space by a batch `(B, C, S, S)` in [0, 1]; nothing where there is none."""
+        """Update the search space, if there is one, with a batch `(B, C, S, S)` in [0, 1]."""
         if self.search is None:
             return
         self._moments.add(self.latent(x))
@@ -110,10 +116,10 @@ class Pooled(nn.Module):
             self.search.fit_moments(self._moments.mean, self._moments.covariance())
 
     def check_fitted(self) -> None:
-        """Raise ValueError where fewer images were seen than the search space needs."""
+        """Raise ValueError if it has seen too few images for the search space."""
         if self.search is not None and self._moments.count <= self.search.kept:
-            seen, asked = self._moments.count, self.search.kept
-            raise ValueError(f"search_dim must be below the number of training images ({seen}), not {asked}")
+            seen, wanted = self._moments.count, self.search.kept
+            raise ValueError(f"search_dim must be below the number of training images ({seen}), not {wanted}")
 
 
 class Moments:
@@ -128,7 +134,7 @@ class Moments:
         self.scatter: Any = 0.0
 
     def add(self, batch: Tensor) -> None:
-        """Take in features `(B, F)`."""
+        """Add features `(B, F)`."""
         rows = batch.double().cpu()
         mean = rows.mean(dim=0)
         shift, total = mean - self.mean, self.count + len(rows)
@@ -138,6 +144,6 @@ class Moments:
         self.count = total
 
     def covariance(self) -> Tensor:
-        """Unbiased, `(F, F)`."""
+        """Unbiased covariance `(F, F)`."""
         covariance: Tensor = self.scatter / (self.count - 1)
         return covariance

@@ -1,6 +1,6 @@
-"""The registry of encoder families, which families that are made of others look their parts up in.
+"""The registry of encoder families, used by families that contain other encoders to build their parts.
 
-`training.models` fills it; this module imports no family, so that a family may import it.
+`training.models` fills it. This module imports no family, so that families can import it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import nn
 
 
 class Family(NamedTuple):
-    """A frozen dataclass config, and the `torch.nn.Module` that is built from it alone."""
+    """A frozen dataclass config, and the `torch.nn.Module` that is built from it."""
 
     config: type[Any]
     model: type[Any]
@@ -27,8 +27,8 @@ class Part:
     """An encoder inside another one.
 
     Args:
-        family: its name in `FAMILIES`.
-        config: values of its config, `size` and `channels` included.
+        family: a name in `FAMILIES`.
+        config: values of its config, including `size` and `channels`.
     """
 
     family: str
@@ -41,14 +41,14 @@ class Part:
 
     @classmethod
     def of(cls, value: Part | Mapping[str, Any]) -> Part:
-        """A part of what JSON or YAML holds."""
+        """The part from a part, or from the values in JSON or YAML."""
         return value if isinstance(value, Part) else cls(**value)
 
     def parsed(self) -> Any:
-        """The part's config as its family's dataclass; raises TypeError or ValueError for values that do not fit."""
+        """The config as the dataclass of the family; TypeError or ValueError for invalid values."""
         return FAMILIES[self.family].config(**self.config)
 
     def build(self) -> Any:
-        """The part's model, untrained."""
+        """The untrained model of the part."""
         model: nn.Module = FAMILIES[self.family].model(self.parsed())
         return model

@@ -2,10 +2,10 @@
 
 Dalal, Triggs: Histograms of Oriented Gradients for Human Detection, 2005, https://doi.org/10.1109/CVPR.2005.177.
 Each cell of 8 x 8 pixels has a histogram of 9 unsigned orientations, weighted by gradient magnitude; each block of
-2 x 2 cells is normalised (L2-Hys: L2, clipped at 0.2, L2 again). Of colour images each pixel gives the gradient of the
-channel in which it is largest. Computed by scikit-image.
+2 x 2 cells is normalised (L2-Hys: L2, clipped at 0.2, L2 again). In colour images, each pixel uses the channel with the
+largest gradient. Computed by scikit-image.
 
-Differs from the paper: windows are square, not 64 x 128; votes are not interpolated between cells.
+Differs from the paper: square windows instead of 64 x 128; votes are not interpolated between cells.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""MADE: a fully connected autoencoder whose masks make it an autoregressive density.
+"""MADE: a fully connected autoencoder with masks that make it an autoregressive density.
 
 Germain, Gregor, Murray, Larochelle: MADE: Masked Autoencoder for Distribution Estimation, 2015,
-https://arxiv.org/abs/1502.03509. Inputs have places d = 1 .. D in an order, and hidden unit k has a number m(k) from 1
-to D - 1. Weights are there where
-    m(k) >= d          from the input at place d        (equation 8)
+https://arxiv.org/abs/1502.03509. Inputs have positions d = 1 .. D in an order, and hidden unit k has a number m(k) from
+1 to D - 1. The masks keep the weights with
+    m(k) >= d          from the input at position d     (equation 8)
     m(k') >= m(k)      between hidden layers            (equation 12)
-    d > m(k)           to the output at place d         (equation 9; a direct connection from d' has d > d')
-so that output d is given inputs before d alone. With `masks` above 1 the numbers, and with `random_order` the order,
-are drawn anew, going through so many of them (algorithm 1); the model is then the mixture of all (section 4).
+    d > m(k)           to the output at position d      (equation 9; a direct connection from d' has d > d')
+so that output d only depends on inputs before d. With `masks` above 1, training cycles through that many random sets of
+numbers, and of orders with `random_order` (algorithm 1); the model is their mixture (section 4).
 
-Differs from the paper: values need not be binary (one of `training.layers.distributions` for each); hidden units'
-numbers are spread evenly and shuffled, which leaves no number out where there are units enough; the mixture is of the
-images' probabilities.
+Differs from the paper: values need not be binary (one of `training.layers.distributions` per value); the numbers of
+hidden units are spread evenly and shuffled, so that all numbers occur if there are enough units; the mixture is over
+the probabilities of images.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
-from training.encoder import Likelihood
-from training.layers.autoregressive import Autoregressive, AutoregressiveConfig, Judged
+from training.layers.autoregressive import Autoregressive, AutoregressiveConfig, PixelLogProb
 from training.layers.checks import check_at_least
 from training.layers.distributions import PixelKind, build_distribution
-from training.protocols import Batch, Loss
+from training.protocols import Batch, Likelihood, Loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +38,9 @@ class MadeConfig(AutoregressiveConfig):
 
     Args:
         hidden: units of each hidden layer.
-        masks: how many sets of masks take turns.
-        random_order: each set has an order of its own, in place of raster order with channels side by side.
-        direct: connections from inputs to outputs as well.
+        masks: number of mask sets that training cycles through.
+        random_order: each set has its own order, instead of raster order with the channels of a pixel side by side.
+        direct: add direct connections from inputs to outputs.
     """
 
     size: int = 28
@@ -65,7 +64,7 @@ class MadeConfig(AutoregressiveConfig):
 
 
 class MaskedLinear(nn.Linear):
-    """A linear layer whose weights are there where a mask `(outputs, inputs)` is true."""
+    """A linear layer that uses the weights where a mask `(outputs, inputs)` is true."""
 
     mask: Tensor
 
@@ -78,7 +77,7 @@ class MaskedLinear(nn.Linear):
 
 
 class Made(Autoregressive):
-    """A MADE; its code is the last hidden layer, under the first set of masks.
+    """A MADE; its code is the last hidden layer under the first mask set.
 
     Example:
         >>> made = Made(MadeConfig(size=8, hidden=(32,)))
@@ -97,14 +96,14 @@ class Made(Autoregressive):
         self.direct = MaskedLinear(self.values, outputs) if config.direct else None
         if self.direct is not None:
             nn.init.zeros_(self.direct.weight)
-        self.order = torch.arange(self.values)  # no buffer: moving averages would blend it
+        self.order = torch.arange(self.values)  # not a buffer, as a moving average would blend it
         self._draw_masks(0)
 
     def use_masks(self, number: int) -> None:
-        """Put a set of masks in place; equal numbers give equal masks.
+        """Activate a mask set; equal numbers give equal masks.
 
-        Which one is in place is not remembered: a moving average of the model averages its buffers, and must not
-        believe that the outcome is a set of masks.
+        The active set is deliberately not remembered: a moving average of the model also averages its buffers, so the
+        masks must be set again before use.
         """
         if self.config.masks > 1:
             self._draw_masks(number)
@@ -112,36 +111,36 @@ class Made(Autoregressive):
     @torch.no_grad()
     def _draw_masks(self, number: int) -> None:
         config, generator = self.config, torch.Generator().manual_seed(number)
-        places = torch.arange(1, self.values + 1)
-        order = places[torch.randperm(self.values, generator=generator)] if config.random_order else places
+        positions = torch.arange(1, self.values + 1)
+        order = positions[torch.randperm(self.values, generator=generator)] if config.random_order else positions
         self.order = torch.argsort(order)
         before = order
         for layer, units in zip(self.layers, config.hidden, strict=True):
             numbers = spread_numbers(units, self.values, generator)
             layer.mask.copy_(numbers[:, None] >= before[None, :])
             before = numbers
-        # Parameters of a value lie together in the outputs, one value after the other.
-        places_out = order.repeat_interleave(self.distribution.parameters)
-        self.out.mask.copy_(places_out[:, None] > before[None, :])
+        # The parameters of a value are adjacent in the outputs.
+        positions_out = order.repeat_interleave(self.distribution.parameters)
+        self.out.mask.copy_(positions_out[:, None] > before[None, :])
         if self.direct is not None:
-            self.direct.mask.copy_(places_out[:, None] > order[None, :])
+            self.direct.mask.copy_(positions_out[:, None] > order[None, :])
 
     def loss(self, batch: Batch, step: int) -> Loss:
-        """As of all; in training each step has the next set of masks."""
+        """The loss of `Autoregressive`; in training every step uses the next mask set."""
         self.use_masks(step % self.config.masks if self.training else 0)
         return super().loss(batch, step)
 
-    def judge(self, x: Tensor, label: Tensor | None = None) -> Judged:
-        """Nats and code under the masks in use."""
+    def pixel_log_prob(self, x: Tensor, label: Tensor | None = None) -> PixelLogProb:
+        """Log-probability per pixel and code under the active masks."""
         flat = to_values(x)
         hidden = self._hidden(flat)
         nats = self.distribution.log_prob(flat[:, None, :, None], self._parameters_at(flat, hidden).to(x.dtype))
         batch, channels, height, width = x.shape
         per_pixel = nats.reshape(batch, height, width, channels).sum(dim=3)
-        return Judged(per_pixel, hidden.to(x.dtype))
+        return PixelLogProb(per_pixel, hidden.to(x.dtype))
 
     def latent(self, x: Tensor) -> Tensor:
-        """The last hidden layer `(B, latent_dim)`, under the masks in use: outside of training the first set."""
+        """The last hidden layer `(B, latent_dim)` under the active masks; outside of training, the first set."""
         return self._hidden(to_values(x)).to(x.dtype)
 
     def finish(self, batches: Iterable[Batch]) -> tuple[Self, Any]:
@@ -149,16 +148,16 @@ class Made(Autoregressive):
         return super().finish(batches)
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
-        """Exact nats per image, of the mixture of all sets of masks."""
+        """Exact log-likelihood in nats per image, of the mixture over all mask sets."""
         each = []
         for number in range(self.config.masks):
             self.use_masks(number)
-            each.append(self.judge(x).nats.sum(dim=(1, 2)))
+            each.append(self.pixel_log_prob(x).nats.sum(dim=(1, 2)))
         self.use_masks(0)
         return Likelihood(torch.logsumexp(torch.stack(each), dim=0) - math.log(len(each)), exact=True)
 
     def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
-        """Images `(count, C, S, S)` in [0, 1], each set of masks drawing an equal share of them."""
+        """Images `(count, C, S, S)` in [0, 1]; every mask set draws an equal share of them."""
         config = self.config
         blank = self.search.offset.new_zeros(count, config.channels, config.size, config.size)
         known = torch.zeros(config.size, config.size, dtype=torch.bool)
@@ -168,7 +167,7 @@ class Made(Autoregressive):
     def complete(
         self, x: Tensor, known: Tensor, generator: torch.Generator | None = None, *, temperature: float = 1.0
     ) -> Tensor:
-        """Images `(B, C, S, S)` with the pixels that are not `known` `(S, S)` drawn, each given those before it."""
+        """Images `(B, C, S, S)` whose pixels outside of `known` `(S, S)` are drawn, each given those before it."""
         values = to_values(x).clone()
         is_known = known.cpu()[:, :, None].expand(-1, -1, self.config.channels).flatten()
         shares = torch.arange(len(x)) * self.config.masks // max(len(x), 1)
@@ -181,11 +180,11 @@ class Made(Autoregressive):
     def _draw(self, values: Tensor, known: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
         if not temperature >= 0:
             raise ValueError(f"temperature must be at least 0, not {temperature}")
-        for place in self.order.tolist():
-            if not bool(known[place]):
-                parameters = self._parameters_at(values, self._hidden(values), only=place)[:, :, 0, 0]
-                drawn = self.distribution.draw(parameters, values[:, place, None], 0, generator, temperature)
-                values[:, place] = drawn[:, 0]
+        for position in self.order.tolist():
+            if not bool(known[position]):
+                parameters = self._parameters_at(values, self._hidden(values), only=position)[:, :, 0, 0]
+                drawn = self.distribution.draw(parameters, values[:, position, None], 0, generator, temperature)
+                values[:, position] = drawn[:, 0]
         return values
 
     def _hidden(self, flat: Tensor) -> Tensor:
@@ -195,7 +194,7 @@ class Made(Autoregressive):
         return h
 
     def _parameters_at(self, flat: Tensor, hidden: Tensor, only: int | None = None) -> Tensor:
-        """`(B, P, D, 1)`, or of one value alone `(B, P, 1, 1)`."""
+        """Parameters of all values `(B, P, D, 1)`, or of one value `(B, P, 1, 1)`."""
         count = self.distribution.parameters
         rows = slice(None) if only is None else slice(only * count, (only + 1) * count)
         out = linear(hidden, self.out.weight[rows] * self.out.mask[rows], self.out.bias[rows])
@@ -206,19 +205,19 @@ class Made(Autoregressive):
 
 
 def spread_numbers(units: int, values: int, generator: torch.Generator) -> Tensor:
-    """m(k) of hidden units `(units,)`, from 1 to D - 1, each as often as any other, in random order."""
+    """Numbers m(k) of hidden units `(units,)`, from 1 to D - 1, in equal frequency and random order."""
     numbers: Tensor = torch.arange(units) % max(values - 1, 1) + 1
-    if units < values - 1:  # not all can occur: take them at even distances
+    if units < values - 1:  # fewer units than numbers: take evenly spaced numbers
         numbers = torch.linspace(1, values - 1, units).round().long()
     return numbers[torch.randperm(units, generator=generator)]
 
 
 def to_values(x: Tensor) -> Tensor:
-    """Values `(B, D)` of images `(B, C, S, S)` in raster order, the channels of a pixel side by side."""
+    """Values `(B, D)` of images `(B, C, S, S)` in raster order, with the channels of a pixel side by side."""
     return x.permute(0, 2, 3, 1).flatten(1)
 
 
 def to_images(values: Tensor, shape: Sequence[int]) -> Tensor:
-    """Images of a shape `(B, C, S, S)` whose values are given `(B, D)`; the inverse of `to_values`."""
+    """Images of a shape `(B, C, S, S)` from values `(B, D)`; the inverse of `to_values`."""
     batch, channels, height, width = shape
     return values.reshape(batch, height, width, channels).permute(0, 3, 1, 2)

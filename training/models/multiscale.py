@@ -1,14 +1,14 @@
-"""Parallel multiscale generation: a small image pixel by pixel, then twice its side in three passes, again and again.
+"""Parallel multiscale generation: a small image pixel by pixel, whose side is then doubled repeatedly in three passes.
 
 Reed et al.: Parallel Multiscale Autoregressive Density Estimation, 2017, https://arxiv.org/abs/1703.03664. The pixels
-of an image fall into four groups by whether row and column are even (figure 2); those with both even are the image of
-half the side. Given that, the other three come group after group,
+of an image are divided into four groups by the parity of row and column (figure 2); those with both even form the image
+of half the side. Given that image, the other three groups follow one after the other,
     log p(x) = log p(x_base) + sum_scales sum_(g = 2..4) log p(x_g | x_1 .. x_(g-1)),
-and within a group all pixels at once, independent given what came before. Above its base an image takes
-3 log2(side / base) passes, where raster order takes one for each pixel. The base is a gated PixelCNN.
+with all pixels of a group at once, independent given the earlier groups. Beyond its base an image takes
+3 log2(side / base) passes, whereas raster order takes one per pixel. The base is a gated PixelCNN.
 
-Differs from the paper: pixels of a group are independent altogether, without the paper's patches in a group; a pixel's
-channels come from one mixture of logistics, in place of softmaxes one after the other.
+Differs from the paper: the pixels of a group are fully independent, without the paper's patches within a group; the
+channels of a pixel are drawn from one mixture of logistics instead of successive softmaxes.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, silu
 
-from training.layers.autoregressive import Autoregressive, AutoregressiveConfig, Judged, to_input
+from training.layers.autoregressive import Autoregressive, AutoregressiveConfig, PixelLogProb, to_input
 from training.layers.checks import check_at_least
 from training.layers.distributions import PixelKind, build_distribution
-from training.layers.raster import Drawing, Seen, see
-from training.models.pixel_cnn import GatedNetwork
+from training.layers.gated import GatedNetwork
+from training.layers.raster import Drawing, RasterOutput, predict
 
-GROUPS = ((0, 1), (1, 0), (1, 1))  # row and column of a group's first pixel, in the order that they come in
+GROUPS = ((0, 1), (1, 0), (1, 1))  # row and column of the first pixel of each group, in order
 BASE_KERNEL = 5
 
 
@@ -36,11 +36,11 @@ class MultiscaleConfig(AutoregressiveConfig):
     """Configuration of `Multiscale`; see also `AutoregressiveConfig`.
 
     Args:
-        base: side of the image that is drawn pixel by pixel; `size` is a power of two times it.
-        width: features at each pixel.
-        layers: of the base's network after the first.
+        base: side of the image that is drawn pixel by pixel; `size` is this times a power of two.
+        width: features per pixel.
+        layers: layers of the base's network after the first.
         blocks: residual blocks of each group's network.
-        pool: cells along each side of the grid in which features are averaged; divides `size`.
+        pool: cells along each side of the grid over which features are averaged; divides `size`.
     """
 
     likelihood: PixelKind = "logistic-mixture"
@@ -62,7 +62,9 @@ class MultiscaleConfig(AutoregressiveConfig):
         if self.size % self.pool:
             raise ValueError(f"pool must divide size ({self.size}), not be {self.pool}")
         if self.likelihood == "categorical" and self.channels > 1:
-            raise ValueError("likelihood must be logistic-mixture for colour: the channels of a pixel come at once")
+            raise ValueError(
+                "likelihood must be logistic-mixture for colour, as all channels of a pixel are drawn at once"
+            )
 
     @property
     def latent_dim(self) -> int:
@@ -70,12 +72,12 @@ class MultiscaleConfig(AutoregressiveConfig):
 
 
 class Group(NamedTuple):
-    """A group of an image's pixels, and what comes before it.
+    """A group of pixels, and the pixels before it.
 
     Args:
-        step: between the image's pixels at this scale.
-        row, column: of the group's first pixel at this scale.
-        known: planes of the image at this scale with what comes before the group, and where that is `(B, C + 1, h, w)`.
+        step: distance in the image between adjacent pixels of this scale.
+        row, column: position of the group's first pixel at this scale.
+        known: the image at this scale with the pixels before the group, and a plane that marks them `(B, C + 1, h, w)`.
     """
 
     step: int
@@ -84,13 +86,13 @@ class Group(NamedTuple):
     known: Tensor
 
     @property
-    def places(self) -> tuple[slice, slice]:
+    def slices(self) -> tuple[slice, slice]:
         """Rows and columns of the group in the whole image."""
         return tuple(slice(first * self.step, None, 2 * self.step) for first in (self.row, self.column))  # type: ignore[return-value]
 
 
 class GroupNetwork(nn.Module):
-    """From what is known of an image at a scale to parameters at each of its pixels."""
+    """The known pixels of an image at a scale to distribution parameters at every pixel."""
 
     def __init__(self, inputs: int, parameters: int, width: int, blocks: int) -> None:
         super().__init__()
@@ -100,15 +102,15 @@ class GroupNetwork(nn.Module):
         )
         self.out = nn.Conv2d(width, parameters, 1)
 
-    def forward(self, known: Tensor) -> Seen:
+    def forward(self, known: Tensor) -> RasterOutput:
         h = self.first(known)
         for first, second in self.blocks:
             h = h + second(silu(first(silu(h))))
-        return Seen(h, self.out(silu(h)))
+        return RasterOutput(h, self.out(silu(h)))
 
 
 class Multiscale(Autoregressive):
-    """A multiscale model; its code is what the last group's network sees, averaged over a grid.
+    """A multiscale model; its code is the features of the last group's network, averaged over a grid.
 
     Example:
         >>> model = Multiscale(MultiscaleConfig(size=16, base=4, width=6, layers=1, blocks=1))
@@ -130,18 +132,18 @@ class Multiscale(Autoregressive):
             for _ in range(doublings)
         )
 
-    def judge(self, x: Tensor, label: Tensor | None = None) -> Judged:
+    def pixel_log_prob(self, x: Tensor, label: Tensor | None = None) -> PixelLogProb:
         nats = x.new_zeros(x.shape[0], *x.shape[2:])
         first = self.config.size // self.config.base
         base = x[:, :, ::first, ::first]
-        parameters = see(self.base, to_input(base)).parameters.to(x.dtype)
+        parameters = predict(self.base, to_input(base)).parameters.to(x.dtype)
         nats[:, ::first, ::first] = self.distribution.log_prob(base, parameters)
         for network, group in self._groups(x):
-            seen = network(group.known)
-            rows, columns = group.places
-            parameters = seen.parameters[:, :, group.row :: 2, group.column :: 2].to(x.dtype)
+            output = network(group.known)
+            rows, columns = group.slices
+            parameters = output.parameters[:, :, group.row :: 2, group.column :: 2].to(x.dtype)
             nats[:, rows, columns] = self.distribution.log_prob(x[:, :, rows, columns], parameters)
-        return Judged(nats, self._pool(seen.features).to(x.dtype))
+        return PixelLogProb(nats, self._pool(output.features).to(x.dtype))
 
     def latent(self, x: Tensor) -> Tensor:
         *_, (network, group) = self._groups(x)
@@ -149,7 +151,7 @@ class Multiscale(Autoregressive):
 
     @torch.no_grad()
     def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
-        """Images `(count, C, S, S)` in [0, 1], in so many passes as the side has doublings, times three."""
+        """Images `(count, C, S, S)` in [0, 1], in three passes per doubling of the side."""
         config = self.config
         x = self.search.offset.new_zeros(count, config.channels, config.size, config.size)
         first = config.size // config.base
@@ -157,7 +159,7 @@ class Multiscale(Autoregressive):
         x[:, :, ::first, ::first] = drawing.draw(x[:, :, ::first, ::first], None, None, generator)
         for network, group in self._groups(x):
             parameters = network(group.known).parameters[:, :, group.row :: 2, group.column :: 2]
-            rows, columns = group.places
+            rows, columns = group.slices
             x[:, :, rows, columns] = self._draw(parameters, generator, temperature)
         return x
 
@@ -171,17 +173,17 @@ class Multiscale(Autoregressive):
         return pixels.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
 
     def _groups(self, x: Tensor) -> Iterator[tuple[Any, Group]]:
-        """The networks and groups in their order; what `x` holds by then is what each is given."""
+        """The networks and groups in order; each receives the current values of `x`."""
         step = self.config.size // self.config.base // 2
         for networks in self.scales:
-            seen = torch.zeros(self.config.size // step, self.config.size // step, device=x.device, dtype=x.dtype)
-            seen[::2, ::2] = 1.0
+            is_known = torch.zeros(self.config.size // step, self.config.size // step, device=x.device, dtype=x.dtype)
+            is_known[::2, ::2] = 1.0
             for network, (row, column) in zip(networks, GROUPS, strict=True):
                 image = x[:, :, ::step, ::step]
-                known = torch.cat([(2.0 * image - 1.0) * seen, seen.expand_as(image[:, :1])], dim=1)
+                known = torch.cat([(2.0 * image - 1.0) * is_known, is_known.expand_as(image[:, :1])], dim=1)
                 yield network, Group(step, row, column, known)
-                seen = seen.clone()
-                seen[row::2, column::2] = 1.0
+                is_known = is_known.clone()
+                is_known[row::2, column::2] = 1.0
             step //= 2
 
     def _pool(self, features: Tensor) -> Tensor:

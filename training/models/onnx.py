@@ -1,7 +1,7 @@
-"""An encoder that others trained, brought as an ONNX graph.
+"""Family `onnx`: an imported encoder, given as an ONNX graph.
 
-The graph is a tensor of bytes in the model's state, so that an encoder made of several holds it in its own weights.
-ONNX Runtime runs it on the CPU, whatever device the model is on, and no gradient goes through it.
+The graph is stored as a tensor of bytes in the state of the model, so that an encoder with several parts keeps it among
+its own weights. ONNX Runtime runs it on the CPU whatever the device of the model, without gradients.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from training.reference import Metric
 
 
 class Onnx(nn.Module):
-    """Images `(B, C, S, S)` in [0, 1] to vectors `(B, dim)` by a graph, which `load_state_dict` brings.
+    """Images `(B, C, S, S)` in [0, 1] to vectors `(B, dim)` by a graph, which `load_state_dict` loads.
 
     Raises:
-        EncoderError: from `load_state_dict`, as `Graph` does; from anything else, as long as there is no graph.
+        EncoderError: from `load_state_dict`, as for `Graph`; from other methods as long as no graph is loaded.
     """
 
-    is_exportable = False  # it is a graph already, but torch cannot trace it
+    is_exportable = False  # it already is a graph, which torch cannot trace
     graph: Tensor
 
     def __init__(self, config: OnnxConfig) -> None:
@@ -41,7 +41,7 @@ class Onnx(nn.Module):
     def runner(self) -> Graph:
         if self._runner is None:
             if not len(self.graph):
-                raise EncoderError("family 'onnx' has no graph yet; make one with `nitamono encoders import`")
+                raise EncoderError("family 'onnx' has no graph yet; import one with `nitamono encoders import`")
             self._runner = Graph(bytes(self.graph.cpu().numpy()), self.config, threads=torch.get_num_threads())
         return self._runner
 
@@ -56,7 +56,7 @@ class Onnx(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *others)
         self._runner = None
         if len(self.graph):
-            _ = self.runner  # which checks it
+            _ = self.runner  # builds the runner, which checks the graph
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_runner": None}  # a session cannot be copied
+        return {**self.__dict__, "_runner": None}  # an ONNX Runtime session cannot be copied

@@ -1,17 +1,17 @@
-"""Principal component analysis, fitted batch by batch, with its Gaussian density.
+"""Principal component analysis, fitted batch by batch, with a Gaussian density.
 
 Ross, Lim, Lin, Yang: Incremental Learning for Robust Visual Tracking, 2008, https://doi.org/10.1007/s11263-007-0075-7,
 section 3.1: the SVD of the kept components scaled by their singular values, stacked on the centred batch and on the
-mean's correction sqrt(nm / (n + m)) (mean_batch - mean), gives those of all images seen.
+mean's correction sqrt(nm / (n + m)) (mean_batch - mean), gives the components of all images so far.
 
 Tipping, Bishop: Probabilistic Principal Component Analysis, 1999, https://doi.org/10.1111/1467-9868.00196: with the
 leading eigenvalues l_1..l_k of the covariance and the mean s2 of the others (equation 8), x ~ N(mean, C) where C has
-the eigenvalues l_i on the components and s2 elsewhere. Its density at D pixels needs y_i = <component_i, x - mean>:
+the eigenvalues l_i on the components and s2 elsewhere. With y_i = <component_i, x - mean> over D pixels:
 -2 log p = D log 2 pi + sum log l_i + (D - k) log s2 + sum y_i^2 / l_i + (|x - mean|^2 - sum y_i^2) / s2.
 
-Differs from the papers: while fitting, `oversample` times as many components are kept as are asked for, which makes
-what is lost by forgetting the rest negligible; eigenvalues are of the unbiased covariance (n - 1); the density is
-turned into a bound on the 8-bit image's probability as in `training.layers.likelihoods`.
+Differs from the papers: keeps `oversample` times as many components while fitting, which makes the loss by truncation
+negligible; the eigenvalues are those of the unbiased covariance (n - 1); the density is turned into a bound on the
+probability of the 8-bit image as in `training.layers.likelihoods`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.encoder import Likelihood
 from training.layers.checks import check_at_least, check_image
 from training.layers.likelihoods import BIN
 from training.layers.search import fix_signs
+from training.protocols import Likelihood
 from training.reference import Metric
 
-MIN_VARIANCE = BIN**2 / 12.0  # of rounding to 8 bits: nothing measured on such images varies less
+MIN_VARIANCE = BIN**2 / 12.0  # variance of rounding to 8 bits, the least that 8-bit images can have
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class PcaConfig:
         size: side of the images in pixels.
         channels: 1 or 3.
         components: k.
-        oversample: how many times k components are kept while fitting.
-        whitening: exponent in [0, 1] on the standard deviation that each axis of the search vector is divided by.
+        oversample: multiple of k components that is kept while fitting.
+        whitening: exponent in [0, 1] of the standard deviation that each axis of the search vector is divided by.
     """
 
     size: int = 64
@@ -60,7 +60,7 @@ class PcaConfig:
 
 
 class Pca(nn.Module):
-    """Principal components of images `(B, C, S, S)` in [0, 1]; call `partial_fit` on every batch, then use it.
+    """Principal components of images `(B, C, S, S)` in [0, 1]; call `partial_fit` with every batch first.
 
     Example:
         >>> pca = Pca(PcaConfig(size=8, components=4))
@@ -70,7 +70,7 @@ class Pca(nn.Module):
     """
 
     metric: Metric = "cosine"
-    is_exportable = True  # to ONNX
+    is_exportable = True
     mean: Tensor
     components: Tensor
     variances: Tensor
@@ -84,7 +84,7 @@ class Pca(nn.Module):
         self.register_buffer("components", torch.eye(config.components, pixels))
         self.register_buffer("variances", torch.ones(config.components))
         self.register_buffer("noise", torch.ones(()))
-        self._seen = _Seen.nothing(pixels)
+        self._moments = _Moments.nothing(pixels)
 
     @property
     def dim(self) -> int:
@@ -92,16 +92,16 @@ class Pca(nn.Module):
 
     @torch.no_grad()
     def partial_fit(self, x: Tensor) -> None:
-        """Update the fit by a batch `(B, C, S, S)` in [0, 1], on the CPU in float64."""
+        """Update the fit with a batch `(B, C, S, S)` in [0, 1], on the CPU in float64."""
         config = self.config
-        self._seen = self._seen.with_batch(x.flatten(1).double().cpu(), config.oversample * config.components)
+        self._moments = self._moments.with_batch(x.flatten(1).double().cpu(), config.oversample * config.components)
         self._publish()
 
     def check_fitted(self) -> None:
-        """Raise ValueError where fewer images were seen than the components need."""
-        if self._seen.count <= self.config.components:
-            seen, asked = self._seen.count, self.config.components
-            raise ValueError(f"components must be below the number of training images ({seen}), not {asked}")
+        """Raise ValueError if it has seen too few images for the components."""
+        if self._moments.count <= self.config.components:
+            seen, wanted = self._moments.count, self.config.components
+            raise ValueError(f"components must be below the number of training images ({seen}), not {wanted}")
 
     def latent(self, x: Tensor) -> Tensor:
         """Coordinates `(B, k)` of images on the components."""
@@ -120,7 +120,7 @@ class Pca(nn.Module):
         return self.decode(self.latent(x))
 
     def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
-        """Mean images of coordinates drawn from the density's own, N(0, l_i - s2)."""
+        """Mean images of coordinates drawn from N(0, l_i - s2)."""
         noise = temperature * torch.randn(count, self.dim, generator=generator).to(self.mean)
         return self.decode(noise * (self.variances - self.noise).clamp(min=0.0).sqrt())
 
@@ -135,7 +135,7 @@ class Pca(nn.Module):
         return -0.5 * (centred.shape[1] * math.log(2.0 * math.pi) + log_det + distance)
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
-        """Nats per 8-bit image, a lower bound: uniform noise over the bins costs w^2 / 24 times the trace of C^-1."""
+        """Lower bound in nats per 8-bit image; uniform noise over the bins costs w^2 / 24 times the trace of C^-1."""
         variances, noise, rest = self._spectrum()
         trace = (1.0 / variances).sum() + rest / noise
         pixels = len(self.mean)
@@ -146,20 +146,20 @@ class Pca(nn.Module):
         return torch.maximum(self.variances.double(), noise), noise, len(self.mean) - self.dim
 
     def _publish(self) -> None:
-        """Copy what has been seen into the buffers, which are all that is saved."""
-        seen, k = self._seen, self.config.components
-        freedom = max(seen.count - 1, 1)
-        variances = torch.square(seen.singular[:k]) / freedom
+        """Copy the present fit into the buffers, which are all that is saved."""
+        moments, k = self._moments, self.config.components
+        freedom = max(moments.count - 1, 1)
+        variances = torch.square(moments.singular[:k]) / freedom
         found = len(variances)
-        rest = max(seen.total / freedom - float(variances.sum()), 0.0) / (len(self.mean) - k)
-        self.mean.copy_(seen.mean)
+        rest = max(moments.total / freedom - float(variances.sum()), 0.0) / (len(self.mean) - k)
+        self.mean.copy_(moments.mean)
         self.noise.fill_(rest)
         self.variances.zero_()[:found].copy_(variances)
-        self.components.zero_()[:found].copy_(fix_signs(seen.axes[:k]))
+        self.components.zero_()[:found].copy_(fix_signs(moments.axes[:k]))
 
 
-class _Seen:
-    """Mean, total squared deviation, and the leading axes and singular values of the images seen so far."""
+class _Moments:
+    """Mean, total squared deviation, and leading axes and singular values of the images so far."""
 
     def __init__(self, count: int, mean: Tensor, total: float, axes: Tensor, singular: Tensor) -> None:
         self.count = count
@@ -169,11 +169,11 @@ class _Seen:
         self.singular = singular
 
     @classmethod
-    def nothing(cls, pixels: int) -> _Seen:
+    def nothing(cls, pixels: int) -> _Moments:
         empty = torch.zeros(0, dtype=torch.float64)
         return cls(0, torch.zeros(pixels, dtype=torch.float64), 0.0, torch.zeros(0, pixels, dtype=torch.float64), empty)
 
-    def with_batch(self, batch: Tensor, keep: int) -> _Seen:
+    def with_batch(self, batch: Tensor, keep: int) -> _Moments:
         n, m = self.count, len(batch)
         if m == 0:
             return self
@@ -184,14 +184,14 @@ class _Seen:
         singular, axes = _leading(rows, keep)
         total = self.total + float(torch.square(centred).sum()) + float(torch.square(correction).sum())
         mean = self.mean + (batch_mean - self.mean) * (m / (n + m))
-        return _Seen(n + m, mean, total, axes, singular)
+        return _Moments(n + m, mean, total, axes, singular)
 
 
 def _leading(rows: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-    """Singular values and right singular vectors of `rows` `(R, D)`, at most `keep`, through the smaller Gram matrix.
+    """Singular values and right singular vectors of `rows` `(R, D)`, at most `keep`, by the smaller Gram matrix.
 
-    An eigendecomposition of R x R costs a small part of the SVD of R x D where R < D. It squares the condition number,
-    so directions below 1e-7 of the largest, which are rounding in 8-bit images, are dropped.
+    For R < D, the eigendecomposition of R x R costs a fraction of the SVD of R x D. It squares the condition number, so
+    directions below 1e-7 of the largest, which are rounding noise in 8-bit images, are dropped.
     """
     if len(rows) >= rows.shape[1]:
         _, singular, axes = torch.linalg.svd(rows, full_matrices=False)

@@ -1,9 +1,9 @@
-"""PixelCNN++: pixels as wholes, a mixture of logistics, and a view of the image at several scales.
+"""PixelCNN++: whole pixels from a mixture of logistics, with a network over several scales.
 
 Salimans, Karpathy, Chen, Kingma: PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and
 Other Modifications, 2017, https://arxiv.org/abs/1701.05517: the likelihood (section 2.1), conditioning on whole pixels
-(2.2), convolutions of stride 2 in place of dilation (2.3), shortcuts from the way down to the way up (2.4), dropout in
-the residual blocks (2.5). Two streams as in the gated PixelCNN; a block is x + a . sigmoid(b) with a, b from two
+(2.2), convolutions of stride 2 instead of dilation (2.3), shortcuts from the downward to the upward pass (2.4), dropout
+in the residual blocks (2.5). Two streams as in the gated PixelCNN; a block is x + a . sigmoid(b) with a, b from two
 convolutions after concatenated ELUs (figure 2 and the authors' code).
 
 Differs from the paper: no weight normalisation; smaller by default.
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn.functional import conv_transpose2d, dropout, elu
 
 from training.layers.autoregressive import RasterConfig, RasterModel
-from training.layers.causal import CausalConv2d, Place
+from training.layers.causal import CausalConv2d, Scope
 from training.layers.checks import check_at_least
 from training.layers.distributions import PixelKind, build_distribution
-from training.layers.raster import Seen
+from training.layers.raster import RasterOutput
 
-START_OF_BLOCKS = 0.1  # scale of a block's last convolution at first, as in the authors' code
+INITIAL_SCALE = 0.1  # of the last convolution of a block, as in the authors' code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +32,9 @@ class PixelCnnPpConfig(RasterConfig):
     """Configuration of `PixelCnnPp`; see also `RasterConfig`.
 
     Args:
-        scales: sides at which the image is seen, each half of the one before.
-        blocks: residual blocks of each stream at each scale on the way down; one more on the way up.
-        dropout: share of a block's inner features that is dropped in training.
+        scales: number of scales, each with half the side of the one before.
+        blocks: residual blocks of each stream at each scale in the downward pass; one more in the upward pass.
+        dropout: dropout rate of the inner features of a block.
     """
 
     likelihood: PixelKind = "logistic-mixture"
@@ -53,8 +53,8 @@ class PixelCnnPpConfig(RasterConfig):
             )
         if self.likelihood == "categorical" and self.channels > 1:
             raise ValueError(
-                "likelihood must be logistic-mixture for colour: categorical takes channels one after the other, "
-                "and this family takes pixels as wholes"
+                "likelihood must be logistic-mixture for colour: categorical predicts channels one after the other, "
+                "and this family predicts whole pixels"
             )
         super().__post_init__()
 
@@ -81,8 +81,8 @@ class GatedBlock(nn.Module):
     """x + a . sigmoid(b), of one stream.
 
     Args:
-        beside: features that join from the other stream or the way down.
-        is_vertical: sees pixels on both sides of its column, as only rows above are looked at.
+        beside: features that are added from the other stream or the downward pass.
+        is_vertical: the convolutions include columns on both sides, as they only read rows above.
         condition: features of the condition.
     """
 
@@ -94,9 +94,9 @@ class GatedBlock(nn.Module):
         self.second = stream_conv(2 * width, 2 * width, is_vertical)
         self.condition = nn.Conv2d(condition, 2 * width, 1, bias=False) if condition else None
         with torch.no_grad():
-            self.second.weight.mul_(START_OF_BLOCKS)
+            self.second.weight.mul_(INITIAL_SCALE)
 
-    def forward(self, at: Place, x: Tensor, beside: Tensor | None, condition: Tensor | None) -> Tensor:
+    def forward(self, at: Scope, x: Tensor, beside: Tensor | None, condition: Tensor | None) -> Tensor:
         h: Tensor = self.first(at, both_signs(x))
         if self.beside is not None and beside is not None:
             h = h + self.beside(at, both_signs(beside))
@@ -110,7 +110,7 @@ class GatedBlock(nn.Module):
 
 
 class Rows(NamedTuple):
-    """The vertical stream at one scale, along the rows of a place: on the way down, inside, and on the way up."""
+    """The vertical stream of a scale in a scope: the downward pass, the coarser scales, and the upward pass."""
 
     down: list[Tensor]
     inside: Any
@@ -118,7 +118,7 @@ class Rows(NamedTuple):
 
 
 class Scale(nn.Module):
-    """Both streams at one scale, with the coarser scales inside."""
+    """Both streams at one scale, with the coarser scales nested inside."""
 
     def __init__(self, width: int, scales: int, blocks: int, drop: float, condition: int) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class Scale(nn.Module):
             self.grow_h = nn.ConvTranspose2d(width, width, (2, 2), stride=2)
             self.inside = Scale(width, scales - 1, blocks, drop, condition)
 
-    def vertical(self, at: Place, v: Tensor, condition: Tensor | None) -> Rows:
+    def vertical(self, at: Scope, v: Tensor, condition: Tensor | None) -> Rows:
         down = [v]
         for block in self.down_v:
             down.append(block(at, down[-1], None, condition))
@@ -147,14 +147,14 @@ class Scale(nn.Module):
         if self.inside is None:
             v = shortcuts.pop()
         else:
-            v, inside = at.halved(self.shrink_v, down[-1], lambda x, place: self._inside_v(x, place, condition))
+            v, inside = at.halved(self.shrink_v, down[-1], lambda x, scope: self._inside_v(x, scope, condition))
         up = []
         for block in self.up_v:
             v = block(at, v, shortcuts.pop(), condition)
             up.append(v)
         return Rows(down, inside, up)
 
-    def horizontal(self, at: Place, h: Tensor, rows: Rows, condition: Tensor | None) -> Tensor:
+    def horizontal(self, at: Scope, h: Tensor, rows: Rows, condition: Tensor | None) -> Tensor:
         shortcuts = [h]
         for block, beside in zip(self.down_h, rows.down[1:], strict=True):
             shortcuts.append(block(at, shortcuts[-1], at.column(beside), condition))
@@ -162,18 +162,18 @@ class Scale(nn.Module):
             h = shortcuts.pop()
         else:
             h, _ = at.halved(
-                self.shrink_h, shortcuts[-1], lambda x, place: (self._inside_h(x, place, rows.inside, condition), None)
+                self.shrink_h, shortcuts[-1], lambda x, scope: (self._inside_h(x, scope, rows.inside, condition), None)
             )
         for block, beside in zip(self.up_h, rows.up, strict=True):
             h = block(at, h, torch.cat([at.column(beside), shortcuts.pop()], dim=1), condition)
         return h
 
-    def _inside_v(self, x: Tensor, at: Place, condition: Tensor | None) -> tuple[Tensor, Rows]:
+    def _inside_v(self, x: Tensor, at: Scope, condition: Tensor | None) -> tuple[Tensor, Rows]:
         rows = self.inside.vertical(at, x, condition)
         grown = conv_transpose2d(rows.up[-1], self.grow_v.weight, self.grow_v.bias, stride=2)
         return grown[:, :, :, 1:], rows
 
-    def _inside_h(self, x: Tensor, at: Place, rows: Rows, condition: Tensor | None) -> Tensor:
+    def _inside_h(self, x: Tensor, at: Scope, rows: Rows, condition: Tensor | None) -> Tensor:
         out: Tensor = self.grow_h(self.inside.horizontal(at, x, rows, condition))
         return out
 
@@ -183,7 +183,7 @@ class ScaledNetwork(nn.Module):
 
     Args:
         inputs: planes of the image.
-        parameters: numbers at each pixel.
+        parameters: outputs per pixel.
     """
 
     follows_cursor = True
@@ -201,22 +201,22 @@ class ScaledNetwork(nn.Module):
     def conditions(self, condition: Tensor | None) -> list[Tensor]:
         return [] if condition is None else [condition]
 
-    def vertical(self, at: Place, conditions: list[Tensor]) -> tuple[Tensor, Rows]:
+    def vertical(self, at: Scope, conditions: list[Tensor]) -> tuple[Tensor, Rows]:
         rows = self.scale.vertical(at, self.above(at), conditions[0] if conditions else None)
         return self.above_for_row(at), rows
 
-    def horizontal(self, at: Place, vertical: tuple[Tensor, Rows], conditions: list[Tensor]) -> Seen:
+    def horizontal(self, at: Scope, vertical: tuple[Tensor, Rows], conditions: list[Tensor]) -> RasterOutput:
         above, rows = vertical
         h = at.column(above) + self.left(at)
         h = self.scale.horizontal(at, h, rows, conditions[0] if conditions else None)
-        return Seen(h, self.out(at, elu(h)))
+        return RasterOutput(h, self.out(at, elu(h)))
 
 
 def stream_conv(inputs: int, outputs: int, is_vertical: bool, *, stride: int = 1) -> CausalConv2d:
-    """A convolution of the vertical stream, 2 x 3, or of the horizontal one, 2 x 2."""
+    """A convolution of the vertical stream (2 x 3) or of the horizontal one (2 x 2)."""
     return CausalConv2d(inputs, outputs, (2, 3 if is_vertical else 2), above=1, before=1, stride=stride)
 
 
 def both_signs(x: Tensor) -> Tensor:
-    """ELU of x and of -x, as features."""
+    """Concatenated ELU of x and of -x."""
     return elu(torch.cat([x, -x], dim=1))

@@ -1,15 +1,17 @@
-"""PixelRNN: an image's pixels in raster order, each given those before it by recurrent layers over two dimensions.
+"""PixelRNN: the pixels of an image in raster order, each predicted from those before it by two-dimensional LSTMs.
 
 van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks, 2016, https://arxiv.org/abs/1601.06759.
 With input-to-state K_is (masked) and state-to-state K_ss, equation 3:
     [o, f, i, g] = sigma(K_ss * h' + K_is * x),   c = f . c' + i . g,   h = o . tanh(c)      (tanh for g)
-* `row` (section 3.1): h', c' are the row above; K_ss spans three pixels of it, so a pixel sees a triangle above it.
-* `diagonal` (section 3.2): rows are shifted by one more pixel each, and the state runs over the columns of that, from
-  the pixel on the left and the one above; once from the left and once from the right, whose states are moved down by a
-  row. A pixel sees all that comes before it but the end of the row above, and a diagonal is computed at once.
-One convolution of mask A stands before the layers; each layer adds to its input (section 3.3).
+* `row` (section 3.1): h', c' are the states of the row above; K_ss spans three of its pixels, so the receptive field is
+  a triangle above the pixel.
+* `diagonal` (section 3.2): each row is shifted by one pixel more than the row above, and the recurrence runs over the
+  columns of the result, from the pixel on the left and the pixel above. It runs once from the left and once from the
+  right, and the states from the right are moved down by one row. The receptive field is all earlier pixels except the
+  end of the row above, and a diagonal is computed in one step.
+A convolution of mask A precedes the layers; each layer is residual (section 3.3).
 
-Differs from the paper: the image has a plane of ones besides, and the head is smaller.
+Differs from the paper: the image has an additional plane of ones, and the head is smaller.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
 from training.layers.autoregressive import RasterConfig, RasterModel
-from training.layers.causal import CausalConv2d, Cursor, Place, last_tap_mask
+from training.layers.causal import CausalConv2d, Cursor, Scope, last_tap_mask
 from training.layers.checks import check_at_least, check_choice
 from training.layers.distributions import build_distribution
-from training.layers.raster import Seen
-from training.models.pixel_cnn import Head, first_convolution, own_channels
+from training.layers.gated import Head, first_convolution, own_channels
+from training.layers.raster import RasterOutput
 
 Recurrence = Literal["row", "diagonal"]
 
@@ -37,7 +39,7 @@ class PixelRnnConfig(RasterConfig):
 
     Args:
         recurrence: `row` or `diagonal`.
-        layers: recurrent layers, each of half the `width` units.
+        layers: number of recurrent layers, each with `width` / 2 units.
         kernel: odd side of the first convolution.
         head: features before the last layer.
     """
@@ -91,19 +93,19 @@ class RecurrentNetwork(nn.Module):
     def conditions(self, condition: Tensor | None) -> list[Tensor]:
         return [] if condition is None else [project(condition) for project in self.projections]
 
-    def vertical(self, at: Place, conditions: list[Tensor]) -> None:
+    def vertical(self, at: Scope, conditions: list[Tensor]) -> None:
         return None
 
-    def horizontal(self, at: Place, vertical: None, conditions: list[Tensor]) -> Seen:
+    def horizontal(self, at: Scope, vertical: None, conditions: list[Tensor]) -> RasterOutput:
         h = self.first(at)
-        for place, layer in enumerate(self.layers):
-            h = layer(at, h + at.crop(conditions[place]) if conditions else h)
-        seen: Seen = self.head(at, h)
-        return seen
+        for number, layer in enumerate(self.layers):
+            h = layer(at, h + at.crop(conditions[number]) if conditions else h)
+        output: RasterOutput = self.head(at, h)
+        return output
 
 
 class RowLstm(nn.Module):
-    """x + 1 x 1 (LSTM of x down the rows)."""
+    """x + 1 x 1 convolution of an LSTM that runs down the rows of x."""
 
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
@@ -113,7 +115,7 @@ class RowLstm(nn.Module):
         self.from_state = nn.Conv1d(units, 4 * units, 3, padding=1, bias=False)
         self.out = CausalConv2d(units, width, (1, 1), mask=own_channels(width, units, groups))
 
-    def forward(self, at: Place, x: Tensor) -> Tensor:
+    def forward(self, at: Scope, x: Tensor) -> Tensor:
         given = self.from_input(at, x)
         if isinstance(at, Cursor):
             states = self._here(at, given)
@@ -123,7 +125,7 @@ class RowLstm(nn.Module):
         return h
 
     def _here(self, at: Cursor, given: Tensor) -> Tensor:
-        """States along a row or at a pixel, by those of the row above."""
+        """States along a row or at a pixel, from the states of the row above."""
         units, width = given.shape[1] // 4, given.shape[3]
         kept = at.keep(self, given, 2 * units, above=1, before=1, after=1)
         columns = slice(at.first, at.first + width + 2)
@@ -134,7 +136,7 @@ class RowLstm(nn.Module):
 
 
 class DiagonalBiLstm(nn.Module):
-    """x + 1 x 1 (LSTM from the left + LSTM from the right, a row lower), both down the diagonals."""
+    """x + 1 x 1 convolution of LSTMs along the diagonals, from the left, and from the right moved down by a row."""
 
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
@@ -144,7 +146,7 @@ class DiagonalBiLstm(nn.Module):
         self.from_state: Any = nn.ModuleList(nn.Conv1d(units, 4 * units, 2, bias=False) for _ in range(2))
         self.out = CausalConv2d(units, width, (1, 1), mask=own_channels(width, units, groups))
 
-    def forward(self, at: Place, x: Tensor) -> Tensor:
+    def forward(self, at: Scope, x: Tensor) -> Tensor:
         given = [from_input(at, x) for from_input in self.from_input]
         if isinstance(at, Cursor):
             states = self._here(at, *given)
@@ -155,13 +157,13 @@ class DiagonalBiLstm(nn.Module):
         return h
 
     def _here(self, at: Cursor, left: Tensor, right: Tensor) -> Tensor:
-        """States along a row or at a pixel: those from the left go on, those from the right are of the row above."""
+        """States along a row or at a pixel; those from the right are of the row above."""
         gates = at.keep((self, "right"), right, right.shape[1])
         gates[:, :, at.row, at.first : at.first + right.shape[3]] = right[:, :, 0]
         states = self._states(at, 1, left)
         if at.first == 0 and at.row > 0:
             width = gates.shape[3]
-            for column in range(width):  # from the right, so that the columns count backwards
+            for column in range(width):  # from the right, so columns are numbered backwards
                 self._go_on(states, 1, gates[:, :, at.row - 1, width - 1 - column], at.row - 1, column)
         above = states[:, : left.shape[1] // 4, at.row, 1:].flip(2)[:, :, at.first : at.first + left.shape[3]]
         kept = self._states(at, 0, left)
@@ -171,11 +173,11 @@ class DiagonalBiLstm(nn.Module):
         return (torch.stack(found, dim=2) + above)[:, :, None]
 
     def _states(self, at: Cursor, direction: int, like: Tensor) -> Tensor:
-        """h and c of every pixel `(B, 2 U, H + 1, W + 1)`, after a row and a column of zeros."""
+        """Cached h and c of every pixel `(B, 2 U, H + 1, W + 1)`, after a row and a column of zeros."""
         return at.keep((self, direction), like, like.shape[1] // 2, above=1, before=1)
 
     def _go_on(self, states: Tensor, direction: int, given: Tensor, row: int, column: int) -> Tensor:
-        """h `(B, U)` at a pixel, by the states above it and beside it; kept among them."""
+        """h `(B, U)` at a pixel, from the states above and beside it; adds its state to the cache."""
         above, beside = states[:, :, row, column + 1], states[:, :, row + 1, column]
         units = above.shape[1] // 2
         h = torch.stack([above[:, :units], beside[:, :units]], dim=2)
@@ -201,9 +203,9 @@ def run_lstm(steps: tuple[Tensor, ...], weight: Tensor, padding: tuple[int, int]
     """States `(B, U, N)` of an LSTM after each step.
 
     Args:
-        steps: what the input gives to output, forget and input gates and to the new values, `(B, 4 U, N)` each.
-        weight: of the convolution over the state before, `(4 U, U, taps)`.
-        padding: of that state on both sides.
+        steps: contributions of the input to the output, forget and input gates and the new values, `(B, 4 U, N)` each.
+        weight: weight of the convolution over the previous state, `(4 U, U, taps)`.
+        padding: padding of that state on both sides.
     """
     zeros = steps[0].new_zeros(steps[0].shape[0], steps[0].shape[1] // 4, steps[0].shape[2])
     state = State(zeros, zeros)
@@ -216,14 +218,14 @@ def run_lstm(steps: tuple[Tensor, ...], weight: Tensor, padding: tuple[int, int]
 
 
 def lstm_step(gates: Tensor, c: Tensor) -> State:
-    """The state after a step, of the gates `(B, 4 U, N)` before their sigmoids and the cells `(B, U, N)` before it."""
+    """The next state, from gates `(B, 4 U, N)` before their sigmoids and previous cells `(B, U, N)`."""
     o, f, i, g = gates.chunk(4, dim=1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return State(torch.sigmoid(o) * torch.tanh(c), c)
 
 
 def skew(x: Tensor) -> Tensor:
-    """`(B, F, H, W)` with row i moved i to the right, `(B, F, H, W + H - 1)`."""
+    """`(B, F, H, W)` with row i shifted i to the right, `(B, F, H, W + H - 1)`."""
     batch, features, height, width = x.shape
     flat = pad(x, (0, height)).flatten(2)[:, :, :-height]
     return flat.reshape(batch, features, height, width + height - 1)

@@ -1,16 +1,16 @@
-"""PixelVAE: a VAE whose decoder draws pixels one after the other, looking as far back as it is allowed to.
+"""PixelVAE: a VAE with an autoregressive decoder of limited receptive field.
 
 Gulrajani et al.: PixelVAE: A Latent Variable Model for Natural Images, 2017, https://arxiv.org/abs/1611.05013:
     ELBO = E_q sum_i log p(x_i | x_1 .. x_(i-1), z) - KL(q(z | x) || N(0, I))
-with the conditional factors from a gated PixelCNN over features that z is decoded to. What the decoder sees for itself
-z need not tell: the smaller its receptive field, the more z holds. `receptive_field` is the side of the square of
-which a pixel sees the part before itself (Chen et al.: Variational Lossy Autoencoder, 2017,
-https://arxiv.org/abs/1611.02731, section 3.2): 1 sees nothing, which is a plain VAE with this likelihood, and above
-twice the image's side all that comes before is seen. Against a z that is not used at all, `free_bits` and
-`warmup_steps` as in `vae` commit it to a rate (Razavi et al.: Preventing Posterior Collapse with delta-VAEs, 2019,
-https://arxiv.org/abs/1901.03416, compares the ways).
+with the conditional factors from a gated PixelCNN, conditioned on features that z is decoded to. What the decoder can
+predict from neighbouring pixels z need not encode: the smaller the receptive field, the more z holds. `receptive_field`
+is the side of the square whose earlier part a pixel depends on (Chen et al.: Variational Lossy Autoencoder, 2017,
+https://arxiv.org/abs/1611.02731, section 3.2): 1 depends on no pixel, which is a plain VAE with this likelihood; above
+twice the side of the image it depends on all earlier pixels. `free_bits` and `warmup_steps`, as in `vae`, prevent
+posterior collapse by committing z to a rate (compared by Razavi et al.: Preventing Posterior Collapse with delta-VAEs,
+2019, https://arxiv.org/abs/1901.03416).
 
-Differs from the paper: one stochastic layer; the field grows by dilation, a layer for each doubling.
+Differs from the paper: one stochastic layer; the receptive field grows by dilation, with one layer per doubling.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ import torch
 from torch import Tensor, nn
 
 from training.layers.autoregressive import to_input
-from training.layers.causal import Place
+from training.layers.causal import Scope
 from training.layers.checks import check_at_least
 from training.layers.distributions import PixelKind, build_distribution
+from training.layers.gated import GatedNetwork, Head, gate
 from training.layers.networks import ImageDecoder
-from training.layers.raster import Drawing, Seen, see
+from training.layers.raster import Drawing, RasterOutput, predict
 from training.layers.resample import resize
-from training.models.pixel_cnn import GatedNetwork, Head, gate
 from training.models.vae import Vae, VaeConfig
 from training.protocols import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelVaeConfig(VaeConfig):
-    """Configuration of `PixelVae`; see also `VaeConfig`, whose `scale` it has no use for.
+    """Configuration of `PixelVae`; see also `VaeConfig`, whose `scale` must be null.
 
     Args:
         likelihood: see `training.layers.distributions`.
-        mixtures: logistics of `logistic-mixture`.
-        receptive_field: 1, or a power of two and one: 3, 5, 9, 17, ...
-        map_width: features at each pixel that z is decoded to.
+        mixtures: number of components of `logistic-mixture`.
+        receptive_field: 1, or a power of two plus one: 3, 5, 9, 17, ...
+        map_width: features per pixel that z is decoded to.
         pixel_width: features of the PixelCNN's streams.
-        head: its features before the last layer.
+        head: features of the PixelCNN before the last layer.
     """
 
     LIKELIHOODS: ClassVar[tuple[str, ...]] = get_args(PixelKind)
@@ -61,10 +61,10 @@ class PixelVaeConfig(VaeConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.scale is not None:
-            raise ValueError("scale must be null: each pixel has its own")
+            raise ValueError("scale must be null, as each pixel has its own")
         field = self.receptive_field
         if field != 1 and (field < 3 or (field - 1) & (field - 2)):
-            raise ValueError(f"receptive_field must be 1, or a power of two and one (3, 5, 9, 17, ...), not {field}")
+            raise ValueError(f"receptive_field must be 1, or a power of two plus one (3, 5, 9, 17, ...), not {field}")
         if field > 4 * self.size:
             raise ValueError(f"receptive_field must be below 4 times size ({self.size}), not {field}")
         check_at_least("mixtures", self.mixtures, 1)
@@ -74,7 +74,7 @@ class PixelVaeConfig(VaeConfig):
 
 
 class PixelVae(Vae):
-    """A PixelVAE; the search vector is the posterior mean in its `SearchSpace`, as of a VAE.
+    """A PixelVAE; as for a VAE, the search vector is the posterior mean in its `SearchSpace`.
 
     Example:
         >>> vae = PixelVae(PixelVaeConfig(size=16, widths=(8, 16), decoder_widths=(16, 8), latent_dim=4))
@@ -95,11 +95,11 @@ class PixelVae(Vae):
         return len(x) * int(self.config.decoded_size) ** 2 * at_a_pixel
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Images `(B, C, S, S)` in [0, 1] of latents: each pixel's most probable value, given those before it."""
+        """Images `(B, C, S, S)` in [0, 1] of latents; each pixel takes its most probable value given those before."""
         return self._draw(latent, None, 0.0)
 
     def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
-        """Images `(count, C, S, S)` in [0, 1], latents and pixels both drawn at the temperature."""
+        """Images `(count, C, S, S)` in [0, 1]; the temperature applies to latents and pixels."""
         return self._draw(self.draw_latents(count, generator, temperature), generator, temperature)
 
     def _draw(self, latent: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
@@ -109,10 +109,10 @@ class PixelVae(Vae):
         return resize(drawing.draw(blank, None, self.decoder(latent), generator), config.size)
 
     def _log_p(self, batch: Batch, z: Tensor) -> Tensor:
-        """log p(target | z) `(K, B)` of latents `(K, B, L)`; pixels without weight are hidden from the others."""
+        """log p(target | z) `(K, B)` of latents `(K, B, L)`; pixels of weight 0 are hidden from the network."""
         target = batch.target if batch.weight is None else batch.target * (batch.weight > 0)
         images = target.repeat(len(z), 1, 1, 1)
-        parameters = see(self.network, to_input(images), self.decoder(z.flatten(0, 1))).parameters
+        parameters = predict(self.network, to_input(images), self.decoder(z.flatten(0, 1))).parameters
         nats = self.distribution.log_prob(images, parameters.to(z.dtype)).reshape(*z.shape[:2], *images.shape[2:])
         if batch.weight is not None:
             nats = nats * batch.weight[:, 0]
@@ -122,9 +122,9 @@ class PixelVae(Vae):
 def build_network(
     receptive_field: int, channels: int, parameters: int, width: int, head: int, *, groups: int, condition: int
 ) -> nn.Module:
-    """Layers that see so far: one of kernel 3, and one more for each doubling of what lies before a pixel.
+    """A network with a given receptive field: one layer of kernel 3, and one more per doubling of the field.
 
-    The first layer sees one pixel back, and dilations of 1, 2, 4 .. add to it so that none is left out in between.
+    The first layer reaches one pixel back; dilations of 1, 2, 4, ... extend it without gaps.
     """
     if receptive_field == 1:
         return PointNetwork(parameters, width, head, condition)
@@ -133,7 +133,7 @@ def build_network(
 
 
 class PointNetwork(nn.Module):
-    """Sees the condition alone; see `training.layers.raster.RasterNetwork`."""
+    """A `training.layers.raster.RasterNetwork` that only depends on the condition."""
 
     follows_cursor = True
 
@@ -144,12 +144,12 @@ class PointNetwork(nn.Module):
 
     def conditions(self, condition: Tensor | None) -> list[Tensor]:
         if condition is None:
-            raise ValueError("a receptive field of 1 sees its condition alone, and none is given")
+            raise ValueError("a receptive field of 1 needs a condition")
         return [self.project(condition)]
 
-    def vertical(self, at: Place, conditions: list[Tensor]) -> None:
+    def vertical(self, at: Scope, conditions: list[Tensor]) -> None:
         return None
 
-    def horizontal(self, at: Place, vertical: None, conditions: list[Tensor]) -> Seen:
-        seen: Seen = self.head(at, gate(at.crop(conditions[0])))
-        return seen
+    def horizontal(self, at: Scope, vertical: None, conditions: list[Tensor]) -> RasterOutput:
+        output: RasterOutput = self.head(at, gate(at.crop(conditions[0])))
+        return output

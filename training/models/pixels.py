@@ -1,7 +1,7 @@
-"""Baseline: the pixels themselves, each image centred on its own mean.
+"""Baseline: the raw pixels, with the mean of each image subtracted.
 
 The cosine of two such vectors is the Pearson correlation of the images (Pearson 1895), which ignores brightness and
-contrast; on clothing photos it ranks better than the plain Euclidean distance (precision@10 0.418 against 0.376).
+contrast; on clothing photos it ranks better than the Euclidean distance (precision@10 0.418 against 0.376).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from training.reference import Metric
 
 @dataclass(frozen=True)
 class PixelsConfig:
-    """Side and channels of the images."""
+    """Configuration of `Pixels`: side and channels of the images."""
 
     size: int = 64
     channels: int = 3
@@ -29,7 +29,7 @@ class Pixels(nn.Module):
     """Images `(B, C, S, S)` in [0, 1] to vectors `(B, C S S)`; has no weights."""
 
     metric: Metric = "cosine"
-    is_exportable = True  # to ONNX
+    is_exportable = True
 
     def __init__(self, config: PixelsConfig) -> None:
         super().__init__()

@@ -1,16 +1,16 @@
 """Variational autoencoder.
 
 Kingma, Welling: Auto-Encoding Variational Bayes, 2014, https://arxiv.org/abs/1312.6114. With q(z | x) = N(mu, diag
-sigma^2), the network giving mu and log sigma^2, and p(z) = N(0, I), the bound (equation 10, L samples) is
+sigma^2), where the network outputs mu and log sigma^2, and p(z) = N(0, I), the bound (equation 10, L samples) is
     ELBO = 1/L sum_l log p(x | mu + sigma eps_l) - KL,   KL_j = (mu_j^2 + sigma_j^2 - 1 - log sigma_j^2) / 2
 (appendix B). Training minimises -log p + beta sum_j max(lambda, mean_batch KL_j): free bits lambda per latent (Kingma
 et al.: Improved Variational Inference with Inverse Autoregressive Flow, 2016, https://arxiv.org/abs/1606.04934,
-equation 15), beta rising linearly from 0 over the warm-up steps (Sonderby et al.: Ladder Variational Autoencoders,
+equation 15), and beta rises linearly from 0 over the warm-up steps (Sonderby et al.: Ladder Variational Autoencoders,
 2016, https://arxiv.org/abs/1602.02282). The importance-weighted bound log 1/K sum_k p(x, z_k) / q(z_k | x) is Burda,
 Grosse, Salakhutdinov: Importance Weighted Autoencoders, 2016, https://arxiv.org/abs/1509.00519, equation 8.
 
-Differs from the paper: convolutions, batch normalisation (folded into the convolutions of the shipped model), 8-bit
-likelihoods with a learnt scale instead of a second output (`training.layers.likelihoods`).
+Differs from the paper: convolutions, batch normalisation (folded into the convolutions of the shipped model), and 8-bit
+likelihoods with one learnt scale instead of a second output (`training.layers.likelihoods`).
 """
 
 from __future__ import annotations
@@ -24,22 +24,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from training.encoder import Likelihood
 from training.layers.backbone_encoder import BackboneEncoder
 from training.layers.backbones import LEVELS, STRIDE, BackboneConfig
 from training.layers.blocks import fold_blocks
 from training.layers.checks import check_at_least, check_search, check_share
-from training.layers.foreground import ForegroundPool, Seen
+from training.layers.foreground import EncoderFeatures, ForegroundPool
 from training.layers.gaussian import GaussianHeads, draw, kl_to_standard_normal, log_density, log_standard_normal
 from training.layers.likelihoods import PixelLikelihood
 from training.layers.networks import ImageDecoder, ImageEncoder, NetworkConfig
 from training.layers.resample import resize
 from training.layers.search import SearchSpace, Turn
-from training.protocols import Batch, Elbo, Loss, Posterior
+from training.protocols import Batch, Elbo, Likelihood, Loss, Posterior
 from training.reference import Metric
 
 BOUND_SAMPLES = 16  # importance samples of `log_likelihood`
-VALUES_AT_ONCE = 2**23  # in images that are decoded together for bounds of many samples
+VALUES_AT_ONCE = 2**23  # values that are decoded at once for bounds with many samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,20 +47,21 @@ class VaeConfig(NetworkConfig):
 
     Args:
         latent_dim: size of z.
-        beta: weight of the KL; 1 is the bound.
+        beta: weight of the KL; 1 gives the evidence lower bound.
         free_bits: nats per latent below which the KL is not reduced further.
         warmup_steps: steps over which beta rises from 0.
         samples: Monte-Carlo samples of z per image in training.
-        foreground: pool features over the item as well, see `training.layers.foreground` (`conv`).
-        search_dim: principal axes of the posterior mean in the search vector; None keeps all.
+        foreground: also pool features over the item, see `training.layers.foreground` (`conv`).
+        search_dim: number of principal axes of the posterior mean in the search vector; None keeps all.
         whitening, turn: see `training.layers.search`.
-        backbone: a trained network that takes the place of the encoder's stages (`widths`, `depth`), see
-            `training.layers.backbone_encoder`; size is then a multiple of 32.
-        decoder_size: side of the images that the likelihood is of; None is `size`. Targets are reduced to it and
-            rounded to 8 bits, and decoded images enlarged to `size`.
-        keep: nats per share of the variance of the backbone's own features that those of the item miss.
-        item_share: share that the backbone's features of the item have in the cosine of two search vectors.
-        item_dim: principal axes of those features in the search vector, never whitened; None keeps all.
+        backbone: pretrained network that replaces the encoder's stages (`widths`, `depth`), see
+            `training.layers.backbone_encoder`; requires a size that is a multiple of 32.
+        decoder_size: side of the images that the likelihood is of; None for `size`. Targets are reduced to it and
+            rounded to 8 bits, and decoded images are enlarged to `size`.
+        keep: weight, in nats, of the error of the item's backbone features, a fraction of their variance; see
+            `training.layers.backbone_encoder`.
+        item_share: weight of the item's backbone features in the cosine of two search vectors.
+        item_dim: number of principal axes of those features in the search vector, not whitened; None keeps all.
     """
 
     latent_dim: int = 128
@@ -99,7 +99,7 @@ class VaeConfig(NetworkConfig):
         if self.item_dim is not None:
             check_at_least("item_dim", self.item_dim, 1)
         if self.backbone is None and (self.keep or self.item_share or self.item_dim):
-            raise ValueError("keep, item_share and item_dim need a backbone, whose features they are about")
+            raise ValueError("keep, item_share and item_dim need a backbone, as they apply to its features")
         if self.backbone is not None and self.network != "conv":
             raise ValueError(f"network must be conv with a backbone, not {self.network!r}")
 
@@ -122,12 +122,12 @@ class VaeConfig(NetworkConfig):
         return self.decoder_size or self.size
 
     @property
-    def seen_multiple(self) -> int | None:
+    def size_multiple(self) -> int | None:
         return 2 ** len(self.widths) if self.network == "conv" and self.backbone is None else None
 
 
 class GaussianEncoder(GaussianHeads, ImageEncoder):
-    """Images, and what they are conditioned on, to the posterior."""
+    """Images and their condition to the posterior."""
 
     def __init__(self, config: VaeConfig, condition: int = 0) -> None:
         super().__init__(config, condition)
@@ -135,13 +135,13 @@ class GaussianEncoder(GaussianHeads, ImageEncoder):
         features = self.feature_dim + (self.pool.dim if self.pool is not None else 0)
         self.add_heads(features, config.latent_dim)
 
-    def see(self, x: Tensor, condition: Tensor | None = None) -> Seen:
-        """What the heads go by, of images `(B, C, S, S)` in [0, 1]."""
+    def extract(self, x: Tensor, condition: Tensor | None = None) -> EncoderFeatures:
+        """Encoder features of images `(B, C, S, S)` in [0, 1]."""
         if self.pool is None:
-            return Seen(self.features(x, condition), None)
+            return EncoderFeatures(self.features(x, condition), None)
         maps = self.maps(x, condition)
         pooled, foreground = self.pool(2.0 * x - 1.0, maps)
-        return Seen(torch.cat([self.places(maps[-1]), pooled.to(maps[-1].dtype)], dim=1), foreground)
+        return EncoderFeatures(torch.cat([self.flat(maps[-1]), pooled.to(maps[-1].dtype)], dim=1), foreground)
 
 
 class Vae(nn.Module):
@@ -156,12 +156,12 @@ class Vae(nn.Module):
     """
 
     metric: Metric = "cosine"
-    is_exportable = True  # to ONNX
+    is_exportable = True
     encoder: GaussianEncoder | BackboneEncoder
 
     def __init__(self, config: VaeConfig, encoder_condition: int = 0, decoder_condition: int = 0) -> None:
         super().__init__()
-        self.config: Any = config  # of the subclass that this is
+        self.config: Any = config  # the subclass's own config
         self.encoder = (GaussianEncoder if config.backbone is None else BackboneEncoder)(config, encoder_condition)
         self._add_decoder(config, config.latent_dim + decoder_condition)
         search_dim = config.search_dim or config.latent_dim
@@ -180,6 +180,10 @@ class Vae(nn.Module):
     def dim(self) -> int:
         return self.search.dim + (0 if self.item_search is None else self.item_search.dim)
 
+    @property
+    def backbone_network(self) -> str | None:
+        return None if self.config.backbone is None else str(self.config.backbone.network)
+
     def load_backbone(self, state: Mapping[str, Tensor]) -> None:
         """See `training.protocols.BackboneModel`."""
         if isinstance(self.encoder, BackboneEncoder):
@@ -189,28 +193,28 @@ class Vae(nn.Module):
         return self.encoder.backbone.tuned_parameters() if isinstance(self.encoder, BackboneEncoder) else []
 
     def posterior(self, x: Tensor, label: Tensor | None = None) -> Posterior:
-        """q(z | x) of images `(B, C, S, S)` in [0, 1]; a plain VAE takes no notice of labels."""
-        return self.encoder.posterior(self.see(x, label))
+        """q(z | x) of images `(B, C, S, S)` in [0, 1]; a plain VAE ignores labels."""
+        return self.encoder.posterior(self.extract(x, label))
 
-    def see(self, x: Tensor, label: Tensor | None = None) -> Seen:
-        """What the posterior goes by."""
-        return self.encoder.see(x)
+    def extract(self, x: Tensor, label: Tensor | None = None) -> EncoderFeatures:
+        """Encoder features of images, which the posterior heads read."""
+        return self.encoder.extract(x)
 
     def latent(self, x: Tensor) -> Tensor:
         """The posterior mean `(B, latent_dim)` of images `(B, C, S, S)` in [0, 1]."""
-        return self._mean(self.see(x)).to(x.dtype)
+        return self._mean(self.extract(x)).to(x.dtype)
 
     def embed(self, x: Tensor) -> Tensor:
-        seen = self.see(x)
-        vectors: Tensor = self.search(self._mean(seen).to(x.dtype))
-        if self.item_search is None or seen.item is None:
+        features = self.extract(x)
+        vectors: Tensor = self.search(self._mean(features).to(x.dtype))
+        if self.item_search is None or features.item is None:
             return vectors
         share = self.config.item_share
-        parts = ((1.0 - share, vectors), (share, self.item_search(seen.item)))
+        parts = ((1.0 - share, vectors), (share, self.item_search(features.item)))
         return torch.cat([weight**0.5 * normalize(part, dim=1) for weight, part in parts], dim=1)
 
-    def _mean(self, seen: Seen) -> Tensor:
-        mean: Tensor = self.encoder.mean(seen.features)
+    def _mean(self, encoded: EncoderFeatures) -> Tensor:
+        mean: Tensor = self.encoder.mean(encoded.features)
         return mean
 
     def decode(self, latent: Tensor) -> Tensor:
@@ -218,7 +222,7 @@ class Vae(nn.Module):
         return self.picture(self.parameters_of(latent))
 
     def picture(self, parameters: Tensor) -> Tensor:
-        """Mean images `(B, C, S, S)` of what the decoder says."""
+        """Mean images `(B, C, S, S)` of decoder outputs."""
         return resize(self.likelihood.mean(parameters), self.config.size)
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -229,7 +233,7 @@ class Vae(nn.Module):
         return self.decode(self.draw_latents(count, generator, temperature))
 
     def draw_latents(self, count: int, generator: torch.Generator | None, temperature: float) -> Tensor:
-        """Latents `(count, latent_dim)` of the prior, multiplied by the temperature."""
+        """Latents `(count, latent_dim)` drawn from the prior, multiplied by the temperature."""
         z = torch.randn(count, self.config.latent_dim, generator=generator)
         return temperature * z.to(self.encoder.mean.weight)
 
@@ -237,18 +241,18 @@ class Vae(nn.Module):
         """The bound of the targets (beta 1, no free bits) in nats per image, with the analytic KL.
 
         Args:
-            samples: Monte-Carlo samples of z; None takes the config's.
-            generator: on the CPU; None draws from the global one.
+            samples: Monte-Carlo samples of z; None for the number in the config.
+            generator: on the CPU; None uses the global one.
         """
         batch = self._reduced(batch)
         q = self.posterior(batch.x, batch.label)
         return self._bound(batch, q, draw(q, samples or self.config.samples, generator))
 
     def importance_weighted(self, batch: Batch, samples: int, generator: torch.Generator | None = None) -> Tensor:
-        """The bound of Burda 2016 with K samples, nats per image `(B,)`; K = 1 is a one-sample ELBO.
+        """The bound of Burda 2016 with K samples in nats per image `(B,)`; K = 1 is a one-sample ELBO.
 
         Args:
-            samples: K, any number; a bounded number of values is decoded at once.
+            samples: K; memory is bounded, as the samples are decoded in parts.
         """
         batch = self._reduced(batch)
         q = self.posterior(batch.x, batch.label)
@@ -260,23 +264,23 @@ class Vae(nn.Module):
         return torch.logsumexp(torch.cat(weights), dim=0) - math.log(samples)
 
     def numbers_to_decode(self, x: Tensor) -> int:
-        """How many numbers the likelihood of images takes for one sample of their latents."""
+        """Numbers that the likelihood of images keeps in memory per sample of their latents."""
         return len(x) * self.values(x)
 
     def values(self, x: Tensor) -> int:
-        """How many values the likelihood of each of the images `(B, C, S, S)` is of."""
+        """Number of values per image that the likelihood of images `(B, C, S, S)` covers."""
         return int(self.config.channels * self.config.decoded_size**2)
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
-        """The importance-weighted bound with 16 samples, always the same ones."""
+        """The importance-weighted bound with 16 samples from a fixed seed."""
         nats = self.importance_weighted(Batch(x, x), BOUND_SAMPLES, torch.Generator().manual_seed(0))
         return Likelihood(nats, exact=False)
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """The objective at a training step (0 is the first), and its parts, all in nats per image."""
         config, whole, batch = self.config, batch, self._reduced(batch)
-        seen = self.see(batch.x, batch.label)
-        q = self.encoder.posterior(seen)
+        features = self.extract(batch.x, batch.label)
+        q = self.encoder.posterior(features)
         bound = self._bound(batch, q, draw(q, config.samples))
         kl = bound.kl.mean(dim=0).clamp(min=config.free_bits).sum()
         beta = config.beta * min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else config.beta
@@ -288,27 +292,27 @@ class Vae(nn.Module):
         }
         objective = beta * kl - bound.log_likelihood.mean()
         if config.keep > 0 and isinstance(self.encoder, BackboneEncoder):
-            missed = self.encoder.missed(seen, whole)
+            missed = self.encoder.missed(features, whole)
             objective = objective + config.keep * missed
             scalars["missed"] = missed.detach()
-        return Loss(objective, scalars, q.mean, q, seen.foreground)
+        return Loss(objective, scalars, q.mean, q, features.foreground)
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> tuple[Self, Any]:
-        """This model without batch normalisation, its search space fitted to what it gives of the images."""
+        """This model with batch normalisation folded in and its search spaces fitted to the images."""
         config = replace(self.config, normalisation="none")
         if config.backbone is not None:
             config = replace(config, backbone=replace(config.backbone, tuned=0))
         model = type(self)(config).to(self.encoder.mean.weight).eval()
         fold_blocks(self.eval(), model)
-        seen = [model.see(batch.x) for batch in batches]
-        model.search.fit(torch.cat([model._mean(each).cpu() for each in seen]))
+        features = [model.extract(batch.x) for batch in batches]
+        model.search.fit(torch.cat([model._mean(each).cpu() for each in features]))
         if model.item_search is not None:
-            model.item_search.fit(torch.cat([each.item.cpu() for each in seen if each.item is not None]))
+            model.item_search.fit(torch.cat([each.item.cpu() for each in features if each.item is not None]))
         return model, config
 
     def parameters_of(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """What the decoder says of latents `(B, latent_dim)`: the likelihood's parameter `(B, C, S, S)`."""
+        """Decoder outputs of latents `(B, latent_dim)`: the parameter of the likelihood `(B, C, S, S)`."""
         parameter: Tensor = self.decoder(z)
         return parameter
 
@@ -319,11 +323,11 @@ class Vae(nn.Module):
 
     @torch.no_grad()
     def _reduced(self, batch: Batch) -> Batch:
-        """The batch with targets and weights of the size that is decoded."""
+        """The batch with targets and weights resized to the decoded size."""
         side = self.config.decoded_size
         if batch.target.shape[2] == side:
             return batch
-        with torch.autocast(batch.x.device.type, enabled=False):  # 8-bit values need more digits than halves have
+        with torch.autocast(batch.x.device.type, enabled=False):  # halves are too coarse for 8-bit values
             target = torch.round(255.0 * resize(batch.target, side)) / 255.0
             weight = None if batch.weight is None else resize(batch.weight, side)
         return batch._replace(target=target, weight=weight)

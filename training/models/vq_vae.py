@@ -2,10 +2,10 @@
 
 van den Oord, Vinyals, Kavukcuoglu: Neural Discrete Representation Learning, 2017, https://arxiv.org/abs/1711.00937,
 equation 3: L = -log p(x | z_q(x)) + |sg[z_e(x)] - e|^2 + beta |z_e(x) - sg[e]|^2; the quantiser is
-`training.layers.quantise`. Under a prior p over maps, log p(x | z_q(x)) + log p(z_q(x)) bounds log p(x) (section 3.2).
+`training.layers.quantise`. With a prior p over maps, log p(x | z_q(x)) + log p(z_q(x)) bounds log p(x) (section 3.2).
 
-Differs from the paper: the last two terms, means over the map's numbers, are multiplied by half the number of values in
-an image, which weighs them against the nats of a likelihood as against a squared error of unit variance.
+Differs from the paper: the last two terms, which are means over the map, are multiplied by half the number of values in
+an image. This weights them against nats as against a squared error of unit variance.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from training.encoder import Likelihood
 from training.layers.blocks import fold_blocks
 from training.layers.checks import check_at_least, check_choice, check_search
 from training.layers.code_prior import PixelPrior
@@ -27,7 +26,7 @@ from training.layers.likelihoods import PixelLikelihood
 from training.layers.networks import NetworkConfig, decoder_stages, encoder_stages
 from training.layers.quantise import Quantised, Update, VectorQuantiser
 from training.layers.search import SearchSpace, Turn
-from training.protocols import Batch, Loss
+from training.protocols import Batch, Likelihood, Loss
 from training.reference import Metric
 
 PriorKind = Literal["counts", "pixel-cnn"]
@@ -35,22 +34,22 @@ PriorKind = Literal["counts", "pixel-cnn"]
 
 @dataclass(frozen=True, kw_only=True)
 class VqVaeConfig(NetworkConfig):
-    """Configuration of `VqVae`; see also `NetworkConfig`, of which it has the `conv` network alone.
+    """Configuration of `VqVae`; see also `NetworkConfig`, of which it only supports the `conv` network.
 
     Args:
         codes: K, size of the codebook.
-        code_dim: D, numbers in a code's vector.
-        update: how the codebook learns: `ema`, moving averages, or `loss`, by gradient.
-        decay: of the moving averages.
+        code_dim: D, size of a code vector.
+        update: how the codebook learns: `ema` by moving averages, `loss` by gradient.
+        decay: decay of the moving averages.
         commitment: beta.
         restart: see `VectorQuantiser`.
-        pool: cells along each side of the grid in which codes are pooled for the search vector.
-        histogram_weight: of the code histogram in the search vector, where the pooled part has 1.
-        prior: over the maps: `counts`, how often each code stands at each place, or a `pixel-cnn`, which is fitted
-            after all else.
-        prior_width, prior_layers: of that network, see `training.layers.code_prior`.
-        classes: labels that condition that network; None has no condition.
-        search_dim: principal axes in the search vector; None keeps all.
+        pool: cells along each side of the grid over which codes are pooled for the search vector.
+        histogram_weight: weight of the code histogram in the search vector; the pooled part has weight 1.
+        prior: prior over maps: `counts`, frequencies of codes at each position, or `pixel-cnn`, a network that is
+            fitted in a second stage.
+        prior_width, prior_layers: size of that network, see `training.layers.code_prior`.
+        classes: number of labels that condition that network; None for no condition.
+        search_dim: number of principal axes in the search vector; None keeps all.
         whitening, turn: see `training.layers.search`.
     """
 
@@ -75,7 +74,7 @@ class VqVaeConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.network != "conv":
-            raise ValueError(f"network must be conv, whose maps have places for codes, not {self.network!r}")
+            raise ValueError(f"network must be conv, as codes need a feature map, not {self.network!r}")
         check_at_least("codes", self.codes, 2)
         check_at_least("code_dim", self.code_dim, 1)
         check_choice("update", self.update, get_args(Update))
@@ -91,7 +90,7 @@ class VqVaeConfig(NetworkConfig):
         if self.classes is not None:
             check_at_least("classes", self.classes, 2)
             if self.prior == "counts":
-                raise ValueError("classes must be null for a prior of counts, which knows no labels")
+                raise ValueError("classes must be null for a prior of counts, which cannot be conditioned")
         self._check_maps()
 
     def _check_maps(self) -> None:
@@ -110,7 +109,7 @@ class VqVae(nn.Module):
     """
 
     metric: Metric = "cosine"
-    is_exportable = True  # to ONNX
+    is_exportable = True
 
     def __init__(self, config: VqVaeConfig) -> None:
         super().__init__()
@@ -138,6 +137,14 @@ class VqVae(nn.Module):
     def dim(self) -> int:
         return self.search.dim
 
+    @property
+    def classes(self) -> int | None:
+        return self.labels.classes
+
+    @property
+    def has_second_stage(self) -> bool:
+        return self.config.prior == "pixel-cnn"
+
     def quantise(self, x: Tensor) -> Quantised:
         """The quantised map of images `(B, C, S, S)` in [0, 1]."""
         h = self.encoder((2.0 * x - 1.0).contiguous(memory_format=torch.channels_last))
@@ -149,7 +156,7 @@ class VqVae(nn.Module):
         return self.quantise(x).codes
 
     def code_maps(self, x: Tensor) -> dict[str, Tensor]:
-        """The codes by the ending of their figures' names: there is but one codebook."""
+        """See `training.protocols.CodeModel`; there is one codebook, with an empty suffix."""
         return {"": self.codes(x)}
 
     def latent(self, x: Tensor) -> Tensor:
@@ -161,7 +168,7 @@ class VqVae(nn.Module):
         return vectors
 
     def describe(self, codes: Tensor) -> Tensor:
-        """What the search vector is made of, from codes `(B, h, w)`: see `CodeDescriptor`."""
+        """Descriptors of codes `(B, h, w)`, see `CodeDescriptor`."""
         described: Tensor = self.descriptor(self.quantiser.vectors_of(codes), codes)
         return described
 
@@ -180,28 +187,29 @@ class VqVae(nn.Module):
         temperature: float = 1.0,
         label: Tensor | None = None,
     ) -> Tensor:
-        """Mean images `(count, C, S, S)` in [0, 1] of codes drawn from the prior, at its temperature.
+        """Mean images `(count, C, S, S)` in [0, 1] of codes drawn from the prior.
 
         Args:
-            label: `(count,)`, where the prior is told one; None draws labels as often as in training.
+            temperature: temperature of the prior.
+            label: `(count,)`; None draws labels by their training frequency.
         """
         return self.decode(self.sample_codes(count, generator, temperature, label))
 
     def sample_codes(
         self, count: int, generator: torch.Generator | None, temperature: float, label: Tensor | None
     ) -> Tensor:
-        """Codes as `decode` takes them, drawn from the prior."""
+        """Codes for `decode`, drawn from the prior."""
         if self.pixel_prior is None:
             return self.prior.sample(count, generator, temperature=temperature)
-        told = self.labels.told_or_drawn(label, count, generator)
-        return self.pixel_prior.sample(count, generator, told, temperature=temperature)
+        condition = self.labels.planes(self.labels.or_drawn(label, count, generator), count)
+        return self.pixel_prior.sample(count, generator, condition, temperature=temperature)
 
     def log_prior(self, codes: Tensor, label: Tensor | None = None) -> Tensor:
-        """Nats `(B,)` of codes as `codes` gives them under the prior; without a label, of the mixture over labels."""
+        """Log-probability of codes in nats `(B,)`; without a label, under the mixture over labels."""
         if self.pixel_prior is None:
             return self.prior.log_prob(codes)
-        prior = self.pixel_prior
-        return self.labels.mixed(lambda told: prior.log_prob(codes, told), label, len(codes))
+        prior, labels = self.pixel_prior, self.labels
+        return labels.mixture(lambda known: prior.log_prob(codes, labels.planes(known, len(codes))), label, len(codes))
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
         """log p(x | z_q(x)) + log p(z_q(x)), a lower bound."""
@@ -210,7 +218,7 @@ class VqVae(nn.Module):
         return Likelihood(nats, exact=False)
 
     def loss(self, batch: Batch, step: int) -> Loss:
-        """The paper's objective in nats per image."""
+        """The objective of the paper in nats per image."""
         quantised = self.quantise(batch.x)
         nats = self.likelihood(batch.target, self.parameters_of(quantised.z), batch.weight).mean()
         scalars = {"log_likelihood": nats.detach(), "perplexity": quantised.perplexity}
@@ -219,7 +227,7 @@ class VqVae(nn.Module):
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> tuple[VqVae, Any]:
-        """This model without batch normalisation; its histogram weights, prior and search space fitted."""
+        """This model with batch normalisation folded in, and histogram weights, prior and search space fitted."""
         config = replace(self.config, normalisation="none")
         model = VqVae(config).to(self.to_code.weight).eval()
         fold_blocks(self.eval(), model)
@@ -228,7 +236,7 @@ class VqVae(nn.Module):
             maps.append(model.codes(batch.x))
             labels.append(batch.label)
         fit_codes(model.descriptor, model.prior, maps)
-        model.labels.count(labels)
+        model.labels.fit(labels)
         model.search.fit(torch.cat([model.describe(codes).cpu() for codes in maps]))
         return model, config
 
@@ -243,11 +251,11 @@ class VqVae(nn.Module):
 
 
 def build_prior(config: VqVaeConfig, side: int, condition: int) -> PixelPrior | None:
-    """The network over maps of a side, on a condition of so many features besides labels; None where counts do."""
+    """The network prior over maps, on a condition of that many features and the labels; None for `counts`."""
     if config.prior == "counts":
         return None
-    told = condition + (config.classes or 0)
-    return PixelPrior(config.codes, side, width=config.prior_width, layers=config.prior_layers, condition=told)
+    features = condition + (config.classes or 0)
+    return PixelPrior(config.codes, side, width=config.prior_width, layers=config.prior_layers, condition=features)
 
 
 def build_quantiser(config: VqVaeConfig) -> VectorQuantiser:

@@ -1,11 +1,11 @@
-"""VQ-VAE-2: two maps of codes, a coarse one on top for what is global and a fine one below it for the details.
+"""VQ-VAE-2: two maps of codes, a coarse top map for the global structure and a fine bottom map for details.
 
 Razavi, van den Oord, Vinyals: Generating Diverse High-Fidelity Images with VQ-VAE-2, 2019,
 https://arxiv.org/abs/1906.00446, algorithm 1: the top map is quantised first; the bottom map is quantised from the
-encoder's features joined with the decoded top map, so that it is conditioned on it; the decoder sees both.
+encoder's features concatenated with the decoded top map, which conditions it on the top map; the decoder reads both.
 Both codebooks learn by moving averages or by gradient, as in `training.layers.quantise`.
 
-Differs from the paper: as `training.models.vq_vae` does; one top stage, whose side is half that of the bottom map.
+Differs from the paper: as in `training.models.vq_vae`; one top stage, whose side is half that of the bottom map.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, silu
 
-from training.encoder import Likelihood
 from training.layers.blocks import Block, fold_blocks
 from training.layers.checks import check_at_least, check_search
 from training.layers.codes import CodeDescriptor, CodePrior, fit_codes
@@ -28,7 +27,7 @@ from training.layers.networks import decoder_stages, encoder_stages
 from training.layers.quantise import Quantised
 from training.layers.search import SearchSpace
 from training.models.vq_vae import VqVaeConfig, build_prior, build_quantiser
-from training.protocols import Batch, Loss
+from training.protocols import Batch, Likelihood, Loss
 from training.reference import Metric
 
 
@@ -38,7 +37,7 @@ class VqVae2Config(VqVaeConfig):
 
     Args:
         top_width: channels of the stage between the bottom and the top map.
-        pool: cells along each side of both grids in which codes are pooled.
+        pool: cells along each side of both grids over which codes are pooled.
     """
 
     widths: tuple[int, ...] = (64, 128)
@@ -48,14 +47,14 @@ class VqVae2Config(VqVaeConfig):
     def _check_maps(self) -> None:
         check_at_least("top_width", self.top_width, 1)
         if self.side % 2:
-            raise ValueError(f"size must give a bottom map of an even side, not of {self.side}")
+            raise ValueError(f"size must give a bottom map with an even side, not {self.side}")
         if self.side // 2 % self.pool:
             raise ValueError(f"pool must divide the side of the top map ({self.side // 2}), not be {self.pool}")
         check_search(self.search_dim, 2 * (self.code_dim * self.pool**2 + self.codes), self.whitening, self.turn)
 
 
 class Levels(NamedTuple):
-    """What one image is at both levels."""
+    """The quantised maps of both levels."""
 
     top: Quantised
     bottom: Quantised
@@ -71,7 +70,7 @@ class VqVae2(nn.Module):
     """
 
     metric: Metric = "cosine"
-    is_exportable = True  # to ONNX
+    is_exportable = True
 
     def __init__(self, config: VqVae2Config) -> None:
         super().__init__()
@@ -107,6 +106,14 @@ class VqVae2(nn.Module):
     def dim(self) -> int:
         return self.search.dim
 
+    @property
+    def classes(self) -> int | None:
+        return self.labels.classes
+
+    @property
+    def has_second_stage(self) -> bool:
+        return self.config.prior == "pixel-cnn"
+
     def quantise(self, x: Tensor) -> Levels:
         """Both quantised maps of images `(B, C, S, S)` in [0, 1]."""
         h = self.encoder((2.0 * x - 1.0).contiguous(memory_format=torch.channels_last))
@@ -115,12 +122,12 @@ class VqVae2(nn.Module):
         return Levels(top, self.bottom(self.to_bottom(conditioned).to(x.dtype)))
 
     def codes(self, x: Tensor) -> Tensor:
-        """Codes of images `(B, C, S, S)` in [0, 1], as `decode` takes them."""
+        """Codes of images `(B, C, S, S)` in [0, 1], for `decode`."""
         levels = self.quantise(x)
         return torch.cat([level.codes.flatten(1) for level in levels], dim=1)
 
     def code_maps(self, x: Tensor) -> dict[str, Tensor]:
-        """The codes of both levels by the ending of their figures' names."""
+        """The codes of both levels, see `training.protocols.CodeModel`."""
         levels = self.quantise(x)
         return {"_top": levels.top.codes, "": levels.bottom.codes}
 
@@ -133,7 +140,7 @@ class VqVae2(nn.Module):
         return vectors
 
     def describe(self, codes: Tensor) -> Tensor:
-        """What the search vector is made of, from codes as `codes` gives them: a `CodeDescriptor` for each level."""
+        """Descriptors of codes as from `codes`: one `CodeDescriptor` per level."""
         top, bottom = self.split(codes)
         described = (
             self.descriptor_top(self.top.vectors_of(top), top),
@@ -142,7 +149,7 @@ class VqVae2(nn.Module):
         return torch.cat(described, dim=1)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Mean images `(B, C, S, S)` in [0, 1] of codes as `codes` gives them."""
+        """Mean images `(B, C, S, S)` in [0, 1] of codes as from `codes`."""
         top, bottom = self.split(latent)
         return self.likelihood.mean(self.parameters_of(self.top.vectors_of(top), self.bottom.vectors_of(bottom)))
 
@@ -164,40 +171,41 @@ class VqVae2(nn.Module):
         temperature: float = 1.0,
         label: Tensor | None = None,
     ) -> Tensor:
-        """As of `VqVae`: the top map from its prior, the bottom map given the top one."""
+        """As `VqVae.sample`, with the top map drawn from its prior and the bottom map given the top map."""
         return self.decode(self.sample_codes(count, generator, temperature, label))
 
     def sample_codes(
         self, count: int, generator: torch.Generator | None, temperature: float, label: Tensor | None
     ) -> Tensor:
-        """Codes as `decode` takes them, drawn from the priors."""
+        """Codes for `decode`, drawn from the priors."""
         if self.pixel_prior_top is None or self.pixel_prior is None:
             counts = (self.prior_top, self.prior)
             drawn = [prior.sample(count, generator, temperature=temperature) for prior in counts]
             return torch.cat([codes.flatten(1) for codes in drawn], dim=1)
-        told = self.labels.told_or_drawn(label, count, generator)
-        top = self.pixel_prior_top.sample(count, generator, told, temperature=temperature)
-        bottom = self.pixel_prior.sample(count, generator, self._given_top(top, told), temperature=temperature)
+        planes = self.labels.planes(self.labels.or_drawn(label, count, generator), count)
+        top = self.pixel_prior_top.sample(count, generator, planes, temperature=temperature)
+        bottom = self.pixel_prior.sample(count, generator, self._given_top(top, planes), temperature=temperature)
         return torch.cat([top.flatten(1), bottom.flatten(1)], dim=1)
 
     def log_prior(self, codes: Tensor, label: Tensor | None = None) -> Tensor:
-        """Nats `(B,)` of codes as `codes` gives them under the priors; without a label, of the mixture over labels."""
+        """Log-probability of codes in nats `(B,)`; without a label, under the mixture over labels."""
         top, bottom = self.split(codes)
         prior_top, prior = self.pixel_prior_top, self.pixel_prior
         if prior_top is None or prior is None:
             return self.prior_top.log_prob(top) + self.prior.log_prob(bottom)
 
-        def nats(told: Tensor | None) -> Tensor:
-            return prior_top.log_prob(top, told) + prior.log_prob(bottom, self._given_top(top, told))
+        def nats(known: Tensor | None) -> Tensor:
+            planes = self.labels.planes(known, len(codes))
+            return prior_top.log_prob(top, planes) + prior.log_prob(bottom, self._given_top(top, planes))
 
-        return self.labels.mixed(nats, label, len(codes))
+        return self.labels.mixture(nats, label, len(codes))
 
-    def _given_top(self, top: Tensor, told: Tensor | None) -> Tensor:
-        """What the bottom map's prior is told `(B, F, h, w)`: the top codes' vectors, and the label."""
+    def _given_top(self, top: Tensor, label_planes: Tensor | None) -> Tensor:
+        """Condition of the bottom map's prior `(B, F, h, w)`: the top codes' vectors, and the label."""
         vectors = interpolate(self.top.vectors_of(top), scale_factor=2.0, mode="nearest")
-        if told is None:
+        if label_planes is None:
             return vectors
-        return torch.cat([vectors, told.expand(-1, -1, *vectors.shape[2:])], dim=1)
+        return torch.cat([vectors, label_planes.expand(-1, -1, *vectors.shape[2:])], dim=1)
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
         """log p(x | codes) + log p(codes), a lower bound."""
@@ -207,7 +215,7 @@ class VqVae2(nn.Module):
         return Likelihood(nats + self.log_prior(codes), exact=False)
 
     def loss(self, batch: Batch, step: int) -> Loss:
-        """The objective of `VqVae`, with the quantisers' terms of both levels."""
+        """The objective of `VqVae`, with the quantiser terms of both levels."""
         levels = self.quantise(batch.x)
         parameter = self.parameters_of(levels.top.z, levels.bottom.z)
         nats = self.likelihood(batch.target, parameter, batch.weight).mean()
@@ -221,7 +229,7 @@ class VqVae2(nn.Module):
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> tuple[VqVae2, Any]:
-        """This model without batch normalisation; histogram weights, priors and search space fitted."""
+        """This model with batch normalisation folded in, and histogram weights, priors and search space fitted."""
         config = replace(self.config, normalisation="none")
         model = VqVae2(config).to(self.to_top.weight).eval()
         fold_blocks(self.eval(), model)
@@ -229,7 +237,7 @@ class VqVae2(nn.Module):
         for batch in batches:
             found.append(model.codes(batch.x))
             labels.append(batch.label)
-        model.labels.count(labels)
+        model.labels.fit(labels)
         fit_codes(model.descriptor_top, model.prior_top, [model.split(codes)[0] for codes in found])
         fit_codes(model.descriptor, model.prior, [model.split(codes)[1] for codes in found])
         model.search.fit(torch.cat([model.describe(codes).cpu() for codes in found]))

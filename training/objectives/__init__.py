@@ -1,10 +1,10 @@
-"""What a recipe asks of the latents besides the family's own objective: terms over two views of each item.
+"""Objectives on the latents that a recipe adds to the loss of the family, mostly over two views of each item.
 
-Each term's paper and formula stand in a file of its own: `consistency`, `contrast`, `teacher`, `prototypes`,
-`small_views`, `foreground`; `parts` says which part of the latent a pair teaches.
+Each term has its own module with its paper and formula: `consistency`, `contrast`, `teacher`, `prototypes`,
+`small_views`, `foreground`; `parts` assigns parts of the latent to pairs.
 
-The other two ways to be robust to backgrounds are made in the batch (`training.fitting.views`): `clean_target` gives
-the item on white as the target, `foreground_weight` weighs what is behind it in the likelihood.
+Two more ways of background robustness are part of the batch (`training.fitting.views`): `clean_target` makes the item
+on white the target, and `foreground_weight` weights the background in the likelihood.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from training.protocols import Loss, Posterior
 from training.recipes.schema import Objective
 
 __all__ = [
-    "Beside",
+    "Extras",
     "Objectives",
     "Teacher",
     "build_objectives",
@@ -39,17 +39,17 @@ __all__ = [
     "kl_between",
 ]
 
-Term = tuple[str, float, Tensor]  # its name, its weight, its nats per image
+Term = tuple[str, float, Tensor]  # name, weight, nats per image
 
 
-class Beside(NamedTuple):
-    """What some terms need besides the loss of a batch of `2B` views.
+class Extras(NamedTuple):
+    """Further inputs of some terms for a batch of `2B` views, beside its loss.
 
     Args:
         taught: the teacher's posteriors of the views.
-        small: latents of the batch's small views `(V B, latent_dim)`.
-        related: which rows are of items that were mined as each other's neighbours, `(2B, 2B)` bool.
-        shrunk: how many times as many pixels as the batch's pictures those of full size have.
+        small: latents of the small views `(V B, latent_dim)`.
+        related: which rows show items that were mined as neighbours, `(2B, 2B)` bool.
+        shrunk: number of pixels of a full-size image divided by that of the batch's images.
     """
 
     taught: Posterior | None = None
@@ -59,7 +59,7 @@ class Beside(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """A part of the latent, and the rows that it is compared over; `small` are those pairs' small views."""
+    """A part of the latent and the rows that it is compared over; `small` are the small views of those pairs."""
 
     number: int
     rows: Tensor | slice
@@ -68,11 +68,11 @@ class Compared(NamedTuple):
 
 
 class Objectives(nn.Module):
-    """The terms that a recipe adds, and what they learn themselves, which never ships.
+    """The terms that a recipe adds, and their own parameters, which never ship.
 
     Args:
         latent_dim: size of the model's latents.
-        teacher: where the settings ask for one.
+        teacher: if the settings include one.
     """
 
     def __init__(self, settings: Objective, latent_dim: int, teacher: Teacher | None = None) -> None:
@@ -90,47 +90,47 @@ class Objectives(nn.Module):
             self.prototypes.extend(Prototypes(settings.prototypes, dim) for dim in dims)
 
     def forward(
-        self, loss: Loss, items: Tensor, mask: Tensor | None = None, beside: Beside | None = None
+        self, loss: Loss, items: Tensor, mask: Tensor | None = None, extras: Extras | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What is added to the objective, in nats per image, and each term before its weight.
+        """The sum of the weighted terms in nats per image, and each term before its weight.
 
         Args:
-            loss: of a batch with first views in its first half and second views in its second; consistency and a
-                teacher ask for posteriors.
-            items: number of the item in each row `(2B,)`.
-            mask: of the batch, see `Batch`.
+            loss: loss of a batch whose halves are the first and the second views; consistency and teacher need a
+                posterior.
+            items: item number of each row `(2B,)`.
+            mask: mask of the batch, see `Batch`.
         """
         extra = torch.zeros_like(loss.objective)
         scalars: dict[str, Tensor] = {}
-        for name, weight, nats in self._terms(loss, items, mask, beside or Beside()):
+        for name, weight, nats in self._terms(loss, items, mask, extras or Extras()):
             extra = extra + weight * nats
             scalars[name] = nats.detach()
         return extra, scalars
 
-    def _terms(self, loss: Loss, items: Tensor, mask: Tensor | None, beside: Beside) -> Iterator[Term]:
+    def _terms(self, loss: Loss, items: Tensor, mask: Tensor | None, extras: Extras) -> Iterator[Term]:
         settings = self.settings
         if settings.consistency > 0:
             if loss.posterior is None:
                 raise ValueError("consistency needs a model with a posterior")
             yield "consistency", settings.consistency, consistency(loss.posterior)
         if settings.contrastive is not None:
-            nats = self._contrast(loss.latent, items, beside, settings.contrastive.temperature)
+            nats = self._contrast(loss.latent, items, extras, settings.contrastive.temperature)
             yield "contrastive", settings.contrastive.weight, nats
         if settings.foreground > 0 and mask is not None:
             if loss.foreground is None:
-                raise ValueError("foreground needs a model that guesses it")
-            yield "foreground", settings.foreground, foreground_nats(loss.foreground, mask, shrunk=beside.shrunk)
+                raise ValueError("foreground needs a model that predicts it")
+            yield "foreground", settings.foreground, foreground_nats(loss.foreground, mask, shrunk=extras.shrunk)
         if settings.teacher is not None:
-            if loss.posterior is None or beside.taught is None:
+            if loss.posterior is None or extras.taught is None:
                 raise ValueError("teacher needs a model with a posterior, and the teacher's posteriors of the views")
-            yield "teacher", settings.teacher.weight, taught_nats(beside.taught, loss.posterior, settings.shape_share)
+            yield "teacher", settings.teacher.weight, taught_nats(extras.taught, loss.posterior, settings.shape_share)
         if settings.prototypes is not None:
-            yield "prototypes", settings.prototypes.weight, self._assign(loss.latent, beside.small)
+            yield "prototypes", settings.prototypes.weight, self._assign(loss.latent, extras.small)
 
-    def _contrast(self, latent: Tensor, items: Tensor, beside: Beside, temperature: float) -> Tensor:
+    def _contrast(self, latent: Tensor, items: Tensor, extras: Extras, temperature: float) -> Tensor:
         nats = []
-        for part in self._compared(latent, beside.small):
-            related = None if beside.related is None else beside.related[part.rows][:, part.rows]
+        for part in self._compared(latent, extras.small):
+            related = None if extras.related is None else extras.related[part.rows][:, part.rows]
             among = items[part.rows]
             full = info_nce(part.latent, among, temperature, related)
             if part.small is not None:
@@ -162,10 +162,10 @@ class Objectives(nn.Module):
 
 
 def build_objectives(settings: Objective, model: Any, examples: Examples) -> Objectives:
-    """The objectives over a model, whose latents' size is asked of the model itself.
+    """Build the objectives for a model, with the size of the latents taken from an example.
 
     Raises:
-        RecipeError: a part of the latent would have no number.
+        RecipeError: a part of the latent would be empty.
     """
     teacher = None if settings.teacher is None else Teacher(model, settings.teacher.decay)
     has_head = settings.contrastive is not None and settings.contrastive.projection is not None
@@ -175,5 +175,5 @@ def build_objectives(settings: Objective, model: Any, examples: Examples) -> Obj
         latent_dim = model.latent(examples.images[:1].float() / 255.0).shape[1]
     if settings.shape_share > 0 and looks_of(latent_dim, settings.shape_share) in (0, latent_dim):
         share = f"objective.contrastive.shape_share {settings.shape_share:g}"
-        raise RecipeError(f"{share} leaves a part of the {latent_dim} latents empty; take one nearer to 0.5")
+        raise RecipeError(f"{share} leaves a part of the {latent_dim} latents empty; choose a value nearer to 0.5")
     return Objectives(settings, latent_dim, teacher)

@@ -1,10 +1,10 @@
-"""`objective.consistency`: the posteriors of two views of an item should be one.
+"""`objective.consistency`: two views of an item should have the same posterior.
 
 Sinha, Dieng: Consistency Regularization for Variational Auto-Encoders, 2021, https://arxiv.org/abs/2105.14859. Adds
 weight * KL(q(z | x') || q(z | x)) to the bounds of both views.
 
-Differs from the paper: both views are changed, and neither is before the other, so that the KL is averaged over both
-directions (in expectation the same, with less noise).
+Differs from the paper: both views are augmented in the same way, so the KL is averaged over both directions, which has
+the same expectation and less noise.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from training.protocols import Posterior
 
 
 def consistency(q: Posterior) -> Tensor:
-    """Mean KL between the posteriors of the two views, which are the halves of a batch; nats per pair."""
+    """Mean KL in nats per pair between the posteriors of the two views, which are the halves of a batch."""
     first, second = (Posterior(*halves) for halves in zip(*(part.chunk(2) for part in q), strict=True))
     return 0.5 * (kl_between(first, second) + kl_between(second, first)).mean()
 
@@ -27,7 +27,7 @@ def kl_between(q: Posterior, p: Posterior) -> Tensor:
 
 
 def kl_per_latent(q: Posterior, p: Posterior) -> Tensor:
-    """The part of each latent in KL(q || p), in nats `(B, latent_dim)`."""
+    """KL(q || p) per latent in nats `(B, latent_dim)`."""
     variance_ratio = torch.exp(q.log_variance - p.log_variance)
     distance = torch.square(q.mean - p.mean) * torch.exp(-p.log_variance)
     return 0.5 * (variance_ratio + distance - 1.0 - (q.log_variance - p.log_variance))

@@ -1,11 +1,11 @@
-"""`objective.contrastive`: two views of an item are nearer to each other than to other items.
+"""`objective.contrastive`: two views of an item should be nearer to each other than to other items.
 
 InfoNCE, van den Oord, Li, Vinyals: Representation Learning with Contrastive Predictive Coding, 2018,
 https://arxiv.org/abs/1807.03748, equation 4, in the form of Chen et al.: A Simple Framework for Contrastive Learning
 of Visual Representations, 2020, https://arxiv.org/abs/2002.05709, equation 1: with s = cosine / temperature,
--log exp(s_ij) / sum_{k != i} exp(s_ik), j being the other view of i, averaged over all views of the batch.
+-log exp(s_ij) / sum_{k != i} exp(s_ik), where j is the other view of i, averaged over all views of the batch.
 
-Differs from the papers: other views of an item are no negatives of it.
+Differs from the papers: other views of the same item are not negatives.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def info_nce(latents: Tensor, items: Tensor, temperature: float, related: Tensor
     Args:
         latents: `(2B, D)`; row i + B is the other view of row i.
         items: `(2B,)`; rows of one item are never negatives of each other.
-        related: other rows that are no negatives of each other, `(2B, 2B)` bool.
+        related: further pairs of rows that are not negatives of each other, `(2B, 2B)` bool.
     """
     rows = len(latents)
-    with torch.autocast(latents.device.type, enabled=False):  # cosines need more digits than halves have
+    with torch.autocast(latents.device.type, enabled=False):  # halves are too coarse for cosines
         unit = nn.functional.normalize(latents.float(), dim=1)
         scores = unit @ unit.T / temperature
     partner = (torch.arange(rows, device=latents.device) + rows // 2) % rows

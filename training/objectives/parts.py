@@ -1,10 +1,10 @@
-"""Which part of the latent each pair of views teaches.
+"""Assigns parts of the latent to pairs of views: one part learns appearance, the other shape.
 
-With `contrastive.shape_share` s, a share s of the pairs is shown in strange colours, and only the last share s of the
-latent is compared over them; the rest is compared over the other pairs. Which colours an item has tells it from the
-others, and an InfoNCE that may use them hardly needs its shape; one that may not cannot tell two colours of a thing
-apart. So each part of the latent learns what the other need not (as Xiao, Wang, Efros, Darrell: What Should Not Be
-Contrastive in Contrastive Learning, 2021, https://arxiv.org/abs/2008.05659, keep an embedding for each kind of change).
+With `contrastive.shape_share` s, a fraction s of the pairs is recoloured strongly, and only the last fraction s of the
+latent is compared over them; the rest of the latent is compared over the other pairs. An InfoNCE loss that may use
+colours hardly needs the shape of an item, and one that may not use them cannot distinguish two colours of a product. So
+each part of the latent learns what the other does not need. Xiao, Wang, Efros, Darrell: What Should Not Be Contrastive
+in Contrastive Learning, 2021, https://arxiv.org/abs/2008.05659, likewise keep an embedding per kind of augmentation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from training.fitting.views import shape_rows
 
 
 class Part(NamedTuple):
-    """Rows `(2B,)` bool of a batch of pairs, and the latents that are compared over them; 0 is looks, 1 shapes."""
+    """Rows `(2B,)` bool of a batch of pairs and the latents that are compared over them; 0 is looks, 1 is shapes."""
 
     number: int
     rows: Tensor
@@ -25,7 +25,7 @@ class Part(NamedTuple):
 
 
 def parts_of(latent: Tensor, share: float) -> list[Part]:
-    """The part that holds looks and the one that holds shapes, of latents `(2B, D)`; those without a pair left out."""
+    """The parts for looks and for shapes of latents `(2B, D)`, without parts that have no pair."""
     in_strange_colours = shape_rows(len(latent), share).to(latent.device)
     looks = looks_of(latent.shape[1], share)
     parts = (Part(0, ~in_strange_colours, slice(0, looks)), Part(1, in_strange_colours, slice(looks, None)))
@@ -33,5 +33,5 @@ def parts_of(latent: Tensor, share: float) -> list[Part]:
 
 
 def looks_of(latent_dim: int, share: float) -> int:
-    """How many latents, the first ones, hold looks."""
+    """Number of leading latents that hold looks."""
     return round(latent_dim * (1.0 - share))

@@ -1,4 +1,4 @@
-"""`objective.prototypes`: views of an item are told to belong to the same prototypes.
+"""`objective.prototypes`: views of an item should be assigned to the same prototypes.
 
 Caron et al.: Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, 2020,
 https://arxiv.org/abs/2006.09882. With unit latents z and unit prototypes c_1 .. c_K:
@@ -9,12 +9,12 @@ https://arxiv.org/abs/2006.09882. With unit latents z and unit prototypes c_1 ..
     polytope: Q 1_B = 1_K / K and Q' 1_K = 1_B / B                                  equation 4
     Q = Diag(u) exp(C' Z / epsilon) Diag(v)                                         equation 5
 
-u and v are found by a few iterations of Sinkhorn and Knopp, in logarithms, so that a small epsilon does not overflow.
-The assignments are of each view's own half of the batch, and no gradient goes through them.
+u and v come from a few Sinkhorn-Knopp iterations in log space, so that a small epsilon does not overflow. Assignments
+are computed within each view's half of the batch, without gradients.
 
-Differs from the paper: prototypes are divided by their norm where they are used, not after each step; they learn from
-the first step on; there is no queue of earlier latents; the mean of both directions is taken, as for InfoNCE. With a
-`shape_share` each part of the latent has prototypes of its own (`training.objectives.parts`).
+Differs from the paper: prototypes are normalised on use instead of after each step; they learn from the first step;
+there is no queue of earlier latents; both directions are averaged, as for InfoNCE. With a `shape_share` each part of
+the latent has its own prototypes (`training.objectives.parts`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from training.recipes.schema import Prototypes as Settings
 
 
 class Prototypes(nn.Module):
-    """Prototypes of latents `(.., D)`, part of the training state; they never ship."""
+    """Prototypes of latents `(.., D)`: part of the training state, never shipped."""
 
     def __init__(self, settings: Settings, latent_dim: int) -> None:
         super().__init__()
@@ -37,17 +37,17 @@ class Prototypes(nn.Module):
 
     def scores(self, latents: Tensor) -> Tensor:
         """Cosines `(N, K)` of latents `(N, D)`."""
-        with torch.autocast(latents.device.type, enabled=False):  # cosines need more digits than halves have
+        with torch.autocast(latents.device.type, enabled=False):  # halves are too coarse for cosines
             unit = nn.functional.normalize(latents.float(), dim=1)
             return unit @ nn.functional.normalize(self.weight.float(), dim=1).T
 
     @torch.no_grad()
     def assignments(self, scores: Tensor) -> Tensor:
-        """How far each of the latents belongs to each prototype, of one view's scores `(B, K)`; rows sum to 1."""
+        """Soft assignments to the prototypes from the scores `(B, K)` of one view; rows sum to 1."""
         return len(scores) * sinkhorn(scores, self.settings.epsilon, self.settings.iterations)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """The swapped cross-entropy in nats per view, of latents `(2B, D)` whose halves are the views."""
+        """Swapped cross-entropy in nats per view of latents `(2B, D)`, whose halves are the two views."""
         scores = self.scores(latents)
         targets = [self.assignments(half) for half in scores.detach().chunk(2)]
         return self.missed(scores, torch.cat(targets[::-1]))
@@ -59,7 +59,7 @@ class Prototypes(nn.Module):
 
 
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """Q' of equation 5, `(B, K)`: rows sum to 1/B, columns nearly to 1/K, the nearer the more iterations.
+    """Q' of equation 5, `(B, K)`: rows sum to 1/B; columns approach 1/K with more iterations.
 
     Args:
         scores: z c `(B, K)`.

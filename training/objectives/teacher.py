@@ -1,17 +1,17 @@
-"""`objective.teacher`: a moving average of the weights teaches the weights themselves.
+"""`objective.teacher`: a moving average of the weights is the teacher of the current weights.
 
 Tarvainen, Valpola: Mean teachers are better role models, 2017, https://arxiv.org/abs/1703.01780, equations 1 and 2;
 between two views as in Grill et al.: Bootstrap Your Own Latent, 2020, https://arxiv.org/abs/2006.07733, equation 2:
 
     t <- d t + (1 - d) w,   KL(q_t(z | x') || q_w(z | x))
 
-averaged over both directions; no gradient reaches the teacher. The teacher normalises by moving averages of the
-student's statistics, as Cai et al.: Exponential Moving Average Normalization for Self-supervised and Semi-supervised
+averaged over both directions; the teacher has no gradient. It normalises by moving averages of the student's batch
+statistics, as Cai et al.: Exponential Moving Average Normalization for Self-supervised and Semi-supervised
 Learning, 2021, https://arxiv.org/abs/2101.08482.
 
-Differs from the papers: the views' posteriors are compared, not logits or projections. No predictor keeps the latent
-from collapsing, as BYOL's does: the likelihood does that. Of a pair in strange colours only the latents that hold
-shapes are taught (`training.objectives.parts`).
+Differs from the papers: compares the posteriors of the views instead of logits or projections. There is no predictor as
+in BYOL, as the likelihood prevents collapse. For a recoloured pair only the latents for shapes are compared
+(`training.objectives.parts`).
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from training.protocols import Batch, Posterior
 
 
 class Teacher(nn.Module):
-    """The average of a variational model, part of the training state; it is never in training mode and never ships.
+    """The moving average of a variational model: part of the training state, always in eval mode, never shipped.
 
     Args:
-        decay: in (0, 1); it rises to its value as that of `training.fitting.averaging`.
+        decay: in (0, 1); it rises to its value as in `training.fitting.averaging`.
     """
 
     def __init__(self, student: nn.Module, decay: float) -> None:
@@ -48,13 +48,13 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Posterior:
-        """q_t(z | x) of each view."""
+        """The teacher's posterior q_t(z | x) of each view."""
         posterior: Posterior = self.model.posterior(batch.x, batch.label)
         return posterior
 
     @torch.no_grad()
     def follow(self, student: nn.Module, steps: int) -> None:
-        """Move towards the student after its `steps`-th step."""
+        """Update the average after the student's step number `steps`."""
         count = torch.tensor(steps)
         own, others = (chain(model.parameters(), model.buffers()) for model in (self.model, student))
         for mine, theirs in zip(own, others, strict=True):
@@ -65,7 +65,7 @@ def taught_nats(taught: Posterior, q: Posterior, shape_share: float) -> Tensor:
     """KL from the teacher's posterior of each view to the student's of the other, in nats per view.
 
     Args:
-        taught, q: of the teacher and of the student; the halves `(2B, latent_dim)` are the two views.
+        taught, q: posteriors of the teacher and the student `(2B, latent_dim)`, whose halves are the two views.
     """
     half = len(q.mean) // 2
     of_the_other = Posterior(*(part.roll(half, dims=0) for part in taught))

@@ -1,7 +1,7 @@
-"""What an ONNX graph may be: standard operators, its own constants, one picture input; checked without running it.
+"""Check an ONNX graph without running it: standard operators, its own constants, one input for images.
 
-Messages name what is wrong and what would be right, not the file, which the caller knows. Nothing is allocated by what
-a file declares, only by what it holds.
+Error messages name the fault and the remedy, and the caller adds the file. Memory is allocated only for the contents of
+a file, never for the sizes that it declares.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from training.errors import EncoderError
 
-MAX_BYTES = 2**31 - 1  # protobuf's limit
+MAX_BYTES = 2**31 - 1  # limit of protobuf
 MAX_VALUE_BYTES = 2**30  # of one constant or activation
 STANDARD = ("", "ai.onnx")
-NAMES, NAME_LENGTH = 8, 40  # of inputs or outputs in one message
-# Fields of ModelProto by number, with the wire type that each has.
+NAMES, NAME_LENGTH = 8, 40  # maximum number and length of the names in one message
+# Field numbers of ModelProto and their wire types.
 _FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
 
 
 class Interface(NamedTuple):
-    """What goes into a graph and which output is taken."""
+    """The input size and channels of a graph, and the output to use."""
 
     size: int
     channels: int
@@ -35,10 +35,10 @@ class Interface(NamedTuple):
 
 
 def read_graph(path: Path) -> ModelProto:
-    """A graph from a file; constants kept in files beside it are taken in.
+    """Read a graph from a file and load its constants from external files in the same folder.
 
     Raises:
-        EncoderError: it cannot be read, is no ONNX file, is truncated, or holds what it may not.
+        EncoderError: the file cannot be read, is not an ONNX file, is truncated, or has unacceptable contents.
     """
     try:
         if not path.is_file():
@@ -55,7 +55,7 @@ def read_graph(path: Path) -> ModelProto:
 
 
 def parse(data: bytes) -> ModelProto:
-    """The graph that bytes hold; `EncoderError` where they hold none or only a part of one."""
+    """Parse a graph; raises EncoderError if the data is not a whole ONNX file."""
     model = ModelProto()
     try:
         model.ParseFromString(data)
@@ -63,23 +63,25 @@ def parse(data: bytes) -> ModelProto:
         raise EncoderError(_what_bytes_are(data)) from exc
     if not model.graph.node or not any(entry.domain in STANDARD for entry in model.opset_import):
         raise EncoderError(_what_bytes_are(data))
-    if not all(isinstance(text, str) for text in _texts(model)):  # protobuf gives bytes where they are not UTF-8
-        raise EncoderError("has names that are not UTF-8: it is damaged; copy or export it again")
+    if not all(isinstance(text, str) for text in _texts(model)):  # protobuf returns bytes for invalid UTF-8
+        raise EncoderError("has names that are not valid UTF-8, so it is damaged; copy or export it again")
     return model
 
 
 def check_contents(model: ModelProto) -> None:
-    """Refuse operators that are not ONNX's own, constants outside of the file, and constants that it does not hold."""
+    """Reject operators that are not standard ONNX, and constants that the file does not contain in full."""
     functions = {(function.domain, function.name) for function in model.functions}
     for node in nodes_of(model):
         if (node.domain, node.op_type) in functions:
-            continue  # made of standard operators, which are looked at as well
+            continue  # a function of standard operators, which are checked as well
         if node.domain not in STANDARD:
             raise EncoderError(
-                f"operator {node.op_type!r} is of domain {node.domain!r}; export with ONNX's own operators alone"
+                f"operator {node.op_type!r} is from domain {node.domain!r}; export with standard ONNX operators only"
             )
         if not onnx.defs.has(node.op_type):
-            raise EncoderError(f"operator {node.op_type!r} is none of ONNX's; export with ONNX's own operators alone")
+            raise EncoderError(
+                f"operator {node.op_type!r} is not an ONNX operator; export with standard ONNX operators only"
+            )
     for tensor in tensors_of(model):
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             raise EncoderError(f"constant {tensor.name!r} is in another file; keep constants in the graph's file")
@@ -95,28 +97,30 @@ def check_contents(model: ModelProto) -> None:
 
 
 def interface(model: ModelProto, *, size: int | None, channels: int | None, output: str | None) -> Interface:
-    """What goes in and comes out, from the graph's declarations and what the caller chose.
+    """The interface of a graph, from its declarations and the caller's choices.
 
     Raises:
-        EncoderError: there are several inputs, or outputs to choose from; or a type, rank, size or batch is not usable.
+        EncoderError: there are several inputs, or several outputs and no choice; or a type, rank, size or batch
+            dimension is not usable.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     if len(inputs) != 1:
         names = _listed([value.name for value in inputs])
-        raise EncoderError(f"has {len(inputs)} inputs ({names}); expected one, of pictures (B, C, H, W)")
+        raise EncoderError(f"has {len(inputs)} inputs ({names}); expected one, for images (B, C, H, W)")
     dims = _picture_dims(inputs[0])
     found = _channels(inputs[0].name, dims, channels)
     return Interface(_size(inputs[0].name, dims[2:], size), found, _output(model, output))
 
 
 def nodes_of(model: ModelProto) -> Iterator[NodeProto]:
-    """Every node, of subgraphs and of functions too."""
+    """All nodes, including those of subgraphs and functions."""
     for graph in graphs_of(model):
         yield from graph.node
 
 
 def graphs_of(model: ModelProto) -> Iterator[GraphProto]:
+    """The main graph, its subgraphs, and the bodies of functions."""
     pending = [model.graph, *(GraphProto(node=function.node) for function in model.functions)]
     while pending:
         graph = pending.pop()
@@ -127,7 +131,7 @@ def graphs_of(model: ModelProto) -> Iterator[GraphProto]:
 
 
 def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
-    """Every constant: initializers, attributes, and the parts of sparse ones."""
+    """All constants: initializers, attributes, and the values and indices of sparse constants."""
     for graph in graphs_of(model):
         yield from graph.initializer
         sparse = list(graph.sparse_initializer)
@@ -141,7 +145,7 @@ def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
 
 
 def check_bytes(what: str, dims: list[int], kind: int) -> None:
-    """Refuse a value that would take more than `MAX_VALUE_BYTES`."""
+    """Raise EncoderError if a value would take more than `MAX_VALUE_BYTES`."""
     size = _count(what, dims) * _bytes_of(kind)
     if size > MAX_VALUE_BYTES:
         raise EncoderError(
@@ -151,7 +155,7 @@ def check_bytes(what: str, dims: list[int], kind: int) -> None:
 
 
 def _texts(model: ModelProto) -> Iterator[object]:
-    """Every text of a graph that is looked at."""
+    """All names in a graph that the checks use."""
     yield from (model.producer_name, model.producer_version, *(entry.domain for entry in model.opset_import))
     for function in model.functions:
         yield from (function.name, function.domain)
@@ -166,7 +170,7 @@ def _texts(model: ModelProto) -> Iterator[object]:
 
 
 def _what_bytes_are(data: bytes) -> str:
-    """Why bytes are no graph: walks the outermost fields, whose lengths say how long the file should be."""
+    """Why data is not a graph: walks the top-level fields, whose lengths give the expected length of the file."""
     if not data:
         return "is empty; expected an ONNX file"
     place, fields = 0, []
@@ -197,7 +201,7 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
 
 
 def _take_in_external_data(model: ModelProto, folder: Path, room: int) -> None:
-    """Put constants that are stored in files of the graph's own folder into the graph."""
+    """Load constants stored in files of the graph's own folder into the graph."""
     base = os.path.realpath(folder)
     for tensor in tensors_of(model):
         if tensor.data_location != TensorProto.EXTERNAL:
@@ -214,7 +218,7 @@ def _take_in_external_data(model: ModelProto, folder: Path, room: int) -> None:
         room -= needed
         if room < 0:
             raise EncoderError(
-                f"with the constants of {location!r} it has over {MAX_BYTES:,} bytes; use a smaller model"
+                f"with the constants of {location!r} it has more than {MAX_BYTES:,} bytes; use a smaller model"
             )
         tensor.raw_data = _read_part(Path(path), location, entries, needed)
         tensor.ClearField("external_data")
@@ -231,12 +235,13 @@ def _read_part(path: Path, location: str, entries: dict[str, str], needed: int) 
             return file.read(length)
     except (OSError, ValueError) as exc:
         raise EncoderError(
-            f"its constants in {location!r} are missing or of another length; copy that file beside it, or export again"
+            f"its constants in {location!r} are missing or have another length; "
+            "copy that file beside it, or export it again"
         ) from exc
 
 
 def _check_held(tensor: TensorProto) -> None:
-    """A constant must be as long as its shape says."""
+    """Raise EncoderError unless a constant is as long as its shape requires."""
     what = f"constant {tensor.name!r}"
     dims = list(tensor.dims)
     count = _count(what, dims)
@@ -247,20 +252,20 @@ def _check_held(tensor: TensorProto) -> None:
     if not is_held:
         shape = " x ".join(map(str, dims))
         raise EncoderError(
-            f"{what} is declared as {shape} ({needed / 1e9:.2g} GB), which the file does not hold; export it again"
+            f"{what} is declared as {shape} ({needed / 1e9:.2g} GB), which the file does not contain; export it again"
         )
 
 
 def _count(what: str, dims: list[int]) -> int:
     if any(dim < 0 for dim in dims):
-        raise EncoderError(f"{what} has a negative side in {' x '.join(map(str, dims))}; export it again")
+        raise EncoderError(f"{what} has a negative dimension in {' x '.join(map(str, dims))}; export it again")
     return math.prod(dims)
 
 
 def _bits_of(kind: int) -> int:
     name = TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else "UNDEFINED"
     if name == "UNDEFINED":
-        raise EncoderError(f"a constant is of unknown type {kind}; export it again")
+        raise EncoderError(f"a constant has unknown type {kind}; export it again")
     if name.endswith("INT4") or name.startswith("FLOAT4"):
         return 4
     if name.endswith("INT2"):
@@ -275,7 +280,7 @@ def _bytes_of(kind: int) -> int:
 
 
 def _listed(names: list[str]) -> str:
-    """Names from a file, for one line of text."""
+    """Names from a file, shortened for one line of text."""
     cut = [name if len(name) <= NAME_LENGTH else name[:NAME_LENGTH] + "..." for name in names[:NAMES]]
     shown = [name if name.isprintable() else repr(name) for name in cut]
     more = [f"and {len(names) - NAMES} more"] if len(names) > NAMES else []
@@ -283,7 +288,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _picture_dims(value: ValueInfoProto) -> list[int | None]:
-    """The four declared dimensions of the input, None where they are dynamic."""
+    """The four declared dimensions of the input; None for a dynamic one."""
     kind, shape = value.type.tensor_type.elem_type, value.type.tensor_type.shape
     if not value.type.HasField("tensor_type") or kind != TensorProto.FLOAT:
         name = TensorProto.DataType.Name(kind) if value.type.HasField("tensor_type") else "no tensor"
@@ -295,7 +300,7 @@ def _picture_dims(value: ValueInfoProto) -> list[int | None]:
     dims = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in shape.dim]
     if dims[0] not in (None, 1):
         raise EncoderError(
-            f"input {value.name!r} takes {dims[0]} pictures at a time; export with a dynamic batch, or a batch of 1"
+            f"input {value.name!r} takes {dims[0]} images at a time; export with a dynamic batch, or a batch of 1"
         )
     return dims
 
@@ -303,12 +308,12 @@ def _picture_dims(value: ValueInfoProto) -> list[int | None]:
 def _size(name: str, sides: list[int | None], size: int | None) -> int:
     height, width = sides
     if height is not None and width is not None and height != width:
-        raise EncoderError(f"input {name!r} takes pictures of {height} x {width}; export with a square input")
+        raise EncoderError(f"input {name!r} takes images of {height} x {width}; export with a square input")
     fixed = height or width
     if fixed is None and size is None:
-        raise EncoderError(f"input {name!r} takes pictures of any size; give the side in pixels with --size")
+        raise EncoderError(f"input {name!r} takes images of any size; give the side in pixels with --size")
     if fixed is not None and size is not None and fixed != size:
-        raise EncoderError(f"input {name!r} takes pictures of side {fixed}, not {size}; give --size {fixed}")
+        raise EncoderError(f"input {name!r} takes images of side {fixed}, not {size}; give --size {fixed}")
     return fixed or size or 0
 
 
@@ -318,7 +323,7 @@ def _channels(name: str, dims: list[int | None], channels: int | None) -> int:
         raise EncoderError(f"input {name!r} has its channels last; export with an input (B, C, H, W)")
     if fixed not in (None, 1, 3) or (fixed and channels and fixed != channels):
         asked = f", not {channels}" if channels else "; expected 3 (sRGB) or 1 (grey)"
-        raise EncoderError(f"input {name!r} takes pictures of {fixed} channels{asked}")
+        raise EncoderError(f"input {name!r} takes images of {fixed} channels{asked}")
     return fixed or channels or 3
 
 

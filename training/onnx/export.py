@@ -1,4 +1,4 @@
-"""An encoder's embedding as an ONNX file beside its weights, for `training.embedder`."""
+"""Export an encoder's embedding as an ONNX file, which `training.embedder` runs without torch."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from training.card import amend_card
-from training.encoder import Encoder, LocatingModel, load_encoder
+from training.encoder import Encoder, load_encoder
 from training.errors import EncoderError
 from training.files import publish_file
+from training.protocols import LocatingModel
 from training.reference import ONNX_FILE
 
-LEAST_HALVED = 256  # numbers of a weight: a smaller one is not worth a node
-TOLERANCE = 1e-4  # largest difference of any number of a vector from torch's
+MIN_HALVED = 256  # minimum numbers of a weight stored in half precision
+TOLERANCE = 1e-4  # maximum difference of any number of a vector from torch's
 
 
 class _Embedding(nn.Module):
-    """Images `(B, C, S, S)` uint8 to vectors `(B, dim)`, as `Encoder.encode` gives them."""
+    """Images `(B, C, S, S)` uint8 to vectors `(B, dim)`, as computed by `Encoder.encode`."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -36,7 +37,7 @@ class _Embedding(nn.Module):
 
 
 class _LocatingEmbedding(nn.Module):
-    """Pictures, and which of them are framed already, to vectors and the regions that these are of."""
+    """Images, and which of them are framed already, to vectors and the regions that they describe."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -49,13 +50,13 @@ class _LocatingEmbedding(nn.Module):
 
 
 def add_onnx(directory: Path) -> Path | None:
-    """Write `encoder.onnx` into an encoder directory and its checksum into the card; None for a family that cannot.
+    """Write `encoder.onnx` and its checksum into an encoder directory; returns None if the family cannot be exported.
 
     Raises:
-        EncoderError: the exported graph does not agree with torch to `TOLERANCE`.
+        EncoderError: the exported graph differs from torch by more than `TOLERANCE`.
     """
     encoder = load_encoder(directory)
-    if not getattr(encoder.model, "is_exportable", False):
+    if not encoder.model.is_exportable:
         return None
     data = to_onnx(encoder)
     check_agreement(encoder, data)
@@ -67,7 +68,7 @@ def add_onnx(directory: Path) -> Path | None:
 def to_onnx(encoder: Encoder) -> bytes:
     """The graph from `pixels` `(B, C, S, S)` uint8 to `vectors` `(B, dim)` float32, for any B.
 
-    That of an encoder that finds the item first also takes `framed` `(B,)` bool and gives `regions` `(B, 5)` float32.
+    The graph of a locating model also takes `framed` `(B,)` bool and returns `regions` `(B, 5)` float32.
     """
     is_locating = isinstance(encoder.model, LocatingModel)
     example: tuple[Tensor, ...] = (torch.zeros((2, *_shape(encoder)), dtype=torch.uint8),)
@@ -86,15 +87,15 @@ def to_onnx(encoder: Encoder) -> bytes:
 def export_graph(
     model: nn.Module, example: tuple[Tensor, ...], inputs: list[str], outputs: list[str], shapes: tuple[Any, ...]
 ) -> bytes:
-    """A model as an ONNX graph.
+    """Export a model as an ONNX graph.
 
     Args:
-        shapes: the axes of each input that may vary, by number.
+        shapes: the dynamic axes of each input, by number.
 
     Raises:
         EncoderError: torch cannot export it.
     """
-    # The exporter reports its progress as warnings and log lines; what matters, the result, is checked.
+    # The exporter reports its progress as warnings and log lines; the result is checked instead.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -108,14 +109,14 @@ def export_graph(
             verbose=False,
         )
     if program is None:
-        raise EncoderError("torch exported nothing")
+        raise EncoderError("torch exported no graph")
     halved = _in_half_precision(program.model_proto)
     data: bytes = halved.SerializeToString()
     return data
 
 
 def _in_half_precision(graph: Any) -> Any:
-    """The same ONNX model with the weights that float16 holds exactly stored so: ONNX Runtime widens them at load."""
+    """Store weights in float16 if that is exact; ONNX Runtime casts them to float32 when it loads the graph."""
     from onnx import TensorProto, helper, numpy_helper
 
     casts = []
@@ -125,7 +126,7 @@ def _in_half_precision(graph: Any) -> Any:
         values = numpy_helper.to_array(initializer)
         with np.errstate(over="ignore"):
             half = values.astype(np.float16)
-        if values.size < LEAST_HALVED or not np.array_equal(half.astype(np.float32), values):
+        if values.size < MIN_HALVED or not np.array_equal(half.astype(np.float32), values):
             continue
         name = initializer.name
         initializer.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
@@ -137,7 +138,7 @@ def _in_half_precision(graph: Any) -> Any:
 
 
 def check_agreement(encoder: Encoder, data: bytes) -> None:
-    """Compare the graph with torch on random images, in batches of several sizes."""
+    """Raise EncoderError unless the graph agrees with torch on random images, in batches of several sizes."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])

@@ -1,6 +1,7 @@
-"""Encoders that others trained: an ONNX graph from pictures to vectors, run by ONNX Runtime. Imports no torch.
+"""Run the ONNX graph of an imported encoder, from images to vectors, with ONNX Runtime. Imports no torch.
 
-What a graph may be is in `training.onnx.checks`; `nitamono encoders import` also tries it before it writes anything.
+`training.onnx.checks` defines which graphs are accepted; `nitamono encoders import` also runs a graph before it imports
+it.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from training.errors import EncoderError
 from training.preprocessing import Preprocessing
 from training.reference import Metric, first_line
 
-CHUNK = 8  # pictures a run: at 224 px and more the activations of more pictures fill the memory, not the cache
+CHUNK = 8  # images per run; at 224 px and above, the activations of more images no longer fit the cache
 Pool = Literal["none", "cls", "mean"]
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class OnnxConfig:
-    """How pictures go into a graph and a vector comes out; all else is in the graph.
+    """How images are passed to a graph and how vectors are taken from its output.
 
     Args:
-        mean, std: of the values in [0, 1]: one number, or one per channel. The graph sees `(x - mean) / std`.
-        output: name of the output to use; None where the graph has a single one.
-        pool: how an output of tokens `(B, tokens, dim)` or of a map `(B, dim, H, W)` becomes a vector: `cls` takes the
-            first token, `mean` the mean of all of them; `none` is for outputs `(B, dim)` and `(B, dim, 1, 1)`.
+        mean, std: one number, or one per channel, for values x in [0, 1]; the graph receives `(x - mean) / std`.
+        output: name of the output to use; None if the graph has only one.
+        pool: how to pool an output of tokens `(B, tokens, dim)` or a map `(B, dim, H, W)`: `cls` takes the first token,
+            `mean` the mean; `none` is for outputs `(B, dim)` and `(B, dim, 1, 1)`.
         metric: `cosine`, or `l2` for the Euclidean distance.
     """
 
@@ -50,7 +51,7 @@ class OnnxConfig:
             for value in values:
                 if not (0.0 <= value <= 1.0) or (name == "std" and value == 0.0):
                     raise ValueError(
-                        f"{name} is of values in [0, 1], not {value:g}; divide by 255 if it is of 0 to 255"
+                        f"{name} must be for values in [0, 1], not {value:g}; divide it by 255 if it is for 0 to 255"
                     )
         for name, kinds in (("pool", Pool), ("metric", Metric)):
             if getattr(self, name) not in get_args(kinds):
@@ -58,10 +59,10 @@ class OnnxConfig:
 
 
 class Graph:
-    """A graph ready to run.
+    """A graph loaded into ONNX Runtime.
 
     Raises:
-        EncoderError: the graph holds what it may not, or ONNX Runtime cannot load it.
+        EncoderError: the graph is not acceptable, or ONNX Runtime cannot load it.
     """
 
     def __init__(self, data: bytes, config: OnnxConfig, *, threads: int = 1) -> None:
@@ -75,7 +76,7 @@ class Graph:
         if len(inputs) != 1 or self._output not in outputs or (config.output is None and len(outputs) > 1):
             raise EncoderError(f"the graph has inputs {len(inputs)} and outputs {', '.join(outputs)}; import it again")
         self._input = inputs[0].name
-        self.is_single = inputs[0].shape[0] == 1  # pictures go in one by one
+        self.is_single = inputs[0].shape[0] == 1  # the graph takes one image at a time
         self._mean, self._std = (np.array(v, np.float32).reshape(1, -1, 1, 1) for v in (config.mean, config.std))
         self._dim: int | None = None
 
@@ -87,16 +88,16 @@ class Graph:
         return self._dim
 
     def embed(self, x: Floats | NDArray[np.uint8]) -> Floats:
-        """Vectors `(B, dim)`, not normalised, of pictures `(B, C, S, S)`: uint8, or float32 in [0, 1]."""
+        """Vectors `(B, dim)`, not normalised, of images `(B, C, S, S)`: uint8, or float32 in [0, 1]."""
         step = 1 if self.is_single else CHUNK
         parts = [self.run(_to_float(x[start : start + step])) for start in range(0, len(x), step)]
         return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
 
     def run(self, x: Floats) -> Floats:
-        """Vectors `(B, dim)` of pictures `(B, C, S, S)` float32 in [0, 1], in one run.
+        """Vectors `(B, dim)` of images `(B, C, S, S)` float32 in [0, 1], in one run.
 
         Raises:
-            EncoderError: the graph fails, or its output is of another form than the config says.
+            EncoderError: the graph fails, or its output does not match the config.
         """
         try:
             (output,) = self._session.run([self._output], {self._input: (x - self._mean) / self._std})
@@ -106,14 +107,14 @@ class Graph:
 
 
 def open_session(data: bytes, threads: int) -> Any:
-    """ONNX Runtime on the CPU; no operator but its own, no file but the given bytes."""
+    """An ONNX Runtime session on the CPU, without custom operators and without access to files."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # its warnings are about graphs that it mends by itself
-    # Spinning threads would take the cores from the processes that decode.
+    options.log_severity_level = 3  # its warnings concern faults that it repairs
+    # Spinning threads would occupy the cores of the reading processes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
@@ -132,7 +133,7 @@ def _pooled(output: Any, pool: Pool, name: str, count: int) -> Floats:
         raise EncoderError(f"output {name!r} is {found}; export it as float32")
     shape = output.shape
     if not shape or shape[0] != count:
-        raise EncoderError(f"output {name!r} has shape {shape} for {count} pictures; expected ({count}, dim)")
+        raise EncoderError(f"output {name!r} has shape {shape} for {count} images; expected ({count}, dim)")
     if pool == "cls" and output.ndim == 3 and shape[1]:
         output = output[:, 0]
     elif pool == "mean" and output.ndim in (3, 4):
@@ -141,7 +142,7 @@ def _pooled(output: Any, pool: Pool, name: str, count: int) -> Floats:
         output = output[:, :, 0, 0]
     elif pool != "none" or output.ndim != 2:
         remedy = {3: "tokens; choose --pool cls or mean", 4: "a map; choose --pool mean"}.get(output.ndim)
-        right = f"is {remedy}" if remedy and pool == "none" else f"does not go with pool {pool!r}"
+        right = f"is {remedy}" if remedy and pool == "none" else f"does not fit pool {pool!r}"
         raise EncoderError(f"output {name!r} of shape {shape} {right}")
     vectors: Floats = np.ascontiguousarray(output)
     return vectors

@@ -1,8 +1,8 @@
-"""Making an encoder directory of an ONNX graph that others trained. Imports no torch.
+"""Import an ONNX graph as an encoder directory. Imports no torch.
 
-encoder.onnx    the graph as it was given, with the constants of files beside it taken in
-encoder.json    how pictures go in and vectors come out (`training.onnx.graph.OnnxConfig`)
-card.json       where it comes from
+encoder.onnx    the original graph, with the constants from external files
+encoder.json    how images are passed in and vectors taken out (`training.onnx.graph.OnnxConfig`)
+card.json       its origin
 """
 
 from __future__ import annotations
@@ -13,33 +13,34 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from training.card import card_bytes
 from training.errors import EncoderError, OutputError
 from training.files import check_output_folder, publish_directory
 from training.onnx.graph import OnnxConfig, Pool
 from training.preprocessing import Fit, Preprocessing
 from training.reference import (
+    CARD_FILE,
     IMPORTED,
     NOT_STATED,
     ONNX_FILE,
     EncoderDescription,
     Metric,
-    card_bytes,
     describe_encoder,
     description_bytes,
     identity,
 )
 
-LONGEST = 500  # characters of a message, which has names from the file
+MAX_MESSAGE = 500  # characters of an error message, which may contain names from the file
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportRequest:
-    """What a graph does not say of itself; None where it does, or where there is nothing to choose.
+    """What a graph does not declare itself; None for a value that it declares, or that leaves no choice.
 
     Args:
-        size, channels, mean, std, output, pool, metric: as of `OnnxConfig`.
-        fit: how a photo becomes a square.
-        trained_from, licence: for the card.
+        size, channels, mean, std, output, pool, metric: as in `OnnxConfig`.
+        fit: how a photo becomes a square, see `Preprocessing`.
+        trained_from, licence: entries of the card.
     """
 
     size: int | None = None
@@ -55,11 +56,11 @@ class ImportRequest:
 
 
 def import_onnx(file: Path, out: Path, request: ImportRequest) -> EncoderDescription:
-    """Check a graph, try it, and write an encoder directory of family `onnx`; nothing is written where it fails.
+    """Check a graph, run it, and write an encoder directory of family `onnx`; a rejected graph writes nothing.
 
     Raises:
-        EncoderError: the graph is refused; the message names the file, what is wrong and what would be right.
-        OutputError: the directory cannot be written, or holds something else than an encoder.
+        EncoderError: the graph is rejected; the message names the file, the fault and the remedy.
+        OutputError: the directory cannot be written, or contains something other than an encoder.
     """
     from training.onnx.checks import interface, read_graph
     from training.onnx.probe import probe
@@ -80,9 +81,9 @@ def import_onnx(file: Path, out: Path, request: ImportRequest) -> EncoderDescrip
         preprocessing = Preprocessing(config.size, config.channels, request.fit)
         data = model.SerializeToString()
         dim = probe(data, config)
-    except ValueError as exc:  # EncoderError is one
+    except ValueError as exc:  # includes EncoderError
         text = str(exc)
-        raise EncoderError(f"{file}: {text if len(text) <= LONGEST else text[:LONGEST] + '...'}") from exc
+        raise EncoderError(f"{file}: {text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + '...'}") from exc
     description = description_bytes(IMPORTED, asdict(config), preprocessing, dim=dim, metric=config.metric)
     card = {
         "name": out.name,
@@ -92,14 +93,14 @@ def import_onnx(file: Path, out: Path, request: ImportRequest) -> EncoderDescrip
         "source": {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), **_made_by(model)},
         "encoder_id": identity(data, description),
     }
-    publish_directory(out, {ONNX_FILE: data, "encoder.json": description, "card.json": card_bytes(card)})
+    publish_directory(out, {ONNX_FILE: data, "encoder.json": description, CARD_FILE: card_bytes(card)})
     return describe_encoder(out)
 
 
 def check_encoder_directory(out: Path) -> None:
-    """`OutputError` where an encoder directory cannot be written, or would replace something that is none."""
+    """Raise OutputError if the directory cannot be written or contains something other than an encoder."""
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "encoder.json").is_file()):
-        raise OutputError(f"{out}: is there already and is no encoder; name a new directory")
+        raise OutputError(f"{out}: exists and is not an encoder; choose a new directory")
     check_output_folder(out.absolute().parent)
 
 

@@ -1,6 +1,6 @@
-"""Trying an ONNX graph in a process of its own, with bounded memory and time: `python -m training.onnx.probe`.
+"""Run an ONNX graph in a separate process with limited memory and time: `python -m training.onnx.probe`.
 
-The parent sends a config as JSON in the first argument and the graph on stdin; the child answers with one JSON
+The parent passes a config as JSON in the first argument and the graph on stdin; the child answers with one JSON
 document: `dim`, or `refused` with the reason.
 """
 
@@ -21,19 +21,19 @@ import numpy as np
 from training.errors import EncoderError
 from training.onnx.graph import Floats, Graph, OnnxConfig
 
-SECONDS = 120  # of processor time, for all of it
-PATIENCE = 10  # times as long may it take where other programs have the processor
-BASE_MEMORY = 2 * 2**30  # bytes that a graph may take, besides several times its own size
-TOLERANCE = 1e-3  # of a vector's length: how far the same picture's vectors may lie apart
-MAX_DIM = 65_536  # as the HTTP API takes
+SECONDS = 120  # limit of processor time
+WALL_FACTOR = 10  # limit of wall time, in multiples of the limit of processor time
+BASE_MEMORY = 2 * 2**30  # limit of memory in bytes, in addition to six times the size of the graph
+TOLERANCE = 1e-3  # maximum distance between vectors of the same image, relative to their length
+MAX_DIM = 65_536  # as in the HTTP API
 
 
 def probe(data: bytes, config: OnnxConfig, *, seconds: int = SECONDS, memory: int = BASE_MEMORY) -> int:
-    """The length of the vectors that a graph gives, after it has been tried on several pictures.
+    """Run a graph on several images in a separate process; returns the dimension of its vectors.
 
     Raises:
-        EncoderError: ONNX Runtime cannot load or run it; it takes too much memory or time; or its vectors are not
-            finite, not repeatable, the same for every picture, or dependent on the other pictures of a batch.
+        EncoderError: ONNX Runtime cannot load or run the graph; it takes too much memory or time; or its vectors are
+            not finite, not repeatable, equal for all images, or dependent on the other images of a batch.
     """
     memory += 6 * len(data)
     asked = {"config": asdict(config), "memory": memory, "seconds": seconds}
@@ -43,7 +43,7 @@ def probe(data: bytes, config: OnnxConfig, *, seconds: int = SECONDS, memory: in
             [sys.executable, "-m", "training.onnx.probe", json.dumps(asked)],
             input=data,
             capture_output=True,
-            timeout=PATIENCE * seconds,
+            timeout=WALL_FACTOR * seconds,
             env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             check=False,
         )
@@ -51,10 +51,10 @@ def probe(data: bytes, config: OnnxConfig, *, seconds: int = SECONDS, memory: in
             raise subprocess.TimeoutExpired(done.args, seconds)
         answer = json.loads(done.stdout)
     except subprocess.TimeoutExpired as exc:
-        raise EncoderError(f"takes more than {seconds} s for a few pictures; use a smaller model or size") from exc
-    except ValueError as exc:  # it was ended by a signal, or could not even answer
+        raise EncoderError(f"takes more than {seconds} s for a few images; use a smaller model or size") from exc
+    except ValueError as exc:  # a signal ended it, or it could not answer
         raise EncoderError(
-            f"brings ONNX Runtime down, or takes more than {memory / 1e9:.1f} GB of memory (status {done.returncode})"
+            f"crashes ONNX Runtime, or takes more than {memory / 1e9:.1f} GB of memory (status {done.returncode})"
         ) from exc
     if "refused" in answer:
         raise EncoderError(str(answer["refused"]))
@@ -62,19 +62,19 @@ def probe(data: bytes, config: OnnxConfig, *, seconds: int = SECONDS, memory: in
 
 
 def try_graph(data: bytes, config: OnnxConfig) -> int:
-    """As `probe`, in this process."""
+    """Like `probe`, in this process."""
     _check_sizes(data)
     graph = Graph(data, config)
     pictures = _pictures(config)
     vectors = np.concatenate([graph.run(picture[None]) for picture in pictures.values()])
     for name, vector in zip(pictures, vectors, strict=True):
         if not np.isfinite(vector).all():
-            raise EncoderError(f"gives NaN or infinity for a {name} picture; check --mean and --std, or export again")
+            raise EncoderError(f"gives NaN or infinity for a {name} image; check --mean and --std, or export again")
     if not 1 <= vectors.shape[1] <= MAX_DIM:
         raise EncoderError(f"gives vectors of {vectors.shape[1]} numbers; expected 1 to {MAX_DIM:,}; choose --output")
     _check_repeatable(graph.run, np.stack(list(pictures.values())), vectors, is_single=graph.is_single)
     if np.abs(vectors - vectors[:1]).max() <= 1e-6 * max(np.abs(vectors).max(), 1e-30):
-        raise EncoderError("gives the same vector for every picture; choose another output with --output")
+        raise EncoderError("gives the same vector for every image; choose another output with --output")
     return int(vectors.shape[1])
 
 
@@ -86,14 +86,13 @@ def _pictures(config: OnnxConfig) -> dict[str, Floats]:
 
 
 def _check_repeatable(run: Callable[[Floats], Floats], x: Floats, vectors: Floats, *, is_single: bool) -> None:
-    """The same picture must have the same vector, at every call and in every batch."""
+    """Raise EncoderError unless an image has the same vector in every call and every batch."""
     again = np.concatenate([run(picture[None]) for picture in x])
     if _apart(again, vectors) > TOLERANCE:
-        raise EncoderError("gives one picture another vector at every call; export it in evaluation mode")
+        raise EncoderError("gives an image different vectors in different calls; export it in evaluation mode")
     if not is_single and _apart(run(x), vectors) > TOLERANCE:
         raise EncoderError(
-            "gives a picture another vector when other pictures are in its batch; export it in evaluation mode, "
-            "or with a batch of 1"
+            "gives an image different vectors in different batches; export it in evaluation mode, or with a batch of 1"
         )
 
 
@@ -103,7 +102,7 @@ def _apart(vectors: Floats, others: Floats) -> float:
 
 
 def _check_sizes(data: bytes) -> None:
-    """Refuse values whose inferred shape is too large, before anything makes them."""
+    """Raise EncoderError for values whose inferred shape is too large, before they are computed."""
     import onnx
 
     from training.onnx.checks import check_bytes
@@ -111,7 +110,7 @@ def _check_sizes(data: bytes) -> None:
     try:
         inferred = onnx.shape_inference.infer_shapes(data, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError):
-        return  # what is wrong, the checker or ONNX Runtime says better
+        return  # the checks or ONNX Runtime have a better message
     for value in (*inferred.graph.value_info, *inferred.graph.output):
         dims = value.type.tensor_type.shape.dim
         if value.type.HasField("tensor_type") and all(dim.HasField("dim_value") for dim in dims):

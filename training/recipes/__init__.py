@@ -1,8 +1,7 @@
-"""Recipes: everything that decides what training gives, as YAML files checked by pydantic.
+"""Recipes: all settings of a training run, as YAML files validated by pydantic.
 
-`nitamono train RECIPE` takes the name of a recipe in this folder or the path of a file; `--set key=value` changes a
-setting.
-Imports no torch: listing the recipes is quick.
+`nitamono train RECIPE` takes the name of a recipe in this folder or the path of a file; `--set key=value` overrides a
+setting. Imports no torch, so that listing the recipes is fast.
 """
 
 from __future__ import annotations
@@ -18,34 +17,34 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from training.errors import EncoderError, RecipeError
 from training.recipes.schema import Recipe
 
-__all__ = ["Recipe", "check_place", "load_recipe", "recipe_names"]
+__all__ = ["Recipe", "check_device_and_precision", "load_recipe", "recipe_names"]
 
 RECIPES = Path(__file__).parent
 DEVICES = ("auto", "cpu", "gpu")
 PRECISIONS = ("32", "bf16-mixed")
-FROM_PREPROCESSING = ("size", "channels")  # of a model's config: one place says them
+FROM_PREPROCESSING = ("size", "channels")  # fields of a model's config that are set by the preprocessing
 MADE_BY = {"onnx": "nitamono encoders import", "fusion": "nitamono encoders fuse"}
-FROM_LABELS = "classes"  # of a conditional model's config: the number of labels in the data
+FROM_LABELS = "classes"  # field of a conditional model's config: the number of labels in the data
 
 
-def check_place(device: str, precision: str) -> None:
-    """`EncoderError` where `train` does not know the words; whether the device is there, it finds out itself."""
+def check_device_and_precision(device: str, precision: str) -> None:
+    """`EncoderError` for an unknown device or precision; whether the device is available is checked later."""
     for name, value, known in (("device", device, DEVICES), ("precision", precision, PRECISIONS)):
         if value not in known:
             raise EncoderError(f"{name} must be one of {', '.join(known)}, not {value!r}")
 
 
 def recipe_names() -> dict[str, str]:
-    """The recipes that come with the product, by name, with one line on each."""
+    """Descriptions of the shipped recipes by name."""
     described = {path.stem: _read(path).get("description", "") for path in sorted(RECIPES.glob("*.yaml"))}
     return {name: str(text).strip() for name, text in described.items()}
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe, change settings by `key=value` (`optimiser.lr=1e-3`), and check all of it.
+    """Read a recipe, apply overrides `key=value` (`optimiser.lr=1e-3`), and validate it.
 
     Raises:
-        RecipeError: there is no such recipe, or a setting is unknown or out of its range; one line says which.
+        RecipeError: the recipe does not exist, or a setting is unknown or invalid; the message names it in one line.
     """
     path = _find(name_or_path)
     values = {"name": path.stem, **_read(path)}
@@ -57,6 +56,8 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         raise RecipeError(f"recipe {path.stem}: {_explain(exc, Recipe)}") from exc
     recipe = recipe.model_copy(update={"model": _check_model(recipe)})
     _check_objective(recipe)
+    _check_condition(recipe)
+    _check_sources(recipe)
     _check_sides(recipe)
     return recipe
 
@@ -96,15 +97,15 @@ def _apply(values: dict[str, Any], override: str) -> None:
     for section in sections:
         inner = values.get(section) or {}
         if not isinstance(inner, dict):
-            raise RecipeError(f"--set {override!r}: {section!r} has no settings of its own")
+            raise RecipeError(f"--set {override!r}: {section!r} is not a section of settings")
         values[section] = inner = dict(inner)
         values = inner
     values[last] = value
 
 
 def _check_model(recipe: Recipe) -> dict[str, Any]:
-    """The model's settings with the types that its config has."""
-    from training.models import MODELS  # brings torch, which training needs anyway
+    """The model settings, converted to the types of the config."""
+    from training.models import MODELS  # imports torch, which training needs anyway
 
     if recipe.family not in MODELS:
         raise RecipeError(f"recipe {recipe.name}: family {recipe.family!r} is not one of {', '.join(sorted(MODELS))}")
@@ -116,7 +117,7 @@ def _check_model(recipe: Recipe) -> dict[str, Any]:
     known = {field.name: field for field in fields(config) if field.name not in FROM_PREPROCESSING}
     values = recipe.model_config_values()
     if FROM_LABELS in known and recipe.objective.condition is not None:
-        values.setdefault(FROM_LABELS, 2)  # the data will say how many there are
+        values.setdefault(FROM_LABELS, 2)  # a placeholder: the number comes from the data
     for name in recipe.model:
         if name in FROM_PREPROCESSING:
             raise RecipeError(f"recipe {recipe.name}: model.{name} is set by preprocessing.{name}; leave it out")
@@ -130,12 +131,12 @@ def _check_model(recipe: Recipe) -> dict[str, Any]:
 
 
 def _check_objective(recipe: Recipe) -> None:
-    """Refuse what cannot work together, whatever the data."""
+    """Refuse objectives that the family does not support."""
     from training.models import MODELS
     from training.protocols import GradientModel, VariationalModel
 
-    family, objective = MODELS[recipe.family], recipe.objective
-    asked = {
+    model, objective = MODELS[recipe.family].model, recipe.objective
+    requested = {
         "backgrounds": recipe.backgrounds is not None,
         "objective.clean_target": objective.clean_target,
         "objective.foreground_weight": objective.foreground_weight < 1,
@@ -146,55 +147,71 @@ def _check_objective(recipe: Recipe) -> None:
         "objective.prototypes": objective.prototypes is not None,
         "objective.condition": objective.condition is not None,
     }
-    setting = next((name for name, is_asked in asked.items() if is_asked), None)
-    of_labels = [field for field in fields(family.config) if field.name == FROM_LABELS]
-    is_conditional, needs_labels = bool(of_labels), any(field.default is not None for field in of_labels)
-
-    def refuse(name: str, reason: str) -> RecipeError:
-        return RecipeError(f"recipe {recipe.name}: {name} {reason}")
-
-    if setting is not None and not issubclass(family.model, GradientModel):
-        raise refuse(setting, f"needs a family that is trained by gradient, which {recipe.family} is not")
+    setting = next((name for name, is_set in requested.items() if is_set), None)
+    if setting is not None and not issubclass(model, GradientModel):
+        raise _refusal(recipe, setting, f"needs a family that is trained by gradient, which {recipe.family} is not")
     if recipe.needs_masks and not recipe.masks:
-        raise refuse(str(setting), "needs masks of the items; name their sources in masks")
+        raise _refusal(recipe, str(setting), "needs masks of the items; set their sources in masks")
     for name in ("objective.consistency", "objective.teacher"):
-        if asked[name] and not issubclass(family.model, VariationalModel):
-            raise refuse(name, f"needs a family with a posterior, which {recipe.family} has not")
+        if requested[name] and not issubclass(model, VariationalModel):
+            raise _refusal(recipe, name, f"needs a family with a posterior, which {recipe.family} does not have")
     if objective.foreground > 0 and not recipe.model.get("foreground"):
-        raise refuse("objective.foreground", "needs a model that guesses it; set model.foreground to true")
-    if objective.condition is not None and not is_conditional:
-        raise refuse("objective.condition", f"needs a family with classes, which {recipe.family} has not")
-    if objective.condition is None and needs_labels:
-        raise refuse("objective.condition", f"is what family {recipe.family} needs: category or an attribute")
-    if objective.condition is None and is_conditional and recipe.model.get(FROM_LABELS) is not None:
-        raise refuse("model.classes", "needs labels; name them in objective.condition")
+        raise _refusal(recipe, "objective.foreground", "needs a model that predicts it; set model.foreground to true")
+
+
+def _check_condition(recipe: Recipe) -> None:
+    """Refuse a condition without a conditional family, and the reverse."""
+    from training.models import MODELS
+
+    condition = recipe.objective.condition
+    of_labels = [field for field in fields(MODELS[recipe.family].config) if field.name == FROM_LABELS]
+    needs_labels = any(field.default is not None for field in of_labels)
+    if condition is not None and not of_labels:
+        raise _refusal(
+            recipe, "objective.condition", f"needs a family with classes, which {recipe.family} does not have"
+        )
+    if condition is None and needs_labels:
+        needed = f"is required by family {recipe.family}; set it to category or an attribute"
+        raise _refusal(recipe, "objective.condition", needed)
+    if condition is None and of_labels and recipe.model.get(FROM_LABELS) is not None:
+        raise _refusal(recipe, "model.classes", "needs labels; set objective.condition")
+    if condition == "background" and recipe.backgrounds is None:
+        raise _refusal(recipe, "objective.condition", "is background, which needs the section backgrounds")
+
+
+def _check_sources(recipe: Recipe) -> None:
+    """Refuse backbone weights without a backbone, and backgrounds without any kind."""
     if recipe.backbone_weights is not None and recipe.family != "backbone" and not recipe.model.get("backbone"):
-        raise refuse("backbone_weights", "needs a model with a backbone; set model.backbone.network")
-    if objective.condition == "background" and recipe.backgrounds is None:
-        raise refuse("objective.condition", "is background, which needs the section backgrounds")
+        raise _refusal(recipe, "backbone_weights", "needs a model with a backbone; set model.backbone.network")
     if recipe.backgrounds is not None and not any(
         weight for kind, weight in recipe.backgrounds.kinds if kind != "folder" or recipe.backgrounds.folder
     ):
-        raise refuse("backgrounds.kinds", "has no kind with a weight above 0")
+        raise _refusal(recipe, "backgrounds.kinds", "needs a kind with a weight above 0")
+
+
+def _refusal(recipe: Recipe, setting: str, reason: str) -> RecipeError:
+    return RecipeError(f"recipe {recipe.name}: {setting} {reason}")
 
 
 def _check_sides(recipe: Recipe) -> None:
-    """Refuse to show an encoder pictures of a side that it cannot take."""
+    """Refuse image sizes that the encoder does not accept."""
+    from training.layers.networks import NetworkConfig
     from training.models import MODELS
 
     small = recipe.objective.small_views
-    asked = {
+    requested = {
         "objective.small_views.size": None if small is None else small.size,
         "progressive.size": None if recipe.progressive is None else recipe.progressive.size,
     }
     config: Any = MODELS[recipe.family].config
-    for name, side in asked.items():
+    for name, side in requested.items():
         if side is None or side == recipe.preprocessing.size:
             continue
-        multiple = getattr(config(**recipe.model_config_values()), "seen_multiple", None)
+        built = config(**recipe.model_config_values())
+        multiple = built.size_multiple if isinstance(built, NetworkConfig) else None
         if multiple is None:
             raise RecipeError(
-                f"recipe {recipe.name}: {name} needs an encoder that takes other sizes, a conv network of family ae, "
+                f"recipe {recipe.name}: {name} needs an encoder that accepts other sizes, a conv network of family ae, "
                 f"vae, beta-vae, cvae or pixel-vae without a backbone; leave it out"
             )
         if side % multiple:
@@ -202,17 +219,17 @@ def _check_sides(recipe: Recipe) -> None:
 
 
 def _explain(exc: ValidationError, schema: type[BaseModel] | None = None) -> str:
-    """The first problem in one line: the setting, what is wrong with it, what it was."""
+    """The first problem in one line: the setting, what is wrong with it, and its value."""
     error = exc.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in error["loc"])
+    setting = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden" and schema is not None:
-        return f"{place} is unknown; settings are {', '.join(_settings(schema, error['loc'][:-1]))}"
+        return f"{setting} is unknown; settings are {', '.join(_settings(schema, error['loc'][:-1]))}"
     if error["type"] == "missing":
-        return f"{place} is missing; add it"
+        return f"{setting} is missing; add it"
     message = error["msg"].removeprefix("Value error, ")
-    if not place:
+    if not setting:
         return message
-    return f"{place}: {message[0].lower()}{message[1:]}, not {error['input']!r}"
+    return f"{setting}: {message[0].lower()}{message[1:]}, not {error['input']!r}"
 
 
 def _settings(schema: type[BaseModel], sections: tuple[int | str, ...]) -> list[str]:

@@ -32,7 +32,8 @@ from indexer.errors import (
 )
 from indexer.ingest.ingest import index_source
 from indexer.measures.metrics import Bootstrap
-from indexer.search.searcher import Searcher, SearchPage
+from indexer.search.results import SearchPage
+from indexer.search.searcher import Searcher
 from service.cli import app, main
 from tests.conftest import draw_photo, write_photos
 from training.data.studio.catalogue import write_catalogue
@@ -230,8 +231,8 @@ def test_pairs_are_the_hits_and_scores_of_a_search(home: Home, tmp_path: Path, e
     rows = [(f"item-{number // 2}", f"all/{number:04d}.jpg") for number in range(120)]
     index(home, write_rows(shop / "shop.csv", rows), encoder_dir)
     pairs = pairs_of(home, encoder_dir)
-    with home.catalogue.vector_snapshot(1, describe_encoder(encoder_dir).encoder_id) as (_, stored):
-        kept = [(pk, np.frombuffer(vector, np.float32)) for _, pk, _, vector in stored]
+    _, stored = home.catalogue.vectors.snapshot(1, describe_encoder(encoder_dir).encoder_id)
+    kept = list(zip(stored.ids[:, 1].tolist(), stored.vectors, strict=True))
     expected = set()
     for place, (pk, query) in enumerate(kept):
         best: dict[int, float] = {}
@@ -282,7 +283,7 @@ def shelves(tmp_path_factory: pytest.TempPathFactory, encoder_dir: Path) -> Iter
     by_hand = replace(calibration_of(made_up(), encoder_id), curve=HitCurve(curve, 0.5, alone))
     with Home.open(folder / "home", create=True) as home:
         index(home, shop / "shop.csv", encoder_dir)
-        home.catalogue.put_calibration(1, encoder_id, by_hand.to_json())
+        home.catalogue.calibrations.put(1, encoder_id, by_hand.to_json())
         yield Searcher(home)
 
 
@@ -314,13 +315,13 @@ def test_a_curve_of_the_score_alone_as_once_stored_is_not_used_and_is_renewed(
     shop = write_photos(tmp_path / "shop", 60)
     index(home, shop, encoder_dir)
     encoder_id = describe_encoder(encoder_dir).encoder_id
-    now = home.catalogue.calibration(1, encoder_id) or {}
+    now = home.catalogue.calibrations.get(1, encoder_id) or {}
     new = ("margin_share", "alone", "ece_first_ci", "ece_first_chance")
-    home.catalogue.put_calibration(1, encoder_id, {name: value for name, value in now.items() if name not in new})
+    home.catalogue.calibrations.put(1, encoder_id, {name: value for name, value in now.items() if name not in new})
     searcher = Searcher(home)
     assert set(found(home, searcher)) == {None}
     index(home, shop)
-    assert home.catalogue.calibration(1, encoder_id) == now
+    assert home.catalogue.calibrations.get(1, encoder_id) == now
     assert None not in found(home, searcher)
 
 
@@ -329,9 +330,9 @@ def test_a_calibration_as_once_stored_without_a_share_is_used_and_is_of_the_defa
 ) -> None:
     index(home, write_photos(tmp_path / "shop", 60), encoder_dir)
     encoder_id = describe_encoder(encoder_dir).encoder_id
-    now = home.catalogue.calibration(1, encoder_id) or {}
+    now = home.catalogue.calibrations.get(1, encoder_id) or {}
     once = {name: value for name, value in now.items() if name not in ("present", "ece_chance")}
-    home.catalogue.put_calibration(1, encoder_id, once)
+    home.catalogue.calibrations.put(1, encoder_id, once)
     stored = stored_calibration(home, 1, encoder_id)
     assert stored is not None and stored.present == PRESENT
     assert stored.ece_chance == pytest.approx(now["ece_chance"], abs=0.01)
@@ -364,7 +365,7 @@ def test_a_refusal_is_remembered_and_harms_nothing(home: Home, tmp_path: Path, e
     assert set(found(home, Searcher(home))) == {None}
     index(home, shop)
     assert home.catalogue.search_state("default").calibrated_at == tried
-    with pytest.raises(CalibrationError, match="600 of 600 pairs are of one product; 20 of each sort are needed"):
+    with pytest.raises(CalibrationError, match="600 of 600 pairs are of the same product; 20 of each kind are needed"):
         calibrate(home, "default")
 
 
@@ -376,7 +377,7 @@ def test_a_busy_catalogue_leaves_the_index_in_service_and_the_calibration_due(
 
     shop = write_photos(tmp_path / "shop", 60)
     with monkeypatch.context() as held:
-        held.setattr(home.catalogue, "put_calibration", busy)
+        held.setattr(home.catalogue.calibrations, "put", busy)
         index(home, shop, encoder_dir)
     assert set(found(home, Searcher(home))) == {None}
     index(home, shop)
@@ -398,7 +399,7 @@ def test_a_collection_is_calibrated_once_and_again_when_it_has_doubled(
     for count, again in ((110, False), (120, True)):
         index(home, write_photos(tmp_path / "shop", count))
         assert (home.catalogue.search_state("default").calibrated_at != first) is again
-    assert (home.catalogue.calibration(1, str(home.catalogue.search_state("default").encoder_id)) or {})[
+    assert (home.catalogue.calibrations.get(1, str(home.catalogue.search_state("default").encoder_id)) or {})[
         "images"
     ] == 120
 
@@ -411,7 +412,7 @@ def test_another_encoders_calibration_is_never_used(
     old, new = describe_encoder(encoder_dir), describe_encoder(other_encoder_dir)
     searcher = Searcher(home)
     assert None not in found(home, searcher)
-    with pytest.raises(MismatchError, match="60 images of 'default' have no vector by encoder"):
+    with pytest.raises(MismatchError, match="60 images of 'default' lack a vector by encoder"):
         calibrate(home, "default", encoder_id=new.encoder_id)
     monkeypatch.setattr(indexer.ingest.ingest, "calibrate_if_due", lambda *_, **__: None)
     index(home, shop, other_encoder_dir)
@@ -443,11 +444,11 @@ def test_the_catalogue_keeps_the_last_calibration_of_each_encoder(any_home: Home
     described = describe_encoder(encoder_dir)
     any_home.add_encoder(described)
     collection_id = any_home.catalogue.ensure_collection("default")
-    assert any_home.catalogue.calibration(collection_id, described.encoder_id) is None
+    assert any_home.catalogue.calibrations.get(collection_id, described.encoder_id) is None
     for content in ({"images": 1, "knots": [[0.5, 0.25]]}, {"images": 2}):
-        any_home.catalogue.put_calibration(collection_id, described.encoder_id, content)
-        assert any_home.catalogue.calibration(collection_id, described.encoder_id) == content
-    assert any_home.catalogue.calibration(collection_id, "other") is None
+        any_home.catalogue.calibrations.put(collection_id, described.encoder_id, content)
+        assert any_home.catalogue.calibrations.get(collection_id, described.encoder_id) == content
+    assert any_home.catalogue.calibrations.get(collection_id, "other") is None
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

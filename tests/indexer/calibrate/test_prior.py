@@ -58,9 +58,9 @@ def test_a_share_needs_queries_and_items_with_several_photos(home: Home, tmp_pat
     with pytest.raises(CalibrationError, match=f"0 recent queries are stored, {MIN_RECENT} are needed"):
         calibrate(home, "default", present="auto")
     rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(MIN_RECENT, described.dim)).astype("<f4")
+    vectors = rng.normal(size=(MIN_RECENT, described.dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    stored = [(datetime.now(UTC), vector.tobytes()) for vector in vectors]
-    home.catalogue.add_recent_queries(1, described.encoder_id, stored, keep=1000)
+    stored = [(datetime.now(UTC), vector) for vector in vectors]
+    home.catalogue.queries.add(1, described.encoder_id, stored, keep=1000)
     with pytest.raises(CalibrationError, match="items with several photos are needed"):
         estimate_present(home, 1, described, queries=100, seed=0)

@@ -319,7 +319,7 @@ def test_no_pair_is_judged_by_a_curve_that_has_seen_its_group(made: Callable[[in
     "knots", [(), ((0.0, 0.0),), ((0.0, 0.5), (0.0, 0.6)), ((0.0, 0.5), (1.0, 0.4)), ((float("nan"), 0.5),)]
 )
 def test_knots_that_are_no_rising_curve_are_refused(knots: tuple[tuple[float, float], ...]) -> None:
-    with pytest.raises(ValueError, match="knots must rise"):
+    with pytest.raises(ValueError, match="knots must increase"):
         Curve("isotonic", knots)
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -16,8 +17,9 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from indexer.catalogue.catalogue import create_engine
-from indexer.catalogue.home import Home, migrations_directory
+from indexer.catalogue.engine import create_engine
+from indexer.catalogue.home import Home
+from indexer.catalogue.migrations import migrations_directory
 from indexer.catalogue.schema import REVISION, metadata
 from indexer.errors import IndexerError, MismatchError
 
@@ -50,7 +52,7 @@ def test_upgrade_from_empty_then_downgrade_leaves_nothing(database_url: str) -> 
 
 def test_migrations_make_exactly_the_tables_of_the_schema(database_url: str, tmp_path: Path) -> None:
     with Home.open(tmp_path / "home", database_url=database_url, create=True) as home:
-        with home.catalogue.engine.connect() as connection:
+        with home.catalogue.database.engine.connect() as connection:
             assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
@@ -119,13 +121,14 @@ def test_rows_of_the_first_revision_are_kept_upwards_and_downwards(database_url:
         state = home.catalogue.search_state("shop")
         assert (state.collection_id, state.generation, state.encoder_id) == (7, 1, "e" * 64)
         assert (state.watermark, state.last_change, state.calibrated_at) == (9, 9, None)
-        assert home.catalogue.item("shop", "bag/1").attributes == {"colour": "red"}
-        assert home.catalogue.vectors_of_items("e" * 64, [5]) == [(5, 3, FIRST["vectors"]["vector"])]
-        assert [encoder.card for encoder in home.catalogue.encoders()] == [{"name": "Täschchen"}]
-        assert home.catalogue.retrains("shop") == []
-        assert home.catalogue.add_retrain(7, {"recipes": ["pca"]}) == 1
-        home.catalogue.put_calibration(7, "e" * 64, {"tried": 1})
-        home.catalogue.add_recent_queries(7, "e" * 64, [(MOMENT, b"\0" * 8)], keep=5)
+        assert home.catalogue.items.get("shop", "bag/1").attributes == {"colour": "red"}
+        stored = home.catalogue.vectors.of_items("e" * 64, [5])
+        assert stored.ids.tolist() == [[3, 5]] and stored.vectors.tobytes() == FIRST["vectors"]["vector"]
+        assert [encoder.card for encoder in home.catalogue.encoders.all()] == [{"name": "Täschchen"}]
+        assert home.catalogue.retrains.all("shop") == []
+        assert home.catalogue.retrains.add(7, {"recipes": ["pca"]}) == 1
+        home.catalogue.calibrations.put(7, "e" * 64, {"tried": 1})
+        home.catalogue.queries.add(7, "e" * 64, [(MOMENT, np.zeros(2, np.float32))], keep=5)
     alembic(database_url, "downgrade", "0001")
     assert tables(database_url) == {*FIRST, "alembic_version"}
     assert rows_of(database_url, set(FIRST)) == before
@@ -146,7 +149,7 @@ def test_opening_a_home_keeps_rows_that_are_there(database_url: str, tmp_path: P
     with Home.open(tmp_path / "home", database_url=database_url, create=True) as home:
         home.catalogue.ensure_collection("shop")
     with Home.open(tmp_path / "home", database_url=database_url) as home:
-        assert [record.name for record in home.catalogue.collections()] == ["shop"]
+        assert [record.name for record in home.catalogue.collections.all()] == ["shop"]
 
 
 def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:

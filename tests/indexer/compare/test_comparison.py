@@ -20,11 +20,11 @@ from indexer.errors import InvalidRequestError
 from indexer.evaluate.images import embed_pictures
 from indexer.measures.disentanglement import disentanglement, linear_probe
 from indexer.measures.metrics import Bootstrap
-from indexer.measures.robustness import Photos, background_gap, displacement, lure_rate, swap_test
+from indexer.measures.robustness import LabelledVectors, background_gap, displacement, lure_rate, swap_test
 from indexer.measures.significance import holm, paired_test
 from indexer.measures.variance import variance_shares
-from indexer.swaps.pictures import CategoryBackgrounds, Donated, SwapSet
 from indexer.swaps.sources import studio_set
+from indexer.swaps.swap_set import CategoryBackgrounds, Donated, SwapSet
 from service.cli import main
 from training.encoder import load_encoder
 from training.errors import EncoderError
@@ -142,8 +142,8 @@ def test_the_measures_of_an_encoder_are_those_of_the_pure_functions(
     np.testing.assert_allclose(found.vectors, z, atol=1e-6)
     by_item = Bootstrap(made.items, replicates=REPLICATES, seed=SEED)
     swap = swap_test(
-        Photos(gallery, made.products), Photos(clean, made.products),
-        Photos(swapped, np.repeat(made.products, 4).tolist()), "cosine", replicates=REPLICATES, seed=SEED,
+        LabelledVectors(gallery, made.products), LabelledVectors(clean, made.products),
+        LabelledVectors(swapped, np.repeat(made.products, 4).tolist()), "cosine", replicates=REPLICATES, seed=SEED,
     )  # fmt: skip
     for name, figure in swap.figures.items():
         for own, pure in zip(found.swap.figures[name], figure, strict=True):
@@ -225,7 +225,7 @@ def test_an_encoder_named_twice_is_compared_once_and_progress_is_told(drawn: Swa
 def call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Runs `nitamono compare`; what is drawn is small and without known factors."""
+    """Runs `nitamono compare` with small drawn sets without known factors."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("indexer.swaps.sources.studio_set", partial(studio_set, side=32, factors=False))
 
@@ -279,7 +279,7 @@ def test_the_command_compares_on_photos_and_writes_figures_beside_the_report(
     document = json.loads((tmp_path / "out.json").read_text())
     assert document["encoders"][str(encoder_dir)]["placement"] is None
     assert document["truth"] == "views" and document["left_out"] == {"photo cannot be read": 1}
-    assert "shop: 8 items on 2 backgrounds; the same item is told by a photo and how it might have been taken" in out
+    assert "shop: 8 items on 2 backgrounds; ground truth: a photo of each item and a random view of it" in out
     assert [path for _, path in reported] == [Path("out.html")]
     assert list(document["encoders"]) == list(reported[0][0].encoders) == [str(encoder_dir)]
 

@@ -59,7 +59,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page that may ask for nothing but its own file, and whose console stays empty."""
+    """A page that must not load any other file, and whose console must stay empty."""
     context = browser.new_context(viewport=WIDE)
     opened = context.new_page()
     heard: list[str] = []
@@ -212,8 +212,8 @@ def test_what_is_unknown_is_a_dash_and_names_stay_text(page: Page, comparison: C
     assert table(page, "Measures of each encoder")[1][-2:] == ["–", "–"]
     assert table(page, "Disentanglement")[1][1:] == ["–"] * 4
     text = page.locator("main").inner_text()
-    assert "No UMAP: there are too few pictures." in text and HOSTILE in text
-    assert "No decoder" in text and "No item falls" in text and "No item moves" in text
+    assert "No UMAP: too few pictures." in text and HOSTILE in text
+    assert "No decoder" in text and "No item loses MAP@R" in text and "No vector moves" in text
     assert page.locator("main script").count() == 0
     assert page.locator("#bars-known .point").count() == 3
 

@@ -100,7 +100,7 @@ def test_other_items_of_the_same_kinds_stay_quiet(indexed: Path, shop: Shop) -> 
     found = drift_of(indexed, "new photos", new=shop.manifest("alike", shop.alike))
     assert set(found.measures) == {"reconstruction_error", "nearest_item", "surprise"}
     assert not found.drifted
-    assert found.verdict(STOCK) == "new photos: like the catalogue: keep the encoder"
+    assert found.verdict(STOCK) == "new photos: no drift: keep the encoder"
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -125,7 +125,7 @@ def test_kinds_that_the_catalogue_never_had_are_flagged(indexed: Path, shop: Sho
     assert found.measures["nearest_item"].auc > 0.65
     assert found.kl is not None
     assert found.kl.p < 0.05
-    assert "the nearest item is farther than usual for" in found.verdict(STOCK)
+    assert "the nearest item is farther away than the catalogue's median for" in found.verdict(STOCK)
     assert found.verdict(STOCK).endswith(": retrain")
 
 
@@ -134,13 +134,13 @@ def test_another_photo_studio_is_flagged(indexed: Path, shop: Shop) -> None:
     assert found.measures["reconstruction_error"].drifted
     assert found.measures["reconstruction_error"].auc > 0.7
     assert "times the catalogue's" in found.verdict(STOCK)
-    assert found.verdict(STOCK).endswith(": retrain with photos like them")
+    assert found.verdict(STOCK).endswith(": retrain with photos like these")
 
 
 def test_too_few_photos_are_said_to_be_too_few(indexed: Path, shop: Shop) -> None:
     found = drift_of(indexed, "new photos", new=shop.manifest("few", shop.other_kinds[:19]))
     assert not found.drifted
-    assert found.verdict(STOCK) == "new photos: 19 are too few to tell, 20 are needed"
+    assert found.verdict(STOCK) == "new photos: 19 photos are too few for a comparison, 20 are needed"
     assert found.to_json(STOCK)["enough"] is False
 
 
@@ -157,7 +157,7 @@ def test_items_that_came_later_are_new_and_so_are_those_since_a_date(own_home: P
     with Home.open(own_home) as home:
         early = measure_drift(home, "shop", DriftRequest(since=began - timedelta(days=1)), SILENT, processes=0)
     assert early.reference == 0
-    assert "0 items of the catalogue are too few to tell" in early.verdict
+    assert "0 items of the catalogue are too few for a comparison" in early.verdict
 
 
 def test_logged_queries_are_compared_each_photo_once_and_only_those_of_the_encoder(own_home: Path, shop: Shop) -> None:
@@ -165,12 +165,12 @@ def test_logged_queries_are_compared_each_photo_once_and_only_those_of_the_encod
         index_source(home, "other", shop.manifest("asked", shop.other_kinds), encoder_ref=ENCODER, processes=0)
         state = home.catalogue.search_state("other")
         collection, encoder = home.catalogue.collection_id("shop"), str(state.encoder_id)
-        photos = home.catalogue.stored_photos(state.collection_id, encoder)
+        photos = home.catalogue.vectors.photos(state.collection_id, encoder)
         queries = [(datetime.now(UTC), photo.vector) for photo in photos]
-        home.catalogue.add_recent_queries(collection, encoder, queries * 2, keep=1000)
+        home.catalogue.queries.add(collection, encoder, queries * 2, keep=1000)
         index_source(home, "third", shop.manifest("third", shop.alike[:3]), encoder_ref="pixels", processes=0)
         foreign = str(home.catalogue.search_state("third").encoder_id)
-        home.catalogue.add_recent_queries(collection, foreign, queries, keep=1000)
+        home.catalogue.queries.add(collection, foreign, queries, keep=1000)
     found = drift_of(own_home, "recent queries")
     assert found.items == found.sampled == len(photos)
     assert "reconstruction_error" not in found.measures
@@ -224,7 +224,7 @@ def test_the_command_gives_every_figure_and_lists_bad_photos(call: Callable[...,
 def test_the_command_answers_in_words_and_within_its_limit(call: Callable[..., Any], shop: Shop) -> None:
     status, out, _ = call("--new", str(shop.manifest("words", shop.other_kinds)), "--limit", "22")
     assert status == 0
-    assert "new photos: 24, 22 of them taken" in out
+    assert "new photos: 24, 22 sampled" in out
     assert out.splitlines()[-1].startswith("new photos: ")
     status, _, err = call("--since", "last week")
     assert status == 1

@@ -10,8 +10,8 @@ from sklearn.covariance import ledoit_wolf
 from indexer.drift.statistics import (
     ALPHA,
     Shift,
+    flag_drift,
     gaussian_kl,
-    judge,
     kl_test,
     nearest_other,
     one_photo_each,
@@ -41,7 +41,9 @@ def measured(reference: Floats, others: Floats, rng: np.random.Generator) -> dic
     own = np.full(len(others), NOT_OURS)
     distances = nearest_other(reference, items, reference, items, "cosine")
     of_others = nearest_other(others, own, reference, items, "cosine")
-    return judge({"nearest": shift_of(distances, of_others), "surprise": shift_of(*surprise(reference, others, rng))})
+    return flag_drift(
+        {"nearest": shift_of(distances, of_others), "surprise": shift_of(*surprise(reference, others, rng))}
+    )
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -62,18 +64,18 @@ def test_vectors_moved_out_of_the_catalogues_range_are_flagged(seed: int) -> Non
 
 
 def test_a_new_kind_between_the_old_ones_is_flagged_though_it_lies_near_the_mean() -> None:
-    """Where the catalogue varies the new kind is ordinary; it stands apart in a direction where nothing did."""
+    """The new kind is typical in the directions in which the catalogue varies, and differs in another direction."""
     rng = np.random.default_rng(0)
     known = np.concatenate([3 * rng.standard_normal((200, 4)), 0.1 * rng.standard_normal((200, 20))], axis=1)
     new = np.concatenate([0.5 * rng.standard_normal((40, 4)), 0.1 * rng.standard_normal((40, 20)) + 0.3], axis=1)
-    found = judge({"surprise": shift_of(*surprise(known.astype(np.float32), new.astype(np.float32), rng))})
+    found = flag_drift({"surprise": shift_of(*surprise(known.astype(np.float32), new.astype(np.float32), rng))})
     assert found["surprise"].drifted
 
 
 def test_a_shift_too_small_to_matter_stays_quiet_in_however_large_a_sample() -> None:
     rng = np.random.default_rng(0)
     reference, values = rng.standard_normal(20_000), rng.standard_normal(20_000) + 0.1
-    found = judge({"error": shift_of(reference, values)})["error"]
+    found = flag_drift({"error": shift_of(reference, values)})["error"]
     assert found.adjusted < ALPHA
     assert 0.5 < found.auc < 0.55
     assert not found.drifted
@@ -81,7 +83,7 @@ def test_a_shift_too_small_to_matter_stays_quiet_in_however_large_a_sample() -> 
 
 def test_a_large_shift_that_may_be_chance_stays_quiet() -> None:
     rng = np.random.default_rng(0)
-    found = judge({"error": shift_of(rng.standard_normal(200), rng.standard_normal(4) + 1)})["error"]
+    found = flag_drift({"error": shift_of(rng.standard_normal(200), rng.standard_normal(4) + 1)})["error"]
     assert found.auc > 0.6
     assert found.adjusted > ALPHA
     assert not found.drifted
@@ -89,7 +91,7 @@ def test_a_large_shift_that_may_be_chance_stays_quiet() -> None:
 
 def test_photos_nearer_and_likelier_than_the_catalogues_are_no_drift() -> None:
     rng = np.random.default_rng(0)
-    found = judge({"error": shift_of(rng.standard_normal(200), rng.standard_normal(200) - 2)})["error"]
+    found = flag_drift({"error": shift_of(rng.standard_normal(200), rng.standard_normal(200) - 2)})["error"]
     assert found.auc < 0.1
     assert not found.drifted
 
@@ -97,9 +99,9 @@ def test_photos_nearer_and_likelier_than_the_catalogues_are_no_drift() -> None:
 def test_p_values_are_adjusted_for_all_measures_together() -> None:
     rng = np.random.default_rng(0)
     shift = shift_of(rng.standard_normal(100), rng.standard_normal(100) + 0.55)
-    assert judge({"one": shift})["one"].drifted
+    assert flag_drift({"one": shift})["one"].drifted
     many = {str(n): shift_of(rng.standard_normal(100), rng.standard_normal(100)) for n in range(40)}
-    found = judge({"one": shift, **many})["one"]
+    found = flag_drift({"one": shift, **many})["one"]
     assert found.adjusted == pytest.approx(41 * shift.p)
     assert found.auc == shift.auc
     assert not found.drifted

@@ -114,7 +114,7 @@ def test_an_imported_encoder_goes_through_everything(call: Callable[..., Any], f
     assert drifted["drifted"] is False
     with Home.open(folder / "home") as home:
         kept = home.encoder(made["encoder_id"])
-        assert [record.trained_from for record in home.catalogue.encoders()] == ["ImageNet labels"]
+        assert [record.trained_from for record in home.catalogue.encoders.all()] == ["ImageNet labels"]
     assert {path.name for path in kept.directory.iterdir()} == {"encoder.onnx", "encoder.json", "card.json"}
 
 
@@ -214,11 +214,11 @@ def test_what_weights_cannot_be_chosen_on_is_said(call: Callable[..., Any], fold
     refs, out = (str(folder / "net"), str(folder / "pixels")), str(tmp_path / "out")
     few = write_shop(tmp_path / "few", 5)
     fuse = ("encoders", "fuse", *refs, "--out", out)
-    assert "5 items are too few; give 8 or more" in call(*fuse, "--choose-on", str(few), status=1)
+    assert "5 items are too few to choose weights; give 8 or more" in call(*fuse, "--choose-on", str(few), status=1)
     rows = (folder / "shop" / "shop.csv").read_text().splitlines()
     (folder / "shop" / "single.csv").write_text("\n".join([rows[0], *rows[1::2]]) + "\n")
     single = folder / "shop" / "single.csv"
-    assert "no photo has another to find" in call(*fuse, "--choose-on", str(single), status=1)
+    assert "no photo has a relevant other photo" in call(*fuse, "--choose-on", str(single), status=1)
     assert "no image of the queries has 'category'" in call(
         *fuse, "--choose-on", str(single), "--relevance", "category", status=1
     )

@@ -12,7 +12,8 @@ from PIL import Image
 
 from indexer.evaluate.placed import place_queries
 from indexer.evaluate.report import write_report
-from indexer.evaluate.retrieval import Evaluation, evaluate_retrieval
+from indexer.evaluate.results import Evaluation
+from indexer.evaluate.retrieval import evaluate_retrieval
 from indexer.swaps.placement import GROUNDS, PER_GROUND
 from service.cli import main
 from training.data.sources import SourceImage, read_images
@@ -103,7 +104,7 @@ def test_nothing_is_placed_unless_it_is_asked_for_or_where_no_mask_is_usable(
         gallery, queries[:WITHOUT_MASK], "item_id", ["pixels"], baselines=False, place=True, replicates=20, processes=0
     )
     assert none.encoders["pixels"].placement is None
-    assert none.notes == ["no query with anything to find can be cut out of its photo: no figures by scale and place"]
+    assert none.notes == ["no placement figures: no query with relevant images can be cut out of its photo"]
 
 
 def test_text_and_report_have_them(evaluation: Evaluation, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from indexer.compare.comparison import compare_encoders
 from indexer.compare.report import write_comparison
 from indexer.compare.results import Comparison
 from indexer.evaluate.placement_tables import placement_lines, placement_tables
-from indexer.swaps.pictures import SwapSet
 from indexer.swaps.placement import GROUNDS, PER_GROUND
+from indexer.swaps.swap_set import SwapSet
 
 
 class Tables(HTMLParser):
@@ -87,14 +87,14 @@ def test_it_can_be_left_out(plain: SwapSet, tmp_path: Path) -> None:
     assert without.encoders["pixels"].placement is None, "the set does not hold what the queries are made of"
     page = Tables()
     page.feed(write_comparison(found, tmp_path / "compare.html").read_text())
-    assert "By the item's scale and place" not in page.headings and "Maps of the vectors" in page.headings
+    assert "Recall by scale and place of the item" not in page.headings and "Maps of the vectors" in page.headings
 
 
 def test_the_report_has_tables_and_the_queries_of_one_item(comparison: Comparison, tmp_path: Path) -> None:
     page = Tables()
     html = write_comparison(comparison, tmp_path / "compare.html").read_text()
     page.feed(html)
-    assert "By the item's scale and place" in page.headings and 'href="#placement"' in html
+    assert "Recall by scale and place of the item" in page.headings and 'href="#placement"' in html
     for caption in (
         "recall@1 by scale and place, on white", "recall@1 by scale and place, on other backgrounds",
         "Differences to pixels by placement",

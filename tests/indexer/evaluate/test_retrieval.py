@@ -20,16 +20,18 @@ from indexer.errors import InvalidRequestError
 from indexer.evaluate.images import GalleryVectors
 from indexer.evaluate.report import write_report
 from indexer.evaluate.reranked import reranked
-from indexer.evaluate.retrieval import BASELINES, HEADLINE, KNN, Evaluation, evaluate_retrieval
+from indexer.evaluate.results import HEADLINE, KNN, Evaluation
+from indexer.evaluate.retrieval import BASELINES, evaluate_retrieval
 from indexer.generations.manifest import Manifest
 from indexer.measures.metrics import score_blocks
-from indexer.measures.relevance import Judged, make_relevance, read_qrels
+from indexer.measures.relevance import QrelsRelevance, make_relevance, read_qrels
 from indexer.search.second_stage import second_stage
 from indexer.search.view import View
 from indexer.vectors.faiss import FaissIndex
 from indexer.vectors.neighbours import nearest_others
 from indexer.vectors.rerank import K1
 from tests.conftest import draw_photo, write_photos
+from training.data.decode import decode_image
 from training.data.sources import SourceImage, read_images
 from training.errors import SourceError
 from training.reference import Metric
@@ -89,7 +91,9 @@ def test_figures_equal_a_plain_computation_for_one_encoder(
     encoder = load_encoder(encoder_dir)
 
     def embed(image: SourceImage) -> np.ndarray:
-        pixels = encoder.preprocessing.load(image.path.read_bytes())
+        pixels = encoder.preprocessing.apply(
+            decode_image(image.path.read_bytes(), at_least=encoder.preprocessing.size).pixels
+        )
         return encoder.encode(encoder.prepare(pixels.transpose(1, 2, 0))[None]).numpy()[0]
 
     gallery = [(image.category, embed(image)) for image in sets[0]]
@@ -205,7 +209,7 @@ class Kept:
 
 
 def test_an_encoder_that_sees_nothing_scores_chance_whatever_the_file_order(tmp_path: Path) -> None:
-    """All pictures white: every score is equal, and the gallery's classes stand in blocks."""
+    """All pictures are white, so all scores are equal; the gallery is sorted by class."""
     rows = ["item_id,image,category"]
     for number in range(200):
         Image.new("RGB", (8, 8), "white").resize((8 + number, 9)).save(tmp_path / f"{number}.png")
@@ -236,7 +240,7 @@ def test_unreadable_files_are_left_out_and_listed(
 @pytest.mark.parametrize(
     ("relevance", "message"),
     [
-        ("attribute:colour", "no image of the queries has 'colour'; attributes are category"),
+        ("attribute:colour", "no image of the queries has 'colour'; known attributes: category"),
         ("nonsense", "expected category, item_id, attribute:NAME or a FILE.qrels"),
     ],
 )
@@ -248,7 +252,7 @@ def test_an_unknown_relevance_says_what_there_is(
 
 
 def test_an_empty_side_is_refused(sets: tuple[list[SourceImage], list[SourceImage]]) -> None:
-    with pytest.raises(InvalidRequestError, match="the gallery hold no image"):
+    with pytest.raises(InvalidRequestError, match="no images in the gallery"):
         evaluate_retrieval([], sets[1], "category", ["pixels"])
 
 
@@ -257,7 +261,7 @@ def test_qrels_grade_by_item(tmp_path: Path, sets: tuple[list[SourceImage], list
     path = tmp_path / "judged.qrels"
     path.write_text(f"{queries[0].item_id} 0 {gallery[3].item_id} 2\n\n{queries[0].item_id} 0 {gallery[5].item_id} 0\n")
     judged = make_relevance(str(path), queries, gallery)
-    assert isinstance(judged, Judged)
+    assert isinstance(judged, QrelsRelevance)
     gains = judged.gains(slice(0, 2))
     assert gains.sum() == 2 and gains[0, 3] == 2
 
@@ -267,9 +271,9 @@ def test_qrels_grade_by_item(tmp_path: Path, sets: tuple[list[SourceImage], list
     [
         ("a 0 b\n", "line 1: expected `query_item 0 gallery_item grade`"),
         ("a 0 b 1\na 0 b high\n", "line 2: expected"),
-        ("a 0 b 1\na 0 b 1\n", "line 2: 'a' and 'b' are judged twice"),
+        ("a 0 b 1\na 0 b 1\n", "line 2: 'a' and 'b' are listed twice"),
         ("a 0 b nan\n", "line 1: grade 'nan' is not a number"),
-        ("\n", "holds no judgement"),
+        ("\n", "contains no judgements"),
     ],
 )
 def test_bad_qrels_name_file_and_line(text: str, message: str, tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from indexer.catalogue.home import Home
+from indexer.catalogue.schema import generations
 from indexer.errors import CorruptError, NotFoundError
+from indexer.generations.manifest import sha256_of
 from indexer.generations.store import KEEP, list_generations, verify
 from indexer.ingest.ingest import index_source
 from indexer.ingest.promotion import activate, rollback
@@ -68,7 +72,7 @@ def test_old_generations_are_removed_but_never_the_active_one(home: Home, shop: 
     assert [record.status for record in records] == ["removed"] * 2 + ["retired"] * (KEEP - 1) + ["active"]
     kept = {entry.name for entry in home.generations_directory("default").iterdir()}
     assert kept == {f"{record.number:06d}" for record in records if record.status != "removed"}
-    with pytest.raises(NotFoundError, match="was removed; there is 3, 4, 5"):
+    with pytest.raises(NotFoundError, match="was removed; it keeps 3, 4, 5"):
         activate(home, "default", 1)
 
 
@@ -93,6 +97,21 @@ def test_harm_to_any_file_is_found_and_never_activated(
     assert active(home) == 2
 
 
+def test_a_generation_with_an_earlier_manifest_verifies_and_is_served(
+    home: Home, shop: Path, encoder_dir: Path
+) -> None:
+    grow(home, shop, encoder_dir, 2)
+    path = home.generation_directory("default", 1) / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "search_parameters": {}}))
+    with home.catalogue.write() as connection:
+        written = {"manifest_sha256": sha256_of(path)}
+        connection.execute(sa.update(generations).where(generations.c.number == 1).values(written))
+    assert verify(home, "default", 1) == []
+    rollback(home, "default")
+    query = (shop / "bag/0000.jpg").read_bytes()
+    assert Searcher(home).search_image("default", query).total == 7
+
+
 def test_a_changed_encoder_is_found(home: Home, shop: Path, encoder_dir: Path) -> None:
     grow(home, shop, encoder_dir, 1)
     (encoder,) = (home.path / "encoders").iterdir()
@@ -103,7 +122,7 @@ def test_a_changed_encoder_is_found(home: Home, shop: Path, encoder_dir: Path) -
 
 def test_unknown_generations_and_collections_name_what_there_is(home: Home, shop: Path, encoder_dir: Path) -> None:
     grow(home, shop, encoder_dir, 1)
-    with pytest.raises(NotFoundError, match="no generation 7; there is 1"):
+    with pytest.raises(NotFoundError, match="no generation 7; it keeps 1"):
         activate(home, "default", 7)
-    with pytest.raises(NotFoundError, match="no collection 'other'; there is default"):
+    with pytest.raises(NotFoundError, match="no collection 'other'; existing ones: default"):
         list_generations(home, "other")

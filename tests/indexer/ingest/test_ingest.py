@@ -17,6 +17,7 @@ from indexer.ingest.ingest import IndexReport, index_source
 from indexer.search.searcher import Searcher
 from tests.conftest import draw_photo, write_photos
 from tests.indexer.conftest import served, stored
+from training.data.decode import decode_image
 from training.encoder import load_encoder
 from training.errors import EncoderError, SourceError
 from training.preprocessing import Preprocessing
@@ -50,7 +51,9 @@ def test_stored_and_served_vectors_are_the_encoders_own(home: Home, shop: Path, 
     vectors = served(home)
     assert set(vectors) == {str(path.relative_to(shop)) for path in shop.rglob("*.jpg")}
     for item_id, vector in vectors.items():
-        pixels = encoder.preprocessing.load((shop / item_id).read_bytes())
+        pixels = encoder.preprocessing.apply(
+            decode_image((shop / item_id).read_bytes(), at_least=encoder.preprocessing.size).pixels
+        )
         expected = encoder.encode(encoder.prepare(pixels.transpose(1, 2, 0))[None]).numpy()[0]
         np.testing.assert_allclose(np.frombuffer(vector, np.float32), expected, atol=1e-5)
 
@@ -102,7 +105,7 @@ def test_bad_files_are_set_aside_with_the_reason_and_do_not_stop_the_rest(
     os.mkfifo(shop / "pipe.jpg")
     report = index_source(any_home, "default", shop, encoder_ref=str(encoder_dir))
     assert counts(report) == (9, 0, 0, 4)
-    reasons = {record.item_id: record.reason for record in any_home.catalogue.rejects("default")}
+    reasons = {record.item_id: record.reason for record in any_home.catalogue.rejects.all("default")}
     assert "0 bytes" in reasons["empty.jpg"]
     assert "text, not an image" in reasons["text.jpg"]
     assert "truncated" in reasons["half.jpg"]
@@ -140,17 +143,17 @@ def test_a_manifest_gives_titles_attributes_and_several_photos_per_item(
     manifest.write_text("item_id,image,title,category\n" + "\n".join(rows) + "\n")
     report = index_source(any_home, "default", manifest, encoder_ref=str(encoder_dir))
     assert counts(report) == (3, 0, 0, 2)
-    item = any_home.catalogue.item("default", "a")
+    item = any_home.catalogue.items.get("default", "a")
     assert (item.title, item.attributes, len(item.images)) == ("Red bag", {"category": "bags"}, 2)
-    reasons = [(record.item_id, record.reason) for record in any_home.catalogue.rejects("default")]
+    reasons = [(record.item_id, record.reason) for record in any_home.catalogue.rejects.all("default")]
     assert reasons == [("b", "the file does not exist"), (None, "item_id is empty; every row needs one")]
     manifest.write_text("item_id,image,title,category\n" + "\n".join([*rows[:2], rows[2].replace("Hat", "Cap")]) + "\n")
     report = index_source(any_home, "default", manifest)
     assert counts(report) == (0, 1, 2, 0)
-    assert any_home.catalogue.item("default", "b").title == "Cap"
+    assert any_home.catalogue.items.get("default", "b").title == "Cap"
     assert report.generation == 1, "words alone need no new index"
     # A second reading forgets the bad rows of the first; the missing image stays listed.
-    assert [r.item_id for r in any_home.catalogue.rejects("default")] == ["b"]
+    assert [r.item_id for r in any_home.catalogue.rejects.all("default")] == ["b"]
 
 
 def test_parquet_and_jsonl_give_what_csv_gives(tmp_path: Path, shop: Path, encoder_dir: Path) -> None:
@@ -193,7 +196,7 @@ def test_an_unknown_encoder_or_source_stores_nothing(home: Home, shop: Path, tmp
         index_source(home, "default", shop, encoder_ref="nonsense")
     with pytest.raises(SourceError, match="no such folder or manifest"):
         index_source(home, "default", tmp_path / "nowhere")
-    assert home.catalogue.collections() == []
+    assert home.catalogue.collections.all() == []
 
 
 @pytest.mark.parametrize("name", ["", "Shop", "a/b", "../x", "a" * 65, "-a"])
@@ -221,13 +224,13 @@ def test_a_link_out_of_the_folder_is_not_followed(home: Home, shop: Path, encode
     draw_photo(1).save(outside)
     (shop / "link.jpg").symlink_to(outside)
     assert counts(index_source(home, "default", shop, encoder_ref=str(encoder_dir))) == (9, 0, 0, 1)
-    assert "outside the source folder" in home.catalogue.rejects("default")[0].reason
+    assert "outside the source folder" in home.catalogue.rejects.all("default")[0].reason
 
 
 def test_indexing_reads_what_the_preprocessing_reads(tmp_path: Path) -> None:
     """A large JPEG comes through the scaled decoder; it must stay close to decoding in full and shrinking."""
     Image.effect_mandelbrot((640, 480), (-2, -1, 1, 1), 60).convert("RGB").save(tmp_path / "big.jpg", quality=95)
     data = (tmp_path / "big.jpg").read_bytes()
-    scaled = Preprocessing(size=64).load(data).astype(float)
+    scaled = Preprocessing(size=64).apply(decode_image(data, at_least=64).pixels).astype(float)
     full = Preprocessing(size=64).apply(np.asarray(Image.open(tmp_path / "big.jpg"))).astype(float)
     assert np.abs(scaled - full).mean() < 4

@@ -78,7 +78,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory, encoder_dir: Path) -> tuple[
 
 def state_of(path: Path) -> tuple[object, ...]:
     with Home.open(path) as home:
-        records = home.catalogue.generations("default")
+        records = home.catalogue.generations.all("default")
         active = [record.number for record in records if record.status == "active"]
         assert len(active) == 1
         assert verify(home, "default", active[0]) == []

@@ -77,7 +77,7 @@ def assert_served(home: Home, encoder: EncoderDescription | str, *, items: int, 
     state = home.catalogue.search_state("default")
     assert state.encoder_id == encoder_id and state.generation is not None
     assert verify(home, "default", state.generation) == []
-    assert home.catalogue.images_without_vectors(state.collection_id, encoder_id) == []
+    assert home.catalogue.vectors.missing(state.collection_id, encoder_id) == []
 
 
 def test_what_is_uploaded_after_a_generation_was_built_is_found_by_it_and_after_a_rollback(
@@ -128,11 +128,11 @@ def test_a_generation_is_not_activated_while_a_vector_is_missing(indexed: Home, 
     generation = build(indexed, other)
     upload(indexed, "late", 50)
     before = indexed.catalogue.search_state("default")
-    assert not indexed.catalogue.activate_complete_generation(collection_id, generation.number, other.encoder_id)
+    assert not indexed.catalogue.generations.activate_complete(collection_id, generation.number, other.encoder_id)
     assert indexed.catalogue.search_state("default") == before
     assert find_generation(indexed, "default", generation.number).activated_at is None
     assert embed(indexed, other) == 1
-    assert indexed.catalogue.activate_complete_generation(collection_id, generation.number, other.encoder_id)
+    assert indexed.catalogue.generations.activate_complete(collection_id, generation.number, other.encoder_id)
     assert indexed.catalogue.search_state("default").generation == generation.number
 
 
@@ -151,7 +151,7 @@ def test_uploads_that_never_end_are_said_to_be_the_reason(
     monkeypatch.setattr(promotion, "ROUNDS", 3)
     monkeypatch.setattr(promotion, "embed_missing", embed_and_upload)
     upload(indexed, "busy", 49)
-    with pytest.raises(BusyError, match="written faster than its photos are embedded"):
+    with pytest.raises(BusyError, match="receives photos faster than they are embedded"):
         put_into_service(indexed, "default", generation)
     assert next(uploaded) == 53
     assert indexed.catalogue.search_state("default").generation == 1
@@ -167,7 +167,7 @@ def test_a_photo_whose_file_is_gone_is_set_aside_and_keeps_nothing_from_service(
     (shop / "bag/0009.jpg").unlink()
     activate(indexed, "default", generation.number)
     assert indexed.catalogue.search_state("default").encoder_id == other.encoder_id
-    rejected = indexed.catalogue.rejects("default")
+    rejected = indexed.catalogue.rejects.all("default")
     assert [(r.item_id, r.reason) for r in rejected] == [("bag/0009.jpg", "the file does not exist")]
     assert_served(indexed, other, items=PHOTOS + 1, new={"hat/0010.jpg": 10})
 
@@ -179,11 +179,11 @@ def test_photos_that_were_away_while_they_were_embedded_are_served_again_once_th
     first = str(indexed.catalogue.search_state("default").encoder_id)
     shop.rename(shop.with_name("away"))
     assert embed(indexed, other) == 0
-    assert len(indexed.catalogue.rejects("default")) == PHOTOS
+    assert len(indexed.catalogue.rejects.all("default")) == PHOTOS
     shop.with_name("away").rename(shop)
     report = index_source(indexed, "default", shop, processes=0)
     assert (report.updated, report.rejected) == (PHOTOS, 0)
-    assert indexed.catalogue.rejects("default") == []
+    assert indexed.catalogue.rejects.all("default") == []
     assert_served(indexed, first, items=PHOTOS, new={"bag/0000.jpg": 0})
     again = index_source(indexed, "default", shop, processes=0)
     assert (again.unchanged, again.generation) == (PHOTOS, report.generation)

@@ -89,7 +89,7 @@ def test_the_bound_is_above_the_mean_as_seldom_as_it_says(
 
 
 def test_resampling_products_alone_is_above_it_far_more_often() -> None:
-    """What the gate did until now: where backgrounds differ its bound is above 0 every third time."""
+    """The previous rule of the gate: if backgrounds differ, its bound is above 0 in a third of cases."""
     rng, of = np.random.default_rng(5), Spread(0.1, 0.2, 0.4)
     bootstrap = Bootstrap([f"item {n:03d}" for n in range(200)], replicates=1000)
     old, new = 0, 0
@@ -145,7 +145,7 @@ def test_of_a_single_product_no_loss_is_ruled_out() -> None:
 @pytest.mark.parametrize("count", [20, 60, 200])
 @pytest.mark.parametrize("level", [0.05, 0.005])
 def test_a_candidate_that_loses_whole_items_seldom_passes(count: int, level: float) -> None:
-    """Nothing is lost but one item in ten, wholly. Student's t alone lets that pass where none of them was drawn."""
+    """One item in ten is lost completely. Student's t alone accepts that if none of these items was drawn."""
     rng, margin = np.random.default_rng(8), 0.1
     passed, by_t = 0, 0
     for _ in range(TRIALS):

@@ -255,7 +255,7 @@ def test_the_interval_is_of_as_many_resamples_as_asked_for_by_the_seed() -> None
 def test_units_are_scaled_by_the_train_side_alone() -> None:
     labels, split = AXES[:, 0] > 0, held_out_groups(ITEMS)
     z = AXES.copy()
-    z[np.flatnonzero(split)[0], 0] = 1e9  # beside which all others would be the same
+    z[np.flatnonzero(split)[0], 0] = 1e9  # would make all other values look equal
     before, after = (linear_probe(latents, labels, ITEMS, split=split).score.value for latents in (AXES, z))
     assert before > 0.95
     assert after == pytest.approx(before, abs=1 / split.sum())
@@ -323,7 +323,7 @@ def test_a_probe_that_runs_out_of_iterations_says_nothing_of_it(monkeypatch: pyt
         assert linear_probe(AXES, LABELLED["hue"], ITEMS).score.value > 0.4
 
 
-# --- what has no meaning, and what is wrong
+# --- undefined figures and invalid arguments
 
 
 @pytest.mark.parametrize("only", [np.zeros(PHOTOS), np.full(PHOTOS, "red"), np.ones(PHOTOS, np.int64)])
@@ -396,15 +396,15 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
     light = FACTORS["light"]
     with pytest.raises(ValueError, match=r"latents of shape \(600,\)"):
         mig(AXES[:, 0], FACTORS)
-    with pytest.raises(ValueError, match="finite numbers"):
+    with pytest.raises(ValueError, match="are not finite"):
         dci(np.where(AXES > 0.9, np.nan, AXES), FACTORS, ITEMS)
     with pytest.raises(ValueError, match="values that are not finite"):
         mig(AXES, {"light": np.where(light > 0.9, np.inf, light)})
-    with pytest.raises(ValueError, match=r"factor of shape \(10,\)"):
+    with pytest.raises(ValueError, match=r"factor has shape \(10,\)"):
         linear_probe(AXES, light[:10], ITEMS)
     with pytest.raises(ValueError, match="10 groups are given for 600"):
         linear_probe(AXES, light, ITEMS[:10])
     with pytest.raises(ValueError, match="complex128"):
         mig(AXES, {"light": light + 0j})
-    with pytest.raises(ValueError, match=r"\(600,\) truth values"):
+    with pytest.raises(ValueError, match=r"\(600,\) booleans"):
         linear_probe(AXES, light, ITEMS, split=np.arange(150))

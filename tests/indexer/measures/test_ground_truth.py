@@ -104,7 +104,7 @@ def test_without_near_duplicates_every_item_is_its_product() -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_another_view_keeps_the_item_and_its_mask_moves_along(seed: int) -> None:
-    """The item is red on grey, so that a mask that did not move along would lie beside it."""
+    """The item is red on grey, so a mask that is not moved with it would be detected."""
     picture = shape_photo((220, 30, 30), background=120)
     mask = (picture[..., 0] > picture[..., 1] + 50).astype(np.uint8) * 255
     view, moved = other_view(np.random.default_rng(seed), picture, mask)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from indexer.measures.disentanglement import linear_probe
 from indexer.measures.metrics import Bootstrap
 from indexer.measures.robustness import (
-    Photos,
+    LabelledVectors,
     attention_score,
     background_gap,
     displacement,
@@ -29,16 +29,16 @@ ITEM_AXES = RNG.normal(size=(40, 8)).astype(np.float32)
 BACKGROUND_AXES = RNG.normal(size=(6, 8)).astype(np.float32)
 
 
-def photos(backgrounds: list[int], of_background: float) -> Photos:
+def photos(backgrounds: list[int], of_background: float) -> LabelledVectors:
     """Every item on every one of the backgrounds, seen by an encoder to which the background matters so much."""
     vectors = [ITEM_AXES + of_background * BACKGROUND_AXES[b] for b in backgrounds]
-    return Photos(np.concatenate(vectors), ITEMS * len(backgrounds))
+    return LabelledVectors(np.concatenate(vectors), ITEMS * len(backgrounds))
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 def test_an_encoder_that_sees_no_background_retains_all(metric: str) -> None:
-    gallery = Photos(ITEM_AXES / np.linalg.norm(ITEM_AXES, axis=1, keepdims=True), ITEMS)
-    queries = Photos(np.tile(gallery.vectors, (5, 1)), ITEMS * 5)
+    gallery = LabelledVectors(ITEM_AXES / np.linalg.norm(ITEM_AXES, axis=1, keepdims=True), ITEMS)
+    queries = LabelledVectors(np.tile(gallery.vectors, (5, 1)), ITEMS * 5)
     figures = swap_test(gallery, gallery, queries, metric).figures
     assert list(figures) == ["recall@1", "recall@5", "recall@10", "map@r"]
     for figure in figures.values():
@@ -59,9 +59,9 @@ def test_the_more_an_encoder_sees_of_backgrounds_the_less_it_retains() -> None:
 
 def test_a_case_worked_by_hand() -> None:
     """Two items, two gallery photos each, on a line; the second item's swapped queries lie among the first's."""
-    gallery = Photos(np.array([[0.0], [1.0], [10.0], [11.0]], np.float32), ["a", "a", "b", "b"])
-    clean = Photos(np.array([[0.4], [10.4]], np.float32), ["a", "b"])
-    swapped = Photos(np.array([[0.4], [5.4], [0.1]], np.float32), ["a", "b", "b"])
+    gallery = LabelledVectors(np.array([[0.0], [1.0], [10.0], [11.0]], np.float32), ["a", "a", "b", "b"])
+    clean = LabelledVectors(np.array([[0.4], [10.4]], np.float32), ["a", "b"])
+    swapped = LabelledVectors(np.array([[0.4], [5.4], [0.1]], np.float32), ["a", "b", "b"])
     figures = swap_test(gallery, clean, swapped, "l2", ks=(1, 3)).figures
     assert figures["recall@1"].clean.value == 1
     assert figures["recall@1"].swapped.value == figures["recall@1"].retention.value == 0.5
@@ -100,14 +100,14 @@ def test_a_base_of_nothing_has_no_ratio() -> None:
 
 
 def test_items_that_do_not_match_are_refused() -> None:
-    one = Photos(np.zeros((1, 2), np.float32), ["a"])
-    other = Photos(np.zeros((1, 2), np.float32), ["b"])
+    one = LabelledVectors(np.zeros((1, 2), np.float32), ["a"])
+    other = LabelledVectors(np.zeros((1, 2), np.float32), ["b"])
     with pytest.raises(ValueError, match="the same items"):
         swap_test(one, one, other, "l2")
     with pytest.raises(ValueError, match="the same items"):
         swap_test(other, one, one, "l2")
     with pytest.raises(ValueError, match="1 vectors are given for 2 items"):
-        Photos(np.zeros((1, 2), np.float32), ["a", "b"])
+        LabelledVectors(np.zeros((1, 2), np.float32), ["a", "b"])
 
 
 # --- encoders of which the answer is known: z(i, b) = a item_i + (1 - a) background_b + noise of the pose
@@ -122,7 +122,7 @@ PAIRED = Bootstrap(NAMES, replicates=200)
 
 @dataclass(frozen=True)
 class Seen:
-    """What an encoder makes of the pictures of a swap set: swapped `(I, B, dim)`, the others `(I, dim)`."""
+    """Vectors of a constructed encoder for a swap set: swapped `(I, B, dim)`, the others `(I, dim)`."""
 
     gallery: np.ndarray
     clean: np.ndarray
@@ -133,8 +133,8 @@ class Seen:
 
     def figures(self, metric: str) -> dict[str, float]:
         swap = swap_test(
-            Photos(self.gallery, NAMES), Photos(self.clean, NAMES),
-            Photos(self.swapped.reshape(-1, DIM), np.repeat(NAMES, BANK).tolist()), metric, replicates=50,
+            LabelledVectors(self.gallery, NAMES), LabelledVectors(self.clean, NAMES),
+            LabelledVectors(self.swapped.reshape(-1, DIM), np.repeat(NAMES, BANK).tolist()), metric, replicates=50,
         ).figures  # fmt: skip
         shares = variance_shares(self.swapped, ("item", "background"), replicates=50)
         gap = background_gap(self.gallery, (self.same, DONORS[0]), (self.random, DONORS[1]), LABELS, metric,
@@ -163,7 +163,7 @@ class Seen:
 
 
 def donors() -> tuple[np.ndarray, np.ndarray]:
-    """The photo whose background each item stands on: of its own kind, and of any."""
+    """The donor of each item's background: of its own kind, and of any kind."""
     rng = np.random.default_rng(1)
     same = (np.arange(COUNT) + KINDS * rng.integers(1, COUNT // KINDS, COUNT)) % COUNT
     return same, (np.arange(COUNT) + rng.integers(1, COUNT, COUNT)) % COUNT
@@ -386,8 +386,10 @@ def gaps(shown: Seen) -> tuple[float, ...]:
 
 
 def retained(shown: Seen) -> tuple[float, ...]:
-    queries = Photos(shown.swapped.reshape(-1, DIM), np.repeat(NAMES, BANK).tolist())
-    test = swap_test(Photos(shown.gallery, NAMES), Photos(shown.clean, NAMES), queries, "l2", replicates=20)
+    queries = LabelledVectors(shown.swapped.reshape(-1, DIM), np.repeat(NAMES, BANK).tolist())
+    test = swap_test(
+        LabelledVectors(shown.gallery, NAMES), LabelledVectors(shown.clean, NAMES), queries, "l2", replicates=20
+    )
     return test.figures["map@r"].retention
 
 
@@ -458,7 +460,7 @@ def test_an_attention_score_worked_by_hand() -> None:
 
 @pytest.mark.parametrize("share", MIXTURES)
 def test_attention_is_the_share_that_looks_at_the_item(share: float) -> None:
-    """Evenly over the item and evenly around it, in these shares: 1 at the item alone, -area / (1 - area) beside it."""
+    """Uniform attribution inside and outside: the score is 1 inside only, -area / (1 - area) outside only."""
     masks = np.zeros((3, 8, 8))
     for n, side in enumerate((2, 4, 6)):
         masks[n, :side, :side] = 1
@@ -473,5 +475,5 @@ def test_nothing_attributed_and_no_background_have_no_score() -> None:
     photo, full = np.ones((1, 2, 2)), np.ones((1, 2, 2))
     assert np.isnan(attention_score(photo * 0, full / 2)).all()
     assert np.isnan(attention_score(photo, full)).all()
-    with pytest.raises(ValueError, match="must have one shape"):
+    with pytest.raises(ValueError, match="must have the same shape"):
         attention_score(photo, np.ones((1, 4, 4)))

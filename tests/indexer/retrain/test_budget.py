@@ -1,4 +1,4 @@
-"""The error budget over retrainings, and what the gate says it can find."""
+"""The error budget over retrainings, and the differences that the gate can detect."""
 
 from __future__ import annotations
 
@@ -16,17 +16,31 @@ import pytest
 from indexer.catalogue.records import RetrainRecord
 from indexer.measures.crossed import loss_bound
 from indexer.retrain.budget import budget, describe_budget
-from indexer.retrain.gate import Evidence, GateRule, judge, winner
+from indexer.retrain.gate import Evidence, GateRule, best_promoted, give_verdicts
 from indexer.retrain.power import ASSUMED, describe_prospect, prospect
 
 ROOT = Path(__file__).parents[3]
 ITEMS = [f"item {number}" for number in range(60)]
 RULE = GateRule()
+INTERVAL = {"value": 0.5, "ci": [0.4, 0.6]}
+FIGURES = {
+    "encoder_id": "one", "family": "pca", "displacement": INTERVAL, "background_share": INTERVAL,
+    "swap": {"map@r": dict.fromkeys(("clean", "swapped", "retention"), INTERVAL)},
+}  # fmt: skip
+OLD_VERDICT = {
+    "encoder_id": "one", "promoted": False, "swapped_difference": 0.0, "swapped_bound": 0.0, "clean_difference": 0.0,
+    "reasons": [],
+}  # fmt: skip
+OLD_SET = {"items": 24, "products": 24, "truth": "photos", "backgrounds": ["room 1"], "left_out": {}, "masks": {}}
+OLD_DECISION = {
+    "rule": {"confidence": 0.95, "margin": 0.02}, "set": OLD_SET, "active": FIGURES, "candidates": {}, "winner": None,
+    "winner_id": None,
+}  # fmt: skip
 
 
 def judged(number: int, items: list[str] | None = None, *, best: str | None = None, **decision: Any) -> RetrainRecord:
-    """A retraining of the past; `items` None makes it one of an earlier version, which stored none."""
-    stored = {"winner": best, "candidates": {}, **({} if items is None else {"held_out_items": items}), **decision}
+    """A past retraining; `items` None makes it one of an earlier version, which stored no items."""
+    stored = {**OLD_DECISION, "winner": best, **({} if items is None else {"held_out_items": items}), **decision}
     now = datetime(2026, 1, number, tzinfo=UTC)
     return RetrainRecord("shop", number, "refused", {}, stored, None, now, now)
 
@@ -80,7 +94,7 @@ def test_what_was_never_judged_does_not_count() -> None:
 
 
 def test_a_retraining_that_is_judged_again_spends_again() -> None:
-    """Another encoder was activated meanwhile: the same retraining is judged against that one as well."""
+    """Another encoder was activated during the run: the same retraining is also judged against that one."""
     records = after(2)
     again = budget(RULE, ITEMS, records, number=2)
     assert (again.position, again.judgements, again.earlier) == (3, 2, (1,))
@@ -89,14 +103,14 @@ def test_a_retraining_that_is_judged_again_spends_again() -> None:
 
 
 def test_the_budget_is_told_in_a_line() -> None:
-    first = describe_budget(budget(RULE, ITEMS, []).to_json())
-    assert "no other retraining was judged on them" in first and "level 0.025 for this one" in first
-    later = describe_budget(budget(RULE, ITEMS, after(2, promoted=(2,))).to_json())
-    assert "retrainings 1, 2 were judged on them, which spent 0.033" in later
-    assert "0.0083 of it handed on by the last promotion" in later and "\n" not in later
+    first = describe_budget(budget(RULE, ITEMS, []))
+    assert "no earlier retraining was judged on them" in first and "level 0.025 for this retraining" in first
+    later = describe_budget(budget(RULE, ITEMS, after(2, promoted=(2,))))
+    assert "retrainings 1, 2 were judged on them and spent 0.033" in later
+    assert "including 0.0083 passed on by the last promotion" in later and "\n" not in later
 
 
-# --- what can be found
+# --- detectable differences
 
 
 def test_without_an_earlier_retraining_the_spread_is_assumed() -> None:
@@ -105,27 +119,28 @@ def test_without_an_earlier_retraining_the_spread_is_assumed() -> None:
     assert 0.02 < found.gain < 0.15 and 0.02 < found.loss < 0.15
     later = prospect(RULE, [], 200, 20, 0.025)
     assert later.gain < found.gain and later.loss < found.loss
-    assert "assumed" in describe_prospect(found.to_json(), 0.2)[1]
+    assert "assumed" in describe_prospect(found, 0.2)[1]
 
 
 def test_the_spread_is_the_last_retrainings_and_so_is_the_share_that_can_be_measured() -> None:
-    row = {"verdict": {"spread": {**ASSUMED, "product": 0.5}}}
-    decision = {"candidates": {"one": row, "old": {"verdict": {}}}, "set": {"products": 30}}
+    rows = {"one": {**OLD_VERDICT, "spread": {**ASSUMED, "product": 0.5}}, "old": OLD_VERDICT}
+    candidates = {name: {**FIGURES, "verdict": verdict} for name, verdict in rows.items()}
+    decision: dict[str, Any] = {"candidates": candidates, "set": {**OLD_SET, "products": 30}}
     found = prospect(RULE, [judged(1, ITEMS, **decision), judged(2)], 200, 20, 0.025)
     assert (found.products, found.measured_by, found.spread["product"]) == (100, 1, 0.5)
     assert found.gain > prospect(RULE, [], 100, 20, 0.025).gain
-    assert "measured by retraining 1" in describe_prospect(found.to_json(), 0.2)[1]
+    assert "measured by retraining 1" in describe_prospect(found, 0.2)[1]
 
 
 def test_a_margin_that_is_too_narrow_for_the_items_is_said_with_the_remedy() -> None:
     found = prospect(RULE, [], 20, 20, 0.025)
-    lines = describe_prospect(found.to_json(), RULE.margin)
+    lines = describe_prospect(found, RULE.margin)
     assert len(lines) == 3 and "many candidates that lose nothing will be refused" in lines[2]
     assert f"--margin {found.loss:.2f}" in lines[2]
-    assert len(describe_prospect(prospect(RULE, [], 500, 20, 0.025).to_json(), RULE.margin)) == 2
+    assert len(describe_prospect(prospect(RULE, [], 500, 20, 0.025), RULE.margin)) == 2
 
 
-# --- by simulation, as benchmarks/gate_error_rates.py does it at length
+# --- simulations; benchmarks/gate_error_rates.py runs longer ones
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +154,7 @@ def simulated() -> ModuleType:
 
 
 def test_ten_retrainings_of_equals_promote_one_in_twenty_at_most(simulated: ModuleType) -> None:
-    """Red by the rule until now; and still by the new bound where each retraining has 5 % for itself."""
+    """The rule until now fails this, and so does the new bound if each retraining may spend 5 %."""
     trials, rng = 150, np.random.default_rng(0)
     world = simulated.WORLDS["as measured"]
     ended = [simulated.successive(world, 60, 1, rng) for _ in range(trials)]
@@ -150,7 +165,7 @@ def test_ten_retrainings_of_equals_promote_one_in_twenty_at_most(simulated: Modu
 
 
 def test_the_gate_of_ten_stored_retrainings_of_equals_promotes_one_in_twenty_at_most(simulated: ModuleType) -> None:
-    """By the verdicts and the budget themselves, each read from the decisions before it."""
+    """With real verdicts and budgets, each based on the stored decisions before it."""
     trials, promoted, rng = 100, 0, np.random.default_rng(3)
     rule = GateRule(margin=1.0)
     for _ in range(trials):
@@ -163,7 +178,7 @@ def test_the_gate_of_ten_stored_retrainings_of_equals_promotes_one_in_twenty_at_
                 Evidence(name, ITEMS, np.ones(60), encoder.swapped(behind))
                 for name, encoder in (("active", active), ("new", shop.encoder()))
             )
-            best = winner(judge(rule, own, {"new": other}, level=found.level), {"new": other})
+            best = best_promoted(give_verdicts(rule, own, {"new": other}, level=found.level), {"new": other})
             records.append(judged(number, ITEMS, best=best, budget=found.to_json()))
             promoted += best is not None
             if best is not None:
@@ -172,7 +187,7 @@ def test_the_gate_of_ten_stored_retrainings_of_equals_promotes_one_in_twenty_at_
 
 
 def test_a_candidate_that_gains_a_tenth_and_loses_nothing_is_promoted_most_of_the_time(simulated: ModuleType) -> None:
-    """At 60 items, in the first retraining. The rule until now refused more of them, by noise."""
+    """With 60 items, in the first retraining. The rule until now refused more of them because of noise."""
     trials, rng = 200, np.random.default_rng(1)
     world = simulated.WORLDS["middling"]
     found = [simulated.promoted(simulated.Shop(world, 60, rng), 0.1, [0.025]) for _ in range(trials)]

@@ -1,7 +1,8 @@
-"""What the gate judges on: backgrounds of the run, clean views, pictures a block at a time."""
+"""The gate set: backgrounds of the run, clean views, pictures in blocks."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from PIL import Image
 
 from indexer.errors import InvalidRequestError
 from indexer.evaluate.images import embed_pictures
-from indexer.measures.robustness import Photos, query_metrics
+from indexer.measures.robustness import LabelledVectors, query_metrics
 from indexer.retrain import gate_set as module
-from indexer.retrain.evidence import is_current, measure, to_evidence
+from indexer.retrain.evidence import VERSION, EncoderEvidence, is_current, measure
 from indexer.retrain.gate_set import CLEAN_VIEWS, FIRST_SEED, GateSet, background_seed, draw_bank, gate_set
 from tests.indexer.swapped import Write
 from training.data.backgrounds import SHOPS
@@ -36,11 +37,11 @@ def test_every_run_draws_other_backgrounds_and_the_same_when_it_goes_on(write: W
     one, other, again = (made_of(manifest, background_seed=seed) for seed in seeds)
     assert len(one.bank.names) == 20 and one.bank.pictures.shape == (20, SIDE, SIDE, 3)
     np.testing.assert_array_equal(one.bank.pictures, again.bank.pictures)
-    assert one.to_json() == again.to_json()
+    assert one.summary() == again.summary()
     drawn = {picture.tobytes() for made in (one, other) for picture in made.bank.pictures}
     assert len(drawn) == 40, "two runs share a background"
-    assert one.to_json()["background_seed"] == seeds[0]
-    assert one.to_json()["background_sha256"] != other.to_json()["background_sha256"]
+    assert one.summary().background_seed == seeds[0]
+    assert one.summary().background_sha256 != other.summary().background_sha256
 
 
 def test_seeds_of_backgrounds_are_no_shops_and_not_those_of_training() -> None:
@@ -69,10 +70,10 @@ def test_parts_of_one_photo_are_one_background(write: Write, tmp_path: Path, enc
         Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(folder / f"{number}.png")
     made = made_of(write([2] * 20), backgrounds=folder)
     assert len(made.bank.names) == 20 and len(set(made.bank.names)) == 6
-    assert to_evidence(measure(encoder_dir, made, 0)).swapped.shape == (20, 6)
+    assert measure(encoder_dir, made, 0).swapped.shape == (20, 6)
     for number in range(2, 6):
         (folder / f"{number}.png").unlink()
-    with pytest.raises(InvalidRequestError, match="walls has 2 photos that can be read, the gate needs 5") as error:
+    with pytest.raises(InvalidRequestError, match="walls has 2 readable photos, but the gate needs 5") as error:
         draw_bank(folder, 20, SIDE, 0)
     assert error.value.field == "backgrounds"
     with pytest.raises(SourceError, match="no such folder"):
@@ -93,9 +94,9 @@ def test_clean_queries_are_all_other_photos_filled_up_by_other_views(write: Writ
     for row, views in shown.items():
         if row != 18:  # other views of a white photo are white
             assert len(set(views)) == len(views), "a view was shown twice"
-        assert made.gallery[row].tobytes() not in pictures, "what is searched for is what is searched"
-        assert pictures[0] == made.query[row].tobytes()
-    assert made.to_json()["clean_views"] == 6
+        assert made.gallery[row].tobytes() not in views, "what is searched for is what is searched"
+        assert views[0] == made.query[row].tobytes()
+    assert made.summary().clean_views == 6
 
 
 def test_items_of_single_photos_are_seen_again(write: Write) -> None:
@@ -122,25 +123,32 @@ def test_pictures_of_all_blocks_are_items_on_the_background(write: Write, monkey
 
 
 def test_evidence_has_the_map_of_each_product_on_each_background(write: Write, encoder_dir: Path) -> None:
-    """Against a search of each background by itself; two items that share a photo are one product."""
+    """Compared with a search for each single background; two items that share a photo are one product."""
     manifest = write([2] * 21)
     (manifest.parent / "05-0.png").write_bytes((manifest.parent / "04-0.png").read_bytes())
     made = made_of(manifest)
     encoder = load_encoder(encoder_dir)
-    document = measure(encoder_dir, made, 3)
+    measured = measure(encoder_dir, made, 3)
+    document = measured.to_json()
     assert is_current(document) and not is_current({"swapped": [0.5]})
-    evidence = to_evidence(document)
+    assert list(document) == [
+        "version", "encoder_id", "family", "set", "swap", "displacement", "background_share", "products",
+        "backgrounds", "clean", "swapped",
+    ]  # fmt: skip
+    again = EncoderEvidence.from_json(json.loads(json.dumps(document)))
+    assert document["version"] == VERSION and again.to_json() == document
+    evidence = measured.by_product
     assert list(evidence.products) == [f"item {n:02d}" for n in range(21) if n != 5]
     assert evidence.swapped.shape == (20, 20) and evidence.clean.shape == (20,)
     order = np.random.default_rng(3).permutation(21)
-    gallery = Photos(embed_pictures(encoder, made.gallery), made.products)
-    for place, name in enumerate(document["backgrounds"]):
+    gallery = LabelledVectors(embed_pictures(encoder, made.gallery), made.products)
+    for place, name in enumerate(measured.backgrounds):
         number = made.bank.names.index(name)
         z = embed_pictures(encoder, np.concatenate(list(made.swapped(number))))
-        found = query_metrics(gallery, Photos(z, made.products), encoder.metric, order)["map@r"]
+        found = query_metrics(gallery, LabelledVectors(z, made.products), encoder.metric, order)["map@r"]
         expected = [found[[p == product for p in made.products]].mean() for product in evidence.products]
         np.testing.assert_allclose(evidence.swapped[:, place], expected)
-    figure = document["swap"]["map@r"]
-    assert figure["swapped"]["value"] == pytest.approx(evidence.swapped.mean())
-    assert figure["clean"]["value"] == pytest.approx(evidence.clean.mean())
-    assert figure["retention"]["value"] == pytest.approx(evidence.swapped.mean() / evidence.clean.mean())
+    figure = measured.figures.swap["map@r"]
+    assert figure.swapped.value == pytest.approx(evidence.swapped.mean())
+    assert figure.clean.value == pytest.approx(evidence.clean.mean())
+    assert figure.retention.value == pytest.approx(evidence.swapped.mean() / evidence.clean.mean())

@@ -1,6 +1,6 @@
-"""`nitamono retrain` step by step: what is planned, split, stored, refused, gone on with and put into service.
+"""`nitamono retrain` step by step: plan, split, stored results, refusals, resuming and activation.
 
-Most tests let the figures be given, so that it is known who is better; the slow ones train and measure for real.
+Most tests set the figures, so that the better encoder is known; the slow ones train and measure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from indexer.catalogue.home import Home
-from indexer.catalogue.records import EncoderRecord, ImageWrite
+from indexer.catalogue.records import EncoderRecord, ImageWrite, RetrainRecord
 from indexer.commands.retrain import text
 from indexer.errors import BusyError, CorruptError, InvalidRequestError, MismatchError, NotFoundError
 from indexer.generations import build as generations
@@ -27,11 +27,18 @@ from indexer.generations.store import find_generation, list_generations, verify
 from indexer.ingest.ingest import embed_missing, index_source
 from indexer.ingest.items import delete_item, put_item
 from indexer.ingest.promotion import activate, rollback
+from indexer.measures.metrics import NO_INTERVAL, Interval
+from indexer.measures.robustness import SwapFigure
+from indexer.retrain import evidence
 from indexer.retrain import run as retrain
-from indexer.retrain.evidence import VERSION
+from indexer.retrain.decision import Decision, EncoderFigures, GateSetSummary
+from indexer.retrain.evidence import EncoderEvidence
 from indexer.retrain.gate import GateRule
-from indexer.retrain.plan import BACKGROUNDS, LEAST_HELD_OUT, STEPS, RetrainPlan, outlook, split
-from indexer.retrain.run import abandon, find_retrain, unfinished
+from indexer.retrain.job import find_retrain, unfinished
+from indexer.retrain.outlook import outlook
+from indexer.retrain.photos import LEAST_HELD_OUT, split
+from indexer.retrain.plan import BACKGROUNDS, STEPS, RetrainPlan
+from indexer.retrain.run import abandon
 from indexer.search.searcher import Searcher
 from service.cli import main
 from tests.conftest import COLOURS
@@ -44,9 +51,9 @@ from training.reference import describe_encoder
 ITEMS, PHOTOS, SIDE = 40, 2, 48
 HELD_OUT = 0.6
 PCA = ("preprocessing.size=8", "model.components=4")
+NAN = float("nan")
 WIDE = GateRule(margin=0.4)  # of twenty items: a narrower margin cannot be held with so few
 PLAN = RetrainPlan(("pca",), PCA, WIDE, held_out=HELD_OUT)
-NAN = float("nan")
 
 
 def draw_product(number: int, photo: int) -> tuple[Image.Image, Image.Image]:
@@ -81,7 +88,7 @@ def write_shop(folder: Path, items: int = ITEMS) -> Path:
 
 @pytest.fixture(autouse=True)
 def _read_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So few photos are read in this process: starting others would take most of the time."""
+    """Read photos in this process, because starting others would take most of the time."""
     monkeypatch.setattr(reader, "INLINE", 1000)
 
 
@@ -102,51 +109,51 @@ def home(original: Path, tmp_path: Path) -> Iterator[Home]:
         yield opened
 
 
-Judge = Callable[..., list[str]]
+SetFigures = Callable[..., list[str]]
 
 
 @pytest.fixture
-def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
-    """Gives the figures: `judge(pca=0.6)` measures 0.6 swapped MAP@R of recipe `pca`, 0.4 of any other; 0.7 clean.
+def set_figures(monkeypatch: pytest.MonkeyPatch) -> SetFigures:
+    """Replaces the measuring: `set_figures(pca=0.6)` gives recipe `pca` 0.6 swapped MAP@R, others 0.4, and 0.7 clean.
 
-    It returns the list of families that were measured, which grows. Candidates get no ONNX file, which takes longest.
+    Returns a list to which each measured family is appended. Candidates get no ONNX file, because that is slow.
     """
 
     def begin(clean: float = 0.7, **swapped: float) -> list[str]:
         measured: list[str] = []
 
-        def measure(directory: Path, made: Any, seed: int) -> dict[str, Any]:
+        def measure(directory: Path, made: Any, seed: int) -> EncoderEvidence:
             described = describe_encoder(directory)
             measured.append(described.family)
             value = swapped.get(directory.name.partition("-")[0], 0.4)
             noise = np.random.default_rng(3).normal(0, 0.05, (LEAST_HELD_OUT, BACKGROUNDS))
-            nothing = {"value": NAN, "ci": [NAN, NAN]}
-            figure = {"clean": nothing, "swapped": {"value": value, "ci": [0, 1]}, "retention": nothing}
-            return {
-                "version": VERSION,
-                "encoder_id": described.encoder_id,
-                "family": described.family,
-                "set": {"left_out": {}, **made},
-                "swap": {"map@r": figure},
-                "displacement": nothing,
-                "background_share": nothing,
-                "products": [f"item-{number}" for number in range(LEAST_HELD_OUT)],
-                "backgrounds": [f"room {number}" for number in range(BACKGROUNDS)],
-                "clean": (np.full(LEAST_HELD_OUT, 0.7 if described.family == "pixels" else clean)).tolist(),
-                "swapped": (value + noise).tolist(),
-            }
+            figure = SwapFigure(NO_INTERVAL, Interval(value, 0, 1), NO_INTERVAL)
+            backgrounds = [f"room {number}" for number in range(BACKGROUNDS)]
+            return EncoderEvidence(
+                EncoderFigures(described.encoder_id, described.family, {"map@r": figure}, NO_INTERVAL, NO_INTERVAL),
+                GateSetSummary(LEAST_HELD_OUT, LEAST_HELD_OUT, "photos", {}, {}, backgrounds),
+                [f"item-{number}" for number in range(LEAST_HELD_OUT)],
+                backgrounds,
+                np.full(LEAST_HELD_OUT, 0.7 if described.family == "pixels" else clean),
+                value + noise,
+            )
 
-        made = {"items": LEAST_HELD_OUT, "products": LEAST_HELD_OUT, "truth": "photos"}
         monkeypatch.setattr(export, "add_onnx", lambda directory: None)
-        monkeypatch.setattr(retrain, "measure", measure)
-        monkeypatch.setattr(retrain._Run, "_gate_set", lambda self, held_out: made)
+        monkeypatch.setattr(evidence, "measure", measure)
+        monkeypatch.setattr(evidence, "make_gate_set", lambda job, held_out: "a set")
         return measured
 
     return begin
 
 
+def decided(record: RetrainRecord) -> Decision:
+    decision = Decision.of(record)
+    assert decision is not None
+    return decision
+
+
 class Killed(Exception):
-    """Stands for a kill: nothing catches it."""
+    """Simulates a kill: no code catches it."""
 
 
 def say_until(step: str) -> Callable[[str, str], None]:
@@ -158,7 +165,7 @@ def say_until(step: str) -> Callable[[str, str], None]:
 
 
 def steps_of(home: Home, plan: RetrainPlan | None) -> list[str]:
-    """Run to the end; the steps that were said."""
+    """Run to the end; returns the reported steps."""
     said: list[str] = []
     retrain.retrain(home, "default", plan, say=lambda step, what: said.append(step))
     return said
@@ -217,7 +224,7 @@ def write_items(home: Home, contents: dict[str, list[str]]) -> None:
         for place, content in enumerate(found)
     ]
     collection_id = home.catalogue.ensure_collection("other")
-    home.catalogue.write_images(collection_id, "", writes, live=False)
+    home.catalogue.images.write(collection_id, "", writes, live=False)
 
 
 def sides(home: Home, share: float) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
@@ -232,7 +239,7 @@ def sides(home: Home, share: float) -> tuple[dict[str, set[str]], dict[str, set[
 
 
 def test_no_item_and_no_content_is_both_trained_on_and_held_out(home: Home) -> None:
-    """Every photo stands in three items: many stand on both sides, and are learnt from alone."""
+    """Every photo is in three items: many are on both sides, and are only used for training."""
     contents = {f"item-{n}": [f"a{n % 67:063d}", f"b{n:063d}"] for n in range(200)}
     write_items(home, contents)
     learnt, held_out = sides(home, 0.3)
@@ -261,10 +268,10 @@ def test_what_is_held_out_stays_so_as_the_catalogue_grows(home: Home) -> None:
 
 
 def test_too_few_items_are_said_in_one_line(home: Home) -> None:
-    with pytest.raises(InvalidRequestError, match="items of 'default' would be held out, 20 are needed") as error:
+    with pytest.raises(InvalidRequestError, match="items of 'default' would be held out, but 20 are needed") as error:
         retrain.retrain(home, "default", RetrainPlan(("pca",), PCA, held_out=0.1))
     assert error.value.field == "held_out" and "\n" not in str(error.value)
-    assert home.catalogue.retrains("default") == []
+    assert home.catalogue.retrains.all("default") == []
 
 
 def test_the_outlook_counts_what_the_split_gives_and_writes_nothing(home: Home) -> None:
@@ -276,10 +283,10 @@ def test_the_outlook_counts_what_the_split_gives_and_writes_nothing(home: Home) 
     assert found.active_encoder == home.catalogue.search_state("default").encoder_id
     assert list(found.recipes) == ["pca"] and found.steps == STEPS
     assert sorted(path.relative_to(home.path) for path in home.path.rglob("*")) == before
-    assert home.catalogue.retrains("default") == []
+    assert home.catalogue.retrains.all("default") == []
 
 
-# What is refused before anything is stored
+# Requests refused before anything is stored
 
 
 @pytest.mark.parametrize(
@@ -302,7 +309,7 @@ def test_what_cannot_work_is_said_before_anything_is_stored(
         plan = RetrainPlan(plan.recipes, plan.overrides, backgrounds=str(tmp_path / "empty"), held_out=HELD_OUT)
     with pytest.raises(error, match=message):
         retrain.retrain(home, "default", plan)
-    assert home.catalogue.retrains("default") == []
+    assert home.catalogue.retrains.all("default") == []
     assert not (home.path / "retrains").exists()
 
 
@@ -311,9 +318,9 @@ def test_a_collection_without_an_index_is_refused(home: Home) -> None:
     for plan in (PLAN, None):
         with pytest.raises((NotFoundError, InvalidRequestError), match="has no index yet|no retraining of 'other' is"):
             retrain.retrain(home, "other", plan)
-    with pytest.raises(NotFoundError, match="no collection 'nope'; there is default, other"):
+    with pytest.raises(NotFoundError, match="no collection 'nope'; existing ones: default, other"):
         retrain.retrain(home, "nope", PLAN)
-    assert home.catalogue.retrains("other") == []
+    assert home.catalogue.retrains.all("other") == []
 
 
 def test_going_on_with_nothing_is_refused(home: Home) -> None:
@@ -321,12 +328,12 @@ def test_going_on_with_nothing_is_refused(home: Home) -> None:
         retrain.retrain(home, "default", None)
     with pytest.raises(NotFoundError, match="no retraining of 'default' is unfinished"):
         abandon(home, "default")
-    with pytest.raises(NotFoundError, match="'default' has no retraining; there is none yet"):
+    with pytest.raises(NotFoundError, match="'default' has no retraining; known retrainings: none"):
         find_retrain(home, "default", None)
 
 
-def test_an_unfinished_plan_is_gone_on_with_and_another_one_refused(home: Home, judge: Judge) -> None:
-    judge(pca=0.6)
+def test_an_unfinished_plan_is_gone_on_with_and_another_one_refused(home: Home, set_figures: SetFigures) -> None:
+    set_figures(pca=0.6)
     with pytest.raises(Killed):
         retrain.retrain(home, "default", PLAN, say=say_until("evaluate"))
     assert unfinished(home, "default") == find_retrain(home, "default", 1)
@@ -334,12 +341,12 @@ def test_an_unfinished_plan_is_gone_on_with_and_another_one_refused(home: Home, 
         retrain.retrain(home, "default", RetrainPlan(("pca",), PCA, held_out=0.7))
     assert find_retrain(home, "default", None).status == "running"
     assert retrain.retrain(home, "default", PLAN).status == "promoted"
-    assert [record.number for record in home.catalogue.retrains("default")] == [1]
+    assert [record.number for record in home.catalogue.retrains.all("default")] == [1]
 
 
-def test_an_abandoned_retraining_leaves_its_record_alone(home: Home, judge: Judge) -> None:
-    """What it trained and built goes; so does its claim to be gone on with."""
-    judge(pca=0.6)
+def test_an_abandoned_retraining_leaves_its_record_alone(home: Home, set_figures: SetFigures) -> None:
+    """Its trained encoders and generations are removed, and it cannot be resumed."""
+    set_figures(pca=0.6)
     with pytest.raises(Killed):
         retrain.retrain(home, "default", PLAN, say=say_until("activate"))
     assert home.retrain_directory("default", 1).is_dir()
@@ -353,29 +360,29 @@ def test_an_abandoned_retraining_leaves_its_record_alone(home: Home, judge: Judg
     assert "retraining 1 of 'default': abandoned" in text(record)
     again = retrain.retrain(home, "default", PLAN)
     assert (again.number, again.status, again.generation) == (2, "promoted", 3)
-    with pytest.raises(NotFoundError, match="has no retraining 7; there is 1, 2"):
+    with pytest.raises(NotFoundError, match="has no retraining 7; known retrainings: 1, 2"):
         find_retrain(home, "default", 7)
 
 
 # The decision
 
 
-def test_a_better_candidate_is_put_into_service_and_the_old_one_is_kept(home: Home, judge: Judge) -> None:
-    judge(pca=0.6)
+def test_a_better_candidate_is_put_into_service_and_the_old_one_is_kept(home: Home, set_figures: SetFigures) -> None:
+    set_figures(pca=0.6)
     record = retrain.retrain(home, "default", PLAN)
     assert (record.status, record.generation) == ("promoted", 2)
-    decision = record.decision
-    assert decision is not None and decision["winner"] == "pca"
-    verdict = decision["candidates"]["pca"]["verdict"]
-    assert verdict["promoted"] and verdict["swapped_difference"] == pytest.approx(0.2)
-    assert verdict["swapped_bound"] > 0 and verdict["clean_difference"] == pytest.approx(0)
+    decision = decided(record)
+    assert decision.winner == "pca"
+    verdict = decision.candidates["pca"].verdict
+    assert verdict.promoted and verdict.swapped_difference == pytest.approx(0.2)
+    assert verdict.swapped_bound > 0 and verdict.clean_difference == pytest.approx(0)
     assert [g.status for g in list_generations(home, "default")] == ["retired", "active"]
     assert active_family(home) == "pca"
     assert len(served(home)) == ITEMS
     card = describe_encoder(home.retrain_directory("default", 1) / "models" / "pca").card
-    assert card["evaluation"]["encoder_id"] == decision["winner_id"]
-    stored = home.encoder(decision["winner_id"]).card["evaluation"]
-    assert stored["verdict"] == verdict and stored["set"] == decision["set"]
+    assert card["evaluation"]["encoder_id"] == decision.winner_id
+    stored = home.encoder(str(decision.winner_id)).card["evaluation"]
+    assert stored["verdict"] == verdict.to_json() and stored["set"] == decision.set.to_json()
     assert "promoted, generation 2" in text(record) and "<- promoted" in text(record)
     rollback(home, "default")
     assert active_family(home) == "pixels"
@@ -387,34 +394,37 @@ def test_a_better_candidate_is_put_into_service_and_the_old_one_is_kept(home: Ho
     ids=["worse", "tie", "better-but-loses-clean"],
 )
 def test_a_candidate_that_is_not_better_leaves_everything_as_it_is(
-    swapped: float, clean: float, reason: str, home: Home, judge: Judge
+    swapped: float, clean: float, reason: str, home: Home, set_figures: SetFigures
 ) -> None:
-    judge(clean, pca=swapped)
+    set_figures(clean, pca=swapped)
     before = home.catalogue.search_state("default"), served(home)
     record = retrain.retrain(home, "default", PLAN)
     assert (record.status, record.generation) == ("refused", None)
-    assert record.decision is not None and record.decision["winner"] is None
-    assert any(reason in line for line in record.decision["candidates"]["pca"]["verdict"]["reasons"])
+    assert decided(record).winner is None
+    assert any(reason in line for line in decided(record).candidates["pca"].verdict.reasons)
     assert (home.catalogue.search_state("default"), served(home)) == before
-    assert len(list_generations(home, "default")) == len(home.catalogue.encoders()) == 1
+    assert len(list_generations(home, "default")) == len(home.catalogue.encoders.all()) == 1
     assert "refused: the encoder in service stays" in text(record)
     assert retrain.retrain(home, "default", PLAN).number == 2
 
 
-def test_of_several_candidates_the_best_is_put_into_service(home: Home, judge: Judge, tmp_path: Path) -> None:
-    judge(one=0.6, two=0.8, three=0.7)
+def test_of_several_candidates_the_best_is_put_into_service(
+    home: Home, set_figures: SetFigures, tmp_path: Path
+) -> None:
+    set_figures(one=0.6, two=0.8, three=0.7)
     recipes = []
     for components, name in enumerate(("one", "two", "three"), start=2):
         settings = f"preprocessing: {{size: 8}}\nmodel: {{components: {components}}}\n"
         (tmp_path / f"{name}.yaml").write_text(f"description: {name}\nfamily: pca\n{settings}")
         recipes.append(str(tmp_path / f"{name}.yaml"))
     record = retrain.retrain(home, "default", RetrainPlan(tuple(recipes), (), WIDE, held_out=HELD_OUT))
-    assert record.decision is not None and record.decision["winner"] == recipes[1]
-    assert [found["verdict"]["promoted"] for found in record.decision["candidates"].values()] == [True] * 3
+    decision = decided(record)
+    assert decision.winner == recipes[1]
+    assert [found.verdict.promoted for found in decision.candidates.values()] == [True] * 3
     state = home.catalogue.search_state("default")
-    assert state.encoder_id == record.decision["candidates"][recipes[1]]["encoder_id"]
+    assert state.encoder_id == decision.candidates[recipes[1]].figures.encoder_id
     assert home.encoder(state.encoder_id).dim == 3
-    assert len(home.catalogue.encoders()) == 2, "the others were stored as well"
+    assert len(home.catalogue.encoders.all()) == 2, "the others were stored as well"
 
 
 def test_a_recipe_that_does_not_fit_the_catalogue_is_said_with_the_remedy(home: Home) -> None:
@@ -426,9 +436,9 @@ def test_a_recipe_that_does_not_fit_the_catalogue_is_said_with_the_remedy(home: 
 
 
 def test_figures_without_a_value_are_stored_as_null_by_both_databases(
-    judge: Judge, original: Path, encoder_dir: Path, tmp_path: Path, database_url: str
+    set_figures: SetFigures, original: Path, encoder_dir: Path, tmp_path: Path, database_url: str
 ) -> None:
-    judge(pca=0.6)
+    set_figures(pca=0.6)
     with Home.open(tmp_path / "home", database_url=database_url, create=True) as home:
         index_source(home, "default", original / "shop" / "shop.csv", encoder_ref=str(encoder_dir), processes=0)
         with pytest.raises(Killed):
@@ -444,22 +454,21 @@ def test_figures_without_a_value_are_stored_as_null_by_both_databases(
 
 def test_a_retraining_that_measures_for_real_stores_its_figures(home: Home) -> None:
     record = retrain.retrain(home, "default", PLAN)
-    decision = record.decision
-    assert decision is not None and record.status == "refused"
-    json.dumps(decision, allow_nan=False)
+    decision = decided(record)
+    assert record.status == "refused"
+    json.dumps(record.decision, allow_nan=False)
+    assert decision.to_json() == record.decision
     held_out = len({image.item_id for image in split(home, "default", HELD_OUT)[1]})
-    assert decision["set"]["items"] == held_out and decision["set"]["truth"] == "photos"
-    assert decision["set"]["masks"] == {"column": PHOTOS * held_out}
-    verdict = decision["candidates"]["pca"]["verdict"]
-    figures = [decision[side]["swap"]["map@r"] for side in ("active",)]
-    figures.append(decision["candidates"]["pca"]["swap"]["map@r"])
-    for part, difference in (("swapped", "swapped_difference"), ("clean", "clean_difference")):
-        told = figures[1][part]["value"] - figures[0][part]["value"]
-        assert verdict[difference] == pytest.approx(told, abs=1e-9)
-    assert verdict["swapped_bound"] <= verdict["swapped_difference"]
+    assert decision.set.items == held_out and decision.set.truth == "photos"
+    assert decision.set.masks == {"column": PHOTOS * held_out}
+    verdict = decision.candidates["pca"].verdict
+    active, candidate = (figures.swap["map@r"] for figures in (decision.active, decision.candidates["pca"].figures))
+    assert verdict.swapped_difference == pytest.approx(candidate.swapped.value - active.swapped.value, abs=1e-9)
+    assert verdict.clean_difference == pytest.approx(candidate.clean.value - active.clean.value, abs=1e-9)
+    assert verdict.swapped_bound <= verdict.swapped_difference
 
 
-# Going on after a kill
+# Resuming after a kill
 
 
 @pytest.fixture(scope="module")
@@ -469,7 +478,7 @@ def uninterrupted(original: Path) -> dict[str, Any]:
 
 
 def end_of(home: Home) -> dict[str, Any]:
-    (record,) = home.catalogue.retrains("default")
+    (record,) = home.catalogue.retrains.all("default")
     assert not list(home.path.rglob(".building-*"))
     assert [verify(home, "default", g.number) for g in list_generations(home, "default") if g.status != "removed"] == [
         [],
@@ -485,9 +494,9 @@ def end_of(home: Home) -> dict[str, Any]:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_ended_at_a_step_and_started_again_it_ends_the_same(
-    step: str, home: Home, judge: Judge, uninterrupted: dict[str, Any], original: Path, tmp_path: Path
+    step: str, home: Home, set_figures: SetFigures, uninterrupted: dict[str, Any], original: Path, tmp_path: Path
 ) -> None:
-    judge(pca=0.6)
+    set_figures(pca=0.6)
     if not uninterrupted:
         shutil.copytree(original / "home", tmp_path / "whole")
         with Home.open(tmp_path / "whole") as whole:
@@ -507,15 +516,15 @@ def test_ended_at_a_step_and_started_again_it_ends_the_same(
 
 
 def test_ended_between_taking_over_and_saying_so_it_is_promoted(
-    home: Home, judge: Judge, monkeypatch: pytest.MonkeyPatch
+    home: Home, set_figures: SetFigures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge(pca=0.6)
+    set_figures(pca=0.6)
 
     def killed(*args: Any) -> None:
         raise Killed
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(home.catalogue, "end_retrain", killed)
+        patched.setattr(home.catalogue.retrains, "end", killed)
         retrain.retrain(home, "default", PLAN)
     assert active_family(home) == "pca"
     assert find_retrain(home, "default", None).status == "running"
@@ -525,9 +534,9 @@ def test_ended_between_taking_over_and_saying_so_it_is_promoted(
 
 
 def test_another_encoder_put_into_service_meanwhile_is_what_the_next_run_compares_with(
-    home: Home, judge: Judge, other_encoder_dir: Path
+    home: Home, set_figures: SetFigures, other_encoder_dir: Path
 ) -> None:
-    measured = judge(pca=0.6)
+    measured = set_figures(pca=0.6)
     number = other_generation(home, other_encoder_dir)
     first = str(home.catalogue.search_state("default").encoder_id)
 
@@ -535,29 +544,28 @@ def test_another_encoder_put_into_service_meanwhile_is_what_the_next_run_compare
         if step == "verify":
             activate(home, "default", number)
 
-    with pytest.raises(MismatchError, match="was put into service meanwhile.*run `nitamono retrain` again"):
+    with pytest.raises(MismatchError, match="was activated during the retraining.*run `nitamono retrain` again"):
         retrain.retrain(home, "default", PLAN, say=say)
     second = describe_encoder(other_encoder_dir).encoder_id
     assert home.catalogue.search_state("default").encoder_id == second
-    decision = find_retrain(home, "default", None).decision
-    assert decision is not None and decision["active"]["encoder_id"] == first
+    assert decided(find_retrain(home, "default", None)).active.encoder_id == first
     assert measured == ["pixels", "pca"]
     said = steps_of(home, None)
     assert measured == ["pixels", "pca", "pixels"]
     assert said[:2] == ["evaluate", "gate"] and "train" not in said
     record = find_retrain(home, "default", None)
-    assert record.decision is not None and record.decision["active"]["encoder_id"] == second
+    assert decided(record).active.encoder_id == second
     assert record.status == "promoted" and active_family(home) == "pca"
     assert verify(home, "default", record.generation or 0) == []
 
 
 def test_an_index_that_finds_too_little_is_not_put_into_service(
-    home: Home, judge: Judge, monkeypatch: pytest.MonkeyPatch
+    home: Home, set_figures: SetFigures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge(pca=0.6)
+    set_figures(pca=0.6)
     monkeypatch.setattr(generations, "recall_against_exact", lambda *args: 0.9)
-    for _ in range(2):  # going on changes nothing
-        with pytest.raises(CorruptError, match=r"generation 2 has recall@10 0.900 .* 0.95 is asked for"):
+    for _ in range(2):  # resuming changes nothing
+        with pytest.raises(CorruptError, match=r"generation 2 has recall@10 0.900 .* 0.95 is required"):
             retrain.retrain(home, "default", PLAN)
         assert active_family(home) == "pixels"
         assert find_retrain(home, "default", None).status == "running"
@@ -566,14 +574,14 @@ def test_an_index_that_finds_too_little_is_not_put_into_service(
     assert retrain.retrain(home, "default", plan).status == "promoted"
 
 
-def test_an_index_that_was_damaged_after_it_was_built_is_built_anew(home: Home, judge: Judge) -> None:
-    judge(pca=0.6)
+def test_an_index_that_was_damaged_after_it_was_built_is_built_anew(home: Home, set_figures: SetFigures) -> None:
+    set_figures(pca=0.6)
 
     def damage(step: str, what: str) -> None:
         if step == "verify":
             (home.generation_directory("default", 2) / "index.faiss").write_bytes(b"gone")
 
-    with pytest.raises(CorruptError, match="generation 2 does not verify"):
+    with pytest.raises(CorruptError, match="generation 2 fails verification"):
         retrain.retrain(home, "default", PLAN, say=damage)
     assert active_family(home) == "pixels"
     record = retrain.retrain(home, "default", PLAN)
@@ -582,7 +590,7 @@ def test_an_index_that_was_damaged_after_it_was_built_is_built_anew(home: Home, 
     assert verify(home, "default", 3) == []
 
 
-# What is written meanwhile
+# Writes during a retraining
 
 
 def photo(number: int) -> bytes:
@@ -592,8 +600,10 @@ def photo(number: int) -> bytes:
 
 
 @pytest.mark.parametrize("step", ["export", "embed", "build", "verify", "calibrate", "activate"])
-def test_what_is_uploaded_and_deleted_at_a_step_is_so_afterwards(step: str, home: Home, judge: Judge) -> None:
-    judge(pca=0.6)
+def test_what_is_uploaded_and_deleted_at_a_step_is_so_afterwards(
+    step: str, home: Home, set_figures: SetFigures
+) -> None:
+    set_figures(pca=0.6)
     said: list[str] = []
 
     def say(now: str, what: str) -> None:
@@ -611,9 +621,11 @@ def test_what_is_uploaded_and_deleted_at_a_step_is_so_afterwards(step: str, home
     assert active_family(home) == "pca"
 
 
-def test_what_is_indexed_between_a_kill_and_going_on_is_served(home: Home, judge: Judge, tmp_path: Path) -> None:
+def test_what_is_indexed_between_a_kill_and_going_on_is_served(
+    home: Home, set_figures: SetFigures, tmp_path: Path
+) -> None:
     """The index that was built before does not hold it."""
-    judge(pca=0.6)
+    set_figures(pca=0.6)
     with pytest.raises(Killed):
         retrain.retrain(home, "default", PLAN, say=say_until("activate"))
     larger = write_shop(tmp_path / "shop", ITEMS + 5)
@@ -644,14 +656,14 @@ def test_a_held_out_photo_that_goes_between_two_measurements_has_all_measured_ag
     for path in (tmp_path / "shop").glob(f"{gone.removeprefix('item-')}-?.png"):
         path.unlink()
     record = retrain.retrain(home, "own", None)
-    assert record.decision is not None and record.status in ("refused", "promoted")
-    assert record.decision["set"]["items"] == len({i.item_id for i in split(home, "own", HELD_OUT)[1]} - {gone})
+    assert record.status in ("refused", "promoted")
+    assert decided(record).set.items == len({i.item_id for i in split(home, "own", HELD_OUT)[1]} - {gone})
 
 
 def test_a_training_photo_that_changed_meanwhile_is_said_with_the_remedy(
-    home: Home, judge: Judge, original: Path, tmp_path: Path
+    home: Home, set_figures: SetFigures, original: Path, tmp_path: Path
 ) -> None:
-    judge(pca=0.6)
+    set_figures(pca=0.6)
     shutil.copytree(original / "shop", tmp_path / "shop")
     index_source(home, "own", tmp_path / "shop" / "shop.csv", encoder_ref="pixels", processes=0)
     with pytest.raises(Killed):
@@ -691,14 +703,14 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(call: Callable[..., Any], 
     }  # fmt: skip
     assert document["steps"] == list(STEPS)
     assert document["plan"]["gate"] == {"confidence": 0.95, "margin": 0.05}
-    assert home.catalogue.retrains("default") == []
+    assert home.catalogue.retrains.all("default") == []
     assert not (home.path / "retrains").exists()
 
 
 def test_the_command_prints_what_is_stored_and_show_prints_it_again(
-    call: Callable[..., Any], home: Home, judge: Judge
+    call: Callable[..., Any], home: Home, set_figures: SetFigures
 ) -> None:
-    judge(pca=0.6)
+    set_figures(pca=0.6)
     document, errors = call(*OPTIONS)
     assert set(document) == {
         "collection", "number", "status", "plan", "decision", "generation", "created_at", "ended_at",
@@ -711,8 +723,10 @@ def test_the_command_prints_what_is_stored_and_show_prints_it_again(
     assert call("show")[0] == call("show", "1")[0] == document
 
 
-def test_the_command_goes_on_without_options_and_abandons(call: Callable[..., Any], home: Home, judge: Judge) -> None:
-    judge(pca=0.3)
+def test_the_command_goes_on_without_options_and_abandons(
+    call: Callable[..., Any], home: Home, set_figures: SetFigures
+) -> None:
+    set_figures(pca=0.3)
     with pytest.raises(Killed):
         retrain.retrain(home, "default", PLAN, say=say_until("gate"))
     assert call("show")[0]["status"] == "running"
@@ -725,7 +739,7 @@ def test_the_command_goes_on_without_options_and_abandons(call: Callable[..., An
 
 
 def test_an_encoder_that_is_trained_already_is_judged_as_it_is(home: Home, tmp_path: Path) -> None:
-    """Its copy is what is judged, under its own id; nothing is trained."""
+    """Its copy is measured under the same id, and nothing is trained."""
     from training.baselines import write_baselines
 
     write_baselines(tmp_path / "others")
@@ -735,9 +749,7 @@ def test_an_encoder_that_is_trained_already_is_judged_as_it_is(home: Home, tmp_p
     found = outlook(home, "default", plan)
     assert list(found.encoders) == [ref] and not found.recipes
     record = retrain.retrain(home, "default", plan, say=lambda step, text: said.append((step, text)))
-    assert record.decision is not None
-    candidate = record.decision["candidates"][ref]
-    assert candidate["encoder_id"] == describe_encoder(ref).encoder_id
-    assert ("train", f"{ref} is taken as it is") in said
+    assert decided(record).candidates[ref].figures.encoder_id == describe_encoder(ref).encoder_id
+    assert ("train", f"{ref} is used as it is") in said
     assert record.status in ("promoted", "refused")
     assert RetrainPlan.from_json(record.plan) == plan

@@ -1,4 +1,4 @@
-"""Retraining for real, on drawn items: who is promoted and who refused, and SIGKILL at every step on the way."""
+"""Retraining on drawn items with real training: promotion, refusal, and SIGKILL at every step."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ from indexer.generations.manifest import load_ids
 from indexer.generations.store import list_generations, verify
 from indexer.ingest.ingest import index_source
 from indexer.ingest.promotion import rollback
+from indexer.retrain.decision import CandidateEvidence, Decision, EncoderFigures
 from indexer.retrain.plan import STEPS, RetrainPlan
 from indexer.retrain.run import retrain
 from indexer.search.searcher import Searcher
+from tests.indexer.retrain.test_run import decided
 from training.data.sources import read_images
 from training.data.studio.catalogue import write_catalogue
 from training.loop import train
@@ -57,7 +59,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Promoted(NamedTuple):
     home: Path
     record: RetrainRecord
-    first: str  # encoder_id of what was in service before
+    first: str  # encoder_id of the previously active encoder
 
 
 @pytest.fixture(scope="module")
@@ -78,71 +80,67 @@ def home(promoted: Promoted, tmp_path: Path) -> Iterator[Home]:
         yield opened
 
 
-def map_at_r(figures: dict[str, Any], part: str) -> float:
-    return float(figures["swap"]["map@r"][part]["value"])
+def swapped(figures: EncoderFigures) -> float:
+    return figures.swap["map@r"].swapped.value
 
 
-def the_only(decision: dict[str, Any]) -> dict[str, Any]:
-    (candidate,) = decision["candidates"].values()
-    return dict(candidate)
+def the_only(decision: Decision) -> CandidateEvidence:
+    (candidate,) = decision.candidates.values()
+    return candidate
 
 
 def test_a_better_candidate_is_promoted_and_the_old_one_can_be_gone_back_to(
     promoted: Promoted, home: Home, shop: Path
 ) -> None:
-    record, decision = promoted.record, promoted.record.decision
+    record, decision = promoted.record, decided(promoted.record)
     assert (record.status, record.generation) == ("promoted", 2)
-    assert decision is not None and decision["winner"] == "robust-vae-small"
-    assert decision["set"]["truth"] == "photos" and decision["set"]["items"] >= 50
+    assert decision.winner == "robust-vae-small"
+    assert decision.set.truth == "photos" and decision.set.items >= 50
     candidate = the_only(decision)
-    verdict = candidate["verdict"]
-    assert decision["active"]["encoder_id"] == promoted.first
-    assert map_at_r(candidate, "swapped") > map_at_r(decision["active"], "swapped")
-    assert 0 < verdict["swapped_bound"] < verdict["swapped_difference"]
-    assert verdict["clean_difference"] >= -decision["rule"]["margin"]
-    assert verdict["promoted"]
+    verdict = candidate.verdict
+    assert decision.active.encoder_id == promoted.first
+    assert swapped(candidate.figures) > swapped(decision.active)
+    assert 0 < verdict.swapped_bound < verdict.swapped_difference
+    assert verdict.clean_difference >= -decision.rule.margin
+    assert verdict.promoted
     assert [g.status for g in list_generations(home, "default")] == ["retired", "active"]
     assert verify(home, "default", 1) == verify(home, "default", 2) == []
     data = next((shop.parent / "images").glob("*-0.jpg")).read_bytes()
     after = Searcher(home).search_image("default", data, k=ITEMS)
-    assert (after.encoder_id, after.total) == (decision["winner_id"], ITEMS)
+    assert (after.encoder_id, after.total) == (decision.winner_id, ITEMS)
     rollback(home, "default")
     before = Searcher(home).search_image("default", data, k=ITEMS)
     assert (before.encoder_id, before.generation, before.total) == (promoted.first, 1, ITEMS)
     assert [page.results[0].score for page in (before, after)] == pytest.approx([1, 1], abs=1e-3)
 
 
-def assert_refused(home: Home, record: RetrainRecord, promoted: Promoted) -> dict[str, Any]:
-    """Nothing has changed but that there is a record of it; returns what was found of the candidate."""
-    decision = record.decision
-    assert decision is not None
-    assert (record.number, record.status, record.generation, decision["winner"]) == (2, "refused", None, None)
-    assert decision["active"]["encoder_id"] == home.catalogue.search_state("default").encoder_id
-    assert promoted.record.decision is not None
-    assert decision["active"]["encoder_id"] == promoted.record.decision["winner_id"]
+def assert_refused(home: Home, record: RetrainRecord, promoted: Promoted) -> CandidateEvidence:
+    """Nothing has changed except for the record; returns the evidence of the candidate."""
+    decision = decided(record)
+    assert (record.number, record.status, record.generation, decision.winner) == (2, "refused", None, None)
+    assert decision.active.encoder_id == home.catalogue.search_state("default").encoder_id
+    assert decision.active.encoder_id == decided(promoted.record).winner_id
     assert [g.status for g in list_generations(home, "default")] == ["retired", "active"]
     candidate = the_only(decision)
-    assert not candidate["verdict"]["promoted"]
+    assert not candidate.verdict.promoted
     return candidate
 
 
 def test_a_tie_is_refused(promoted: Promoted, home: Home) -> None:
     """The same recipe on the same photos gives the same weights, which are no improvement on themselves."""
     candidate = assert_refused(home, retrain(home, "default", ROBUST), promoted)
-    assert promoted.record.decision is not None
-    assert candidate["encoder_id"] == promoted.record.decision["winner_id"]
-    verdict = candidate["verdict"]
-    assert verdict["swapped_difference"] == verdict["clean_difference"] == 0
-    assert verdict["swapped_bound"] <= 0
+    assert candidate.figures.encoder_id == decided(promoted.record).winner_id
+    verdict = candidate.verdict
+    assert verdict.swapped_difference == verdict.clean_difference == 0
+    assert verdict.swapped_bound <= 0
 
 
 def test_a_worse_candidate_is_refused(promoted: Promoted, home: Home) -> None:
     record = retrain(home, "default", WORSE)
     candidate = assert_refused(home, record, promoted)
-    assert record.decision is not None
-    assert map_at_r(candidate, "swapped") < map_at_r(record.decision["active"], "swapped")
-    verdict = candidate["verdict"]
-    assert verdict["swapped_bound"] < verdict["swapped_difference"] < 0
+    assert swapped(candidate.figures) < swapped(decided(record).active)
+    verdict = candidate.verdict
+    assert verdict.swapped_bound < verdict.swapped_difference < 0
 
 
 # SIGKILL
@@ -163,7 +161,7 @@ OF_KILLS = 64  # items: enough to calibrate
 
 
 class Kills(NamedTuple):
-    """What every kill starts from, and how it ends without one."""
+    """The common start of all kill tests, and the end of a run without a kill."""
 
     home: Path
     arguments: list[str]
@@ -180,7 +178,7 @@ def start(home: Path, arguments: list[str]) -> subprocess.Popen[str]:
 
 
 def steps_in(process: subprocess.Popen[str]) -> Iterator[str]:
-    """The lines that announce a step, as they come; progress bars are passed over."""
+    """The lines that announce a step, as they arrive; progress bars are skipped."""
     assert process.stderr is not None
     for line in process.stderr:
         text = line.rpartition("\r")[2].strip()
@@ -189,11 +187,11 @@ def steps_in(process: subprocess.Popen[str]) -> Iterator[str]:
 
 
 def end_of(path: Path) -> dict[str, Any]:
-    """All that must be the same at the end; what must not be left behind is checked."""
+    """The state that must be equal at the end; also checks that no temporary files remain."""
     import faiss
 
     with Home.open(path) as home:
-        (record,) = home.catalogue.retrains("default")
+        (record,) = home.catalogue.retrains.all("default")
         assert record.status == "promoted"
         state = home.catalogue.search_state("default")
         assert state.generation == record.generation
@@ -206,8 +204,8 @@ def end_of(path: Path) -> dict[str, Any]:
         ids = load_ids(directory)
         with home.catalogue.read() as connection:
             stored = sorted(map(tuple, connection.execute(sa.select(vectors))))
-        calibration = home.catalogue.calibration(state.collection_id, str(state.encoder_id))
-        assert record.decision is not None and record.decision["winner_id"] == state.encoder_id
+        calibration = home.catalogue.calibrations.get(state.collection_id, str(state.encoder_id))
+        assert decided(record).winner_id == state.encoder_id
         return {
             "decision": record.decision,
             "served": {int(i): np.asarray(index.reconstruct(place)).tobytes() for place, (i, _) in enumerate(ids)},
@@ -219,7 +217,7 @@ def end_of(path: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def kills(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Kills:
-    """A collection served by two principal components, which raw pixels are better than."""
+    """A collection served by two principal components, which raw pixels beat."""
     folder = tmp_path_factory.mktemp("kills")
     with shop.open(newline="") as file:
         rows = [row for row in csv.reader(file)][: 1 + 2 * OF_KILLS]
@@ -249,7 +247,7 @@ def kills(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Kills:
 def has_ended(path: Path) -> bool:
     """Whether all was done; the process may have been killed before it could say so."""
     with Home.open(path) as home:
-        return any(record.status != "running" for record in home.catalogue.retrains("default"))
+        return any(record.status != "running" for record in home.catalogue.retrains.all("default"))
 
 
 @pytest.mark.parametrize("most", [0.0, 0.2, 1.0], ids=["at-once", "soon", "later"])
@@ -265,7 +263,7 @@ def test_killed_at_every_step_in_turn_it_ends_as_if_nothing_had_happened(
         with start(home, kills.arguments if len(killed) % 2 == 0 else ["--nice", "0"]) as process:
             for line in steps_in(process):
                 if line not in killed:
-                    time.sleep(rng.uniform(0, most))  # what it has come to by then is what chance decides
+                    time.sleep(rng.uniform(0, most))  # a random point of progress
                     os.killpg(process.pid, signal.SIGKILL)
                     killed.append(line)
                     break

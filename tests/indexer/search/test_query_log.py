@@ -34,8 +34,8 @@ def vectors(first: int, count: int) -> np.ndarray:
 
 def stored(home: Home, collection_id: int, encoder_id: str) -> list[float]:
     """The first number of each vector, newest first."""
-    kept = home.catalogue.recent_queries(collection_id, encoder_id)
-    return [float(np.frombuffer(vector, "<f4")[0]) for _, vector in kept]
+    kept = home.catalogue.queries.all(collection_id, encoder_id)
+    return [float(vector[0]) for _, vector in kept]
 
 
 def test_what_was_added_is_stored_when_the_log_closes(any_home: Home, keys: tuple[int, str, str]) -> None:
@@ -45,8 +45,8 @@ def test_what_was_added_is_stored_when_the_log_closes(any_home: Home, keys: tupl
     log.add(collection, encoder, vectors(0, 1))
     log.add(collection, encoder, vectors(1, 2))
     log.close()
-    kept = any_home.catalogue.recent_queries(collection, encoder)
-    assert [np.frombuffer(vector, "<f4").tolist() for _, vector in kept] == [[2, 2.5], [1, 1.5], [0, 0.5]]
+    kept = any_home.catalogue.queries.all(collection, encoder)
+    assert [vector.tolist() for _, vector in kept] == [[2, 2.5], [1, 1.5], [0, 0.5]]
     assert all(before - timedelta(seconds=1) < at <= datetime.now(UTC) for at, _ in kept)
 
 
@@ -79,13 +79,13 @@ def test_the_background_stores_without_being_closed(
     home.add_encoder(described)
     collection = home.catalogue.ensure_collection("shop")
     arrived = threading.Event()
-    store = home.catalogue.add_recent_queries
+    store = home.catalogue.queries.add
 
     def telling(*given: object, **named: object) -> None:
         store(*given, **named)  # type: ignore[arg-type]
         arrived.set()
 
-    monkeypatch.setattr(home.catalogue, "add_recent_queries", telling)
+    monkeypatch.setattr(home.catalogue.queries, "add", telling)
     log = QueryLog(home.catalogue, 4, every=0.01)
     log.add(collection, described.encoder_id, vectors(5, 1))
     assert arrived.wait(timeout=30)

@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from indexer.catalogue.home import Home
-from indexer.catalogue.records import EncoderRecord, SearchState
+from indexer.catalogue.records import ActiveState, EncoderRecord
 from indexer.errors import CorruptError, InvalidRequestError, NotFoundError
 from indexer.generations.build import build_generation
 from indexer.ingest.ingest import embed_missing, index_source
 from indexer.ingest.items import delete_item, get_item, put_item, read_image
 from indexer.ingest.promotion import activate
 from indexer.search import searcher as search
-from indexer.search.searcher import Region, Searcher, SearchPage, parse_region
+from indexer.search.regions import Region, parse_region
+from indexer.search.results import SearchPage
+from indexer.search.searcher import Searcher
 from indexer.search.view import View
 from indexer.vectors.exact import exact_scores, recall_against_exact
 from indexer.vectors.faiss import FaissIndex
@@ -102,13 +104,12 @@ def test_every_page_equals_brute_force_over_items(any_home: Home, tmp_path: Path
     delete_item(any_home, "default", "copy-2")
     encoder_id = str(any_home.catalogue.search_state("default").encoder_id)
     pks = list(range(1, 100))
-    stored = any_home.catalogue.vectors_of_items(encoder_id, pks)
-    summaries = any_home.catalogue.summaries(pks)
-    vectors = np.stack([np.frombuffer(blob, np.float32) for _, _, blob in stored])
-    query = np.frombuffer(stored[4][2], np.float32)
+    stored = any_home.catalogue.vectors.of_items(encoder_id, pks)
+    summaries = any_home.catalogue.items.summaries(pks)
+    query = stored.vectors[4]
     for wanted in (None, {"colour": "red"}, {"colour": "nothing"}):
         best: dict[int, float] = {}
-        for (pk, _, _), score in zip(stored, (vectors @ query).tolist(), strict=True):
+        for pk, score in zip(stored.ids[:, 1].tolist(), (stored.vectors @ query).tolist(), strict=True):
             if wanted is None or summaries[pk].attributes == wanted:
                 best[pk] = max(best.get(pk, -2.0), score)
         expected = sorted(best.values(), reverse=True)
@@ -268,7 +269,7 @@ def test_searches_during_activations_all_succeed_and_never_mix(
     for thread in threads:
         thread.join()
     assert failures == []
-    encoders = {record.number: record.encoder_id for record in indexed.catalogue.generations("default")}
+    encoders = {record.number: record.encoder_id for record in indexed.catalogue.generations.all("default")}
     assert len({page.generation for page in pages}) >= 2, "no activation fell among the searches"
     for page in pages:
         assert page.encoder_id == encoders[page.generation]
@@ -294,7 +295,7 @@ def held_loading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]
     gate = threading.Event()
     load = search.load_view  # type: ignore[attr-defined]
 
-    def held(home: Home, collection: str, state: SearchState, before: View | None) -> View:
+    def held(home: Home, collection: str, state: ActiveState, before: View | None) -> View:
         view = load(home, collection, state, before)
         if threading.current_thread().name.startswith("load-"):
             assert gate.wait(60)

@@ -19,7 +19,8 @@ from indexer.generations.manifest import NEIGHBOURS
 from indexer.generations.store import verify
 from indexer.ingest.ingest import index_source
 from indexer.ingest.items import delete_item, put_item
-from indexer.search.searcher import Searcher, SearchPage
+from indexer.search.results import SearchPage
+from indexer.search.searcher import Searcher
 from indexer.vectors.rerank import DEPTH
 from tests.conftest import write_photos
 from tests.indexer.search.test_searcher import jpeg, names
@@ -131,7 +132,7 @@ def test_a_generation_without_lists_is_served_and_says_what_it_cannot(shop: Home
 def test_a_large_generation_gets_no_lists(shop: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("indexer.generations.build.MAX_LISTED", 10)
     state = shop.catalogue.search_state("default")
-    encoder = next(e for e in shop.catalogue.encoders() if e.encoder_id == state.encoder_id)
+    encoder = next(e for e in shop.catalogue.encoders.all() if e.encoder_id == state.encoder_id)
     record = build_generation(shop, "default", encoder)
     assert not (shop.generation_directory("default", record.number) / NEIGHBOURS).exists()
     assert verify(shop, "default", record.number) == []

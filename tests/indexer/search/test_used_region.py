@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from indexer.catalogue.home import Home
 from indexer.ingest.ingest import index_source
-from indexer.search.searcher import Region, Searcher
+from indexer.search.regions import Region
+from indexer.search.searcher import Searcher
 from service.cli import app
 from tests.finding import SEVERAL, SEVERAL_SIZE, finds_red, photo, several, shop_that_finds
 

@@ -1,4 +1,4 @@
-"""Recall by scale and place: where items stand, and encoders whose figures are known beforehand."""
+"""Recall by scale and place: positions of items, and constructed encoders with known figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from indexer.measures.metrics import PerQuery
-from indexer.measures.robustness import Photos, query_metrics
+from indexer.measures.robustness import LabelledVectors, query_metrics
 from indexer.swaps.placement import (
     CELLS,
     EMPTY,
@@ -57,7 +57,7 @@ def placed(count: int = COUNT, seed: int = 0, **more: int) -> PlacedItems:
 
 
 def box_of(picture: Pixels, background: Pixels) -> tuple[int, int, int, int]:
-    """Left, top, width and height of what is not background."""
+    """Left, top, width and height of the item."""
     differs = (picture != background).any(axis=-1)
     rows, columns = np.flatnonzero(differs.any(axis=1)), np.flatnonzero(differs.any(axis=0))
     return columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
@@ -171,7 +171,7 @@ def of_pixels(shown: Pixels) -> Floats:
 
 
 def of_item(shown: Pixels) -> Floats:
-    """The item alone, wherever it stands: its box, which is darker than any ground, in 5 x 4 patches."""
+    """A translation-invariant encoder: the item's box, which is darker than any ground, in 5 x 4 patches."""
     vectors = [_patches(picture) for picture in shown.reshape(-1, SIDE, SIDE, 3)]
     return np.stack(vectors).reshape(*shown.shape[:-3], -1)
 
@@ -194,12 +194,14 @@ def of_ground(shown: Pixels) -> Floats:
 def measure(
     embed: Callable[[Pixels], Floats], queries: PlacedItems | None = None, base: PlacementTest | None = None
 ) -> PlacementTest:
-    gallery = Photos(embed(pictures()[0]), NAMES)
+    gallery = LabelledVectors(embed(pictures()[0]), NAMES)
 
-    def judge(vectors: Floats, rows: NDArray[np.intp]) -> PerQuery:
-        return query_metrics(gallery, Photos(vectors, [NAMES[row] for row in rows]), "cosine", np.arange(COUNT), (1,))
+    def score(vectors: Floats, rows: NDArray[np.intp]) -> PerQuery:
+        return query_metrics(
+            gallery, LabelledVectors(vectors, [NAMES[row] for row in rows]), "cosine", np.arange(COUNT), (1,)
+        )
 
-    found = placement_test(queries or placed(), embed, judge, base=base, replicates=200, seed=3)
+    found = placement_test(queries or placed(), embed, score, base=base, replicates=200, seed=3)
     assert found is not None
     return found
 

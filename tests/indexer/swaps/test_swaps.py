@@ -1,4 +1,4 @@
-"""Swap sets: what stands behind what, that nothing leaks, and where the pictures of a set are from."""
+"""Swap sets: backgrounds of each picture, absence of leaks, and the sources of a set's pictures."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from indexer.errors import InvalidRequestError
-from indexer.swaps.pictures import GIVEN, Bank, Shots, SwapSet, assemble, composite
 from indexer.swaps.sources import FACTOR_SCENES, photo_set, studio_set
+from indexer.swaps.swap_set import GIVEN, Bank, Shots, SwapSet, assemble, swap_background
 from tests.conftest import draw_photo
 from tests.indexer.swapped import KINDS, Write
 from training.data.backgrounds import Folder
@@ -26,7 +26,7 @@ SIDE = 24
 
 
 def shots(count: int = 12, categories: list[str | None] | None = None) -> Shots:
-    """Squares of noise on noise; each item's background is one colour, told by its number."""
+    """Squares of noise on noise; each item's background is one colour, which encodes its number."""
     rng = np.random.default_rng(0)
     gallery, query, clean = (rng.integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8) for _ in range(3))
     masks = np.zeros((2, count, SIDE, SIDE), np.uint8)
@@ -54,7 +54,7 @@ def test_items_lose_a_pixel_all_around_and_the_rest_follows_the_formula() -> Non
     masks = rng.integers(0, 256, (3, 9, 9), dtype=np.uint8)
     masks[0] = 0
     masks[0, 2:7, 2:7] = 255
-    found = composite(items, masks, backgrounds)
+    found = swap_background(items, masks, backgrounds)
     for place in np.ndindex(3, 9, 9):
         number, y, x = place
         inner = masks[number, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].min() / 255
@@ -254,7 +254,7 @@ def test_items_are_put_on_the_photos_of_a_folder(write: Write, tmp_path: Path) -
     below = made.masks == 0
     assert all((made.swapped[n, b][below[n]] == (7, 90, 201)).all() for n in range(8) for b in range(2))
     (folder / "wall.png").write_bytes(b"no photo")
-    with pytest.raises(SourceError, match="no image there can be read"):
+    with pytest.raises(SourceError, match="contains no readable image"):
         made_of(manifest, backgrounds=folder)
     with pytest.raises(SourceError, match="no such folder"):
         made_of(manifest, backgrounds=tmp_path / "absent")

@@ -8,7 +8,7 @@ import pytest
 from indexer.vectors.exact import exact_scores
 from indexer.vectors.faiss import FaissIndex
 from indexer.vectors.neighbours import BLOCK, nearest_others
-from indexer.vectors.rerank import NeighbourLists, augment_database, distances_of, expand_query, k_reciprocal
+from indexer.vectors.rerank import NeighbourLists, distances_of, expand_query, k_reciprocal
 from training.reference import Metric
 
 
@@ -134,14 +134,3 @@ def test_expansion_equals_the_weighted_sum_by_hand() -> None:
     total = np.array([1 + 0.512 * 0.8, 0.512 * 0.6])  # 0.8 ** 3, then nothing, then a cosine below 0
     np.testing.assert_allclose(expand_query(query, near, "cosine")[0], total / np.linalg.norm(total), rtol=1e-6)
     np.testing.assert_allclose(expand_query(query, near, "l2")[0], total / 1.512, rtol=1e-6)
-
-
-def test_an_augmented_database_is_the_queries_expanded_with_their_neighbours() -> None:
-    vectors = clustered("cosine", 12)
-    near = nearest_others(FaissIndex.build(vectors, "cosine"), vectors, 3).positions
-    augmented = augment_database(vectors, near, "cosine")
-    for place in range(12):
-        weights = (vectors[near[place]] @ vectors[place]).clip(0) ** 3
-        total = vectors[place] + weights @ vectors[near[place]]
-        np.testing.assert_allclose(augmented[place], total / np.linalg.norm(total), atol=1e-6)
-    assert augment_database(vectors[:0], near[:0], "cosine").shape == (0, 8)

@@ -1,4 +1,4 @@
-"""The bank of backgrounds: each kind, by seed, from photos and folders."""
+"""The bank of backgrounds: every kind, reproducible by seed, from photos and folders."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data.backgrounds import Photos, build_backgrounds, flat, gradient, room, texture
+from training.data.backgrounds import PhotoBackgrounds, build_backgrounds, flat, gradient, room, texture
 from training.errors import SourceError
 from training.recipes.schema import BackgroundKinds, Backgrounds
 
 NONE = {"flat": 0, "gradient": 0, "texture": 0, "photos": 0, "studio": 0, "folder": 0}
 
 
-def photos(masked: bool = True) -> Photos:
+def photos(masked: bool = True) -> PhotoBackgrounds:
     images = np.full((4, 3, 32, 32), 200, np.uint8)
     images[:, :, 8:24, 8:24] = 10
     masks = np.zeros((4, 32, 32), np.uint8)
     masks[:, 8:24, 8:24] = 255
-    return Photos(images, masks if masked else np.full_like(masks, 255))
+    return PhotoBackgrounds(images, masks if masked else np.full_like(masks, 255))
 
 
 def only(kind: str, **settings: object) -> Backgrounds:
@@ -31,7 +31,7 @@ def only(kind: str, **settings: object) -> Backgrounds:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_kind_fills_a_bank_that_its_seed_decides(kind: str, channels: int) -> None:
     settings = only(kind)
-    grey_or_colour = Photos(photos().images[:, :channels], photos().masks)
+    grey_or_colour = PhotoBackgrounds(photos().images[:, :channels], photos().masks)
     bank, again, other = (build_backgrounds(settings, seed, 32, channels, grey_or_colour) for seed in (1, 1, 2))
     assert bank.shape == (12, channels, 32, 32) and bank.dtype == np.uint8
     assert np.array_equal(bank, again)
@@ -70,5 +70,5 @@ def test_a_folder_gives_parts_of_its_images_and_forgives_other_files(tmp_path: P
 def test_folders_without_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such folder"):
         build_backgrounds(only("folder", folder=str(tmp_path / "none")), 0, 32, 3, photos())
-    with pytest.raises(SourceError, match="no image there can be read"):
+    with pytest.raises(SourceError, match="contains no readable image"):
         build_backgrounds(only("folder", folder=str(tmp_path)), 0, 32, 3, photos())

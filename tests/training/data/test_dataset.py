@@ -1,4 +1,4 @@
-"""The in-memory data set: order, bad files, fingerprint, and a split that no item straddles."""
+"""The in-memory dataset: order, bad files, fingerprint, and the split by item."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import write_photos
 from training.data.dataset import Dataset, load_dataset
+from training.data.decode import decode_image
 from training.data.sources import SourceImage, read_images
 from training.errors import SourceError
 from training.preprocessing import Preprocessing
@@ -31,7 +32,7 @@ def test_images_come_in_the_sources_order_as_the_preprocessing_gives_them(photos
     assert dataset.item_ids == [image.item_id for image in images]
     assert dataset.images.shape == (24, 3, 16, 16) and dataset.images.dtype == np.uint8
     data = images[5].path.read_bytes()
-    assert np.array_equal(dataset.images[5], SMALL.load(data))
+    assert np.array_equal(dataset.images[5], SMALL.apply(decode_image(data, at_least=SMALL.size).pixels))
     assert dataset.sha256[5] == hashlib.sha256(data).hexdigest()
 
 

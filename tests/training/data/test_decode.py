@@ -1,4 +1,4 @@
-"""Decoding: every accepted kind of file, the limits, and damage."""
+"""Decoding: every supported format, the limits, and damaged files."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_one_pixel_is_an_image() -> None:
         (b"", "0 bytes"),
         (b"hello, this is text", "text, not an image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
-        (b"%PDF-1.7\n\x80\x81\x82", "not an image we can read"),
+        (b"%PDF-1.7\n\x80\x81\x82", "not a supported image"),
         (b"\xff\xd8\xff", "truncated or corrupt|not an image"),
         (png_header(50_000, 50_000), "2500000000 pixels; the limit is 64000000"),
         (encoded(draw_photo(1), "JPEG")[:1500], "truncated"),
@@ -118,7 +118,7 @@ def test_one_pixel_is_an_image() -> None:
         (encoded(draw_photo(1), "GIF")[:2500], "truncated or corrupt"),
         (encoded(draw_photo(1), "WEBP")[:100], "truncated or corrupt|not an image"),
         (encoded(draw_photo(1), "TIFF")[:400], "truncated or corrupt|not an image"),
-        (encoded(draw_photo(1), "PPM"), "not an image we can read|text"),
+        (encoded(draw_photo(1), "PPM"), "not a supported image|text"),
     ],
 )
 def test_what_is_no_image_is_refused_with_the_reason(data: bytes, reason: str) -> None:
@@ -131,7 +131,7 @@ def test_bytes_and_pixels_are_checked_before_decoding() -> None:
     data = encoded(draw_photo(1), "JPEG")
     with pytest.raises(ImageError, match=f"{len(data)} bytes; the limit is 100"):
         decode_image(data, limits=ImageLimits(max_bytes=100))
-    with pytest.raises(ImageError, match="96 x 128 pixels; the limit is 1000 in all"):
+    with pytest.raises(ImageError, match="96 x 128 pixels; the limit is 1000 pixels in total"):
         decode_image(data, limits=ImageLimits(max_pixels=1000))
 
 

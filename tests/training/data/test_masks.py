@@ -1,4 +1,4 @@
-"""Foreground masks against the studio's exact ones; and that a mask that fails is told."""
+"""Foreground masks compared with the studio's exact masks, and the detection of failed masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from training.data.dataset import load_dataset
 from training.data.decode import ImageLimits, decode_alpha, decode_image
-from training.data.found import find_item
+from training.data.item_finder import find_item
 from training.data.masks import Mask, MaskRequest, border_mask, find_mask, finder_mask, grabcut_mask
 from training.data.reader import Loaded, Request, read_file
 from training.data.sources import SourceImage
@@ -74,7 +74,7 @@ def scene(colour: tuple[int, int, int] = (180, 40, 40), behind: int = 235) -> ND
 
 def test_an_item_on_one_colour_is_found_to_the_pixel() -> None:
     mask = border_mask(scene())
-    assert (mask.source, mask.quality, mask.pixels.shape) == ("border", "usable", (60, 80))
+    assert (mask.source, mask.is_usable, mask.pixels.shape) == ("border", True, (60, 80))
     assert overlap(mask, (scene()[..., 0] < 200).astype(np.uint8) * 255) > 0.95
 
 
@@ -88,13 +88,13 @@ def test_a_slow_change_of_the_background_is_none_of_the_item() -> None:
     ("pixels", "fault"),
     [
         (np.full((40, 40, 3), 200, np.uint8), "covers 0.0%"),
-        (np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8), "border is not of one colour"),
+        (np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8), "border does not have one colour"),
         (np.pad(np.full((2, 2, 3), 20, np.uint8), ((20, 20), (20, 20), (0, 0)), constant_values=240), "covers 0"),
     ],
 )  # fmt: skip
 def test_a_border_mask_that_cannot_be_right_says_why(pixels: NDArray[np.uint8], fault: str) -> None:
     mask = border_mask(pixels)
-    assert mask.quality == "failed" and mask.fault is not None
+    assert not mask.is_usable and mask.fault is not None
     assert re.search(fault, mask.fault)
 
 

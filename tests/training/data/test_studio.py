@@ -1,4 +1,4 @@
-"""The synthetic shop: deterministic, exact masks, every kind, and backgrounds that give nothing away."""
+"""The synthetic shop: deterministic drawings, exact masks, every kind, and backgrounds independent of the item."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def photograph(number: int, photo: int = 0, *, seed: int = 0, size: int = 128) -
 
 
 def blank(number: int) -> Item:
-    """An item by number and category alone, which is all that its scenes depend on, and not painted."""
+    """An unpainted item with only a number and a category, on which its scenes depend."""
     return Item(0, number, "", category_of(0, number), "", "", "", "")
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("studio") / "shop"
-    write_catalogue(out, items=16, photos_per_item=2, size=96)
+    write_catalogue(out, items=16, photos_per_item=2, size=96, processes=2)
     return out
 
 
@@ -107,7 +107,7 @@ def test_only_garments_are_worn() -> None:
 
 
 def test_backgrounds_tell_nothing_of_the_category() -> None:
-    """Background kinds against categories over 1,500 photos: no more dependence than chance gives."""
+    """The kinds of background and the categories of 1,500 photos are independent by a chi-squared test."""
     kinds = sorted({background_kind(0, number) for number in range(BACKGROUNDS)})
     assert kinds == ["gradient", "plain", "room", "texture"]
     categories = sorted(KINDS)
@@ -205,6 +205,17 @@ def test_a_stock_of_solids_is_written_as_the_shop_is(tmp_path: Path) -> None:
     assert problems == [] and len(images) == 22
     assert {image.category for image in images} == set(SOLIDS)
     assert all(image.title and image.mask is not None for image in images)
+
+
+def test_the_files_do_not_depend_on_the_number_of_processes(shop: Path, tmp_path: Path) -> None:
+    done: list[int] = []
+    alone = write_catalogue(
+        tmp_path / "alone", items=16, photos_per_item=2, size=96, processes=0, progress=done.append
+    ).parent
+    files = [path.relative_to(shop) for path in sorted(shop.rglob("*.*"))]
+    assert len(files) == 2 * 32 + 4 and sum(done) == 32
+    for name in files:
+        assert (alone / name).read_bytes() == (shop / name).read_bytes()
 
 
 @pytest.mark.parametrize(

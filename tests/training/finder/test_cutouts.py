@@ -1,4 +1,4 @@
-"""Items cut out and brought to one size."""
+"""Items cut out and scaled to one size."""
 
 from pathlib import Path
 
@@ -8,7 +8,16 @@ from PIL import Image
 
 from training.data.dataset import Dataset
 from training.errors import SourceError
-from training.finder.cutouts import MARGIN, SIDE, files, gather, normalise, photos, shapes, studio
+from training.finder.cutouts import (
+    MARGIN,
+    SIDE,
+    file_cutouts,
+    gather,
+    normalise,
+    photo_cutouts,
+    shape_cutouts,
+    studio_cutouts,
+)
 
 
 def square_item(side: int, at: slice) -> np.ndarray:
@@ -42,9 +51,9 @@ def test_a_person_is_cut_by_the_frame_of_the_garment():
 
 
 def test_the_studio_gives_items_of_both_stocks_some_on_a_person():
-    found = list(studio(8, seed=0))
+    found = list(studio_cutouts(8, seed=0))
     assert len(found) >= 7
-    cutouts = gather([*found, *shapes(3, 0)])
+    cutouts = gather([*found, *shape_cutouts(3, 0)])
     assert cutouts.items.shape[1:] == (4, SIDE, SIDE)
     assert len(cutouts.persons) == (cutouts.under >= 0).sum()
 
@@ -53,10 +62,10 @@ def test_files_without_transparency_or_content_are_passed_over(tmp_path: Path):
     Image.fromarray(square_item(100, slice(20, 80))).save(tmp_path / "item.png")
     Image.new("RGB", (50, 50)).save(tmp_path / "opaque.png")
     (tmp_path / "LICENSE").write_text("free")
-    assert len(list(files(tmp_path))) == 1
-    assert not list(files(tmp_path, keep=lambda name: name != "item.png"))
+    assert len(list(file_cutouts(tmp_path))) == 1
+    assert not list(file_cutouts(tmp_path, keep=lambda name: name != "item.png"))
     with pytest.raises(SourceError, match="no such folder"):
-        list(files(tmp_path / "absent"))
+        list(file_cutouts(tmp_path / "absent"))
     with pytest.raises(SourceError, match="nothing to cut out"):
         gather([])
 
@@ -66,4 +75,4 @@ def test_photos_are_cut_out_by_their_usable_masks_alone():
     mask[:, 16:48, 16:48] = 255
     images = np.full((2, 3, 64, 64), 90, np.uint8)
     dataset = Dataset(images, ["a", "b"], ["", ""], [], [], mask, ["border", "failed"])
-    assert len(list(photos(dataset, [True, False]))) == 1
+    assert len(list(photo_cutouts(dataset, [True, False]))) == 1

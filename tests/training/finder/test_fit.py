@@ -1,4 +1,4 @@
-"""Fitting a finder: the objective, and that a short fit finds plain things."""
+"""Training a finder: the objective, and a short run that finds simple objects."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 
 from training.errors import EncoderError
 from training.finder.fit import FinderFit, TrustedPhotos, fit_finder, objective, overlap
-from training.finder.network import Finder, FinderConfig, Found
+from training.finder.network import Finder, FinderConfig, FinderOutput
 from training.finder.scenes import SceneMaker
 from training.finder.store import load_finder, save_finder
 
@@ -29,16 +29,16 @@ def test_the_objective_falls_to_near_nothing_for_a_perfect_mask_and_ignores_what
     mask = torch.zeros(2, 1, 16, 16)
     mask[:, :, 4:12, 4:12] = 1.0
     cells = torch.nn.functional.adaptive_avg_pool2d(mask, 8)
-    perfect = Found(40.0 * (cells - 0.5), torch.full((2,), 8.0))
+    perfect = FinderOutput(40.0 * (cells - 0.5), torch.full((2,), 8.0))
     trust = torch.ones_like(mask)
     assert float(objective(perfect, mask, trust)) < 0.02
     wrong = perfect.mask.clone()
     wrong[:, :, 0, 0] = 20.0
     trust[:, :, :2, :2] = 0.0
     torch.testing.assert_close(
-        objective(Found(wrong, perfect.quality), mask, trust), objective(perfect, mask, trust), atol=1e-6, rtol=0
+        objective(FinderOutput(wrong, perfect.quality), mask, trust), objective(perfect, mask, trust), atol=1e-6, rtol=0
     )
-    assert float(objective(Found(wrong, perfect.quality), mask, torch.ones_like(mask))) > 0.1
+    assert float(objective(FinderOutput(wrong, perfect.quality), mask, torch.ones_like(mask))) > 0.1
 
 
 def test_a_short_fit_finds_red_things_and_its_quality_tells_good_masks_from_bad(tmp_path: Path):
@@ -72,7 +72,7 @@ def test_photos_take_their_share_of_the_batches_and_must_have_the_scenes_size():
     _, run = fit_finder(TINY, FinderFit(steps=2, batch_size=4, precision="bf16-mixed"), maker, photos)
     assert run["pictures"] == 8
     large = TrustedPhotos(*(np.full((3, *shape, 64, 64), 255, np.uint8) for shape in ((3,), (), ())))
-    with pytest.raises(ValueError, match="photos have a side of 64 pixels, the scenes one of 32"):
+    with pytest.raises(ValueError, match="photos have a side of 64 pixels, but scenes one of 32"):
         fit_finder(TINY, FinderFit(steps=1, batch_size=4), maker, large)
 
 

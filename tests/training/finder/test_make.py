@@ -1,4 +1,4 @@
-"""`nitamono train-finder`, from sources to a finder that goes before an encoder."""
+"""`nitamono train-finder`, from sources to a finder that an encoder can use."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ TINY = FinderConfig(size=32, widths=(4, 6), depths=(0, 0), decoder_widths=(4,))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos of red things on blue, and a cut-out."""
+    """Photos of red objects on blue, and a cut-out."""
     folder = tmp_path_factory.mktemp("finder")
     rng = np.random.default_rng(0)
     for number in range(6):

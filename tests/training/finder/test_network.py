@@ -1,4 +1,4 @@
-"""The finder's network: shapes, gradients, folding, bad settings."""
+"""The finder's network: shapes, gradients, folding, invalid settings."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Several items in one photo: parts of a mask, what is hidden, and looking again."""
+"""Several items in one photo: the parts of a mask, hiding them, and predicting again."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from training.data.found import Guess, finder_side, look
-from training.finder.regions import LEAST_OF_LARGEST, MOST, find_regions, hide
+from training.data.item_finder import Prediction, finder_side, predict
+from training.finder.regions import MAX_REGIONS, MIN_RELATIVE_WEIGHT, find_regions, hide
 
 SIDE, CELLS = 96, 48
 GROUND = (90, 140, 200)
@@ -25,27 +25,27 @@ def picture(
     return pixels
 
 
-def guess(*boxes: Box, quality: float = 0.9, probability: float = 1.0) -> Guess:
+def guess(*boxes: Box, quality: float = 0.9, probability: float = 1.0) -> Prediction:
     cells = np.zeros((CELLS, CELLS), np.float32)
     for left, top, right, bottom in boxes:
         cells[top:bottom, left:right] = probability
-    return Guess(cells, quality)
+    return Prediction(cells, quality)
 
 
 class Script:
-    """What a finder says of one look after the other; it has nothing to say of a look too many."""
+    """A finder with scripted predictions; one prediction too many is an error."""
 
-    def __init__(self, *guesses: Guess) -> None:
+    def __init__(self, *guesses: Prediction) -> None:
         self.guesses = list(guesses)
         self.seen: list[NDArray[np.uint8]] = []
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> Guess:
+    def __call__(self, pixels: NDArray[np.uint8]) -> Prediction:
         self.seen.append(pixels)
         return self.guesses[len(self.seen) - 1]
 
 
 def stripes() -> NDArray[np.uint8]:
-    """A ground that is never even."""
+    """A background that is never plain."""
     pixels = picture()
     pixels[:, np.arange(SIDE) % 16 < 4] = 0
     return pixels
@@ -98,10 +98,10 @@ def test_no_second_look_where_the_ground_is_even() -> None:
 def test_regions_are_few_inside_and_in_order(corners: list[tuple[int, int, int, int]], probability: float) -> None:
     boxes = [(x, y, min(CELLS, x + w), min(CELLS, y + h)) for x, y, w, h in corners]
     found = find_regions(stripes(), Script(guess(*boxes, probability=probability), guess()))
-    assert len(found) <= MOST
+    assert len(found) <= MAX_REGIONS
     weights = [region.weight for region in found]
     assert weights == sorted(weights, reverse=True)
-    assert all(weight >= LEAST_OF_LARGEST * weights[0] for weight in weights)
+    assert all(weight >= MIN_RELATIVE_WEIGHT * weights[0] for weight in weights)
     for left, top, right, bottom in (region.box for region in found):
         assert 0.0 <= left < right <= 1.0 and 0.0 <= top < bottom <= 1.0
 
@@ -124,7 +124,7 @@ def test_a_picture_that_is_hidden_whole_is_white() -> None:
 @pytest.mark.parametrize("places", [[(4, 6, 20, 24)], [(4, 6, 20, 24), (27, 22, 43, 42)]])
 def test_the_shipped_finder_finds_each_of_the_things(places: list[Box]) -> None:
     assert finder_side() == SIDE
-    found = find_regions(picture(*places), look)
+    found = find_regions(picture(*places), predict)
     assert len(found) == len(places)
     boxes = sorted(cells(region.box) for region in found)
     assert np.abs(np.array(boxes) - np.array(places)).max() <= 2.5

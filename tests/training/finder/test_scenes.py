@@ -1,4 +1,4 @@
-"""Training pictures: masks that are exact, of the one item among others."""
+"""Training images: exact masks of one item among other objects."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_pictures_and_masks_are_of_one_size_and_in_range():
 
 
 def test_the_mask_is_where_the_item_is(monkeypatch: pytest.MonkeyPatch):
-    """Without other things, recolouring or light, what is red is the item, and nothing else is."""
+    """Without other objects, recolouring or light, exactly the red pixels are the item."""
     monkeypatch.setattr(scenes, "OTHERS", 0)
     monkeypatch.setattr(scenes, "HIDDEN", 0.0)
     monkeypatch.setattr(scenes, "_recoloured", lambda layer: layer)
@@ -70,7 +70,7 @@ def test_what_hides_a_part_of_the_item_is_not_the_items(monkeypatch: pytest.Monk
 
 
 def test_small_items_are_not_aliased():
-    """A fine chequerboard seen small is its mean, not one of its colours."""
+    """A fine chequerboard at a small scale shows its mean colour, not one of its two colours."""
     chequered = np.zeros((1, 4, SIDE, SIDE), np.uint8)
     chequered[0, :3] = ((np.indices((SIDE, SIDE)).sum(axis=0) // 2 % 2) * 255).astype(np.uint8)
     chequered[0, 3] = 255

@@ -1,4 +1,4 @@
-"""Random shapes: exact masks, variety, the same by seed."""
+"""Random shapes: exact masks, variety, and reproducibility by seed."""
 
 import numpy as np
 import pytest

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from training.fitting.compositing import cast_shadow, composite, feather, match_light, place, roughen
+from training.fitting.compositing import cast_shadow, composite, feather, match_light, paste, roughen
 from training.recipes.schema import Backgrounds
 
 
@@ -44,7 +44,7 @@ def test_whatever_the_settings_the_item_is_inside_and_the_old_background_nowhere
     mask = disc()
     item = torch.where(mask > 0, 0.5, 1.0).expand(-1, 3, -1, -1)  # what was behind it is white
     black = torch.zeros_like(item)
-    placed = place(item, mask, black, Backgrounds(feather=1.5, light=0.0, shadow=0.5))
+    placed = paste(item, mask, black, Backgrounds(feather=1.5, light=0.0, shadow=0.5))
     assert float(placed.max()) <= 128 / 255 + 1e-6  # which a half is rounded to
     torch.testing.assert_close(placed[:, :, 16, 16], torch.full((6, 3), 128 / 255), atol=1e-2, rtol=0)
     assert float(placed[:, :, 0, 0].max()) == 0.0
@@ -53,7 +53,7 @@ def test_whatever_the_settings_the_item_is_inside_and_the_old_background_nowhere
 def test_without_edges_light_and_shadow_placing_is_compositing() -> None:
     item, background, mask = images(1), images(2), images(3, channels=1)
     plain = Backgrounds(feather=0, light=0, shadow=0)
-    assert torch.equal(place(item, mask, background, plain), composite(item, mask, background))
+    assert torch.equal(paste(item, mask, background, plain), composite(item, mask, background))
 
 
 def test_feathering_softens_edges_by_other_amounts_for_each_image() -> None:

@@ -78,5 +78,5 @@ def test_a_recipe_that_finds_the_item_first_ships_an_encoder_that_does(tmp_path:
 
 
 def test_a_finder_needs_colours() -> None:
-    with pytest.raises(RecipeError, match="preprocessing.channels must be 3 beside item_first"):
+    with pytest.raises(RecipeError, match="preprocessing.channels must be 3 with item_first"):
         load_recipe("item-first-vae", ["preprocessing.channels=1"])

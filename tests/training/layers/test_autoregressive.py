@@ -13,10 +13,11 @@ from torch.optim.swa_utils import AveragedModel
 from training.fitting.averaging import moving_average
 from training.layers.autoregressive import to_input
 from training.layers.causal import Cursor, Everywhere
-from training.layers.raster import Drawing, see
+from training.layers.gated import GatedNetwork
+from training.layers.raster import Drawing, predict
 from training.models.made import Made, MadeConfig, to_images, to_values
 from training.models.multiscale import GROUPS, GroupNetwork, Multiscale, MultiscaleConfig
-from training.models.pixel_cnn import GatedNetwork, PixelCnn, PixelCnnConfig, PlainNetwork
+from training.models.pixel_cnn import PixelCnn, PixelCnnConfig, PlainNetwork
 from training.models.pixel_cnn_pp import PixelCnnPp, PixelCnnPpConfig, ScaledNetwork
 from training.models.pixel_rnn import PixelRnn, PixelRnnConfig, RecurrentNetwork, skew, unskew
 from training.models.pixel_vae import PixelVae, PixelVaeConfig, build_network
@@ -61,7 +62,7 @@ def sees(model: Any, x: Tensor) -> Tensor:
 
     outputs = channels * SIDE**2
     copies = x.expand(outputs, -1, -1, -1).clone().requires_grad_()  # one for each output: one pass gives all gradients
-    parameters = see(model.network, to_input(copies), model.labels.told(None, outputs)).parameters
+    parameters = predict(model.network, to_input(copies), model.labels.planes(None, outputs)).parameters
     parameters = parameters.reshape(outputs, channels, -1, SIDE, SIDE)
     combined = torch.einsum("bcphw,cp->bhwc", parameters, weights).flatten(1)  # (outputs, outputs)
     (jacobian,) = torch.autograd.grad(combined.diagonal().sum(), copies)
@@ -149,7 +150,7 @@ def test_a_receptive_field_is_as_wide_as_it_says(field: int) -> None:
     network = build_network(field, 1, 4, 6, 12, groups=0, condition=2).double()
     condition = torch.randn(1, 2, 1, 1, dtype=torch.float64)
     x = torch.rand(1, 1, side, side, dtype=torch.float64, requires_grad=True)
-    middle = see(network, to_input(x), condition).parameters[0, :, 8, 8]
+    middle = predict(network, to_input(x), condition).parameters[0, :, 8, 8]
     (gradient,) = torch.autograd.grad(middle @ torch.randn(4, dtype=torch.float64), x)
     rows, columns = torch.nonzero(gradient[0, 0], as_tuple=True)
     radius = field // 2
@@ -164,11 +165,11 @@ def test_a_receptive_field_of_one_sees_the_latent_alone() -> None:
     vae = PixelVae(config).double().eval()
     z = torch.randn(2, 3, dtype=torch.float64)
     first, other = (
-        see(vae.network, to_input(torch.rand(2, 3, 8, 8, dtype=torch.float64)), vae.decoder(z)).parameters
+        predict(vae.network, to_input(torch.rand(2, 3, 8, 8, dtype=torch.float64)), vae.decoder(z)).parameters
         for _ in range(2)
     )
     assert torch.equal(first, other)
-    changed = see(vae.network, to_input(torch.rand(2, 3, 8, 8, dtype=torch.float64)), vae.decoder(z + 1)).parameters
+    changed = predict(vae.network, to_input(torch.rand(2, 3, 8, 8, dtype=torch.float64)), vae.decoder(z + 1)).parameters
     assert not torch.allclose(first, changed)
 
 
@@ -197,7 +198,7 @@ def test_the_probabilities_of_all_binary_images_sum_to_one(name: str) -> None:
     total = 0.0
     for x in binary_images(*shape).split(8192):
         with torch.no_grad():
-            logits = see(network, to_input(x)).parameters
+            logits = predict(network, to_input(x)).parameters
         nats = -torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none")
         total += float(nats.sum(dim=(1, 2, 3)).exp().sum())
     assert total == pytest.approx(1.0, abs=1e-9)
@@ -260,7 +261,7 @@ def test_every_step_of_a_made_has_the_next_set_of_masks() -> None:
     made.eval()
     for number in range(3):
         made.use_masks(number)
-        each.append(made.judge(x).nats.sum(dim=(1, 2)))
+        each.append(made.pixel_log_prob(x).nats.sum(dim=(1, 2)))
     mixture = torch.stack(each).exp().mean(dim=0).log()
     torch.testing.assert_close(made.log_likelihood(x).nats, mixture)
 
@@ -316,7 +317,7 @@ def test_cached_sampling_follows_a_map_of_conditions(field: int) -> None:
 def test_a_cursor_sees_at_each_pixel_what_one_parallel_pass_sees(case: str) -> None:
     model = build(case)
     x = torch.rand(2, 3, SIDE, SIDE, dtype=torch.float64)
-    at, told = Cursor(to_input(x)), model.network.conditions(model.labels.told(None, 2))
+    at, told = Cursor(to_input(x)), model.network.conditions(model.labels.planes(None, 2))
     everywhere = Everywhere(to_input(x))
     whole = model.network.horizontal(everywhere, model.network.vertical(everywhere, told), told).parameters
     with torch.no_grad():
@@ -340,7 +341,7 @@ def test_a_completion_is_the_same_cached_and_naive(case: str) -> None:
     x = torch.rand(2, 3, SIDE, SIDE, dtype=torch.float64)
     fast, slow = (
         Drawing(model.network, model.distribution, to_input, cached=each).draw(
-            x, known, model.labels.told(None, 2), torch.Generator().manual_seed(2)
+            x, known, model.labels.planes(None, 2), torch.Generator().manual_seed(2)
         )
         for each in (True, False)
     )
@@ -357,7 +358,7 @@ def multiscale(**changes: Any) -> Multiscale:
 def test_a_group_depends_on_the_groups_before_it_alone() -> None:
     model = multiscale()
     x = torch.rand(1, 3, 8, 8, dtype=torch.float64)
-    nats = model.judge(x).nats.detach()[0]
+    nats = model.pixel_log_prob(x).nats.detach()[0]
     order = torch.full((8, 8), -1)
     order[::4, ::4] = torch.arange(4).reshape(2, 2)  # the base, pixel by pixel
     for scale, step in enumerate((2, 1)):
@@ -368,7 +369,7 @@ def test_a_group_depends_on_the_groups_before_it_alone() -> None:
     for place in range(64):
         changed = x.clone()
         changed[0, :, place // 8, place % 8] = torch.rand(3, dtype=torch.float64)
-        seen[:, place] = (model.judge(changed).nats.detach()[0] != nats).flatten()
+        seen[:, place] = (model.pixel_log_prob(changed).nats.detach()[0] != nats).flatten()
     flat = order.flatten()
     itself = torch.eye(64, dtype=torch.bool)
     before = flat[:, None] > flat[None, :]
@@ -383,7 +384,8 @@ def test_the_probabilities_of_a_multiscale_model_sum_to_one() -> None:
     object.__setattr__(model.config, "size", 4)  # below what an encoder may have, but all images can be counted
     model.scales = model.scales[:1]
     total = sum(
-        float(model.judge(x).nats.sum(dim=(1, 2)).exp().sum().detach()) for x in binary_images(4, 4).split(8192)
+        float(model.pixel_log_prob(x).nats.sum(dim=(1, 2)).exp().sum().detach())
+        for x in binary_images(4, 4).split(8192)
     )
     assert total == pytest.approx(1.0, abs=1e-9)
 
@@ -401,7 +403,7 @@ def test_labels_are_summed_over_where_they_are_unknown() -> None:
     x = torch.rand(2, 3, SIDE, SIDE, dtype=torch.float64).mul(255).round() / 255
     model.labels.share.copy_(torch.tensor([0.5, 0.3, 0.2]))
     joint = [
-        model.judge(x, torch.full((2,), label)).nats.sum(dim=(1, 2)) + model.labels.share[label].log()
+        model.pixel_log_prob(x, torch.full((2,), label)).nats.sum(dim=(1, 2)) + model.labels.share[label].log()
         for label in range(3)
     ]
     torch.testing.assert_close(model.log_likelihood(x).nats, torch.logsumexp(torch.stack(joint), dim=0))
@@ -416,9 +418,9 @@ def test_a_shifted_map_comes_back() -> None:
 
 
 def test_what_a_config_cannot_be_is_said() -> None:
-    with pytest.raises(ValueError, match=r"receptive_field must be 1, or a power of two and one .* not 7"):
+    with pytest.raises(ValueError, match=r"receptive_field must be 1, or a power of two plus one .* not 7"):
         PixelVaeConfig(receptive_field=7)
-    with pytest.raises(ValueError, match="takes pixels as wholes"):
+    with pytest.raises(ValueError, match="predicts whole pixels"):
         PixelCnnPpConfig(likelihood="categorical")
     with pytest.raises(ValueError, match="size must be a multiple of 4 for 3 scales, not 30"):
         PixelCnnPpConfig(size=30, pool=2)

@@ -107,9 +107,9 @@ def test_the_likelihood_is_of_the_reduced_8_bit_target() -> None:
 def test_an_untuned_network_misses_nothing_of_a_target_that_it_sees() -> None:
     model = build(keep=1.0)
     batch = batch_of(model, images())
-    assert float(model.encoder.missed(model.see(batch.x), batch)) < 1e-6
+    assert float(model.encoder.missed(model.extract(batch.x), batch)) < 1e-6
     other = batch._replace(target=images(seed=3))
-    assert float(model.encoder.missed(model.see(batch.x), other)) > 0.1
+    assert float(model.encoder.missed(model.extract(batch.x), other)) > 0.1
 
 
 @torch.no_grad()
@@ -118,7 +118,7 @@ def test_the_teacher_stays_as_it_was_while_the_network_is_tuned() -> None:
     batch = batch_of(model, images())
     for parameter in model.backbone_parameters():
         parameter.mul_(1.1)
-    assert float(model.encoder.missed(model.see(batch.x), batch)) > 0.01
+    assert float(model.encoder.missed(model.extract(batch.x), batch)) > 0.01
     assert not any("teacher" in name for name in model.state_dict())
 
 
@@ -129,7 +129,7 @@ def test_the_teacher_averages_over_the_mask_where_one_is_known() -> None:
     mask[:, :, :32] = 1.0
     mask[1] = torch.nan
     batch = batch_of(model, images(4), mask=mask)
-    seen = model.see(batch.x)
+    seen = model.extract(batch.x)
     weight = model.encoder._weight(seen, batch, 2)
     expected = torch.tensor([[1.0, 1.0], [0.0, 0.0]]) + LEAST
     torch.testing.assert_close(weight[0, 0], expected)
@@ -142,7 +142,7 @@ def test_the_cosine_of_two_search_vectors_is_shared_between_latent_and_item() ->
     model = build(**KEEPING)
     x = images(20)
     finished, _ = model.eval().finish([batch_of(model, x)])
-    seen = finished.see(x)
+    seen = finished.extract(x)
     parts = finished.search(finished.latent(x)), finished.item_search(seen.item)
     cosines = [
         torch.nn.functional.normalize(part, dim=1) @ torch.nn.functional.normalize(part, dim=1).T for part in parts

@@ -57,7 +57,9 @@ def test_a_photo_of_a_cat_is_one(backbone: Backbone, state: dict[str, Tensor]) -
 def test_missing_weights_are_named(state: dict[str, Tensor]) -> None:
     levels, _ = build_levels()
     part = {name: tensor for name, tensor in state.items() if name != "_blocks.3._bn1.running_var"}
-    with pytest.raises(ValueError, match=r"should have '_blocks\.3\._bn1\.running_var', these have not"):
+    with pytest.raises(
+        ValueError, match=r"not weights of EfficientNet-Lite0: '_blocks\.3\._bn1\.running_var' is missing"
+    ):
         fold_published(levels, part)
 
 

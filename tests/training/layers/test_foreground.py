@@ -102,7 +102,7 @@ def test_the_guess_learns_from_masks_and_images_without_one_teach_it_nothing() -
     least = float(torch.distributions.Bernoulli(cells).entropy().sum((1, 2, 3)).mean())  # cells on an edge are shares
     assert losses[-1] - least < 0.2 * (losses[0] - least)
     unseen, truth = squares(32, seed=9)
-    guess = vae.eval().see(unseen).foreground
+    guess = vae.eval().extract(unseen).foreground
     assert guess is not None
     cells = torch.nn.functional.avg_pool2d(truth, 4)
     clear = (cells - 0.5).abs() > 0.4
@@ -111,7 +111,7 @@ def test_the_guess_learns_from_masks_and_images_without_one_teach_it_nothing() -
     nowhere = torch.full_like(mask, torch.nan)
     for parameter in vae.parameters():
         parameter.grad = None
-    nats = foreground_nats(vae.see(x).foreground, nowhere)  # type: ignore[arg-type]
+    nats = foreground_nats(vae.extract(x).foreground, nowhere)  # type: ignore[arg-type]
     assert float(nats.detach()) == 0.0
 
 

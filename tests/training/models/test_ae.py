@@ -65,7 +65,7 @@ def test_samples_decode_codes_like_those_of_training() -> None:
 
 
 def test_an_autoencoder_claims_no_likelihood() -> None:
-    from training.encoder import GenerativeModel, LikelihoodModel
+    from training.protocols import GenerativeModel, LikelihoodModel
 
     assert isinstance(tiny(), GenerativeModel)
     assert not isinstance(tiny(), LikelihoodModel)

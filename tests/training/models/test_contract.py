@@ -14,19 +14,21 @@ import torch
 from torch import Tensor
 
 from tests.training.onnx.graphs import load, token_graph
-from training.encoder import (
-    CompletingModel,
-    Encoder,
-    GenerativeModel,
-    LikelihoodModel,
-    SamplingModel,
-    load_encoder,
-)
+from training.encoder import Encoder, load_encoder
 from training.errors import EncoderError
 from training.models import MODELS
 from training.onnx.export import check_agreement, to_onnx
 from training.preprocessing import Preprocessing
-from training.protocols import Batch, GradientModel, IncrementalModel, VariationalModel
+from training.protocols import (
+    Batch,
+    CompletingModel,
+    GenerativeModel,
+    GradientModel,
+    IncrementalModel,
+    LikelihoodModel,
+    SamplingModel,
+    VariationalModel,
+)
 
 SIZE = 16
 CONV: dict[str, Any] = {"widths": (6, 8), "decoder_widths": (8, 6), "normalisation": "none"}
@@ -503,7 +505,7 @@ def test_every_setting_has_an_effect(family: str, setting: str) -> None:
 
 @pytest.mark.parametrize("family", ["vq-vae", "vq-vae-2"])
 def test_code_maps_need_convolutions(family: str) -> None:
-    with pytest.raises(ValueError, match="network must be conv, whose maps have places for codes, not 'mlp'"):
+    with pytest.raises(ValueError, match="network must be conv, as codes need a feature map, not 'mlp'"):
         build(family, network="mlp")
 
 

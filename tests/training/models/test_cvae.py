@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +11,16 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from service.cli import main
+from tests.conftest import write_photos
+from training.data.sources import read_images
+from training.encoder import load_encoder
+from training.errors import EncoderError
+from training.loop import train
 from training.models.cvae import Cvae, CvaeConfig
 from training.models.vae import Vae, VaeConfig
 from training.protocols import Batch
+from training.recipes import load_recipe
 
 CLASSES = 4
 SMALL: dict[str, Any] = {
@@ -110,10 +119,10 @@ def test_without_a_label_the_likelihood_sums_over_them(sets: Any, cvae: Cvae) ->
 def test_samples_are_drawn_with_labels_as_often_as_training_had_them(sets: Any, cvae: Cvae) -> None:
     told: list[Tensor] = []
     hook = cvae.decoder.register_forward_pre_hook(lambda module, given: told.append(given[0][:, SMALL["latent_dim"] :]))
-    shares = cvae.label_share.clone()
-    cvae.label_share.copy_(torch.tensor([0.5, 0.3, 0.2, 0.0]))
+    shares = cvae.labels.share.clone()
+    cvae.labels.share.copy_(torch.tensor([0.5, 0.3, 0.2, 0.0]))
     cvae.sample(5000, torch.Generator().manual_seed(0))
-    cvae.label_share.copy_(shares)
+    cvae.labels.share.copy_(shares)
     hook.remove()
     assert bool((told[0].sum(dim=1) == 1.0).all()) and set(told[0].unique().tolist()) == {0.0, 1.0}
     torch.testing.assert_close(told[0].mean(dim=0), torch.tensor([0.5, 0.3, 0.2, 0.0]), atol=0.03, rtol=0)
@@ -123,7 +132,7 @@ def test_the_shares_of_labels_are_counted(sets: Any) -> None:
     x, _ = sets[0]
     model = Cvae(CvaeConfig(**SMALL, classes=CLASSES))
     finished, _ = model.finish([Batch(x[:6], x[:6], None, torch.tensor([0, 0, 0, 1, 1, 2]))])
-    torch.testing.assert_close(finished.label_share, torch.tensor([4.0, 3.0, 2.0, 1.0]) / 10.0)
+    torch.testing.assert_close(finished.labels.share, torch.tensor([4.0, 3.0, 2.0, 1.0]) / 10.0)
 
 
 def test_training_without_labels_is_refused(sets: Any) -> None:
@@ -142,3 +151,57 @@ def test_training_without_labels_is_refused(sets: Any) -> None:
 def test_a_bad_setting_is_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CvaeConfig(**settings)
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A conditional VAE trained on the categories of photos by the loop."""
+    folder = tmp_path_factory.mktemp("labelled")
+    settings = [
+        "preprocessing.size=16", "model.widths=[4, 8]", "model.decoder_widths=[8, 4]", "model.latent_dim=4",
+        "batch_size=16", "epochs=1", "patience=null", "backgrounds=null", "objective.condition=category",
+    ]  # fmt: skip
+    images = [image for image in read_images(write_photos(folder / "photos", 40))[0] if image.category]
+    return train(load_recipe("cvae", settings), images, folder / "cvae", device="cpu", progress=False)
+
+
+def test_a_freshly_trained_cvae_draws_images_of_a_label(shipped: Path) -> None:
+    encoder = load_encoder(shipped)
+    assert encoder.config["classes"] == len(encoder.label_names) >= 2
+    first, other = (encoder.sample(5, seed=1, label=number) for number in range(2))
+    assert first.shape == (5, 3, 16, 16) and not torch.equal(first, other)
+    z = encoder.model.draw_latents(5, torch.Generator().manual_seed(1), 1.0)
+    with torch.no_grad():
+        torch.testing.assert_close(other, encoder.model.generate(torch.ones(5, dtype=torch.long), z))
+    with pytest.raises(EncoderError, match=rf"between 0 and .*{encoder.label_names[0]}.*, not 99"):
+        encoder.sample(1, label=99)
+
+
+def test_the_sample_command_draws_a_named_label_of_a_cvae(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(label: str, file: str) -> int:
+        command = ["sample", "--encoder", str(shipped), "--out", str(tmp_path / file), "--count", "4"]
+        monkeypatch.setattr(sys, "argv", ["nitamono", *command, "--label", label])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return int(stop.value.code or 0)
+
+    names = load_encoder(shipped).label_names
+    assert run(names[1], "named.png") == run("1", "numbered.png") == run(names[0], "other.png") == 0
+    named, numbered, other = ((tmp_path / f"{name}.png").read_bytes() for name in ("named", "numbered", "other"))
+    assert named == numbered != other
+    capsys.readouterr()
+    assert run("zebra", "none.png") == 1
+    message = capsys.readouterr().err
+    assert "'zebra'" in message and all(name in message for name in names)
+
+
+def test_a_cvae_stored_before_labels_were_shared_still_loads() -> None:
+    old = Cvae(CvaeConfig(**SMALL, classes=CLASSES))
+    state = old.state_dict()
+    state["label_share"] = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    del state["labels.share"]
+    new = Cvae(CvaeConfig(**SMALL, classes=CLASSES))
+    new.load_state_dict(state)
+    torch.testing.assert_close(new.labels.share, state["label_share"])

@@ -151,7 +151,7 @@ def test_a_fusion_tells_the_region_of_its_first_part_that_finds_the_item(tmp_pat
 def test_a_fusion_of_parts_that_take_pictures_whole_tells_no_region(tmp_path: Path) -> None:
     described = save_fusion(fuse([save_vae(tmp_path / "vae"), save_pixels(tmp_path / "pixels")]), tmp_path / "fusion")
     assert load_embedder(described.directory).embed_with_regions(pixels(2), framed=True)[1] is None
-    with pytest.raises(EncoderError, match="encodes pictures whole"):
+    with pytest.raises(EncoderError, match="encodes whole images"):
         load_encoder(described.directory).encode_with_regions(
             torch.from_numpy(pixels(2)), torch.zeros(2, dtype=torch.bool)
         )
@@ -160,7 +160,7 @@ def test_a_fusion_of_parts_that_take_pictures_whole_tells_no_region(tmp_path: Pa
 def test_a_fusion_that_finds_the_item_is_not_put_behind_a_finder(tmp_path: Path) -> None:
     fusion = fuse([save_finding(tmp_path / "finding", 0.0, 0), save_pixels(tmp_path / "pixels")])
     finder = Finder(FinderConfig(normalisation=False))
-    with pytest.raises(EncoderError, match="finds the item already"):
+    with pytest.raises(EncoderError, match="already finds the item"):
         item_first(fusion, finder, size=96)
 
 
@@ -198,12 +198,12 @@ def test_encoders_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     vae = save_vae(tmp_path / "vae")
     with pytest.raises(EncoderError, match="vae has fit stretch, cropped has fit crop; import or train with one fit"):
         fuse([vae, save_vae(tmp_path / "cropped", fit="crop")])
-    with pytest.raises(EncoderError, match="part 'onnx' has metric 'l2'; a fusion is of cosines"):
+    with pytest.raises(EncoderError, match="part 'onnx' has metric 'l2'; a fusion needs parts with metric 'cosine'"):
         fuse([vae, save_import(tmp_path / "distance", metric="l2")])
-    with pytest.raises(EncoderError, match="give two encoders or more"):
+    with pytest.raises(EncoderError, match="give at least two encoders"):
         fuse([vae])
     for weights in ([1.0], [0.0, 1.0], [-1.0, 2.0], [float("nan"), 1.0], [float("inf"), 1.0]):
-        with pytest.raises(EncoderError, match="give 2 numbers above 0, one for each encoder"):
+        with pytest.raises(EncoderError, match="give 2 numbers above 0, one per encoder"):
             fuse([vae, vae], weights)
 
 
@@ -212,9 +212,9 @@ def test_encoders_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     [
         ({"weights": (0.5, 0.6)}, "weights must be above 0 with sum 1, not 0.5, 0.6"),
         ({"weights": (1.0, 0.0)}, "weights must be above 0 with sum 1"),
-        ({"weights": (1.0,)}, "weights must be one for each of 2 parts, not 1"),
-        ({"parts": (Part(family="hog"),), "weights": (1.0,)}, "parts must be two or more, not 1"),
-        ({"channels": 1}, "channels must be 3, as part 'pixels' sees colour, not 1"),
+        ({"weights": (1.0,)}, "weights must be 2, one per part, not 1"),
+        ({"parts": (Part(family="hog"),), "weights": (1.0,)}, "parts must be at least two, not 1"),
+        ({"channels": 1}, "channels must be 3, as part 'pixels' needs colour, not 1"),
     ],
 )
 def test_a_config_that_cannot_be_is_refused(values: dict[str, Any], reason: str) -> None:

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from training.embedder import load_embedder
-from training.encoder import Encoder, GenerativeModel, LikelihoodModel, load_encoder
+from training.encoder import Encoder, load_encoder
 from training.errors import EncoderError
-from training.finder.network import Finder, FinderConfig, Found
+from training.finder.network import Finder, FinderConfig, FinderOutput
 from training.item_first import item_first, write_item_first
 from training.models import MODELS
 from training.models.item_first import ItemFirst, ItemFirstConfig, plainness, put_back, square_around
 from training.preprocessing import Preprocessing
+from training.protocols import GenerativeModel, LikelihoodModel
 
 FINDER: dict[str, Any] = {
     "size": 32, "widths": (4, 6), "depths": (0, 0), "decoder_widths": (4,), "normalisation": False,
@@ -38,9 +39,9 @@ def finding(model: ItemFirst, mask: Tensor, confidence: float) -> ItemFirst:
     class Known(torch.nn.Module):
         config = model.finder.config
 
-        def forward(self, x: Tensor) -> Found:
+        def forward(self, x: Tensor) -> FinderOutput:
             logits = torch.where(mask > 0.5, 30.0, -30.0).expand(len(x), 1, *mask.shape)
-            return Found(logits, torch.logit(torch.tensor(confidence)).expand(len(x)))
+            return FinderOutput(logits, torch.logit(torch.tensor(confidence)).expand(len(x)))
 
     model.finder = Known()  # type: ignore[assignment]
     return model
@@ -79,7 +80,7 @@ def test_where_nothing_is_found_the_picture_is_encoded_as_it_is():
     torch.testing.assert_close(region.box, torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(3, 4))
     from training.layers.resample import resize
 
-    torch.testing.assert_close(model.see(x, region), resize(x, 16))
+    torch.testing.assert_close(model.cut_out(x, region), resize(x, 16))
 
 
 def test_a_sure_finder_shows_the_item_alone_on_white():
@@ -93,7 +94,7 @@ def test_a_sure_finder_shows_the_item_alone_on_white():
         mask = torch.zeros(16, 16)
         mask[cells, cells] = 1.0
         model = finding(build(margin=0.25), mask, confidence=0.95)
-        seen = model.see(x, model.locate(x))
+        seen = model.cut_out(x, model.locate(x))
         assert float(seen[0, :, 0, 0].min()) > 0.99
         vectors.append(torch.nn.functional.normalize(model.embed(x), dim=1))
     assert float((vectors[0] * vectors[1]).sum()) > 0.97
@@ -103,7 +104,7 @@ def test_beyond_the_picture_all_is_white():
     """An item that the frame cuts off does not go on beyond it."""
     model = finding(build(margin=0.5), rectangle(8, 4, 16, 12), confidence=0.95)
     x = torch.zeros(1, 3, 64, 64)
-    seen = model.see(x, model.locate(x))
+    seen = model.cut_out(x, model.locate(x))
     assert float(seen[0, :, 8, -1].min()) > 0.99 and float(seen[0, :, 8, 8].max()) < 0.01
     _, regions = model.embed_with_regions(x, torch.tensor([False]))
     torch.testing.assert_close(regions[0, :4], torch.tensor([0.25, 0.0, 1.0, 1.0]), atol=0.03, rtol=0.0)
@@ -124,7 +125,7 @@ def test_a_framed_picture_is_used_whole_but_its_background_still_goes():
     region = model.locate(x, torch.tensor([True, False]))
     torch.testing.assert_close(region.box[0], torch.tensor([0.0, 0.0, 1.0, 1.0]))
     assert float(region.box[1, 2] - region.box[1, 0]) < 0.5
-    assert float(model.see(x, region)[0, :, 0, 0].min()) > 0.99
+    assert float(model.cut_out(x, region)[0, :, 0, 0].min()) > 0.99
 
 
 def test_a_second_pass_looks_again_at_what_the_first_cut_out():
@@ -140,8 +141,8 @@ def test_a_background_of_one_colour_can_be_spared():
         x[:, :, 20:40, 20:40] = 0.1
     x = torch.cat([plain, busy])
     model = finding(build(margin=0.5, spare_plain=True), rectangle(6, 6, 8, 8), 0.99)
-    seen = model.see(x, model.locate(x))
-    torch.testing.assert_close(seen[0], finding(build(margin=0.5, paint=0.0), rectangle(6, 6, 8, 8), 0.99).see(
+    seen = model.cut_out(x, model.locate(x))
+    torch.testing.assert_close(seen[0], finding(build(margin=0.5, paint=0.0), rectangle(6, 6, 8, 8), 0.99).cut_out(
         x, model.locate(x)
     )[0])  # fmt: skip
     assert (seen[1, :, 0] == 1.0).all()  # painted
@@ -184,7 +185,7 @@ def test_items_are_put_back_where_they_were_cut_out():
         ({"channels": 1}, "channels must be 3"),
         ({"size": 16}, "size must be at least the finder's 32 pixels"),
         ({"margin": -0.1}, "margin must be"),
-        ({"doubt": 0.7}, "doubt and trust must rise"),
+        ({"doubt": 0.7}, "doubt must be below trust"),
         ({"paint": 2.0}, "paint must be"),
         ({"passes": 3}, "passes must be 1 or 2"),
         ({"beside": 1.0}, "beside must be at least 0 and below 1"),
@@ -243,19 +244,19 @@ def test_an_encoder_that_takes_pictures_whole_tells_no_regions(inner: Encoder, t
     directory = inner.save(tmp_path / "whole")
     pixels = np.zeros((2, 3, 16, 16), np.uint8)
     assert load_embedder(directory).embed_with_regions(pixels, framed=False)[1] is None
-    with pytest.raises(EncoderError, match="encodes pictures whole"):
+    with pytest.raises(EncoderError, match="encodes whole images"):
         inner.encode_with_regions(torch.from_numpy(pixels), torch.zeros(2, dtype=torch.bool))
 
 
 def test_what_cannot_be_put_behind_a_finder_is_refused(inner: Encoder):
     finder = Finder(FinderConfig(**FINDER)).eval()
     first = item_first(inner, finder, size=64)
-    with pytest.raises(EncoderError, match="finds the item already"):
+    with pytest.raises(EncoderError, match="already finds the item"):
         item_first(first, finder, size=64)
     grey = MODELS["pixels"].config(size=16, channels=1)
     model = MODELS["pixels"].model(grey)
     encoder = Encoder(model, family="pixels", config=asdict(grey), preprocessing=Preprocessing(16, 1))
-    with pytest.raises(EncoderError, match="needs colours"):
+    with pytest.raises(EncoderError, match="needs colour"):
         item_first(encoder, finder, size=64)
 
 

@@ -147,7 +147,7 @@ def test_grids_that_do_not_divide_their_maps_are_refused() -> None:
         VqVaeConfig(pool=3)
     with pytest.raises(ValueError, match=r"pool must divide the side of the top map \(8\), not be 16"):
         VqVae2Config(pool=16)
-    with pytest.raises(ValueError, match="size must give a bottom map of an even side, not of 7"):
+    with pytest.raises(ValueError, match="size must give a bottom map with an even side, not 7"):
         VqVae2Config(size=28, pool=1)
     with pytest.raises(ValueError, match="top_width must be at least 1, not 0"):
         VqVae2Config(top_width=0)

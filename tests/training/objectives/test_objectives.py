@@ -114,7 +114,7 @@ def test_each_part_of_the_latent_is_contrasted_over_its_own_pairs() -> None:
 
 
 def test_a_head_over_both_parts_is_refused() -> None:
-    with pytest.raises(ValueError, match="projection must be null beside a shape_share"):
+    with pytest.raises(ValueError, match="projection must be null with a shape_share"):
         Contrastive(weight=1.0, shape_share=0.5, projection=8)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from training.models import MODELS
-from training.objectives import Beside, Objectives, info_nce
+from training.objectives import Extras, Objectives, info_nce
 from training.objectives.small_views import small_info_nce, small_swapped
 from training.protocols import Loss
 from training.recipes import load_recipe
@@ -44,7 +44,7 @@ def objective(**more: object) -> Objective:
 def test_a_term_is_the_mean_over_full_and_small_views() -> None:
     small, full, items = latents(VIEWS * PAIRS, 0), latents(2 * PAIRS, 1), torch.arange(PAIRS).repeat(2)
     objectives = Objectives(objective(prototypes={"weight": 2.0, "count": 3}), DIM)
-    _, scalars = objectives(Loss(torch.tensor(0.0), {}, full), items, beside=Beside(small=small))
+    _, scalars = objectives(Loss(torch.tensor(0.0), {}, full), items, extras=Extras(small=small))
     contrast = info_nce(full, items, 0.2) + VIEWS * small_info_nce(small, full, items, 0.2)
     torch.testing.assert_close(scalars["contrastive"], contrast.detach() / (1 + VIEWS))
     prototypes = objectives.prototypes[0]
@@ -69,7 +69,7 @@ def test_small_views_of_pairs_in_strange_colours_teach_shapes_alone() -> None:
     small, full = latents(VIEWS * PAIRS, 0), latents(2 * PAIRS, 1)
     asked = objective(contrastive={"weight": 1.0, "shape_share": 0.25}, prototypes={"weight": 1.0, "count": 3})
     loss = Loss(torch.tensor(0.0), {}, full)
-    Objectives(asked, DIM)(loss, torch.arange(PAIRS).repeat(2), beside=Beside(small=small))[0].backward()
+    Objectives(asked, DIM)(loss, torch.arange(PAIRS).repeat(2), extras=Extras(small=small))[0].backward()
     assert small.grad is not None
     strange = torch.arange(VIEWS * PAIRS) % PAIRS == PAIRS - 1
     assert float(small.grad[~strange, 6:].abs().max()) == 0.0 and float(small.grad[strange, :6].abs().max()) == 0.0
@@ -86,7 +86,7 @@ def test_convolutional_encoders_take_smaller_and_larger_pictures(family: str, fo
     torch.manual_seed(0)
     made = config(size=16, widths=(8, 8), decoder_widths=(8, 8), latent_dim=4, **more)
     model = MODELS[family].model(made).train()
-    assert made.seen_multiple == 4
+    assert made.size_multiple == 4
     for side in (8, 16, 24):
         model.zero_grad()
         found = model.latent(torch.rand(3, 3, side, side))
@@ -97,8 +97,8 @@ def test_convolutional_encoders_take_smaller_and_larger_pictures(family: str, fo
 
 
 def test_networks_made_for_one_size_say_so() -> None:
-    assert MODELS["vae"].config(network="mlp", size=16).seen_multiple is None
-    assert MODELS["vq-vae"].config().seen_multiple is None
+    assert MODELS["vae"].config(network="mlp", size=16).size_multiple is None
+    assert MODELS["vq-vae"].config().size_multiple is None
     recipe = load_recipe("vae", ["model.network=mlp", "objective.contrastive.weight=1", "objective.small_views={}"])
     assert recipe.objective.small_views is not None and recipe.objective.small_views.size is None
 

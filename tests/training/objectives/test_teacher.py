@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from training.models.vae import Vae, VaeConfig
-from training.objectives import Beside, Objectives, Teacher, kl_between
+from training.objectives import Extras, Objectives, Teacher, kl_between
 from training.objectives.teacher import taught_nats
 from training.protocols import Batch, Loss, Posterior
 from training.recipes.schema import Contrastive, Objective
@@ -86,7 +86,7 @@ def test_the_gradient_reaches_the_student_and_not_the_teacher() -> None:
     q = student.posterior(batch.x)
     assert objectives.teacher is not None
     loss = Loss(torch.tensor(7.0), {}, q.mean, q)
-    extra, scalars = objectives(loss, torch.arange(3).repeat(2), beside=Beside(taught=objectives.teacher(batch)))
+    extra, scalars = objectives(loss, torch.arange(3).repeat(2), extras=Extras(taught=objectives.teacher(batch)))
     torch.testing.assert_close(extra, 3.0 * scalars["teacher"])
     extra.backward()
     assert all(weight.grad is not None for weight in student.encoder.parameters())

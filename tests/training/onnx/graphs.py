@@ -1,4 +1,4 @@
-"""Small ONNX graphs, good and bad, made by hand."""
+"""Small valid and invalid ONNX graphs, built by hand."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def pooled(source: str = "x", target: str = "vectors") -> list[NodeProto]:
 
 
 def vector_graph(**options: Any) -> ModelProto:
-    """Pictures to vectors `(B, DIM)`."""
+    """Images to vectors `(B, DIM)`."""
     return model(pooled(), [kernels()], **options)
 
 
 def token_graph(channels: int = 3) -> ModelProto:
-    """Pictures of any size to two outputs of tokens `(B, T, DIM)`, as vision transformers have."""
+    """Images of any size to two outputs of tokens `(B, T, DIM)`, as in vision transformers."""
     nodes = [
         helper.make_node("Conv", ["x", "kernels"], ["map"], strides=[4, 4]),
         helper.make_node("Tanh", ["map"], ["active"]),
@@ -74,7 +74,7 @@ def token_graph(channels: int = 3) -> ModelProto:
 
 
 def load(encoder_model: Any, graph: ModelProto) -> None:
-    """Bring a graph into a model of family `onnx`."""
+    """Load a graph into a model of family `onnx`."""
     data = bytearray(graph.SerializeToString())
     encoder_model.load_state_dict({"graph": torch.frombuffer(data, dtype=torch.uint8)})
 
@@ -85,7 +85,7 @@ def save(graph: ModelProto | bytes, path: Path) -> Path:
 
 
 def save_with_data_beside(graph: ModelProto, path: Path, location: str = "graph.data") -> Path:
-    """As exporters of large models do: constants in another file."""
+    """Store constants in an external file, as exporters of large models do."""
     onnx.save_model(
         graph, path, save_as_external_data=True, location=location, size_threshold=0, all_tensors_to_one_file=True
     )

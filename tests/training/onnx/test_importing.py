@@ -1,4 +1,4 @@
-"""Importing ONNX graphs: ONNX Runtime's own vectors, and bad files refused in one line before anything is written."""
+"""Importing ONNX graphs: vectors equal to ONNX Runtime's, and bad files rejected in one line before any output."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def pixels(count: int, channels: int = 3, size: int = 16) -> np.ndarray:
 
 
 def run(graph: ModelProto, x: np.ndarray, output: str = "vectors") -> np.ndarray:
-    """What ONNX Runtime gives for float pictures, without any of our code."""
+    """The output of ONNX Runtime for float images, without any of our code."""
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run([output], {"x": x.astype(np.float32)})[0]
 
@@ -165,7 +165,7 @@ def huge_filled() -> ModelProto:
 
 
 def huge_at_run_time() -> ModelProto:
-    """The size of the value is computed from the picture, so that no declaration tells it."""
+    """The size of the value depends on the image, so that no declaration contains it."""
     nodes = [
         helper.make_node("Shape", ["x"], ["dims"]),
         helper.make_node("ReduceProd", ["dims"], ["count"], keepdims=1),
@@ -256,16 +256,16 @@ BAD: dict[str, tuple[Made, dict[str, Any], str]] = {
     "truncated-at-the-end": (lambda: WHOLE[:-6], {}, "is truncated"),
     "empty": (lambda: b"", {}, "is empty; expected an ONNX file"),
     "not-onnx": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(100), {}, r"is not an ONNX file \(it begins with b'\\x89PNG"),
-    "damaged-text": (lambda: WHOLE.replace(b"Tanh", b"T\xff\xfeh"), {}, "names that are not UTF-8: it is damaged"),
+    "damaged-text": (lambda: WHOLE.replace(b"Tanh", b"T\xff\xfeh"), {}, "not valid UTF-8, so it is damaged"),
     "a-pickle": (lambda: b"\x80\x04\x95" + bytes(50), {}, "is not an ONNX file"),
     "two-outputs": (token_graph, {"size": 16}, r"has 2 outputs \(tokens, squares\); choose one with --output"),
     "no-such-output": (vector_graph, {"output": "features"}, "has no output 'features'; outputs are vectors"),
     "dynamic-rank": (lambda: vector_graph(shape=None), {}, r"'x' has no fixed rank; export with .* \(B, C, H, W\)"),
     "rank-2": (lambda: vector_graph(shape=("B", 3)), {}, "has rank 2; export with an input"),
     "dynamic-size": (lambda: vector_graph(shape=("B", 3, "H", "W")), {}, "any size; give the side .* with --size"),
-    "another-size": (vector_graph, {"size": 32}, "takes pictures of side 16, not 32; give --size 16"),
-    "not-square": (lambda: vector_graph(shape=("B", 3, 16, 24)), {}, "pictures of 16 x 24; export with a square input"),
-    "batch-of-8": (lambda: vector_graph(shape=(8, 3, 16, 16)), {}, "takes 8 pictures at a time; export with a dynamic"),
+    "another-size": (vector_graph, {"size": 32}, "takes images of side 16, not 32; give --size 16"),
+    "not-square": (lambda: vector_graph(shape=("B", 3, 16, 24)), {}, "images of 16 x 24; export with a square input"),
+    "batch-of-8": (lambda: vector_graph(shape=(8, 3, 16, 16)), {}, "takes 8 images at a time; export with a dynamic"),
     "channels-last": (lambda: model(pooled(), [kernels()], shape=("B", 16, 16, 3)), {}, "has its channels last"),
     "float64-input": (lambda: declared(TensorProto.DOUBLE), {}, "input 'x' is DOUBLE; export with a float32 input"),
     "int-input": (lambda: declared(TensorProto.INT64), {}, "input 'x' is INT64; export with a float32 input"),
@@ -273,22 +273,22 @@ BAD: dict[str, tuple[Made, dict[str, Any], str]] = {
     "two-inputs": (two_inputs, {}, r"has 2 inputs \(x, scale\); expected one"),
     "external-above": (lambda: external_elsewhere("../secret.bin"), {}, "'../secret.bin', outside of the graph's"),
     "external-absolute": (lambda: external_elsewhere("/etc/passwd"), {}, "'/etc/passwd', outside of the graph's"),
-    "external-missing": (lambda: external_elsewhere("gone.bin"), {}, "'gone.bin' are missing or of another length"),
-    "custom-op": (lambda: custom_op("com.evil"), {}, "'Secret' is of domain 'com.evil'; export with ONNX's own"),
-    "custom-op-in-a-branch": (lambda: custom_op("com.evil", in_branch=True), {}, "is of domain 'com.evil'"),
-    "unknown-op": (lambda: custom_op(""), {}, "operator 'Secret' is none of ONNX's"),
+    "external-missing": (lambda: external_elsewhere("gone.bin"), {}, "'gone.bin' are missing or have another length"),
+    "custom-op": (lambda: custom_op("com.evil"), {}, "'Secret' is from domain 'com.evil'; export with standard"),
+    "custom-op-in-a-branch": (lambda: custom_op("com.evil", in_branch=True), {}, "is from domain 'com.evil'"),
+    "unknown-op": (lambda: custom_op(""), {}, "operator 'Secret' is not an ONNX operator"),
     "3-GB-initializer": (huge_initializer, {}, r"'big' is declared as 750000000 \(3 GB\), which the file does not"),
     "3-GB-sparse": (huge_sparse, {}, r"'big' is declared at 3.0 GB \(750000000\); values may have at most 1.1 GB"),
     "3-GB-filled": (huge_filled, {}, r"value 'big' is declared at 3.0 GB"),
     "6-GB-at-run-time": (huge_at_run_time, {"size": 16}, r"takes more than 2.1 GB of memory; use a smaller model"),
-    "nan": (with_nan, {}, "gives NaN or infinity for a .* picture; check --mean and --std"),
-    "depends-on-the-batch": (depends_on_the_batch, {}, "another vector when other pictures are in its batch"),
-    "left-to-chance": (left_to_chance, {}, "another vector at every call; export it in evaluation mode"),
-    "the-same-for-all": (the_same_for_all, {}, "the same vector for every picture; choose another output"),
+    "nan": (with_nan, {}, "gives NaN or infinity for a .* image; check --mean and --std"),
+    "depends-on-the-batch": (depends_on_the_batch, {}, "different vectors in different batches"),
+    "left-to-chance": (left_to_chance, {}, "different vectors in different calls; export it in evaluation mode"),
+    "the-same-for-all": (the_same_for_all, {}, "the same vector for every image; choose another output"),
     "tokens-without-pool": (token_graph, {"size": 16, "output": "tokens"}, "is tokens; choose --pool cls or mean"),
-    "pool-of-a-vector": (vector_graph, {"pool": "cls"}, r"of shape \(1, 6\) does not go with pool 'cls'"),
-    "mean-of-255": (vector_graph, {"mean": (123.7, 116.3, 103.5)}, r"is of values in \[0, 1\], not 123.7; divide by"),
-    "std-0": (vector_graph, {"std": (0.0,)}, r"std is of values in \[0, 1\], not 0"),
+    "pool-of-a-vector": (vector_graph, {"pool": "cls"}, r"of shape \(1, 6\) does not fit pool 'cls'"),
+    "mean-of-255": (vector_graph, {"mean": (123.7, 116.3, 103.5)}, r"for values in \[0, 1\], not 123.7; divide it by"),
+    "std-0": (vector_graph, {"std": (0.0,)}, r"std must be for values in \[0, 1\], not 0"),
     "mean-of-two": (vector_graph, {"mean": (0.5, 0.5)}, "mean must have 1 or 3 numbers, not 2"),
     "size-4": (lambda: vector_graph(shape=("B", 3, "H", "W")), {"size": 4}, "size must be between 8 and 1024 .* not 4"),
     "pool": (vector_graph, {"pool": "max"}, "pool must be one of none, cls, mean, not 'max'"),
@@ -316,7 +316,7 @@ def test_what_the_bad_graphs_are_made_from_is_good(tmp_path: Path) -> None:
 
 
 def in_a_branch() -> ModelProto:
-    """As `custom_op` in a branch, with an operator of ONNX's."""
+    """Like `custom_op` in a branch, with a standard operator."""
     flat = helper.make_node("Flatten", ["mean"], ["flat"])
     branch = helper.make_graph([flat], "b", [], [helper.make_tensor_value_info("flat", 1, None)])
     node = helper.make_node("If", ["yes"], ["vectors"], then_branch=branch, else_branch=branch)
@@ -372,7 +372,7 @@ def test_a_graph_that_never_ends_is_stopped(tmp_path: Path) -> None:
 def test_a_directory_that_is_no_encoder_is_not_replaced(tmp_path: Path) -> None:
     file = save(vector_graph(), tmp_path / "a.onnx")
     for out in (tmp_path, file):
-        with pytest.raises(OutputError, match="is there already and is no encoder"):
+        with pytest.raises(OutputError, match="exists and is not an encoder"):
             import_onnx(file, out, ImportRequest())
     first = import_onnx(file, tmp_path / "out", ImportRequest())
     second = import_onnx(file, tmp_path / "out", ImportRequest(mean=(0.5,)))

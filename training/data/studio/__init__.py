@@ -1,10 +1,10 @@
-"""A synthetic shop: products in varied pose, light and background, with exact masks; deterministic by seed.
+"""A synthetic shop: products in varied poses, light and backgrounds, with exact masks; the seed determines all of it.
 
-It has two stocks: the `shop`, drawn flat, and `solids`, things with a body that are seen from several sides.
+It has two stocks: `shop`, drawn flat, and `solids`, three-dimensional objects seen from several sides.
 
-An item is drawn from (seed, item number) and a photo from (seed, item number, photo number), so neither depends on how
-many others there are. Backgrounds come from a numbered bank that all items share and that is independent of what they
-show, so nothing about an item can be told from its background.
+An item depends only on (seed, item number) and a photo only on (seed, item number, photo number), not on how many
+others are drawn. All items share one numbered bank of backgrounds, chosen independently of the item, so a background
+carries no information about its item.
 
     photo = render(item, scene)
     image = mask / 255 * product + (1 - mask / 255) * background      (rounded)
@@ -33,7 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 Stock = Literal["shop", "solids"]
-_ITEM, _PHOTO, _KINDS, _SOLID, _VIEW, _SOLID_KINDS = 1, 2, 4, 5, 6, 7  # the streams of a seed; scenes have 3
+_ITEM, _PHOTO, _KINDS, _SOLID, _VIEW, _SOLID_KINDS = 1, 2, 4, 5, 6, 7  # random streams of a seed; scenes use 3
 COLOURS: dict[str, Colour] = {
     "red": (184, 44, 50), "navy": (36, 52, 104), "mustard": (220, 174, 66), "green": (50, 116, 84),
     "white": (238, 236, 230), "black": (46, 46, 50), "pink": (222, 134, 164), "sky blue": (128, 172, 210),
@@ -49,7 +49,7 @@ PRINT_WORDS = {
 
 @dataclass(frozen=True)
 class Item:
-    """A product of the shop; `number` and `seed` say all that is needed to draw it."""
+    """A product of the shop; `seed`, `number` and `stock` determine its drawing."""
 
     seed: int
     number: int
@@ -64,10 +64,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Pose:
-    """How a product lies in the photo: degrees, size of its board to the photo's, centre, and shear.
+    """The pose of a product in its photo.
 
-    A solid is turned by `yaw` about its height and seen from `pitch` degrees above besides; it has neither shear nor
-    mirror image.
+    Args:
+        rotation: degrees.
+        scale: side of the drawing board relative to the photo's.
+        x, y: centre, as fractions of the photo's side.
+        shear, mirror: always 0 and False for a solid.
+        yaw, pitch: degrees by which a solid is turned about its height, and seen from above.
     """
 
     rotation: float
@@ -82,7 +86,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Light:
-    """Exposure (1 is neutral), warmth (-1 cold to 1 warm), direction in degrees and its strength."""
+    """Exposure (1 is neutral), warmth (-1 cold to 1 warm), direction in degrees, and strength of the falloff."""
 
     exposure: float
     warmth: float
@@ -92,12 +96,12 @@ class Light:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything in a photo but the product."""
+    """Everything in a photo except the product itself."""
 
     pose: Pose
     light: Light
     background_id: int
-    figure: int | None  # the seed of the person who wears it; None where nobody does
+    figure: int | None  # seed of the person who wears the product; None if nobody does
 
 
 class Photo(NamedTuple):
@@ -110,23 +114,23 @@ class Photo(NamedTuple):
 
 
 def category_of(seed: int, number: int, stock: Stock = "shop") -> str:
-    """The kind of item `number`: every run of as many items as there are kinds holds each once, in its own order."""
+    """The kind of item `number`; each block of `len(kinds)` consecutive items has every kind once, in random order."""
     kinds, stream = (sorted(KINDS), _KINDS) if stock == "shop" else (sorted(SOLIDS), _SOLID_KINDS)
-    turn, place = divmod(number, len(kinds))
-    return kinds[int(np.random.default_rng([seed, stream, turn]).permutation(len(kinds))[place])]
+    block, place = divmod(number, len(kinds))
+    return kinds[int(np.random.default_rng([seed, stream, block]).permutation(len(kinds))[place])]
 
 
 def check_stock(stock: str) -> None:
-    """Raise NitamonoError unless there is such a stock."""
+    """Raise NitamonoError unless the stock exists."""
     if stock not in get_args(Stock):
         raise NitamonoError(f"stock must be one of {', '.join(get_args(Stock))}, not {stock!r}")
 
 
 def make_item(seed: int, number: int, stock: Stock = "shop") -> Item:
-    """Item `number` of a stock of a seed.
+    """Item `number` of a seed's stock.
 
     Raises:
-        NitamonoError: there is no such stock.
+        NitamonoError: the stock does not exist.
     """
     check_stock(stock)
     item, _ = _paint(seed, number) if stock == "shop" else _build(seed, number)
@@ -134,7 +138,7 @@ def make_item(seed: int, number: int, stock: Stock = "shop") -> Item:
 
 
 def random_scene(item: Item, photo: int) -> Scene:
-    """The scene of an item's photo `photo`."""
+    """The scene of photo number `photo` of an item."""
     if item.stock == "solids":
         return _scene_of_solid(item, photo)
     rng = np.random.default_rng([item.seed, _PHOTO, item.number, photo])
@@ -153,7 +157,7 @@ def random_scene(item: Item, photo: int) -> Scene:
 
 
 def _scene_of_solid(item: Item, photo: int) -> Scene:
-    """Seen from within 60 degrees of the side that all photos of the item are about."""
+    """A view within 60 degrees of the item's front, which all its photos share."""
     front = float(np.random.default_rng([item.seed, _SOLID, item.number, 1]).uniform(0, 360))
     rng = np.random.default_rng([item.seed, _VIEW, item.number, photo])
     pose = Pose(
@@ -179,7 +183,7 @@ def _random_light(rng: np.random.Generator) -> Light:
 
 
 def render(item: Item, scene: Scene, size: int = 256) -> Photo:
-    """Photograph an item. One item, pose and light give one product layer and mask on every background."""
+    """Photograph an item; the product layer and the mask depend on item, pose and light, not on the background."""
     if item.stock == "shop":
         product, alpha = place_board(_paint(item.seed, item.number)[1], scene.pose, size)
     else:
@@ -225,12 +229,12 @@ def _build(seed: int, number: int) -> tuple[Item, Solid]:
     first, second = (_nearest_name(colour) for colour in colours[:2])
     words = f"{PRINT_WORDS[print_kind]}{first} {what}"
     title = words[0].upper() + words[1:]
-    item_id = f"solid-{category}-{number:05d}"  # the shop has bottles, too
+    item_id = f"solid-{category}-{number:05d}"  # the prefix tells solids from the shop, which has bottles as well
     return Item(seed, number, item_id, category, title, first, second, print_kind, "solids"), solid
 
 
 def _photograph(solid: Solid, scene: Scene, size: int) -> tuple[Floats, Floats]:
-    """Colours `(size, size, 3)` in 0..255 and coverage `(size, size)` in 0..1; the lamp stands where the light says."""
+    """Colours `(size, size, 3)` in 0..255 and coverage `(size, size)` in 0..1, lit by the scene's light."""
     pose, angle = scene.pose, np.radians(scene.light.direction)
     lamp = np.array([np.cos(angle), -0.8, 0.6 - 0.4 * np.sin(angle)])
     turn = rotation(pose.yaw, pose.pitch, pose.rotation)
@@ -266,7 +270,7 @@ def place_board(board: Board, pose: Pose, size: int) -> tuple[Floats, Floats]:
     offset = BOARD / 2 - matrix @ np.array([pose.x * size, pose.y * size])
     coefficients = (*matrix[0], offset[0], *matrix[1], offset[1])
     planes = [*np.moveaxis(board.spread(), -1, 0), board.alpha * 255]
-    if step > 1:  # the photo is smaller than the board: what lies between its pixels must not be skipped
+    if step > 1:  # the photo is smaller than the board: blur first, against aliasing
         planes = [gaussian_filter(plane, 0.45 * (step - 1)) for plane in planes]
     warped = [
         np.asarray(
@@ -280,7 +284,7 @@ def place_board(board: Board, pose: Pose, size: int) -> tuple[Floats, Floats]:
 
 
 def _illumination(light: Light, size: int) -> Floats:
-    """What the scene's light multiplies every colour by, `(size, size, 3)`."""
+    """The factor `(size, size, 3)` by which the light multiplies the colours."""
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
     angle = np.radians(light.direction)
     falloff = 1 + light.strength * (np.cos(angle) * x + np.sin(angle) * y) * 2
@@ -290,7 +294,7 @@ def _illumination(light: Light, size: int) -> Floats:
 
 
 def _shadow(alpha: Floats, light: Light, size: int) -> Floats:
-    """How much the product darkens what lies behind it: close and sharp, and wide and soft away from the light."""
+    """Share by which the product's shadow darkens the background: one part close and sharp, one wide and soft."""
     angle = np.radians(light.direction)
     dx, dy = (round(-0.03 * size * float(f(angle))) for f in (np.cos, np.sin))
     wide = np.roll(gaussian_filter(alpha, 0.03 * size), (dy + size // 64, dx), (0, 1))

@@ -1,17 +1,17 @@
-"""Writing the shop to disk as a source: photos, masks, and manifests."""
+"""Write a synthetic shop to disk as a source: photos, masks and manifests."""
 
 from __future__ import annotations
 
 import csv
 import io
-import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
+from training.data.processes import map_in_processes
 from training.data.studio import Item, Scene, Stock, check_stock, make_item, random_scene, render
 from training.data.studio.scenes import background_kind
 from training.errors import NitamonoError
@@ -20,7 +20,8 @@ from training.files import publish_file
 OF_ITEM = ("item_id", "image", "mask", "title", "category", "colour", "second_colour", "print")
 OF_SCENE = ("background", "background_kind", "figure", "rotation", "yaw", "pitch", "scale", "exposure", "warmth")
 COLUMNS = (*OF_ITEM, *OF_SCENE)
-QUALITY = 90
+QUALITY = 90  # of JPEG files
+FEW = 32  # fewer photos than this are drawn in this process, because starting others would take longer
 Row = dict[str, str]
 
 
@@ -37,18 +38,19 @@ def write_catalogue(
 ) -> Path:
     """Draw the shop of a seed into a folder; returns its `catalogue.csv`, which is written last.
 
-    `scenes.csv` lists the same photos with what is known of each: background, figure, pose, light. With several photos
-    per item there are also `gallery.csv` (the first of each) and `queries.csv` (the others), for
-    offline evaluation by item_id.
+    The files do not depend on the number of processes. `scenes.csv` lists the same photos with their background,
+    figure, pose and light. With several photos per item, `gallery.csv` lists the first photo of each item and
+    `queries.csv` the others, for offline evaluation by item_id.
 
     Args:
         size: side of the photos in pixels, 32 to 1024.
-        stock: `shop`, products drawn flat, or `solids`, things seen from several sides.
-        processes: how many draw; None is one per core, 0 draws in this process.
-        progress: told of photos done, as they are.
+        stock: `shop`, products drawn flat, or `solids`, three-dimensional objects seen from several sides.
+        processes: number of drawing processes; None starts one per core, 0 and 1 draw in this process.
+        progress: called with the number of photos drawn since the last call.
 
     Raises:
-        NitamonoError: a number out of range, or a folder that is not empty.
+        NitamonoError: a number is out of range, or the folder is not empty.
+        ProcessError: a drawing process ended unexpectedly.
     """
     _check(out, items, photos_per_item, size, stock)
     for name in ("images", "masks"):
@@ -81,21 +83,16 @@ def _check(out: Path, items: int, photos_per_item: int, size: int, stock: str) -
 
 def _draw_all(
     out: Path, items: int, photos: int, seed: int, size: int, stock: Stock, processes: int | None
-) -> Iterable[tuple[int, list[Row]]]:
+) -> Iterator[tuple[int, list[Row]]]:
+    draw = partial(_draw_item, out, seed, photos=photos, size=size, stock=stock)
     processes = os.cpu_count() or 1 if processes is None else processes
-    if processes == 0 or items * photos < 32:
-        for number in range(items):
-            yield number, _draw_item(out, seed, number, photos, size, stock)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        drawn = {pool.submit(_draw_item, out, seed, number, photos, size, stock): number for number in range(items)}
-        for future in as_completed(drawn):
-            yield drawn[future], future.result()
+    if processes < 2 or items * photos < FEW:
+        return map(draw, range(items))
+    return map_in_processes(draw, range(items), processes)
 
 
-def _draw_item(out: Path, seed: int, number: int, photos: int, size: int, stock: Stock) -> list[Row]:
-    """All photos of one item, which is painted once."""
+def _draw_item(out: Path, seed: int, number: int, *, photos: int, size: int, stock: Stock) -> tuple[int, list[Row]]:
+    """Draw all photos of one item, which is painted once; returns its number and their rows."""
     item = make_item(seed, number, stock)
     rows = []
     for photo in range(photos):
@@ -105,7 +102,7 @@ def _draw_item(out: Path, seed: int, number: int, photos: int, size: int, stock:
         (out / "images" / f"{name}.jpg").write_bytes(_encoded(Image.fromarray(taken.image), "JPEG"))
         (out / "masks" / f"{name}.png").write_bytes(_encoded(Image.fromarray(taken.mask), "PNG"))
         rows.append(_row(item, scene, name))
-    return rows
+    return number, rows
 
 
 def _row(item: Item, scene: Scene, name: str) -> Row:

@@ -1,4 +1,4 @@
-"""What stands behind a product: a bank of numbered backgrounds, and the figure that wears a garment."""
+"""The surroundings of a product: a bank of numbered backgrounds, and the person who wears a garment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from training.data.studio.canvas import Board, Colour, Floats, Point, arc, ellip
 
 BACKGROUNDS = 200  # in the bank
 KINDS = ("plain", "gradient", "texture", "room")
-_SCENE = 3  # the stream of a seed that backgrounds are drawn from
+_SCENE = 3  # random stream of a seed from which backgrounds are drawn
 WALLS: tuple[Colour, ...] = (
     (236, 234, 230), (214, 218, 222), (226, 214, 196), (178, 196, 190), (198, 178, 168), (150, 160, 178),
     (118, 128, 118), (88, 92, 104), (206, 190, 214), (240, 224, 206),
@@ -19,13 +19,13 @@ WALLS: tuple[Colour, ...] = (
 
 
 def background_kind(seed: int, number: int) -> str:
-    """The kind of a background of the bank."""
+    """The kind of background `number` of the bank."""
     return KINDS[int(_rng(seed, number).integers(len(KINDS)))]
 
 
 @lru_cache(maxsize=64)
 def draw_background(seed: int, number: int, size: int) -> Floats:
-    """Background `number` of the bank of a seed, `(size, size, 3)` in 0..255; the same in whatever photo it stands."""
+    """Background `number` of a seed's bank, `(size, size, 3)` in 0..255; the same in every photo."""
     rng = _rng(seed, number)
     kind = KINDS[int(rng.integers(len(KINDS)))]
     wall = _vary(rng, WALLS[int(rng.integers(len(WALLS)))])
@@ -142,7 +142,7 @@ def _grass(rng: np.random.Generator, wall: Colour, size: int) -> Floats:
 
 
 def _room(rng: np.random.Generator, wall: Colour, size: int) -> Floats:
-    """A wall and a floor with a window, pictures, a shelf of things, a plant and a rug, as chance has it."""
+    """A wall and a floor with a random choice of a window, pictures, a shelf, a plant and a rug."""
     scale = 2 * size
     floor_at = float(rng.uniform(0.55, 0.8))
     paper = _plain(rng, wall, size) * (1 + 0.1 * (0.5 - _grid(size)[1])[..., None])
@@ -214,7 +214,7 @@ def _plant(rng: np.random.Generator, draw: ImageDraw.ImageDraw, scale: int, floo
 
 
 def draw_figure(rng: np.random.Generator) -> Board:
-    """A person on the product's board: what a garment does not cover of them shows around it."""
+    """A person on the product's board, of whom the parts show that the garment does not cover."""
     board = Board(rng)
     skins: tuple[Colour, ...] = ((240, 206, 180), (220, 176, 142), (176, 124, 90), (118, 78, 56), (84, 56, 42))
     skin = _vary(rng, skins[int(rng.integers(len(skins)))], 8)

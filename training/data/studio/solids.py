@@ -1,8 +1,7 @@
-"""Products with a body: boxes, bottles, bowls, toys, tools..., which a photographer walks around.
+"""Three-dimensional products: boxes, bottles, bowls, toys, tools and others, photographed from several sides.
 
-A flat drawing cannot show another side of itself; these can. A solid is made of parts (boxes, turned shapes, rings),
-each a set of patches with a colour at each place, and is drawn by projecting a dense grid of points of every patch that
-faces the camera, the nearest point to each pixel winning.
+A solid consists of parts (boxes, turned shapes, rings), and a part of textured surface patches. It is drawn by
+projecting a dense grid of points of each patch that faces the camera; at each pixel, the nearest point wins.
 """
 
 from __future__ import annotations
@@ -16,23 +15,23 @@ from PIL import Image, ImageDraw
 from training.data.studio.canvas import BOARD, Colour, Floats, print_pattern
 
 OVER = 2  # supersampling of the drawing
-DENSITY = 1.7  # points of a patch along the side of a drawn pixel, at the size that the patch can have
-LENS = 5.0  # distance of the camera in radii of the solid
+DENSITY = 1.7  # points of a patch per side of a drawn pixel, at the patch's largest extent
+LENS = 5.0  # distance of the camera, in radii of the solid
 Paint = Callable[[], Floats]  # a texture, `(BOARD, BOARD, 3)` in 0..255, for the next part
 
 
 @dataclass(frozen=True)
 class Patch:
-    """Places of a surface by (u, v) in [0, 1]: points `(..., 3)`, z up, and the texture over (u, v)."""
+    """A surface over (u, v) in [0, 1]: points `(..., 3)`, z up, and a texture."""
 
     at: Callable[[Floats, Floats], Floats]
     texture: Floats
-    extents: tuple[float, float]  # the longest ways across it along u and along v
+    extents: tuple[float, float]  # greatest lengths along u and along v
 
 
 @dataclass
 class Solid:
-    """Parts of a thing in its own coordinates.
+    """A solid's patches, in its own coordinates.
 
     Args:
         gloss: strength of its highlight, 0..1.
@@ -74,7 +73,7 @@ class Solid:
 
 
 def _sides(axis: int, side: float) -> tuple[int, int]:
-    """The axes that u and v of a face run along; in this order its normal points outwards."""
+    """The axes of u and v on a face, ordered so that its normal points outwards."""
     return ((axis + 1) % 3, (axis + 2) % 3) if side > 0 else ((axis + 2) % 3, (axis + 1) % 3)
 
 
@@ -124,14 +123,14 @@ def rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> Floats:
 def photograph(
     solid: Solid, turn: Floats, light: Floats, fill: float, centre: tuple[float, float], size: int
 ) -> Floats:
-    """A solid as the camera sees it from the front (-y), larger side `fill` of the photo, about `centre` of it.
+    """Photograph a solid from the front (-y); its larger side spans `fill` of the photo, centred at `centre`.
 
     Args:
         turn: rotation of the solid.
         light: direction towards the lamp, of unit length.
 
     Returns:
-        `(size, size, 4)` float32: colours in 0..255, undefined where nothing covers them, and coverage in 0..1.
+        `(size, size, 4)` float32: colours in 0..255, undefined at coverage 0, and coverage in 0..1.
     """
     pixels = size * OVER
     coarse = np.linspace(0, 1, 24)
@@ -151,7 +150,7 @@ def photograph(
     column, row, depth, colour = column[inside], row[inside], depth[inside], colour[inside]
     far_to_near = np.argsort(-depth, kind="stable")
     canvas = np.zeros((pixels * pixels, 4), np.float32)
-    canvas[(row * pixels + column)[far_to_near], :3] = colour[far_to_near]  # of several to one place the last stays
+    canvas[(row * pixels + column)[far_to_near], :3] = colour[far_to_near]  # the nearest point is written last
     canvas[row * pixels + column, 3] = 1.0
     canvas[:, :3] *= canvas[:, 3:]
     small: Floats = canvas.reshape(size, OVER, size, OVER, 4).mean((1, 3))
@@ -160,7 +159,7 @@ def photograph(
 
 
 def _project(points: Floats, radius: float) -> Floats:
-    """Places in the photo, y down, of points about the origin."""
+    """Photo coordinates, y down, of points around the origin."""
     nearness = LENS * radius / (LENS * radius + points[:, 1])
     return np.stack([points[:, 0] * nearness, -points[:, 2] * nearness], 1)
 
@@ -168,7 +167,7 @@ def _project(points: Floats, radius: float) -> Floats:
 def _points(
     patch: Patch, turn: Floats, middle: Floats, radius: float, zoom: float, light: Floats, gloss: float
 ) -> tuple[Floats, Floats, Floats]:
-    """Places before zoom, depths and colours of the points of a patch that face the camera."""
+    """Unscaled photo coordinates, depths and colours of the points of a patch that face the camera."""
     counts = [int(np.clip(DENSITY * zoom * extent, 12, 2000)) for extent in patch.extents]
     u, v = np.meshgrid(*((np.arange(count) + 0.5) / count for count in counts), indexing="ij")
     points = patch.at(u, v) @ turn.T - middle
@@ -190,7 +189,7 @@ def _points(
 
 
 def label(rng: np.random.Generator, ground: Floats, inks: list[Colour]) -> Floats:
-    """A printed label over a ground: rectangles, discs, bands, lines and letters."""
+    """Print a label of rectangles, discs, bands, lines and letters on a ground."""
     image = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(1, 6))):
@@ -214,7 +213,7 @@ def label(rng: np.random.Generator, ground: Floats, inks: list[Colour]) -> Float
 
 
 def _smooth_profile(rng: np.random.Generator, low: float, high: float, height: float) -> Floats:
-    """A closed profile whose radius wanders between two values from the foot up."""
+    """A closed profile whose radius varies smoothly between two values along the height."""
     knots = rng.uniform(low, high, 5)
     z = np.linspace(0, 1, 40)
     t = z * (len(knots) - 1)
@@ -290,7 +289,7 @@ def ball(rng: np.random.Generator, solid: Solid, paint: Paint) -> str:
 
 
 def _part(rng: np.random.Generator, solid: Solid, paint: Paint, size: Floats, centre: Floats, turn: Floats) -> None:
-    """A box, a rod or an egg of about a size."""
+    """Add a box, a rod or an egg of about the given size."""
     match int(rng.integers(3)):
         case 0:
             solid.box(size, centre, paint, turn)
@@ -301,7 +300,7 @@ def _part(rng: np.random.Generator, solid: Solid, paint: Paint, size: Floats, ce
 
 
 def toy(rng: np.random.Generator, solid: Solid, paint: Paint) -> str:
-    """A body with parts in mirrored pairs, and a head."""
+    """A body with mirrored pairs of parts, and usually a head."""
     body = rng.uniform(0.35, 0.8, 3)
     _part(rng, solid, paint, body, np.zeros(3), rotation(0))
     for _ in range(int(rng.integers(1, 4))):
@@ -309,7 +308,7 @@ def toy(rng: np.random.Generator, solid: Solid, paint: Paint) -> str:
         centre = rng.uniform(0.3, 0.6, 3) * np.array([1, rng.choice([-1, 0, 1]), rng.choice([-1, 1])]) * body * 1.2
         lean = rng.uniform(-50, 50, 2)
         state = rng.bit_generator.state
-        for side in (1, -1):  # the same draws for both sides
+        for side in (1, -1):  # same random draws on both sides
             rng.bit_generator.state = state
             _part(rng, solid, paint, size, centre * (side, 1, 1), rotation(0, lean[0], side * lean[1]))
     if rng.random() < 0.7:
@@ -318,7 +317,7 @@ def toy(rng: np.random.Generator, solid: Solid, paint: Paint) -> str:
 
 
 def tool(rng: np.random.Generator, solid: Solid, paint: Paint) -> str:
-    """A long handle, and one to three parts across it."""
+    """A long handle with one to three parts across it."""
     length, width = float(rng.uniform(0.8, 1.4)), float(rng.uniform(0.08, 0.2))
     solid.turned(_smooth_profile(rng, 0.35 * width, 0.6 * width, length), np.array([0, 0, -length / 2]), paint)
     for _ in range(int(rng.integers(1, 4))):
@@ -329,7 +328,7 @@ def tool(rng: np.random.Generator, solid: Solid, paint: Paint) -> str:
 
 
 def stool(rng: np.random.Generator, solid: Solid, paint: Paint) -> str:
-    """A seat on legs, some with a back."""
+    """A seat on four legs, half of them with a back."""
     width, depth, height = rng.uniform(0.5, 0.9, 3)
     thick, leg = float(rng.uniform(0.06, 0.2)), float(rng.uniform(0.04, 0.1))
     if rng.random() < 0.5:
@@ -350,7 +349,7 @@ def stool(rng: np.random.Generator, solid: Solid, paint: Paint) -> str:
 
 
 def wheel(rng: np.random.Generator, solid: Solid, paint: Paint) -> str:
-    """A ring, some with a hub and spokes."""
+    """A ring, in most cases with a hub and spokes."""
     thickness = float(rng.uniform(0.06, 0.22))
     solid.ring(0.5, thickness, np.zeros(3), paint)
     if rng.random() < 0.6:
@@ -369,7 +368,7 @@ SOLIDS: dict[str, Callable[[np.random.Generator, Solid, Paint], str]] = {
 
 
 def make_solid(rng: np.random.Generator, kind: str, colours: list[Colour], print_kind: str) -> tuple[Solid, str]:
-    """A thing of a kind in some colours, and what it is in words."""
+    """A solid of the given kind and colours, and its description in words."""
     solid = Solid(gloss=float(rng.choice([0.0, 0.3, 0.8])))
     labelled = float(rng.uniform(0, 1))
 

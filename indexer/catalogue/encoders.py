@@ -1,0 +1,35 @@
+"""Encoders that a home keeps a copy of."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import sqlalchemy as sa
+from sqlalchemy import select
+
+from indexer.catalogue.engine import Database
+from indexer.catalogue.records import EncoderRecord
+from indexer.catalogue.schema import encoders
+from indexer.catalogue.values import now
+
+
+@dataclass
+class Encoders:
+    database: Database
+
+    def put(self, record: EncoderRecord) -> None:
+        """Add an encoder; one that is already known gets the record's card, the rest is fixed by its id."""
+        same = encoders.c.encoder_id == record.encoder_id
+        with self.database.write() as connection:
+            known = connection.execute(select(encoders.c.card).where(same)).first()
+            if known is None:
+                connection.execute(sa.insert(encoders).values(**asdict(record), created_at=now()))
+            elif known.card != record.card:
+                connection.execute(sa.update(encoders).where(same).values(card=record.card))
+
+    def all(self) -> list[EncoderRecord]:
+        """The encoders, oldest first."""
+        c = encoders.c
+        query = select(c.encoder_id, c.family, c.dim, c.metric, c.config, c.card).order_by(c.created_at)
+        with self.database.read() as connection:
+            return [EncoderRecord(*row) for row in connection.execute(query)]

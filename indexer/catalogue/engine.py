@@ -1,0 +1,84 @@
+"""Connections to the catalogue's database: SQLite (WAL) or PostgreSQL, with errors translated to ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine, event
+
+from indexer.errors import BusyError, IndexerError
+
+
+def create_engine(url: str) -> Engine:
+    """An engine with the settings we rely on: WAL, full fsync and foreign keys on SQLite.
+
+    Raises:
+        IndexerError: SQLAlchemy cannot parse the URL, or its driver is not installed.
+    """
+    try:
+        engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    except (sa.exc.ArgumentError, ModuleNotFoundError) as exc:
+        raise IndexerError(f"database URL {_without_password(url)!r} cannot be used ({exc})") from exc
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+class Database:
+    """Transactions on the catalogue's database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.is_postgresql = engine.dialect.name == "postgresql"
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A read-only transaction that sees one consistent snapshot."""
+        with translated_errors(), self.engine.connect() as connection:
+            if self.is_postgresql:
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that commits at the end of the block and rolls back on an exception."""
+        with (
+            translated_errors(),
+            self.engine.connect().execution_options(writes=True) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Translate failures of the database itself (locked, full, unreachable); other exceptions are bugs and pass."""
+    try:
+        yield
+    except sa.exc.OperationalError as exc:
+        reason = str(exc.orig).strip().splitlines()[0]
+        if "locked" in reason:
+            raise BusyError(f"another process is writing the catalogue ({reason}); try again") from exc
+        raise IndexerError(f"the catalogue's database failed ({reason})") from exc
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # we send BEGIN ourselves: the driver's own would come too late for a write
+    cursor = connection.cursor()
+    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"://([^:/@]+):[^@]*@", r"://\1:***@", url)

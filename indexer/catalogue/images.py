@@ -1,0 +1,111 @@
+"""Images of items: their files, status and batch writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, select
+
+from indexer.catalogue.changes import log_changes
+from indexer.catalogue.collections import lock_collection
+from indexer.catalogue.engine import Database
+from indexer.catalogue.records import ImageRecord, ImageState, ImageWrite, PhotoRecord
+from indexer.catalogue.schema import collections, images, items, vectors
+from indexer.catalogue.values import chunks
+from indexer.catalogue.vectors import is_current_vector
+from indexer.catalogue.writes import known_writes, upsert_images, upsert_items, write_vectors
+from indexer.errors import NotFoundError
+
+
+@dataclass
+class Images:
+    database: Database
+
+    def get(self, collection: str, image_id: int) -> ImageRecord:
+        """An image of a collection; `NotFoundError` if it does not exist."""
+        query = select_image_records().select_from(images.join(items).join(collections))
+        with self.database.read() as connection:
+            row = connection.execute(query.where(collections.c.name == collection, images.c.id == image_id)).first()
+        if row is None:
+            raise NotFoundError(f"no image {image_id} in collection {collection!r}")
+        return ImageRecord(*row)
+
+    def states(self, collection_id: int, encoder_id: str, item_ids: Iterable[str]) -> dict[tuple[str, str], ImageState]:
+        """The stored state of these items' images, by (item_id, uri)."""
+        query = (
+            select(
+                items.c.item_id,
+                images.c.uri,
+                images.c.id,
+                images.c.sha256,
+                images.c.size,
+                images.c.mtime_ns,
+                images.c.status,
+                images.c.mask_uri,
+                items.c.title,
+                items.c.attributes,
+                vectors.c.image_id.is_not(None),
+            )
+            .select_from(images.join(items).outerjoin(vectors, is_current_vector(encoder_id)))
+            .where(items.c.collection_id == collection_id)
+        )
+        found: dict[tuple[str, str], ImageState] = {}
+        with self.database.read() as connection:
+            for chunk in chunks(sorted(set(item_ids))):
+                for item_id, uri, *rest in connection.execute(query.where(items.c.item_id.in_(chunk))):
+                    found[item_id, uri] = ImageState(*rest)
+        return found
+
+    def write(
+        self,
+        collection_id: int,
+        encoder_id: str,
+        writes: Sequence[ImageWrite],
+        *,
+        live: bool,
+        known_only: bool = False,
+    ) -> None:
+        """Store a batch of images with their items, vectors and change log in one transaction.
+
+        Args:
+            known_only: skip images that are not in the catalogue, for example because they were deleted meanwhile.
+        """
+        with self.database.write() as connection:
+            lock_collection(connection, collection_id)
+            if known_only:
+                writes = known_writes(connection, collection_id, writes)
+            pks = upsert_items(connection, collection_id, writes)
+            image_ids = upsert_images(connection, pks, writes)
+            write_vectors(connection, encoder_id, image_ids, writes)
+            logged = {(write.item_id, write.kind): pks[write.item_id] for write in writes if write.kind}
+            changes = [(kind, pk, item_id) for (item_id, kind), pk in logged.items()]
+            log_changes(connection, collection_id, changes, live=live)
+
+    def photos(self, collection_id: int) -> list[PhotoRecord]:
+        """Every searchable photo with its item's attributes, in order of item_id."""
+        query = (
+            select(items.c.item_id, images.c.uri, images.c.sha256, images.c.mask_uri, items.c.attributes)
+            .select_from(images.join(items))
+            .where(items.c.collection_id == collection_id, images.c.status == "ok")
+            .order_by(items.c.item_id, images.c.id)
+        )
+        with self.database.read() as connection:
+            return [PhotoRecord(*row) for row in connection.execute(query)]
+
+    def files(self, image_ids: Iterable[int]) -> dict[int, tuple[str, str | None]]:
+        """URI and content SHA-256 of images, by image_id."""
+        query = select(images.c.id, images.c.uri, images.c.sha256)
+        found: dict[int, tuple[str, str | None]] = {}
+        with self.database.read() as connection:
+            for chunk in chunks(image_ids):
+                for image_id, uri, sha256 in connection.execute(query.where(images.c.id.in_(chunk))):
+                    found[image_id] = (uri, sha256)
+        return found
+
+
+def select_image_records() -> Select[Any]:
+    """The columns of an `ImageRecord`, in order."""
+    c = images.c
+    return select(c.id, c.uri, c.sha256, c.width, c.height, c.status, c.reason)

@@ -1,0 +1,54 @@
+"""Field types that several schemas share."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints, WithJsonSchema
+
+MAX_FILTERS = 32
+
+
+def _decode_base64(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise ValueError("expected the file's bytes as base64 text")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise ValueError(f"not valid base64 ({exc})") from exc
+
+
+def _split_region(value: Any) -> Any:
+    return value.split(",") if isinstance(value, str) else value
+
+
+Base64Image = Annotated[
+    bytes, PlainValidator(_decode_base64), WithJsonSchema({"type": "string", "contentEncoding": "base64"})
+]
+FileBytes = Annotated[bytes, WithJsonSchema({"type": "string", "contentMediaType": "application/octet-stream"})]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+RegionValue = Annotated[
+    tuple[Fraction, Fraction, Fraction, Fraction],
+    Field(description="Region of the upright image: x, y, width, height as fractions of its size."),
+]
+RegionText = Annotated[
+    tuple[Fraction, Fraction, Fraction, Fraction],
+    BeforeValidator(_split_region),
+    WithJsonSchema({"type": "string", "examples": ["0.1,0.2,0.5,0.5"]}),
+    Field(description="Region of the upright image to search with: x,y,width,height as fractions of its size."),
+]
+Text = Annotated[str, StringConstraints(max_length=2000)]
+Attributes = dict[Annotated[str, StringConstraints(min_length=1, max_length=200)], Text]
+FilterText = Annotated[str, StringConstraints(pattern="^[^=]+=", max_length=2201)]
+FilterTexts = Annotated[
+    list[FilterText],
+    Field(max_length=MAX_FILTERS, description="Attribute that results must have, as `key=value`; repeatable."),
+]
+
+
+def image_url(collection: str, image_id: int) -> str:
+    """The path that serves an image."""
+    return f"/v1/collections/{quote(collection, safe='')}/images/{image_id}"

@@ -1,0 +1,77 @@
+"""`nitamono train`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from training.console import JsonOption, note, say
+
+MAX_NOTES = 20  # unreadable files named on stderr
+
+
+def train(
+    recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="Recipe name or YAML file.")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="SOURCE of photos (folder or manifest); repeatable.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the new encoder.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a recipe setting: key=value; repeatable.")
+    ] = None,
+    backgrounds: Annotated[Path | None, typer.Option(help="Folder of background photos to train with.")] = None,
+    resume: Annotated[bool, typer.Option(help="Resume from the last checkpoint in OUT.")] = False,
+    device: Annotated[str, typer.Option(help="Device to train on: auto, cpu or gpu.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Numeric precision: 32 or bf16-mixed.")] = "32",
+    seed: Annotated[int | None, typer.Option(help="Random seed; the same as --set seed=N.")] = None,
+    deterministic: Annotated[
+        bool, typer.Option(help="Train reproducibly: the same weights every time, slower.")
+    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the recipes and exit.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Train an encoder on your own photos, without labels.
+
+    Items with the same item_id in two sources are different items. Losses are logged to OUT/tensorboard, pictures to
+    OUT/pictures.
+
+    \b
+    Examples:
+      nitamono train --list
+      nitamono train vae --data photos --out encoders/vae
+      nitamono train vae --data photos --out encoders/small --set model.latent_dim=64
+    """
+    from training.recipes import load_recipe, recipe_names
+
+    if list_:
+        names = recipe_names()
+        say({"recipes": names}, json_output, "\n".join(f"{name}\t{text}" for name, text in names.items()))
+        return
+    if recipe is None or not data or out is None:
+        raise typer.BadParameter("give RECIPE, --data SOURCE and --out DIR (or --list)")
+    from training.data.sources import read_all
+
+    overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
+    if backgrounds is not None:
+        overrides.append(f"backgrounds.folder={json.dumps(str(backgrounds))}")
+    loaded = load_recipe(recipe, [*overrides, "deterministic=true"] if deterministic else overrides)
+    images, problems = read_all(data)
+    for problem in problems[:MAX_NOTES]:
+        note(f"{problem.where}: {problem.reason}")
+    from training.encoder import load_encoder
+    from training.loop import train as run
+    from training.onnx.export import add_onnx
+
+    directory = run(loaded, images, out, resume=resume, device=device, precision=precision)
+    add_onnx(directory)
+    encoder = load_encoder(directory)
+    document = {
+        "encoder": str(directory),
+        "encoder_id": encoder.encoder_id,
+        "family": encoder.family,
+        "dim": encoder.dim,
+        "rejected": len(problems),
+        "card": encoder.card,
+    }
+    say(document, json_output, f"{directory}: {encoder.family}, {encoder.dim} dimensions, id {encoder.encoder_id[:12]}")
