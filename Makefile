@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest -q $(PARALLEL)
 fast test slow coverage: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check lint fast test slow wheel-test coverage docs format hooks clean
+.PHONY: help env demo check lint docs fast test slow wheel-test coverage format hooks clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -38,7 +38,7 @@ demo/shop/catalogue.csv: | .venv/serving
 	rm -rf demo/shop
 	$(BIN)/nitamono sample-catalogue --out demo/shop --items 240 --photos-per-item 3
 
-check: lint fast ## lint and the fast tests: run it before every commit
+check: lint docs fast ## lint, docs and the fast tests: run it before every commit
 
 lint: env ## formatting, lint, types (tests too) and import contracts
 	$(BIN)/ruff format --check .
@@ -64,7 +64,7 @@ coverage: env ## line and branch coverage of the default tests
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-docs: env ## build the documentation site in site/; broken links and pages without navigation are errors
+docs: env ## build the site into site/; broken links and pages without navigation are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: env ## rewrite formatting and what lint can mend

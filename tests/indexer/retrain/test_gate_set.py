@@ -94,8 +94,8 @@ def test_clean_queries_are_all_other_photos_filled_up_by_other_views(write: Writ
     for row, views in shown.items():
         if row != 18:  # other views of a white photo are white
             assert len(set(views)) == len(views), "a view was shown twice"
-        assert made.gallery[row].tobytes() not in pictures, "what is searched for is what is searched"
-        assert pictures[0] == made.query[row].tobytes()
+        assert made.gallery[row].tobytes() not in views, "what is searched for is what is searched"
+        assert views[0] == made.query[row].tobytes()
     assert made.summary().clean_views == 6
 
 
