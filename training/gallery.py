@@ -75,15 +75,16 @@ class Gallery:
 
 
 @torch.inference_mode()
-def write_gallery(encoder: Encoder, images: Tensor, out: Path, *, seed: int = 0) -> Gallery:
+def write_gallery(encoder: Encoder, pixels: NDArray[np.uint8], out: Path, *, seed: int = 0) -> Gallery:
     """Write one PNG per kind of picture that the encoder supports into a folder.
 
     Args:
-        images: `(N, C, S, S)` uint8 as from `Encoder.prepare`, at least 2.
+        pixels: preprocessed images `(N, C, S, S)` uint8, at least 2.
         seed: random seed of samples and completions.
     """
-    if len(images) < 2:
-        raise ValueError(f"pictures need at least 2 images, not {len(images)}")
+    if len(pixels) < 2:
+        raise ValueError(f"pictures need at least 2 images, not {len(pixels)}")
+    images = torch.from_numpy(pixels)
     draw: dict[str, Callable[[], Pixels]] = {
         "reconstructions": lambda: draw_reconstructions(encoder, images),
         "samples": lambda: draw_samples(encoder, seed),

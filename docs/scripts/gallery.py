@@ -20,6 +20,7 @@ from training.encoder import Encoder, load_encoder
 from training.files import publish_file
 from training.fitting.pictures import encode_png
 from training.gallery import ACROSS, Row, draw_sheet, write_gallery
+from training.protocols import CodeModel
 
 DOCS = Path(__file__).parents[1]
 COUNT, QUALITY, SAMPLES = 96, 82, 32
@@ -40,8 +41,8 @@ def main(encoders: Path, photos: Path) -> None:
     for directory in sorted(path.parent for path in encoders.glob("*/encoder.json")):
         encoder = load_encoder(directory)
         prepared = torch.stack([encoder.prepare(picture) for picture in pixels])
-        written = write_gallery(encoder, prepared, directory / "gallery").written
-        if hasattr(encoder.model, "codes"):
+        written = write_gallery(encoder, prepared.numpy(), directory / "gallery").written
+        if isinstance(encoder.model, CodeModel):
             written["uniform"] = publish_file(directory / "gallery/uniform.png", encode_png(draw_uniform(encoder)))
         for name, path in written.items():
             shown = f"images/gallery/{directory.name}-{name}.jpg"

@@ -46,12 +46,10 @@ def pictures(
         note(f"{problem.where}: {problem.reason}")
     if len(chosen.pixels) < 2:
         raise InvalidRequestError("data", f"{data}: has {len(chosen.pixels)} readable photos; give 2 or more")
-    import torch
-
     from training.encoder import load_encoder
     from training.gallery import write_gallery
 
-    gallery = write_gallery(load_encoder(encoder, device), torch.from_numpy(chosen.pixels), out, seed=seed)
+    gallery = write_gallery(load_encoder(encoder, device), chosen.pixels, out, seed=seed)
     for name, reason in gallery.skipped.items():
         note(f"no {name}: {reason}")
     document = {

@@ -122,7 +122,7 @@ def test_every_family_is_tried() -> None:
 def test_each_family_has_the_pictures_that_it_can_have(
     family: str, missing: dict[str, str], encoders: dict[str, Encoder], tmp_path: Path
 ) -> None:
-    gallery = write_gallery(encoders[family], IMAGES, tmp_path / "new")
+    gallery = write_gallery(encoders[family], IMAGES.numpy(), tmp_path / "new")
     assert list(gallery.written) == [name for name in NAMES if name not in missing]
     assert set(gallery.skipped) == set(missing)
     for name, reason in missing.items():
@@ -138,7 +138,7 @@ def test_the_same_seed_draws_the_same_files_and_another_one_other_samples(
     encoders: dict[str, Encoder], tmp_path: Path
 ) -> None:
     first, again, other = (
-        write_gallery(encoders["vae"], IMAGES, tmp_path / str(place), seed=seed).written
+        write_gallery(encoders["vae"], IMAGES.numpy(), tmp_path / str(place), seed=seed).written
         for place, seed in enumerate((0, 0, 1))
     )
     assert all(first[name].read_bytes() == again[name].read_bytes() for name in first)
@@ -211,9 +211,9 @@ def test_grey_images_and_few_of_them_are_drawn(tmp_path: Path, encoders: dict[st
     model = MODELS["vae"].model(replace(config, normalisation="none")).eval()
     encoder = Encoder(model, family="vae", config=asdict(config), preprocessing=Preprocessing(16, 1))
     grey: Tensor = IMAGES[:2, :1]
-    assert len(write_gallery(encoder, grey, tmp_path).written) == 5
+    assert len(write_gallery(encoder, grey.numpy(), tmp_path).written) == 5
     with pytest.raises(ValueError, match="2 images or more, not 1"):
-        write_gallery(encoder, grey[:1], tmp_path)
+        write_gallery(encoder, grey[:1].numpy(), tmp_path)
 
 
 def test_the_command_writes_them_and_says_what_is_left_out(
