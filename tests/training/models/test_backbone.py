@@ -55,7 +55,7 @@ def test_too_few_photos_and_unfit_settings_are_named() -> None:
     model.partial_fit(images(4))
     with pytest.raises(ValueError, match=r"search_dim must be below the number of training images \(4\), not 4"):
         model.check_fitted()
-    with pytest.raises(ValueError, match="search_dim must be at most 1280 \(features of the network\), not 2000"):
+    with pytest.raises(ValueError, match=r"search_dim must be at most 1280 \(features of the network\), not 2000"):
         Pooled(PooledConfig(backbone=NETWORK, search_dim=2000))
     with pytest.raises(ValueError, match="whitening must be 0 without a search_dim"):
         PooledConfig(whitening=0.5)
