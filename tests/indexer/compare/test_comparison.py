@@ -90,7 +90,7 @@ def test_encoders_come_in_the_order_of_their_swapped_figure_and_differ_from_the_
             "clean map@r", "swapped map@r", "swapped recall@1", "displacement", "attention score",
         ]  # fmt: skip
     lines = comparison.to_text().splitlines()
-    assert lines[0] == describe(comparison.set) and "1 tied to others by near-duplicate photos" in lines[0]
+    assert lines[0] == describe(comparison.set) and "1 merged with others because of near-duplicate photos" in lines[0]
     assert [line.split()[0] for line in lines[2 : 2 + len(comparison.encoders)]] == list(comparison.encoders)
 
 
@@ -197,7 +197,7 @@ def test_queries_in_the_gallery_and_no_encoder_are_refused(made: SwapSet, encode
     gallery[2] = made.swapped[1, 1]
     with pytest.raises(InvalidRequestError, match="'swapped_queries_in_gallery': 1"):
         compare_encoders(replace(made, gallery=gallery), [str(encoder_dir)])
-    with pytest.raises(InvalidRequestError, match="no encoder is named; give one or more with --encoder REF"):
+    with pytest.raises(InvalidRequestError, match="no encoder is given; give one or more with --encoder REF"):
         compare_encoders(made, [])
     with pytest.raises(EncoderError, match="absent"):
         compare_encoders(made, ["absent"])
