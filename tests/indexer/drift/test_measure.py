@@ -212,7 +212,7 @@ def test_the_command_gives_every_figure_and_lists_bad_photos(call: Callable[...,
     assert status == 0
     assert document["drifted"] is True
     assert len(document["rejected"]) == 2
-    assert "2 photos could not be used" in err
+    assert "2 photos could not be read" in err
     group = document["groups"]["new photos"]
     assert (group["items"], group["sampled"], group["enough"]) == (26, 24, True)
     assert group["measures"]["nearest_item"].keys() >= {"auc", "p", "adjusted", "median", "ratio", "above", "drifted"}
