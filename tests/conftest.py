@@ -36,6 +36,19 @@ HEAVY = (
     "training/onnx",
     "training/layers/test_autoregressive.py",
     "training/layers/test_drawing.py",
+    "training/finder",
+    "training/fitting",
+    "training/commands",
+    "training/objectives",
+    "training/test_gallery.py",
+    "training/test_pretrained_backbones.py",
+    "indexer/drift",
+    "indexer/encoders",
+    "indexer/catalogue/test_migrations.py",
+    "benchmarks",
+    "service/test_serve.py",
+    "service/test_durability.py",
+    "test_base_installation.py",
 )
 
 
