@@ -23,8 +23,11 @@ ROOT = Path(__file__).parent
 # it does the tests that need a browser or PostgreSQL.
 HEAVY = (
     "indexer/ingest/test_kill.py",
+    "training/models/test_settings.py",
+    "training/models/test_learning.py",
     "training/models/test_contract.py",
     "training/test_loop.py",
+    "training/test_robust_runs.py",
     "indexer/retrain",
     "indexer/calibrate",
     "indexer/compare",
@@ -32,6 +35,20 @@ HEAVY = (
     "training/models/test_item_first.py",
     "training/onnx",
     "training/layers/test_autoregressive.py",
+    "training/layers/test_drawing.py",
+    "training/finder",
+    "training/fitting",
+    "training/commands",
+    "training/objectives",
+    "training/test_gallery.py",
+    "training/test_pretrained_backbones.py",
+    "indexer/drift",
+    "indexer/encoders",
+    "indexer/catalogue/test_migrations.py",
+    "benchmarks",
+    "service/test_serve.py",
+    "service/test_durability.py",
+    "test_base_installation.py",
 )
 
 

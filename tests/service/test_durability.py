@@ -15,7 +15,7 @@ import pytest
 
 from indexer.catalogue.home import Home
 from indexer.search.searcher import Searcher
-from tests.indexer.search.test_searcher import jpeg
+from tests.indexer.search.pages import jpeg
 
 
 def start(home: Path) -> tuple[subprocess.Popen[str], str]:

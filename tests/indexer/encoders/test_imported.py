@@ -14,7 +14,7 @@ from indexer.catalogue.home import Home
 from indexer.encoders.fusion_weights import choose_weights, grid
 from service.cli import main
 from tests.conftest import save_pixels_encoder
-from tests.indexer.retrain.test_run import write_shop
+from tests.indexer.retrain.shop import write_shop
 from tests.training.onnx.graphs import DIM, save, vector_graph
 from tests.training.onnx.test_importing import BAD
 from training.data import reader

@@ -21,20 +21,14 @@ from indexer.retrain.outlook import outlook
 from indexer.retrain.photos import LEAST_HELD_OUT, split
 from indexer.retrain.plan import BACKGROUNDS, RetrainPlan
 from tests.conftest import draw_photo
-from tests.indexer.retrain.test_run import (  # noqa: F401 (fixtures)
-    HELD_OUT,
-    PCA,
-    PLAN,
-    Killed,
-    SetFigures,
-    _read_here,
-    decided,
-    home,
-    original,
-    say_until,
-    set_figures,
-    steps_of,
-)
+from tests.indexer.retrain import shop
+from tests.indexer.retrain.shop import HELD_OUT, PCA, PLAN, Killed, SetFigures, decided, say_until, steps_of
+
+# Fixtures of the tests below.
+_read_here = shop._read_here
+home = shop.home
+original = shop.original
+set_figures = shop.set_figures
 
 OLD_PLAN = {
     "recipes": ["pca"], "overrides": list(PCA), "gate": {"confidence": 0.95, "margin": 0.02}, "backgrounds": None,
@@ -72,7 +66,7 @@ def old_decision(active: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_every_retraining_is_judged_on_backgrounds_of_its_own(home: Home) -> None:  # noqa: F811
+def test_every_retraining_is_judged_on_backgrounds_of_its_own(home: Home) -> None:
     for _ in range(2):
         assert retrain.retrain(home, "default", PLAN).status == "refused"
     first, second = (decision_of(home, number).set for number in (1, 2))
@@ -84,7 +78,7 @@ def test_every_retraining_is_judged_on_backgrounds_of_its_own(home: Home) -> Non
     assert {len(row) for document in evidence for row in document["swapped"]} == {BACKGROUNDS}
 
 
-def test_a_retraining_that_was_killed_keeps_its_backgrounds(home: Home) -> None:  # noqa: F811
+def test_a_retraining_that_was_killed_keeps_its_backgrounds(home: Home) -> None:
     """Encoders measured after the kill see the same pictures as those measured before."""
     said: list[str] = []
 
@@ -102,7 +96,7 @@ def test_a_retraining_that_was_killed_keeps_its_backgrounds(home: Home) -> None:
     assert decision_of(home, 1).set.to_json() == json.loads(before)["set"]
 
 
-def test_what_an_earlier_version_measured_is_measured_again(home: Home, set_figures: SetFigures) -> None:  # noqa: F811
+def test_what_an_earlier_version_measured_is_measured_again(home: Home, set_figures: SetFigures) -> None:
     measured = set_figures(pca=0.6)
     with pytest.raises(Killed):
         retrain.retrain(home, "default", PLAN, say=say_until("gate"))
@@ -114,7 +108,7 @@ def test_what_an_earlier_version_measured_is_measured_again(home: Home, set_figu
     assert measured == ["pixels", "pca"] * 2
 
 
-def test_the_budget_is_spent_over_retrainings_and_outlives_the_process(home: Home, set_figures: SetFigures) -> None:  # noqa: F811
+def test_the_budget_is_spent_over_retrainings_and_outlives_the_process(home: Home, set_figures: SetFigures) -> None:
     set_figures(pca=0.3)
     for _ in range(3):
         retrain.retrain(home, "default", PLAN)
@@ -134,13 +128,13 @@ def test_the_budget_is_spent_over_retrainings_and_outlives_the_process(home: Hom
     assert outlook(home, "default", other).budget.position == 4, "most of these items were judged on before"
 
 
-def test_a_promotion_hands_its_level_to_the_next_retraining(home: Home, set_figures: SetFigures) -> None:  # noqa: F811
+def test_a_promotion_hands_its_level_to_the_next_retraining(home: Home, set_figures: SetFigures) -> None:
     set_figures(pca=0.6)
     assert retrain.retrain(home, "default", PLAN).status == "promoted"
     assert outlook(home, "default", PLAN).budget.level == pytest.approx(0.05 / 2 + 0.05 / 6)
 
 
-def test_records_of_the_version_before_are_read_shown_and_count(home: Home, set_figures: SetFigures) -> None:  # noqa: F811
+def test_records_of_the_version_before_are_read_shown_and_count(home: Home, set_figures: SetFigures) -> None:
     set_figures(pca=0.3)
     collection = home.catalogue.collection_id("default")
     number = home.catalogue.retrains.add(collection, OLD_PLAN)
@@ -153,7 +147,7 @@ def test_records_of_the_version_before_are_read_shown_and_count(home: Home, set_
     assert budget_of(home, 2).earlier == (1,)
 
 
-def test_an_unfinished_retraining_of_the_version_before_goes_on(home: Home, set_figures: SetFigures) -> None:  # noqa: F811
+def test_an_unfinished_retraining_of_the_version_before_goes_on(home: Home, set_figures: SetFigures) -> None:
     """It keeps its own rule, except for the number of backgrounds; the same plan resumes it."""
     set_figures(pca=0.3)
     home.catalogue.retrains.add(home.catalogue.collection_id("default"), OLD_PLAN)
@@ -164,7 +158,7 @@ def test_an_unfinished_retraining_of_the_version_before_goes_on(home: Home, set_
     assert asdict(decision_of(home, 1).rule) == OLD_PLAN["gate"]
 
 
-def test_a_dry_run_says_what_can_be_found_and_what_may_be_spent(home: Home, set_figures: SetFigures) -> None:  # noqa: F811
+def test_a_dry_run_says_what_can_be_found_and_what_may_be_spent(home: Home, set_figures: SetFigures) -> None:
     plan = RetrainPlan(("pca",), PCA, held_out=HELD_OUT)
     before = outlook(home, "default", plan)
     assert before.detectable.measured_by is None
@@ -181,7 +175,7 @@ def test_a_dry_run_says_what_can_be_found_and_what_may_be_spent(home: Home, set_
 
 
 def test_a_folder_with_too_few_photos_is_refused_before_anything_is_stored(
-    home: Home,  # noqa: F811
+    home: Home,
     tmp_path: Path,
 ) -> None:
     walls = tmp_path / "walls"

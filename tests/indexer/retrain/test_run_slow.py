@@ -30,7 +30,7 @@ from indexer.retrain.decision import CandidateEvidence, Decision, EncoderFigures
 from indexer.retrain.plan import STEPS, RetrainPlan
 from indexer.retrain.run import retrain
 from indexer.search.searcher import Searcher
-from tests.indexer.retrain.test_run import decided
+from tests.indexer.retrain.shop import decided
 from training.data.sources import read_images
 from training.data.studio.catalogue import write_catalogue
 from training.loop import train

@@ -23,7 +23,7 @@ from indexer.search.results import SearchPage
 from indexer.search.searcher import Searcher
 from indexer.vectors.rerank import DEPTH
 from tests.conftest import write_photos
-from tests.indexer.search.test_searcher import jpeg, names
+from tests.indexer.search.pages import jpeg, names
 
 BOTH: tuple[Rerank, ...] = ("expand", "reciprocal")
 

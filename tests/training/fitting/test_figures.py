@@ -13,7 +13,7 @@ from training.fitting.figures import code_use, final_figures, latent_use
 from training.fitting.pictures import GAP, tile
 from training.protocols import Batch
 
-from ..models.test_contract import GENERATIVE, GRADIENT, VARIATIONAL, batch_of, fitted, make_images
+from ..models.families import GENERATIVE, GRADIENT, VARIATIONAL, batch_of, fitted, make_images
 
 
 def figures_of(family: str) -> tuple[Any, Batch, dict[str, Any]]:

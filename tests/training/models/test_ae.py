@@ -11,7 +11,7 @@ from torch import Tensor
 from training.models.ae import Ae, AeConfig
 from training.protocols import Batch
 
-from .test_contract import make_images
+from .families import make_images
 
 
 def tiny(**changes: Any) -> Ae:

@@ -10,7 +10,7 @@ from skimage.feature import hog
 from training.models.hog import Hog, HogConfig
 from training.models.pixels import Pixels, PixelsConfig
 
-from .test_contract import make_images
+from .families import make_images
 
 
 def test_the_cosine_of_pixels_is_the_correlation_of_the_images() -> None:

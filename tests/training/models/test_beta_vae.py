@@ -7,7 +7,7 @@ import torch
 from training.models.beta_vae import BetaVae, BetaVaeConfig
 from training.protocols import Batch
 
-from .test_contract import make_images
+from .families import make_images
 
 
 def tiny(beta: float = 4.0) -> BetaVae:

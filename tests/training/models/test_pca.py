@@ -11,7 +11,7 @@ from torch import Tensor
 from training.layers.likelihoods import BIN
 from training.models.pca import Pca, PcaConfig
 
-from .test_contract import make_images
+from .families import make_images
 
 
 def low_rank(count: int, rank: int, seed: int = 0) -> Tensor:

@@ -13,7 +13,7 @@ from training.layers.likelihoods import BIN
 from training.models.vae import Vae, VaeConfig
 from training.protocols import Batch, Posterior
 
-from .test_contract import make_images
+from .families import make_images
 
 
 def tiny(**changes: Any) -> Vae:

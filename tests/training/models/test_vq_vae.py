@@ -12,7 +12,7 @@ from training.models.vq_vae import VqVae, VqVaeConfig
 from training.models.vq_vae_2 import VqVae2, VqVae2Config
 from training.protocols import Batch
 
-from .test_contract import make_images
+from .families import make_images
 
 TINY: dict[str, Any] = {
     "size": 16,
