@@ -77,6 +77,11 @@ def test_the_service_starts() -> None:
         (("train", "vae", "--data", "SHOP", "--out", "OUT"), "torch", "train"),
         (("compare", "--data", "SHOP"), "torch", "train"),
         (("embed", "SHOP", "--encoder", "hog", "--out", "OUT.npz"), "torch", "train"),
+        (
+            ("evaluate", "--gallery", "SHOP", "--queries", "SHOP", "--report", "OUT.html"),
+            "plotly",
+            "report",
+        ),
         (("index", "SHOP/items.parquet", "--home", "OUT"), "pyarrow", "parquet"),
     ],
 )

@@ -43,11 +43,13 @@ def evaluate(
       nitamono evaluate --gallery photos --queries photos --encoder default --report report.html
     """
     from indexer.evaluate.retrieval import evaluate_retrieval
+    from indexer.reports.html import check_packages
     from training.data.sources import read_images
     from training.files import check_output_file
 
     if report is not None:
         check_output_file(report)
+        check_packages()
     refs = [*(encoder or []), *(more or [])] or ["default"]
     gallery_images, gallery_problems = read_images(gallery)
     query_images, query_problems = read_images(queries)

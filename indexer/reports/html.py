@@ -11,11 +11,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from training.extras import extras
 from training.files import publish_file
 
 PALETTE = ("#0b6e99", "#d9730d", "#448361", "#9065b0", "#cb912f", "#c14c8a", "#787774", "#d44c47")
 DASH = "–"
 JPEG_QUALITY = 72
+
+
+def check_packages() -> None:
+    """Check that a report can be written, before the work that it is about.
+
+    Raises:
+        MissingExtraError: a package that draws the report is not installed.
+    """
+    with extras("an HTML report"):
+        import plotly  # noqa: F401
 
 
 def write_html(path: Path, template: str, **parts: Any) -> Path:
