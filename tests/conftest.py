@@ -43,6 +43,8 @@ HEAVY = (
     "training/test_gallery.py",
     "training/test_pretrained_backbones.py",
     "indexer/drift",
+    "indexer/evaluate/test_placement_tables.py",
+    "indexer/search/test_used_region.py",
     "indexer/encoders",
     "indexer/catalogue/test_migrations.py",
     "benchmarks",
