@@ -196,7 +196,7 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
     "drift-queries": (lambda: ["drift", "--queries", "nowhere"], "nowhere: no such folder or manifest"),
     "drift-collection": (lambda: ["drift", "--new", PHOTO_FOLDER, "-c", "nope"], "no collection 'nope'"),
     "drift-no-home": (lambda: ["drift", "--new", PHOTO_FOLDER, "--home", "nowhere"], "no home at"),
-    "calibrate-too-few": (lambda: ["calibrate"], "'default' cannot be calibrated: there are 9 items"),
+    "calibrate-too-few": (lambda: ["calibrate"], "'default' cannot be calibrated: 9 items"),
     "calibrate-collection": (lambda: ["calibrate", "-c", "nope"], "no collection 'nope'; there is default"),
     "calibrate-no-home": (lambda: ["calibrate", "--home", "nowhere"], "no home at"),
     "calibrate-device": (lambda: ["calibrate", "--device", "cuda:99"], "device 'cuda:99' cannot be used|9 items"),

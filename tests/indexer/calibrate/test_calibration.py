@@ -140,6 +140,6 @@ def test_files_that_are_gone_are_left_out_until_too_few_are_left(home: Home, tmp
     assert calibrate(home, "default").queries == 58
     for path in files[2:20]:
         path.unlink()
-    with pytest.raises(CalibrationError, match="'default' cannot be calibrated: 40 of 60 photos are still there"):
+    with pytest.raises(CalibrationError, match="'default' cannot be calibrated: 40 of 60 photos can still be read"):
         calibrate(home, "default")
     assert None not in found(home, Searcher(home)), "what was learnt before stays"

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from indexer.calibrate.calibrate import calibrate
@@ -17,6 +17,7 @@ from service.app import create_app
 from service.cli import app
 from service.settings import Settings
 from tests.conftest import write_photos
+from tests.service.conftest import running
 from training.reference import describe_encoder, read_json
 
 
@@ -36,8 +37,8 @@ def shown(home: Home, ref: str) -> dict[str, Any]:
 
 
 def served(home: Home, encoder_id: str) -> dict[str, Any]:
-    with TestClient(create_app(Settings(home=home.path)), base_url="http://localhost") as client:
-        listed = client.get("/v1/encoders").json()["encoders"]
+    with running(create_app(Settings(home=home.path))) as url:
+        listed = httpx.get(f"{url}/v1/encoders", timeout=30).json()["encoders"]
     card: dict[str, Any] = next(entry["card"] for entry in listed if entry["encoder_id"] == encoder_id)
     return card
 

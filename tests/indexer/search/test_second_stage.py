@@ -125,7 +125,7 @@ def test_a_generation_without_lists_is_served_and_says_what_it_cannot(shop: Home
     assert verify(shop, "default", 1) == []
     searcher = Searcher(shop)
     assert searcher.search_image("default", jpeg(3), k=15, rerank="expand") == expected
-    with pytest.raises(InvalidRequestError, match="generation 1 of 'default' holds no neighbour lists"):
+    with pytest.raises(InvalidRequestError, match="generation 1 of 'default' has no neighbour lists"):
         searcher.search_image("default", jpeg(3), rerank="reciprocal")
 
 
