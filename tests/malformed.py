@@ -32,10 +32,10 @@ BAD_IMAGES = {
     "truncated-webp": (encoded(draw_photo(1), "WEBP")[:200], "truncated|not an image"),
     "png-50000x50000": (png_header(50_000, 50_000), "2500000000 pixels"),
     "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
-    "pdf": (b"%PDF-1.7\n\x80\x81", "not an image"),
-    "zip": (b"PK\x03\x04\x80\x81\x82", "not an image"),
+    "pdf": (b"%PDF-1.7\n\x80\x81", "not a supported image"),
+    "zip": (b"PK\x03\x04\x80\x81\x82", "not a supported image"),
     "html": (b"<!doctype html><p>404", "text, not an image"),
-    "noise": (bytes(np.random.default_rng(0).integers(128, 256, 3000, dtype=np.uint8)), "not an image"),
+    "noise": (bytes(np.random.default_rng(0).integers(128, 256, 3000, dtype=np.uint8)), "not a supported image"),
 }
 ODD_IMAGES = {
     "cmyk": encoded(Image.new("CMYK", (40, 30), (0, 200, 200, 0)), "JPEG"),
