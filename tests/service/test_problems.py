@@ -45,13 +45,13 @@ UNUSABLE = {
     "empty": (b"", "0 bytes"),
     "text named .jpg": (b"These are not the pixels you are looking for.\n", "text, not an image"),
     "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"></svg>', "SVG"),
-    "pdf": (b"%PDF-1.7\n\xe2\xe3\xcf\xd3\n", "not an image"),
+    "pdf": (b"%PDF-1.7\n\xe2\xe3\xcf\xd3\n", "not a supported image"),
     "truncated jpeg": (JPEG[: len(JPEG) // 2], "truncated or corrupt"),
-    "jpeg start alone": (b"\xff\xd8\xff", "not an image"),
+    "jpeg start alone": (b"\xff\xd8\xff", "not a supported image"),
     "truncated png": (encoded(draw_photo(7), "PNG")[:400], "truncated or corrupt"),
     "bomb": (png_header(50_000, 50_000), "2500000000 pixels"),
     "empty png": (png_header(64, 64), "truncated or corrupt"),
-    "noise": (bytes(range(128, 256)) * 40, "not an image"),
+    "noise": (bytes(range(128, 256)) * 40, "not a supported image"),
 }
 
 
