@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import cli
+from docs.scripts import cli
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import cli as reference
+from docs.scripts import cli as reference
 from training.commands.group import PANELS
 
 ROOT = Path(__file__).parents[2]
@@ -91,10 +91,10 @@ def test_a_mistyped_command_is_a_usage_error_with_a_suggestion() -> None:
 
 
 def test_the_committed_reference_is_what_the_commands_say() -> None:
-    assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run `python -m docs.cli`"
+    assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run `python -m docs.scripts.cli`"
 
 
 def test_building_every_command_imports_nothing_heavy() -> None:
-    code = f"from docs.cli import walk; list(walk()); import sys; print(*sorted(set(sys.modules) & set({HEAVY!r})))"
+    code = f"from docs.scripts.cli import walk; list(walk()); import sys; print(*sorted(set(sys.modules) & set({HEAVY!r})))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -73,7 +73,7 @@ def test_too_few_items_are_indexed_without_and_refused_by_name(home: Home, tmp_p
     seconds = index(home, write_photos(tmp_path / "shop", 12), encoder_dir)
     assert seconds["calibrate"] >= 0
     assert set(found(home, Searcher(home))) == {None}
-    with pytest.raises(CalibrationError, match="'default' cannot be calibrated: there are 12 items .* 50 are needed"):
+    with pytest.raises(CalibrationError, match="'default' cannot be calibrated: 12 items .* 50 are needed"):
         calibrate(home, "default")
 
 
@@ -159,7 +159,7 @@ def test_a_calibration_comes_back_from_json_as_it_was() -> None:
 def test_pairs_of_one_kind_alone_are_refused() -> None:
     pairs = made_up()
     none = replace(pairs, labels=pairs.scores > 2)
-    with pytest.raises(CalibrationError, match="0 of 600 pairs are of one product"):
+    with pytest.raises(CalibrationError, match="0 of 600 pairs are of the same product"):
         calibration_of(none, "e")
 
 

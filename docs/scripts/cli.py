@@ -1,4 +1,4 @@
-"""Writes `docs/cli.md`, the reference of the command line, from the commands themselves: `python -m docs.cli`."""
+"""Writes `docs/cli.md`, the reference of the command line, from the commands themselves: `python -m docs.scripts.cli`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import typer.main
 from service.cli import app
 from training.commands.group import PANELS
 
-PAGE = Path(__file__).with_suffix(".md")
+PAGE = Path(__file__).parents[1] / "cli.md"
 HEAD = """# Command line
 
-Generated from the help texts by `python -m docs.cli`; edit those, not this page. [reference.md](reference.md#commands)
+Generated from the help texts by `python -m docs.scripts.cli`; edit those, not this page. [reference.md](reference.md#commands)
 explains SOURCE, REF, exit codes and what goes beyond the help.
 """
 COMPLETION = ("--install-completion", "--show-completion")  # typer's own
