@@ -1,4 +1,4 @@
-"""Writes `docs/cli.md`, the reference of the command line, from the commands themselves: `python -m docs.scripts.cli`."""
+"""Writes `docs/cli.md`, the reference of the command line, from the help texts: `python -m docs.scripts.cli`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from training.commands.group import PANELS
 PAGE = Path(__file__).parents[1] / "cli.md"
 HEAD = """# Command line
 
-Generated from the help texts by `python -m docs.scripts.cli`; edit those, not this page. [reference.md](reference.md#commands)
-explains SOURCE, REF, exit codes and what goes beyond the help.
+Generated from the help texts by `python -m docs.scripts.cli`; edit those, not this page.
+[reference.md](reference.md#commands) explains SOURCE, REF, exit codes and what goes beyond the help.
 """
 COMPLETION = ("--install-completion", "--show-completion")  # typer's own
 

@@ -95,6 +95,9 @@ def test_the_committed_reference_is_what_the_commands_say() -> None:
 
 
 def test_building_every_command_imports_nothing_heavy() -> None:
-    code = f"from docs.scripts.cli import walk; list(walk()); import sys; print(*sorted(set(sys.modules) & set({HEAVY!r})))"
+    code = (
+        "from docs.scripts.cli import walk; list(walk()); import sys; "
+        f"print(*sorted(set(sys.modules) & set({HEAVY!r})))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
