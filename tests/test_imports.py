@@ -1,4 +1,4 @@
-"""Imports run one way: no circle among the modules, those for type checkers and inside functions included."""
+"""Imports run one way: no cycle among the modules, those for type checkers and inside functions included."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def imports(path: Path, known: dict[str, Path]) -> set[str]:
     return found
 
 
-def circle(graph: dict[str, set[str]]) -> list[str] | None:
+def cycle(graph: dict[str, set[str]]) -> list[str] | None:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as exc:
@@ -43,7 +43,7 @@ def circle(graph: dict[str, set[str]]) -> list[str] | None:
 def test_no_module_imports_itself_by_way_of_others() -> None:
     known = modules()
     assert len(known) > 200
-    assert circle({name: imports(path, known) - {name} for name, path in known.items()}) is None
+    assert cycle({name: imports(path, known) - {name} for name, path in known.items()}) is None
 
 
 @pytest.mark.parametrize(
@@ -60,5 +60,5 @@ def test_imports_are_found_wherever_they_stand(source: str, expected: set[str], 
     assert imports(tmp_path / "module.py", modules()) == expected
 
 
-def test_a_circle_is_found() -> None:
-    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) is not None
+def test_a_cycle_is_found() -> None:
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) is not None

@@ -263,7 +263,7 @@ class Encoder:
 
 
 def load_encoder(ref: str | Path, device: str | torch.device = "cpu") -> Encoder:
-    """Load an encoder by directory, pretrained name or standing name (`default`, `accurate`, `small`).
+    """Load an encoder by directory, name or alias (`default`, `accurate`, `small`, `label-free`).
 
     Raises:
         EncoderError: the name is unknown, files of the directory are missing, damaged or of another format, or the

@@ -12,7 +12,8 @@
     codes             maps of codes, one colour per code
     neighbours        images with the most similar other images, best first, and their scores
 
-A family that draws no images only has neighbours; one whose latents are codes has no traversals and interpolations.
+A family that cannot draw images gets only `neighbours`; one whose latents are codes gets no traversals and no
+interpolations.
 """
 
 from __future__ import annotations

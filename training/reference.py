@@ -43,7 +43,7 @@ class EncoderDescription:
 
 
 def describe_encoder(ref: str | Path) -> EncoderDescription:
-    """Describe an encoder by directory, pretrained name or standing name (`default`, `accurate`, `small`).
+    """Describe an encoder by directory, name or alias (`default`, `accurate`, `small`, `label-free`).
 
     Raises:
         EncoderError: the name is unknown, or files are missing, damaged, changed or of another format.
@@ -126,7 +126,7 @@ def resolve_encoder(ref: str | Path) -> Path:
 
 
 def standing_names() -> dict[str, str]:
-    """Names of shipped encoders by purpose: `default`, `accurate`, `small`, `label-free`."""
+    """Aliases of shipped encoders: `default`, `accurate`, `small`, `label-free`."""
     names: dict[str, str] = read_json(PRETRAINED / "names.json")
     return names
 

@@ -42,7 +42,7 @@ class RunDirectory:
         return (self.path / DESCRIPTION).exists()
 
     def check_available(self, *, resume: bool) -> None:
-        """Check before any work that the directory may hold this run.
+        """Check, before starting, that this run may use the directory.
 
         Raises:
             RecipeError: it holds a run that is not to be resumed, or an encoder without a run.

@@ -24,7 +24,7 @@ COMMANDS = (
         "calibrate",
         "indexer.commands.calibrate:calibrate",
         "Search",
-        "Learn the probability that belongs to each score.",
+        "Learn how scores translate into probabilities.",
     ),
     Entry(
         "encoders",

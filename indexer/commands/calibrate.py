@@ -24,7 +24,7 @@ def calibrate(
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Learn the probability that belongs to each score.
+    """Learn how scores translate into probabilities.
 
     Fits, without labels, the probability that a result is the same product as the query, on the collection's own
     photos. Running servers use it from their next search. `nitamono index` calibrates by itself the first time and

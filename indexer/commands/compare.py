@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def compare(
     data: Annotated[Path | None, typer.Option(metavar="SOURCE", help="SOURCE of the catalogue's photos.")] = None,
-    studio: Annotated[str | None, typer.Option(help="Use synthetic items instead of --data: shop or solids.")] = None,
+    studio: Annotated[str | None, typer.Option(help="Use a synthetic shop instead of --data: shop or solids.")] = None,
     encoder: Annotated[
         list[str] | None, typer.Option(metavar="REF", help="Encoder directory or name; repeatable.")
     ] = None,
@@ -33,7 +33,7 @@ def compare(
         Path | None, typer.Option(help="HTML report to write; figures go to a .json file next to it.")
     ] = None,
     baselines: Annotated[bool, typer.Option(help="Also compare the pixels and hog baselines.")] = True,
-    placement: Annotated[bool, typer.Option(help="Also measure recall by the item's scale and position.")] = True,
+    placement: Annotated[bool, typer.Option(help="Also measure recall by the item's scale and place.")] = True,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")] = 0,
     json_output: JsonOption = False,
 ) -> None:

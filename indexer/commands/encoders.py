@@ -248,7 +248,7 @@ def encoders_item_first(
         str | None, typer.Option(help="How to make photos square: stretch, pad or crop; omit to keep the encoder's.")
     ] = None,
     passes: Annotated[
-        int, typer.Option(min=1, max=2, help="Finder passes; the second looks again at the cut-out.")
+        int, typer.Option(min=1, max=2, help="Number of finder passes; a second pass runs on the cut-out.")
     ] = 1,
     paint: Annotated[float, typer.Option(help="How white to paint the background, 0 to 1; 0 only crops.")] = 1.0,
     spare_plain: Annotated[bool, typer.Option(help="Keep a background of a single colour.")] = False,

@@ -26,7 +26,7 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
     baselines: Annotated[bool, typer.Option(help="Also evaluate the pixels, pca and hog baselines.")] = True,
     place: Annotated[
-        bool, typer.Option("--place", help="Also measure recall by the scale and position of the query's item.")
+        bool, typer.Option("--place", help="Also measure recall by the scale and place of the query's item.")
     ] = False,
     rerank: Annotated[Rerank, typer.Option(help="Also evaluate each encoder with this second stage.")] = "none",
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the bootstrap and of breaking ties.")] = 0,

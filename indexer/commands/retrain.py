@@ -42,7 +42,10 @@ def retrain(
     held_out: Annotated[float, typer.Option(help="Fraction of the items held out for the evaluation.")] = 0.2,
     items: Annotated[int, typer.Option(min=20, help="Maximum number of held-out items to evaluate.")] = 500,
     confidence: Annotated[
-        float, typer.Option(help="1 - probability of any promotion by chance, over all retrainings.")
+        float,
+        typer.Option(
+            help="1 minus the probability of any false promotion, over all retrainings on the same held-out items."
+        ),
     ] = 0.95,
     margin: Annotated[float, typer.Option(help="Loss of clean MAP@R that the gate must rule out.")] = 0.08,
     min_recall: Annotated[float, typer.Option(min=0, max=1, help="recall@10 that the new index must reach.")] = 0.95,

@@ -62,7 +62,7 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
 
 
 def _splits(comparison: Comparison) -> list[Split]:
-    """The decompositions of the swapped queries, and of the studio's pictures with known factors."""
+    """The decompositions of the swapped queries, and of the synthetic shop's pictures with known factors."""
     encoders = list(comparison.encoders.values())
     told = [
         ("swapped", "queries on every background", lambda found: found.shares),

@@ -25,7 +25,7 @@ class EncoderComparison:
     Args:
         swap: figures of clean and swapped queries by metric.
         shares: variance shares of item, background and their interaction.
-        known_shares: variance shares of the studio's item, background, pose and light.
+        known_shares: variance shares of the synthetic shop's item, background, pose and light.
         probes: `background`, `category` and `item`, if their labels are known.
         versus: differences to the first encoder on the same items; p-values are adjusted for all of these tests.
         displacement, overtaken: see `indexer.measures.robustness`.

@@ -40,7 +40,7 @@ class ListedEncoder:
     Args:
         name: display name.
         ref: what commands accept as REF.
-        role: standing name, such as `accurate`.
+        role: alias, such as `accurate`.
     """
 
     name: str

@@ -102,7 +102,7 @@ def read_image_set(
 def choose_images(
     source: Path | None, preprocessing: Preprocessing, count: int, seed: int, progress: Progress
 ) -> ImageSet:
-    """At most `count` random images of a source; photos of the sample shop if there is no source."""
+    """At most `count` random images of a source; photos of the synthetic shop if there is no source."""
     if source is None:
         return _drawn_images(preprocessing, min(count, DRAWN), seed, progress)
     images, problems = read_images(source)
@@ -114,7 +114,7 @@ def choose_images(
 
 
 def _drawn_images(preprocessing: Preprocessing, count: int, seed: int, progress: Progress) -> ImageSet:
-    """Photos of the sample shop, two of each item."""
+    """Photos of the synthetic shop, two of each item."""
     from training.data.studio import make_item, random_scene, render
 
     progress.started(count)

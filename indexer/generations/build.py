@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import uuid
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,9 +15,10 @@ from indexer.catalogue.records import EncoderRecord, GenerationRecord
 from indexer.generations.manifest import FILES, NEIGHBOURS, Manifest, sha256_of, verify_directory
 from indexer.generations.store import remove_old
 from indexer.vectors import Floats, VectorIndex
+from indexer.vectors.engines import build_index
 from indexer.vectors.exact import recall_against_exact
 from indexer.vectors.rerank import K1
-from training.files import fsync_directory, write_durably
+from training.files import fsync_directory
 from training.reference import Metric
 
 MAX_LISTED = 100_000  # vectors: exact neighbour lists of more would take longer than embedding them
@@ -75,12 +73,10 @@ def build_generation(
 def _write_generation(
     home: Home, collection: str, collection_id: int, number: int, encoder: EncoderRecord, directory: Path
 ) -> Manifest:
-    from indexer.vectors.faiss import FaissIndex
-
     watermark, stored = home.catalogue.vectors.snapshot(collection_id, encoder.encoder_id)
     vectors = stored.vectors
     metric: Metric = "cosine" if encoder.metric == "cosine" else "l2"
-    index = FaissIndex.build(vectors, metric)
+    index = build_index(vectors, metric)
     index.write(directory / "index.faiss")
     np.save(directory / "ids.npy", stored.ids)
     names = [*FILES, *_write_neighbours(index, vectors, directory)]
@@ -98,7 +94,7 @@ def _write_generation(
     )
     for name in names:
         _fsync(directory / name)
-    write_durably(directory / "manifest.json", _json(asdict(manifest)))
+    manifest.write(directory)
     fsync_directory(directory)
     return manifest
 
@@ -128,7 +124,3 @@ def _remove_unrecorded(home: Home, collection: str, next_number: int) -> None:
 def _fsync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()

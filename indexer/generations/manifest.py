@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from indexer.errors import CorruptError
 from indexer.vectors import Ints
+from indexer.vectors.engines import read_index
 from indexer.vectors.rerank import NeighbourLists
+from training.files import write_durably
 from training.reference import Metric, first_line
 
 FILES = ("index.faiss", "ids.npy")
@@ -49,6 +51,11 @@ class Manifest:
         except (OSError, ValueError, TypeError, AttributeError) as exc:
             raise CorruptError(f"{directory / 'manifest.json'}: cannot be read ({first_line(exc)})") from exc
 
+    def write(self, directory: Path) -> None:
+        """Write `manifest.json` durably, as JSON with sorted keys."""
+        document = json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+        write_durably(directory / "manifest.json", document.encode())
+
 
 def verify_directory(directory: Path) -> Manifest:
     """Check the files of a generation against its manifest.
@@ -56,8 +63,6 @@ def verify_directory(directory: Path) -> Manifest:
     Raises:
         CorruptError: a file is missing, changed, or has another count or dimension than the manifest.
     """
-    from indexer.vectors.faiss import FaissIndex
-
     manifest = Manifest.read(directory)
     for name in sorted({*FILES, *manifest.sha256}):
         try:
@@ -69,7 +74,7 @@ def verify_directory(directory: Path) -> Manifest:
                 f"{directory / name}: checksum differs from the manifest; the file was changed or damaged"
             )
     ids = load_ids(directory)
-    index = FaissIndex.read(directory / "index.faiss", manifest.factory)
+    index = read_index(directory / "index.faiss", manifest.factory)
     if not index.count == len(ids) == manifest.count or index.dim != manifest.dim:
         raise CorruptError(
             f"{directory}: index has {index.count} vectors of {index.dim}, ids {len(ids)}, "

@@ -33,7 +33,7 @@ def activate(home: Home, collection: str, number: int) -> GenerationRecord:
 
 
 def rollback(home: Home, collection: str) -> GenerationRecord:
-    """Activate the latest generation before the active one that has been active before."""
+    """Activate the most recent earlier generation that was once active."""
     records = home.catalogue.generations.all(collection)
     active = next((record for record in records if record.status == "active"), None)
     earlier = [r for r in records if r.status == "retired" and r.activated_at and active and r.number < active.number]

@@ -4,7 +4,7 @@ As in `indexer.swaps.sources`, an item's first photo is in the gallery, and its 
 backgrounds. If fewer than 20 items have two usable photos, the query is another view of the first photo. Differences:
 
 - Each retraining draws its own backgrounds: textures and rooms from a bank with the run's seed, or crops of photos of a
-  given folder. No encoder is trained on them, because training draws rooms with other seeds.
+  given folder. No encoder is trained on the drawn ones, because training draws rooms with other seeds.
 - The clean queries are all of an item's other photos, with additional views of them if there are fewer than six.
 - Pictures are composed on demand, one block at a time, so memory does not grow with the number of backgrounds.
 """
@@ -36,7 +36,7 @@ LEAST_PHOTOS = 5  # in a folder of backgrounds
 CLEAN_VIEWS = 6  # minimum number of clean queries of an item
 MOST_PHOTOS = 7  # photos used of an item
 BLOCK = 64  # items composed with a background at a time
-FIRST_SEED = 2**30  # above the seeds of sample shops, below the seeds with which training draws rooms
+FIRST_SEED = 2**30  # above the seeds of synthetic shops, below the seeds with which training draws rooms
 
 
 class View(NamedTuple):

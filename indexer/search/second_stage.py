@@ -25,7 +25,7 @@ def second_stage(
     """At least the `need` best items of a subset in their final order, the best of the first stage among them.
 
     Args:
-        everything: the unfiltered subset, which the query is expanded with.
+        everything: the unfiltered subset, from which the query's neighbours for expansion are taken.
 
     Raises:
         InvalidRequestError: `reciprocal` on a generation without neighbour lists.

@@ -18,6 +18,7 @@ from indexer.catalogue.records import ActiveState
 from indexer.errors import MismatchError
 from indexer.generations.manifest import Manifest, load_ids, load_neighbours
 from indexer.vectors import Floats, Ints, VectorIndex
+from indexer.vectors.engines import read_index
 from indexer.vectors.exact import exact_scores
 from indexer.vectors.rerank import NeighbourLists
 
@@ -101,8 +102,6 @@ def load_view(home: Home, collection: str, state: ActiveState, held: View | None
 def _open_generation(
     home: Home, collection: str, state: ActiveState
 ) -> tuple[Manifest, VectorIndex, Ints, NeighbourLists | None]:
-    from indexer.vectors.faiss import FaissIndex
-
     directory = home.generation_directory(collection, state.generation)
     manifest = Manifest.read(directory)
     if manifest.encoder_id != state.encoder_id:
@@ -110,7 +109,7 @@ def _open_generation(
             f"generation {state.generation} of {collection!r} was built with encoder {manifest.encoder_id[:12]}, "
             f"the catalogue records {state.encoder_id[:12]}; run `nitamono generations verify`"
         )
-    index = FaissIndex.read(directory / "index.faiss", manifest.factory)
+    index = read_index(directory / "index.faiss", manifest.factory)
     return manifest, index, load_ids(directory), load_neighbours(directory, manifest)
 
 

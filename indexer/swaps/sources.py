@@ -1,4 +1,4 @@
-"""Swap sets from a catalogue's photos, and from the studio, whose drawn photos have known factors."""
+"""Swap sets from a catalogue's photos, and from the synthetic shop, whose photos have known factors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def photo_set(
     random view of its photo.
 
     Args:
-        backgrounds: folder of photos to use as backgrounds; by default the sample shop's bank of textures and rooms.
+        backgrounds: folder of photos to use as backgrounds; by default the synthetic shop's bank of textures and rooms.
         per_item: backgrounds that every item is placed on, 2 or more.
         limit: maximum number of items, chosen with the seed.
         masks: sources of masks, best first; with `swap_set.GIVEN` no mask is found automatically.

@@ -3,9 +3,9 @@
 Each item has an original gallery picture and another original picture, the clean query. In addition: the query on each
 of several backgrounds that all items share; the gallery picture on one of these backgrounds; and the query on the
 backgrounds of two other gallery pictures, one of its own category and one of any. Masks are eroded by one pixel, so
-that little of the old background remains. No shipped encoder was trained on these backgrounds, which come from the
-sample shop's numbered bank, or from a given folder. `indexer.swaps.sources` makes swap sets from a catalogue's photos
-and from the studio.
+that little of the old background remains. The backgrounds come from the numbered bank of the synthetic shop, on which
+no shipped encoder was trained, or from a given folder, about which nothing is known. `indexer.swaps.sources` makes swap
+sets from a catalogue's photos and from the synthetic shop.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Bank(NamedTuple):
 
     @classmethod
     def drawn(cls, count: int, side: int, seed: int = BANK_SEED) -> Bank:
-        """Alternating textures and rooms from the sample shop's numbered bank."""
+        """Alternating textures and rooms from the synthetic shop's numbered bank."""
         rng = np.random.default_rng([seed, 3])
         numbers = rng.permutation(BACKGROUNDS).tolist()
         of_kind = [[n for n in numbers if background_kind(seed, n) == kind] for kind in BANK_KINDS]

@@ -1,4 +1,4 @@
-"""Vector indexes: a protocol, and one module per engine."""
+"""Vector indexes: a protocol and one module per engine; `engines` says which engine builds and reads an index."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ class VectorIndex(Protocol):
 
     @property
     def count(self) -> int: ...
+
+    @property
+    def dim(self) -> int: ...
 
     @property
     def factory(self) -> str: ...

@@ -141,7 +141,7 @@ class FoundRegion(BaseModel):
     region: RegionValue
     confidence: float = Field(
         description="Finder's expected overlap (IoU) of its mask with the items, 0 to 1; "
-        "equal for items found in one pass."
+        "items found in the same finder pass have the same value."
     )
 
     @classmethod

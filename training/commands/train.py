@@ -16,7 +16,12 @@ MAX_NOTES = 20  # unreadable files named on stderr
 def train(
     recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="Recipe name or YAML file.")] = None,
     data: Annotated[
-        list[Path] | None, typer.Option(metavar="SOURCE", help="SOURCE of photos (folder or manifest); repeatable.")
+        list[Path] | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="SOURCE of photos (folder or manifest); repeatable. "
+            "The same item_id in two sources denotes two items.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Directory of the new encoder.")] = None,
     set_: Annotated[
@@ -38,8 +43,7 @@ def train(
 ) -> None:
     """Train an encoder on your own photos, without labels.
 
-    Items with the same item_id in two sources are different items. Losses are logged to OUT/tensorboard, pictures to
-    OUT/pictures.
+    Losses are logged to OUT/tensorboard, pictures to OUT/pictures.
 
     \b
     Examples:

@@ -1,6 +1,6 @@
 """A bank of training backgrounds, drawn once per seed: flat, white, gradient, texture, rooms, photos and files.
 
-None of them comes from the numbered bank of the sample shop, on which encoders are compared.
+None of them comes from the numbered bank of the synthetic shop, on which encoders are compared.
 Imports no torch.
 """
 
@@ -22,8 +22,8 @@ from training.recipes.schema import Backgrounds
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Draw = Callable[[np.random.Generator, int], Floats]  # draws (size, size, 3) in 0..255
-STREAM = 5  # random stream of a seed, different from those of the sample shop
-SHOPS = 2**31  # smallest seed of the rooms; sample shops have smaller seeds
+STREAM = 5  # random stream of a seed, different from those of the synthetic shop
+SHOPS = 2**31  # smallest seed of the rooms; synthetic shops have smaller seeds
 MAX_FILES = 20_000
 
 

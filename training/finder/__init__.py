@@ -2,7 +2,7 @@
 
     network.py        the network
     shapes.py         random shapes, drawn
-    cutouts.py        items with exact masks: shapes, the studio's products and solids, cut-outs of files and photos
+    cutouts.py        items with exact masks: shapes, items of the synthetic shop, cut-outs of files and photos
     scenes.py         training images composed of cut-outs and backgrounds, batch by batch
     fit.py            training loop
     self_training.py  masks of unlabelled photos, predicted by a trained finder

@@ -27,7 +27,7 @@ Pixels = NDArray[np.uint8]
 SIDE = 128  # pixels of a side of a cut-out
 MARGIN = 0.04  # margin around the item, as a fraction of its longer side
 MIN_AREA = 0.02  # minimum share of its square that an item fills
-STUDIO_SEED = 2**30  # sample shops have smaller seeds
+STUDIO_SEED = 2**30  # synthetic shops have smaller seeds
 
 
 class Cutout(NamedTuple):
@@ -113,7 +113,7 @@ def shape_cutouts(count: int, seed: int, material: Draw | None = None) -> Iterat
 
 
 def studio_cutouts(count: int, seed: int) -> Iterator[Cutout]:
-    """Cut-outs of studio items: half of them solids; two thirds of the garments are worn by a person."""
+    """Cut-outs of items of the synthetic shop: half of them solids; two thirds of the garments are worn by a person."""
     for number in range(count):
         item = make_item(STUDIO_SEED + seed, number // 2, "solids" if number % 2 else "shop")
         found = _photographed(item, number)

@@ -1,8 +1,8 @@
 """Training images with exact masks, composed batch by batch from an item, other objects and a background.
 
-Each image has one item, in front of the other objects and larger than each of them. It may be anywhere, span from a
-fifth of the frame's side to more than all of it, be worn by a person, be cut off by the frame, cast a shadow, and
-be partly hidden by another object. Random numbers come from torch's global generator.
+Each image has one item, in front of the other objects and larger than each of them. It may be anywhere in the frame and
+measure from a fifth of the frame's side to more than its full length. It may be worn by a person, be cut off by the
+frame, cast a shadow, and be partly hidden by another object. Random numbers come from torch's global generator.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 An encoder of flattened features must learn to ignore the background for every position and kind of item. Averages over
 the pixels of the item ignore it by construction wherever the prediction is right, and the prediction transfers to kinds
-of items that were not in training. It pools the maps of the stages between the first and the last (for a backbone,
-including the last), and soft colour bins.
+of items that were not in training. Features are pooled from the maps of the stages between the first and the last (for
+a backbone, including the last), and from soft colour bins.
 
 The foreground is predicted from coarse to fine as in Lin et al.: Feature Pyramid Networks for Object Detection, 2017,
 https://arxiv.org/abs/1612.03144, section 3; maps are masked as in Dai, He, Sun: Convolutional Feature Masking for Joint

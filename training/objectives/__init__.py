@@ -1,10 +1,11 @@
 """Objectives on the latents that a recipe adds to the loss of the family, mostly over two views of each item.
 
-Each term has its own module with its paper and formula: `consistency`, `contrast`, `teacher`, `prototypes`,
-`small_views`, `foreground`; `parts` assigns parts of the latent to pairs.
+Each term has its own module, named after its setting, with its paper and formula: `consistency`, `contrastive`,
+`teacher`, `prototypes`, `small_views`, `foreground`; `parts` assigns parts of the latent to pairs.
 
-Two more ways of background robustness are part of the batch (`training.fitting.views`): `clean_target` makes the item
-on white the target, and `foreground_weight` weights the background in the likelihood.
+The other settings of `objective` change the batch. `training.fitting.views`: `clean_target` makes the item on white the
+target, `foreground_weight` weights the background in the likelihood, and `other_photo` takes another photo of the item
+as second view. `training.fitting.mining`: `mined` takes photos of neighbouring items.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from training.errors import RecipeError
 from training.fitting.examples import Examples
 from training.fitting.modes import in_use
 from training.objectives.consistency import consistency, kl_between
-from training.objectives.contrast import info_nce
+from training.objectives.contrastive import info_nce
 from training.objectives.foreground import foreground_nats
 from training.objectives.parts import looks_of, parts_of
 from training.objectives.prototypes import Prototypes

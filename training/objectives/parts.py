@@ -1,10 +1,10 @@
 """Assigns parts of the latent to pairs of views: one part learns appearance, the other shape.
 
 With `contrastive.shape_share` s, a fraction s of the pairs is recoloured strongly, and only the last fraction s of the
-latent is compared over them; the rest of the latent is compared over the other pairs. An InfoNCE loss that may use
-colours hardly needs the shape of an item, and one that may not use them cannot distinguish two colours of a product. So
-each part of the latent learns what the other does not need. Xiao, Wang, Efros, Darrell: What Should Not Be Contrastive
-in Contrastive Learning, 2021, https://arxiv.org/abs/2008.05659, likewise keep an embedding per kind of augmentation.
+latent is compared over them; the rest of the latent is compared over the other pairs. With colour available, InfoNCE
+can ignore shape; without it, it cannot tell apart two colours of a product. Hence each part learns what the other
+ignores. Xiao, Wang, Efros, Darrell: What Should Not Be Contrastive in Contrastive Learning, 2021,
+https://arxiv.org/abs/2008.05659, likewise keep an embedding per kind of augmentation.
 """
 
 from __future__ import annotations
