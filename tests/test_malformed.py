@@ -69,7 +69,7 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
     "search-region-form": (lambda: ["search", PHOTO, "--region", "1,2"], "four numbers"),
     "search-region-outside": (lambda: ["search", PHOTO, "--region", "0.5,0.5,0.9,0.9"], "inside the image"),
     "search-region-nan": (lambda: ["search", PHOTO, "--region", "nan,0,1,1"], "inside the image"),
-    "search-collection": (lambda: ["search", PHOTO, "-c", "nope"], "no collection 'nope'; there is default"),
+    "search-collection": (lambda: ["search", PHOTO, "-c", "nope"], "no collection 'nope'; existing ones: default"),
     "search-no-home": (lambda: ["search", PHOTO, "--home", "nowhere"], "no home at"),
     "index-missing-source": (lambda: ["index", "nowhere"], "no such folder or manifest"),
     "index-strange-source": (lambda: ["index", write("a.xlsx", "x")], "expected a folder or a manifest"),
@@ -100,7 +100,7 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
     ),
     "evaluate-report-is-a-directory": (
         lambda: ["evaluate", "--gallery", "no", "--queries", "no", "--report", empty_folder()],
-        "empty: is a directory; name a file",
+        "empty: is a directory; give the path of a file",
     ),
     "evaluate-report-below-a-file": (
         lambda: ["evaluate", "--gallery", "no", "--queries", "no", "--report", write("file", "x") + "/a/r.html"],
@@ -130,7 +130,7 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
     "pictures-data": (lambda: ["pictures", "--encoder", "hog", "--out", "o", "--data", "no"], "no such folder"),
     "pictures-empty": (
         lambda: ["pictures", "--encoder", "hog", "--out", "o", "--data", empty_folder()],
-        "empty: has 0 photos that can be read; give 2 or more",
+        "empty: has 0 readable photos; give 2 or more",
     ),
     "pictures-device": (
         lambda: ["pictures", "--encoder", "hog", "--out", "o", "--data", PHOTO_FOLDER, "--device", "meta"],
@@ -145,7 +145,7 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
         "device 'gpu' cannot be used here",
     ),
     "index-device": (lambda: ["index", PHOTO_FOLDER, "-c", "other", "--device", "gpu"], "device 'gpu' cannot be used"),
-    "generations-activate": (lambda: ["generations", "activate", "9"], "no generation 9; there is 1"),
+    "generations-activate": (lambda: ["generations", "activate", "9"], "no generation 9; it keeps 1"),
     "generations-rollback": (lambda: ["generations", "rollback"], "no earlier generation"),
     "retrain-nothing-unfinished": (lambda: retrain(), "no retraining of 'default' is unfinished; give --recipes"),
     "retrain-no-recipe": (lambda: retrain("--recipes", ","), "give one or more recipes or encoders"),
@@ -170,7 +170,7 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
     ),
     "retrain-too-few-items": (lambda: retrain("--recipes", "pca"), "would be held out, but 20 are needed"),
     "retrain-too-few-items-dry-run": (lambda: retrain("--recipes", "pca", "--dry-run"), "20 are needed"),
-    "retrain-collection": (lambda: retrain("--recipes", "pca", "-c", "nope"), "no collection 'nope'; there is default"),
+    "retrain-collection": (lambda: retrain("--recipes", "pca", "-c", "nope"), "no collection 'nope'; existing ones: default"),
     "retrain-no-home": (lambda: retrain("--recipes", "pca", "--home", "nowhere"), "no home at"),
     "retrain-show-none": (lambda: ["retrain", "show"], "'default' has no retraining; known retrainings: none"),
     "retrain-show-unknown": (lambda: ["retrain", "show", "4"], "has no retraining 4; known retrainings: none"),
@@ -189,7 +189,7 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
     ),
     "compare-report-is-a-directory": (
         lambda: ["compare", "hog", "--studio", "shop", "--report", empty_folder()],
-        "empty: is a directory; name a file",
+        "empty: is a directory; give the path of a file",
     ),
     "drift-nothing-to-compare": (lambda: ["drift", "--since", "yesterday"], "since 'yesterday' must be an ISO date"),
     "drift-new": (lambda: ["drift", "--new", "nowhere"], "nowhere: no such folder or manifest"),
@@ -197,7 +197,7 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
     "drift-collection": (lambda: ["drift", "--new", PHOTO_FOLDER, "-c", "nope"], "no collection 'nope'"),
     "drift-no-home": (lambda: ["drift", "--new", PHOTO_FOLDER, "--home", "nowhere"], "no home at"),
     "calibrate-too-few": (lambda: ["calibrate"], "'default' cannot be calibrated: 9 items"),
-    "calibrate-collection": (lambda: ["calibrate", "-c", "nope"], "no collection 'nope'; there is default"),
+    "calibrate-collection": (lambda: ["calibrate", "-c", "nope"], "no collection 'nope'; existing ones: default"),
     "calibrate-no-home": (lambda: ["calibrate", "--home", "nowhere"], "no home at"),
     "calibrate-device": (lambda: ["calibrate", "--device", "cuda:99"], "device 'cuda:99' cannot be used|9 items"),
     "keys-scope": (lambda: ["keys", "create", "k", "--scope", "root"], "scope 'root'"),

@@ -212,7 +212,7 @@ def test_grey_images_and_few_of_them_are_drawn(tmp_path: Path, encoders: dict[st
     encoder = Encoder(model, family="vae", config=asdict(config), preprocessing=Preprocessing(16, 1))
     grey: Tensor = IMAGES[:2, :1]
     assert len(write_gallery(encoder, grey.numpy(), tmp_path).written) == 5
-    with pytest.raises(ValueError, match="2 images or more, not 1"):
+    with pytest.raises(ValueError, match="at least 2 images, not 1"):
         write_gallery(encoder, grey[:1].numpy(), tmp_path)
 
 

@@ -66,6 +66,7 @@ class PixelCnn(RasterModel):
     """A PixelCNN, gated or plain.
 
     Example:
+        >>> import torch
         >>> model = PixelCnn(PixelCnnConfig(size=8, width=6, kernel=3, dilations=(1,), head=6, pool=2))
         >>> model.log_likelihood(torch.rand(2, 3, 8, 8)).nats.shape
         torch.Size([2])

@@ -205,7 +205,7 @@ def test_the_command_says_what_was_found_or_what_is_missing(
     half = json.loads(CliRunner().invoke(app, [*command, "--json", "--present", "0.5"]).stdout)
     assert half["present"] == 0.5
     for wrong, told in (
-        ("most", "'most' must be a share such as 0.8, or auto"),
+        ("most", "'most' must be a fraction such as 0.8, or auto"),
         ("auto", "0 recent queries are stored"),
     ):
         assert told in refused("--present", wrong)

@@ -293,7 +293,7 @@ def test_the_command_compares_on_photos_and_writes_figures_beside_the_report(
         (("--data", "absent"), "absent: no such folder or manifest"),
         (("--studio", "shop", "--backgrounds", "absent"), "backgrounds absent: no such folder"),
         (("--studio", "shop", "--encoder", "nothing"), "nothing"),
-        (("--studio", "shop", "--report", "."), "is a directory; name a file"),
+        (("--studio", "shop", "--report", "."), "is a directory; give the path of a file"),
         (("--studio", "shop", "--masks", "mine"), "masks must be all or given, not 'mine'"),
     ],
 )

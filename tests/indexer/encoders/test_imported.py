@@ -78,8 +78,8 @@ def test_the_command_refuses_a_bad_file_with_one_line_and_status_1(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("--mean", "a,b"), "--mean 'a,b': expected numbers with commas between them"),
-        (("--std", ""), "--std '': expected numbers"),
+        (("--mean", "a,b"), "--mean 'a,b': expected comma-separated numbers"),
+        (("--std", ""), "--std '': expected comma-separated numbers"),
     ],
 )
 def test_numbers_that_are_none_are_named(
@@ -223,5 +223,5 @@ def test_what_weights_cannot_be_chosen_on_is_said(call: Callable[..., Any], fold
         *fuse, "--choose-on", str(single), "--relevance", "category", status=1
     )
     assert "either --weights or --choose-on" in call(*fuse, status=2)
-    assert "--weights 'a,1': expected numbers" in call(*fuse, "--weights", "a,1", status=1)
+    assert "--weights 'a,1': expected comma-separated numbers" in call(*fuse, "--weights", "a,1", status=1)
     assert not Path(out).exists()

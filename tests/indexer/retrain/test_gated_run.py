@@ -142,7 +142,7 @@ def test_records_of_the_version_before_are_read_shown_and_count(home: Home, set_
     home.catalogue.retrains.decide(collection, number, old_decision(active))
     home.catalogue.retrains.end(collection, number, "refused", None)
     shown = text(find_retrain(home, "default", number))
-    assert "judged on 24 held-out items and 5 backgrounds" in shown and "error budget" not in shown
+    assert "evaluated on 24 held-out items and 5 backgrounds" in shown and "error budget" not in shown
     assert retrain.retrain(home, "default", PLAN).status == "refused"
     assert budget_of(home, 2).earlier == (1,)
 

@@ -165,7 +165,7 @@ def test_the_outlook_counts_what_the_split_gives_and_writes_nothing(home: Home) 
         (RetrainPlan(("pca",), PCA, device="tpu", held_out=HELD_OUT), EncoderError, "device must be one of"),
         (RetrainPlan(("pca",), PCA, precision="8", held_out=HELD_OUT), EncoderError, "precision must be one of"),
         (RetrainPlan(("pca",), PCA, backgrounds="/nowhere", held_out=HELD_OUT), SourceError, "no such folder"),
-        (RetrainPlan(("pca",), PCA, backgrounds="{empty}", held_out=HELD_OUT), SourceError, "no image there"),
+        (RetrainPlan(("pca",), PCA, backgrounds="{empty}", held_out=HELD_OUT), SourceError, "no readable image"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_stored(
@@ -271,7 +271,7 @@ def test_a_candidate_that_is_not_better_leaves_everything_as_it_is(
     assert any(reason in line for line in decided(record).candidates["pca"].verdict.reasons)
     assert (home.catalogue.search_state("default"), served(home)) == before
     assert len(list_generations(home, "default")) == len(home.catalogue.encoders.all()) == 1
-    assert "refused: the encoder in service stays" in text(record)
+    assert "refused; the active encoder stays" in text(record)
     assert retrain.retrain(home, "default", PLAN).number == 2
 
 

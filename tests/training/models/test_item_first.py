@@ -191,7 +191,7 @@ def test_items_are_put_back_where_they_were_cut_out():
         ({"beside": 1.0}, "beside must be at least 0 and below 1"),
         (
             {"beside": 0.5, "encoder": {"family": "onnx", "config": {"size": 16, "channels": 3, "metric": "l2"}}},
-            "beside must be 0 with an inner encoder of metric 'l2'",
+            "beside must be 0 for an inner encoder with metric 'l2'",
         ),
         ({"finder": {**FINDER, "normalisation": True}}, "finder.normalisation must be false"),
         ({"encoder": {"family": "pixels", "config": {"channels": 1}}}, "encoder.channels must be 3"),
