@@ -92,7 +92,7 @@ def test_a_file_of_ones_own_is_a_recipe_too(tmp_path: Path) -> None:
         ),
         (
             "objective.small_views={}",
-            "recipe vae: objective: small_views needs a term that compares them; also set contrast",
+            "recipe vae: objective: small_views needs a term that compares them; also set",
         ),
         ("objective={contrastive: {weight: 1}, mined: {start: 150}}", "objective.mined.start must be below epochs"),
         (
