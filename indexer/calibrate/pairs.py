@@ -4,9 +4,9 @@ A query is a photo of one item. Its pairs are the k best items, each represented
 in `indexer.search`. If enough items have several photos, the query is one of these, and it and its copies are left out
 of the gallery (truth `photos`). Otherwise the query is another view of a photo, which stays in the gallery (`views`).
 
-Some shoppers search for products that are absent, and some hit comes first all the same. So queries are repeated with
-their product removed from the gallery, as many as give the assumed share `present` of queries whose product is there.
-The pairs then have the distribution of real searches, and probabilities need no prior correction.
+A search always has a first hit, even if the product is not in the catalogue. So queries are repeated with their product
+removed from the gallery, as many as give the assumed share `present` of queries whose product is there. The pairs then
+have the distribution of real searches, and probabilities need no prior correction.
 """
 
 from __future__ import annotations
@@ -87,7 +87,10 @@ class _Queries:
 
 @dataclass(frozen=True)
 class _Hits:
-    """The best items of each query, best first: gallery position of their best image (-1 for none), score; `(q, k)`."""
+    """The best items of each query, `(q, k)`, best first.
+
+    `positions` are those of their best images in the gallery (-1: none), with their `scores`.
+    """
 
     positions: Ints
     scores: Floats

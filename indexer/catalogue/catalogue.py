@@ -1,7 +1,7 @@
 """The catalogue of a home: its SQL database, grouped by noun.
 
-Every write is one transaction that first locks its collection's row, so ids in the change log rise in commit order and
-a generation includes every change up to its watermark.
+Every write is one transaction. Every write that logs changes first locks its collection's row, so ids in the change log
+rise in commit order and a generation includes every change up to its watermark.
 """
 
 from __future__ import annotations

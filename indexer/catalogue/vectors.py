@@ -29,7 +29,7 @@ class Vectors:
             return _stored_vectors(rows, _dim(connection, encoder_id))
 
     def snapshot(self, collection_id: int, encoder_id: str) -> tuple[int, StoredVectors]:
-        """The last change of a collection and all its vectors in order of image_id, of one moment."""
+        """A consistent snapshot: the number of the collection's last change, and its vectors in order of image_id."""
         query = _select_vectors(encoder_id).where(items.c.collection_id == collection_id).order_by(images.c.id)
         with self.database.read() as connection:
             watermark = last_change(connection, collection_id)
@@ -52,7 +52,7 @@ class Vectors:
             ]
 
     def missing(self, collection_id: int, encoder_id: str) -> list[tuple[str, str]]:
-        """(item_id, uri) of the images that are searchable but for a vector by this encoder."""
+        """(item_id, uri) of the usable images that still lack a vector by this encoder."""
         query = select_missing(collection_id, encoder_id, items.c.item_id, images.c.uri)
         with self.database.read() as connection:
             return [(item_id, uri) for item_id, uri in connection.execute(query.order_by(images.c.id))]
@@ -68,7 +68,7 @@ def is_current_vector(encoder_id: str) -> sa.ColumnElement[bool]:
 
 
 def select_missing(collection_id: int, encoder_id: str, *columns: sa.Column[Any]) -> Select[Any]:
-    """Columns of the images that are searchable but for a vector by this encoder."""
+    """Columns of the usable images that still lack a vector by this encoder."""
     return (
         select(*columns)
         .select_from(images.join(items).outerjoin(vectors, is_current_vector(encoder_id)))

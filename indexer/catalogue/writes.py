@@ -116,7 +116,7 @@ def _insert_images(connection: Connection, missing: Sequence[tuple[int, ImageWri
 def write_vectors(
     connection: Connection, encoder_id: str, image_ids: Mapping[tuple[str, str], int], writes: Sequence[ImageWrite]
 ) -> None:
-    """Store the vectors of a batch in place of this encoder's vectors of earlier content of the same images."""
+    """Store a batch's vectors; this encoder's older vectors of these images are deleted."""
     values = [
         {
             "image_id": image_ids[write.item_id, write.uri],

@@ -78,7 +78,11 @@ def _shortened(name: str) -> str:
 
 
 class Map(NamedTuple):
-    """A 2-D map of an encoder's vectors; how often a point's nearest one has the same item, or background."""
+    """A 2-D map of an encoder's vectors.
+
+    `same_item` and `same_background` are the shares of points whose nearest other point has the same item, and the same
+    background.
+    """
 
     encoder: str
     kind: str

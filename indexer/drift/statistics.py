@@ -2,8 +2,8 @@
 
 Each measure gives every item one value that increases with its distance from the catalogue. Two samples of such values
 are compared by rank (`shift_of`). A shift counts as drift if it is significant and large enough to matter
-(`flag_drift`). The values of the reference are computed out of sample, like those of the new sample, so a resampled
-catalogue shows no drift.
+(`flag_drift`). No item is scored by a model that was fitted to it. Otherwise new items would always look less
+usual.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class KlTest(NamedTuple):
 def one_photo_each(items: NDArray[np.generic], limit: int, rng: np.random.Generator) -> Ints:
     """Sorted positions of one random photo of each of at most `limit` random items.
 
-    One photo, because means over several photos vary less for items with more photos, which is not drift.
+    One photo and not the mean: a mean over more photos varies less, which would look like drift.
     """
     order = rng.permutation(len(items))
     _, first = np.unique(items[order], return_index=True)

@@ -6,12 +6,12 @@ spend
 
     level_n = alpha / (n (n + 1)) + (level_(n-1) if the previous one promoted, else 0)
 
-The first term sums to alpha over any number of retrainings (alpha spending; among the sequences compared in
-docs/studies/gate.md, this one keeps the most power over the first ten). The second term passes on the level that a
-promotion has used, so that real improvements cost later retrainings nothing: the online fallback procedure (Tian and
-Ramdas: Online control of the familywise error rate, 2021, section 4, https://doi.org/10.1177/0962280220983381). It
-keeps the probability of any false promotion at alpha under arbitrary dependence, which is needed because the same items
-are used repeatedly.
+The first term sums to alpha over any number of retrainings (alpha spending). Of the sequences in docs/studies/gate.md
+that never end and leave most to the first retraining, this one keeps the most power from the second on. The second term
+passes on the level that a promotion has used, so that real improvements cost later retrainings nothing: the online
+fallback procedure (Tian and Ramdas: Online control of the familywise error rate, 2021, section 4,
+https://doi.org/10.1177/0962280220983381). It keeps the probability of any false promotion at alpha under arbitrary
+dependence, which is needed because the same items are used repeatedly.
 
 The budget renews with the items: an earlier retraining counts only if more than half of the items that are held out now
 were held out then. Earlier judgements are read from the stored decisions, so the budget survives restarts. A decision
