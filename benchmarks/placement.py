@@ -23,7 +23,15 @@ from training.data.sources import read_images
 from training.data.studio import check_stock
 from training.encoder import load_encoder
 
-COLUMNS = ("ground", "encoder", "middle", "anywhere", "retention", *(f"scale {scale:g}" for scale in SCALES), *KINDS)
+COLUMNS = (
+    "frame background",
+    "encoder",
+    "middle",
+    "anywhere",
+    "retention",
+    *(f"scale {scale:g}" for scale in SCALES),
+    *KINDS,
+)
 
 
 def measure(made: SwapSet, refs: list[str], seed: int) -> dict[str, PlacementTest]:
