@@ -166,6 +166,7 @@ def test_a_prior_is_fitted_after_all_else_and_changes_nothing_of_it(photos: Path
     assert first.shape == (4, 3, 16, 16) and not torch.equal(first, other)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_while_its_prior_was_fitted_goes_on(photos: Path, tmp_path: Path) -> None:
     """The autoencoder is not trained again, and the prior goes on from its last complete epoch: same end."""
     images = [image for image in read_images(photos)[0] if image.category]

@@ -60,8 +60,8 @@ def test_gradients_reach_all_that_is_not_frozen(family: str) -> None:
     [
         ("vae", {}),
         ("vae", {"foreground": False, **KEEPING}),
-        ("cvae", {}),
-        ("pixel-vae", {"foreground": False, **KEEPING}),
+        pytest.param("cvae", {}, marks=pytest.mark.slow),
+        pytest.param("pixel-vae", {"foreground": False, **KEEPING}, marks=pytest.mark.slow),
     ],
 )
 def test_it_ships_loads_and_exports_as_any_other(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
