@@ -49,7 +49,7 @@ lint: env ## formatting, lint, types (tests too) and import contracts
 fast: env ## the fast tests, about a minute on 2 cores
 	$(PYTEST) -m 'not slow and not heavy'
 
-test: env ## the default tests, fast ones included: under 8 minutes on 2 cores
+test: env ## the default tests, fast ones included
 	$(PYTEST)
 
 slow: env ## the tests left out of `make test`
