@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Row, Select, select
 
 from indexer.catalogue.changes import last_change
 from indexer.catalogue.engine import Database
 from indexer.catalogue.records import StoredPhoto, StoredVectors
-from indexer.catalogue.schema import encoders, images, items, vectors
+from indexer.catalogue.schema import images, items, vectors
 from indexer.catalogue.values import chunks, from_blob, from_blobs, utc
 
 
@@ -21,19 +21,18 @@ from indexer.catalogue.values import chunks, from_blob, from_blobs, utc
 class Vectors:
     database: Database
 
-    def of_items(self, encoder_id: str, pks: Iterable[int]) -> StoredVectors:
+    def of_items(self, encoder_id: str, dim: int, pks: Iterable[int]) -> StoredVectors:
         """The vectors of these items' searchable images."""
         query = _select_vectors(encoder_id)
         with self.database.read() as connection:
             rows = [row for chunk in chunks(pks) for row in connection.execute(query.where(items.c.id.in_(chunk)))]
-            return _stored_vectors(rows, _dim(connection, encoder_id))
+        return _stored_vectors(rows, dim)
 
-    def snapshot(self, collection_id: int, encoder_id: str) -> tuple[int, StoredVectors]:
+    def snapshot(self, collection_id: int, encoder_id: str, dim: int) -> tuple[int, StoredVectors]:
         """A consistent snapshot: the number of the collection's last change, and its vectors in order of image_id."""
         query = _select_vectors(encoder_id).where(items.c.collection_id == collection_id).order_by(images.c.id)
         with self.database.read() as connection:
             watermark = last_change(connection, collection_id)
-            dim = _dim(connection, encoder_id)
             return watermark, _stored_vectors(connection.execution_options(yield_per=10_000).execute(query), dim)
 
     def photos(self, collection_id: int, encoder_id: str) -> list[StoredPhoto]:
@@ -82,10 +81,6 @@ def _select_vectors(encoder_id: str) -> Select[int, int, str, bytes]:
         .select_from(images.join(items).join(vectors, is_current_vector(encoder_id)))
         .where(images.c.status == "ok")
     )
-
-
-def _dim(connection: Connection, encoder_id: str) -> int:
-    return connection.scalar(select(encoders.c.dim).where(encoders.c.encoder_id == encoder_id)) or 0
 
 
 def _stored_vectors(rows: Iterable[Row[int, int, str, bytes]], dim: int) -> StoredVectors:

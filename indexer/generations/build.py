@@ -73,7 +73,7 @@ def build_generation(
 def _write_generation(
     home: Home, collection: str, collection_id: int, number: int, encoder: EncoderRecord, directory: Path
 ) -> Manifest:
-    watermark, stored = home.catalogue.vectors.snapshot(collection_id, encoder.encoder_id)
+    watermark, stored = home.catalogue.vectors.snapshot(collection_id, encoder.encoder_id, encoder.dim)
     vectors = stored.vectors
     metric: Metric = "cosine" if encoder.metric == "cosine" else "l2"
     index = build_index(vectors, metric)

@@ -138,7 +138,8 @@ class Searcher:
         _check_page(k, offset)
         view = self._view(collection)
         pk = self.home.catalogue.items.key(view.state.collection_id, item_id)
-        queries = self.home.catalogue.vectors.of_items(view.manifest.encoder_id, [pk]).vectors[:MAX_QUERY_IMAGES]
+        stored = self.home.catalogue.vectors.of_items(view.manifest.encoder_id, view.manifest.dim, [pk])
+        queries = stored.vectors[:MAX_QUERY_IMAGES]
         if not len(queries):
             raise NotFoundError(f"item {item_id!r} has no searchable image; see `nitamono rejects list`")
         return self._search(collection, view, queries, k, offset, filters, pk, rerank)

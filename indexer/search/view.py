@@ -94,7 +94,7 @@ def load_view(home: Home, collection: str, state: ActiveState, held: View | None
     else:
         manifest, index, ids, lists = _open_generation(home, collection, state)
     changed = home.catalogue.changes.live_items(state.collection_id, manifest.watermark)
-    stored = home.catalogue.vectors.of_items(manifest.encoder_id, sorted(changed))
+    stored = home.catalogue.vectors.of_items(manifest.encoder_id, manifest.dim, sorted(changed))
     calibration = stored_calibration(home, state.collection_id, manifest.encoder_id)
     return View(state, manifest, index, ids, frozenset(changed), stored.ids, stored.vectors, calibration, lists)
 

@@ -59,7 +59,8 @@ def test_pairs_are_the_hits_and_scores_of_a_search(home: Home, tmp_path: Path, e
     rows = [(f"item-{number // 2}", f"all/{number:04d}.jpg") for number in range(120)]
     index(home, write_rows(shop / "shop.csv", rows), encoder_dir)
     pairs = pairs_of(home, encoder_dir)
-    _, stored = home.catalogue.vectors.snapshot(1, describe_encoder(encoder_dir).encoder_id)
+    described = describe_encoder(encoder_dir)
+    _, stored = home.catalogue.vectors.snapshot(1, described.encoder_id, described.dim)
     kept = list(zip(stored.ids[:, 1].tolist(), stored.vectors, strict=True))
     expected = set()
     for place, (pk, query) in enumerate(kept):

@@ -122,7 +122,7 @@ def test_rows_of_the_first_revision_are_kept_upwards_and_downwards(database_url:
         assert (state.collection_id, state.generation, state.encoder_id) == (7, 1, "e" * 64)
         assert (state.watermark, state.last_change, state.calibrated_at) == (9, 9, None)
         assert home.catalogue.items.get("shop", "bag/1").attributes == {"colour": "red"}
-        stored = home.catalogue.vectors.of_items("e" * 64, [5])
+        stored = home.catalogue.vectors.of_items("e" * 64, 2, [5])
         assert stored.ids.tolist() == [[3, 5]] and stored.vectors.tobytes() == FIRST["vectors"]["vector"]
         assert [encoder.card for encoder in home.catalogue.encoders.all()] == [{"name": "Täschchen"}]
         assert home.catalogue.retrains.all("shop") == []

@@ -81,7 +81,7 @@ def test_every_page_equals_brute_force_over_items(any_home: Home, tmp_path: Path
     delete_item(any_home, "default", "copy-2")
     encoder_id = str(any_home.catalogue.search_state("default").encoder_id)
     pks = list(range(1, 100))
-    stored = any_home.catalogue.vectors.of_items(encoder_id, pks)
+    stored = any_home.catalogue.vectors.of_items(encoder_id, searcher.embedder(encoder_id).described.dim, pks)
     summaries = any_home.catalogue.items.summaries(pks)
     query = stored.vectors[4]
     for wanted in (None, {"colour": "red"}, {"colour": "nothing"}):
