@@ -49,11 +49,11 @@ class Embedder(Protocol):
         ...
 
 
-def load_embedder(ref: str | Path, *, device: str = "cpu", threads: int | None = None) -> Embedder:
+def load_embedder(ref: str | Path | EncoderDescription, *, device: str = "cpu", threads: int | None = None) -> Embedder:
     """The fastest embedder of an encoder: ONNX Runtime on the CPU if the encoder has an ONNX file, torch otherwise.
 
     Args:
-        ref: see `describe_encoder`.
+        ref: see `describe_encoder`, or the description that it returned.
         device: cpu, cuda or cuda:N.
         threads: number of threads; None for one per core.
 
@@ -61,20 +61,20 @@ def load_embedder(ref: str | Path, *, device: str = "cpu", threads: int | None =
         EncoderError: as for `describe_encoder`, or the ONNX file does not match the checksum on the card.
         MissingExtraError: the encoder needs PyTorch, which is not installed.
     """
-    described = describe_encoder(ref)
+    described = ref if isinstance(ref, EncoderDescription) else describe_encoder(ref)
     threads = threads or os.cpu_count() or 1
     if device == "cpu" and described.family == IMPORTED:
         return _GraphEmbedder(described, threads)
     if device == "cpu" and (described.directory / ONNX_FILE).is_file():
         return _OnnxEmbedder(described, threads)
-    with extras(f"encoder {str(ref)!r} has no ONNX file for the CPU, so it"):
+    with extras(f"encoder {str(described.directory)!r} has no ONNX file for the CPU, so it"):
         import torch
 
         from training.encoder import load_encoder
 
     if device == "cpu":
         torch.set_num_threads(threads)
-    return _TorchEmbedder(described, load_encoder(ref, device))
+    return _TorchEmbedder(described, load_encoder(described.directory, device))
 
 
 def prepare(embedder: Embedder, pixels: Pixels) -> Pixels:

@@ -121,7 +121,7 @@ def collect_pairs(
     if truth == "photos":
         chosen = _Queries(positions, gallery.vectors[positions])
     else:
-        chosen = _views(gallery, positions, files, load_embedder(encoder.directory, device=device), seed)
+        chosen = _views(gallery, positions, files, load_embedder(encoder, device=device), seed)
     hits = _search(gallery, chosen, encoder.metric, without_copies=truth == "photos")
     product = _products(gallery, chosen, hits, files)
     own = product[gallery.items[chosen.positions]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -19,7 +21,8 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 REVISION = "0002"  # the newest file in alembic/versions; opening an up-to-date database does not import alembic
 
@@ -32,9 +35,23 @@ metadata = MetaData(
     }
 )
 
+
+class Json(TypeDecorator[Any]):
+    """JSON in SQLite and JSONB in PostgreSQL, whose dialect is imported only for a PostgreSQL database."""
+
+    impl = JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name != "postgresql":
+            return dialect.type_descriptor(JSON())
+        from sqlalchemy.dialects.postgresql import JSONB
+
+        return dialect.type_descriptor(JSONB())
+
+
 # SQLite generates values only for INTEGER primary keys.
 Id = BigInteger().with_variant(Integer, "sqlite")
-Json = JSON().with_variant(JSONB, "postgresql")
 Time = DateTime(timezone=True)
 
 collections = Table(

@@ -162,7 +162,7 @@ def throughput(described: EncoderDescription, device: str) -> float:
 
     from training.embedder import load_embedder
 
-    embedder = load_embedder(described.directory, device=device)
+    embedder = load_embedder(described, device=device)
     side, channels = described.preprocessing.size, described.preprocessing.channels
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, channels, side, side), dtype=np.uint8)
     embedder.embed(pixels)  # warm-up

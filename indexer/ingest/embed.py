@@ -112,7 +112,7 @@ def embed_source(
 def _load(encoder: EncoderDescription, device: str) -> Embedder:
     from training.embedder import load_embedder
 
-    return load_embedder(encoder.directory, device=device)
+    return load_embedder(encoder, device=device)
 
 
 def _embed_batch(batch: Sequence[tuple[T, Outcome]], embedder: Embedder) -> list[tuple[T, Embedded]]:

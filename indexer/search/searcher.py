@@ -82,8 +82,8 @@ class Searcher:
             return held
         with self._loading_encoder:  # searches with loaded encoders do not take this lock
             if encoder_id not in self._embedders:
-                directory = self.home.encoder(encoder_id).directory
-                loaded = load_embedder(directory, device=self._device, threads=self._threads)
+                described = self.home.encoder(encoder_id)
+                loaded = load_embedder(described, device=self._device, threads=self._threads)
                 loaded.embed(prepare(loaded, np.zeros((8, 8, 3), np.uint8)))  # warm-up: imports and allocates
                 self._embedders[encoder_id] = loaded
             return self._embedders[encoder_id]

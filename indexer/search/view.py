@@ -83,8 +83,14 @@ class View:
             kept = ~np.isin(pks, np.fromiter(self.removed, dtype=np.int64, count=len(self.removed)))
             mask = kept if mask is None else mask & kept
         indexed = pks if mask is None else pks[mask]
-        count = len(np.unique(np.concatenate([indexed, self.live_ids[live, 1]])))
+        count = _distinct(np.concatenate([indexed, self.live_ids[live, 1]]))
         return Subset(mask, len(indexed), live, count)
+
+
+def _distinct(values: Ints) -> int:
+    """Number of distinct values; `np.unique` would import `numpy.ma`, which costs a search from the command line."""
+    ordered = np.sort(values)
+    return int(len(ordered) > 0) + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
 
 
 def load_view(home: Home, collection: str, state: ActiveState, held: View | None) -> View:
