@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from PIL import Image, ImageDraw
 from indexer.catalogue.home import Home
 from indexer.ingest.ingest import index_source
 from training.encoder import Encoder
+from training.files import publish_directory
 from training.models import MODELS
 from training.onnx.export import add_onnx
 from training.preprocessing import Fit, Preprocessing
@@ -28,6 +31,18 @@ FINDER: dict[str, Any] = {
 
 def finds_red(directory: Path, fit: Fit) -> Path:
     """An item-first encoder over pixels whose finder, with weights set by hand, takes what is red for the item."""
+    return publish_directory(directory, _encoder_files(fit))
+
+
+@cache
+def _encoder_files(fit: Fit) -> dict[str, bytes]:
+    """The encoder's files by name; the export to ONNX takes seconds."""
+    with tempfile.TemporaryDirectory() as directory:
+        _write_encoder(Path(directory), fit)
+        return {path.name: path.read_bytes() for path in Path(directory).iterdir()}
+
+
+def _write_encoder(directory: Path, fit: Fit) -> None:
     config = MODELS["item-first"].config(
         size=64, finder=FINDER, encoder={"family": "pixels", "config": {"size": 16, "channels": 3}}, margin=0.0
     )
@@ -45,7 +60,6 @@ def finds_red(directory: Path, fit: Fit) -> Path:
     encoder = Encoder(model, family="item-first", config=values, preprocessing=Preprocessing(64, 3, fit))
     encoder.save(directory)
     add_onnx(directory)
-    return directory
 
 
 def shop_that_finds(folder: Path) -> Path:
