@@ -46,6 +46,7 @@ HEAVY = (
     "indexer/evaluate/test_placement_tables.py",
     "indexer/search/test_used_region.py",
     "indexer/encoders",
+    "indexer/backup",
     "indexer/catalogue/test_migrations.py",
     "benchmarks",
     "service/test_serve.py",

@@ -6,7 +6,9 @@ rise in commit order and a generation includes every change up to its watermark.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 from sqlalchemy import Connection, Engine, func, select
 
@@ -15,7 +17,7 @@ from indexer.catalogue.calibrations import Calibrations
 from indexer.catalogue.changes import Changes
 from indexer.catalogue.collections import Collections
 from indexer.catalogue.encoders import Encoders
-from indexer.catalogue.engine import Database
+from indexer.catalogue.engine import Database, create_engine
 from indexer.catalogue.generations import Generations
 from indexer.catalogue.images import Images
 from indexer.catalogue.items import Items
@@ -58,6 +60,17 @@ class Catalogue:
     def write(self) -> AbstractContextManager[Connection]:
         """See `Database.write`."""
         return self.database.write()
+
+    @contextmanager
+    def snapshot(self, path: Path) -> Iterator[Catalogue]:
+        """Copy the catalogue, which must be SQLite, to a file, and open the copy."""
+        path.unlink(missing_ok=True)
+        self.database.copy_to(path)
+        copied = Catalogue(create_engine(f"sqlite:///{path}"))
+        try:
+            yield copied
+        finally:
+            copied.close()
 
     def ensure_collection(self, name: str) -> int:
         """See `Collections.ensure`."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -54,6 +56,18 @@ class Database:
             connection.begin(),
         ):
             yield connection
+
+    def copy_to(self, path: Path) -> None:
+        """Copy an SQLite database to a new file, as one snapshot, while others read and write it."""
+        with translated_errors(), self.engine.connect() as connection:
+            source: Any = connection.connection.driver_connection
+            target = sqlite3.connect(path)
+            try:
+                source.backup(target)
+            except sqlite3.Error as exc:
+                raise IndexerError(f"{path}: the catalogue cannot be copied ({exc})") from exc
+            finally:
+                target.close()
 
 
 @contextmanager

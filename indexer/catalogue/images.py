@@ -94,6 +94,12 @@ class Images:
         with self.database.read() as connection:
             return [PhotoRecord(*row) for row in connection.execute(query)]
 
+    def uris(self) -> list[str]:
+        """The distinct URIs of all images and masks, of every collection."""
+        query = select(images.c.uri).union(select(images.c.mask_uri).where(images.c.mask_uri.is_not(None)))
+        with self.database.read() as connection:
+            return sorted(connection.execute(query).scalars())
+
     def files(self, image_ids: Iterable[int]) -> dict[int, tuple[str, str | None]]:
         """URI and content SHA-256 of images, by image_id."""
         query = select(images.c.id, images.c.uri, images.c.sha256)
