@@ -27,3 +27,17 @@ def check_device(device: str | torch.device) -> None:
         torch.zeros(1, device=device).cpu()
     except (AssertionError, RuntimeError) as exc:  # AssertionError comes from a torch without CUDA
         raise EncoderError(f"device {str(device)!r} cannot be used here ({first_line(exc)}); use cpu") from exc
+
+
+def precision_advice(device: str, precision: str) -> str | None:
+    """What to do if a processor would emulate a precision, which is several times slower than 32; None otherwise.
+
+    Args:
+        device: auto, cpu or gpu.
+    """
+    import torch
+
+    is_emulated = precision == "bf16-mixed" and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    if not is_emulated or device == "gpu" or (device == "auto" and torch.cuda.is_available()):
+        return None
+    return "this processor has no bfloat16 instructions and emulates bf16-mixed slowly; use --precision 32"

@@ -31,13 +31,15 @@ def folder_name(candidate: str) -> str:
 
 
 def _train(job: RetrainJob, name: str, images: Sequence[SourceImage]) -> EncoderDescription:
+    from training.device import precision_advice
     from training.loop import train
     from training.onnx.export import add_onnx
     from training.recipes import load_recipe
 
     out, plan = candidate_directory(job, name), job.plan
     if not (out / "encoder.json").exists():
-        job.say("train", name)
+        advice = precision_advice(plan.device, plan.precision)
+        job.say("train", f"{name}; {advice}" if advice else name)
     try:
         train(
             load_recipe(name, plan.overrides), images, out,

@@ -68,10 +68,13 @@ def train(
     images, problems = read_all(data)
     for problem in problems[:MAX_NOTES]:
         note(f"{problem.where}: {problem.reason}")
+    from training.device import precision_advice
     from training.encoder import load_encoder
     from training.loop import train as run
     from training.onnx.export import add_onnx
 
+    if advice := precision_advice(device, precision):
+        note(advice)
     directory = run(loaded, images, out, resume=resume, device=device, precision=precision)
     add_onnx(directory)
     encoder = load_encoder(directory)

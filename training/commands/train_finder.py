@@ -46,9 +46,12 @@ def train_finder(
       nitamono train-finder --out finder
       nitamono train-finder --out finder --photos photos --minutes 30
     """
+    from training.device import precision_advice
     from training.recipes import check_device_and_precision
 
     check_device_and_precision("cpu", precision)
+    if advice := precision_advice("cpu", precision):
+        note(advice)
     from training.finder.make import FinderPlan, make_finder
 
     plan = FinderPlan(
