@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from indexer.catalogue.home import Home
 from indexer.search.query_log import QueryLog
 from service.deps import Service
+from service.home_metrics import HomeMetrics
 from service.metrics import Metrics
 from service.middleware import BodyLimit, RequestContext
 from service.openapi import PROBLEM_RESPONSE, openapi_of
@@ -75,7 +76,7 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
     searcher = TimedSearcher(
         home, metrics, device=settings.device, threads=settings.threads, limits=limits, query_log=log
     )
-    return Service(settings, home, searcher, Readiness(home, searcher), metrics, limits, log)
+    return Service(settings, home, searcher, Readiness(home, searcher), metrics, HomeMetrics(home), limits, log)
 
 
 def close_service(service: Service, warming: threading.Thread) -> None:

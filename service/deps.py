@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from indexer.catalogue.home import Home
     from indexer.search.query_log import QueryLog
     from indexer.search.searcher import Searcher
+    from service.home_metrics import HomeMetrics
     from service.readiness import Readiness
 
 
@@ -29,6 +30,7 @@ class Service:
     searcher: Searcher
     readiness: Readiness
     metrics: Metrics
+    home_metrics: HomeMetrics
     limits: ImageLimits
     query_log: QueryLog | None
 

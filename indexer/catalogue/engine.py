@@ -57,6 +57,16 @@ class Database:
         ):
             yield connection
 
+    def size(self) -> int:
+        """Size of the database in bytes."""
+        query = (
+            "SELECT pg_database_size(current_database())"
+            if self.is_postgresql
+            else "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+        )
+        with self.read() as connection:
+            return int(connection.scalar(sa.text(query)) or 0)
+
     def copy_to(self, path: Path) -> None:
         """Copy an SQLite database to a new file, as one snapshot, while others read and write it."""
         with translated_errors(), self.engine.connect() as connection:

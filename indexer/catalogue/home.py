@@ -5,6 +5,7 @@ encoders/<encoder_id>/                 a copy of every encoder of the catalogue
 collections/<name>/generations/<n>/    immutable indexes
 blobs/<ab>/<sha256>                    photos uploaded over HTTP
 retrains/<name>-<n>/                   models and evidence of a retraining
+drift/<name>.json                      the last report of `nitamono drift`
 locks/                                 lock files with the writing process
 """
 
@@ -86,6 +87,9 @@ class Home:
 
     def retrain_directory(self, collection: str, number: int) -> Path:
         return self.path / "retrains" / f"{collection}-{number:04d}"
+
+    def drift_file(self, collection: str) -> Path:
+        return self.path / "drift" / f"{collection}.json"
 
     def encoder_directory(self, encoder_id: str) -> Path:
         return self.path / "encoders" / encoder_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ import typer
 from indexer.errors import InvalidRequestError
 from indexer.options import DEFAULT_HOME, CollectionOption, HomeOption
 from training.console import JsonOption, note, progress_bar, say
+from training.files import publish_file
 
 MAX_NOTES = 20  # unreadable photos named on stderr
 
@@ -47,6 +49,8 @@ def drift(
     request = DriftRequest(new, queries, parse_date(since) if since is not None else None, limit, seed)
     with progress_bar("reading", "img") as progress, Home.open(home) as opened:
         report = measure_drift(opened, collection, request, progress)
+        document = {**report.to_json(), "measured_at": datetime.now(UTC).isoformat(timespec="seconds")}
+        publish_file(opened.drift_file(collection), (json.dumps(document, indent=1) + "\n").encode())
     for remark in report.notes:
         note(remark)
     for problem in report.rejected[:MAX_NOTES]:

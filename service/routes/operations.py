@@ -46,4 +46,4 @@ def metrics(service: ServiceDep) -> Response:
         if record.generation is not None
     ]
     service.metrics.set_generations(active)
-    return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+    return Response(service.metrics.render() + service.home_metrics.render(), headers={"Content-Type": CONTENT_TYPE})

@@ -202,7 +202,9 @@ def call(indexed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
-def test_the_command_gives_every_figure_and_lists_bad_photos(call: Callable[..., Any], shop: Shop) -> None:
+def test_the_command_gives_every_figure_and_lists_bad_photos(
+    call: Callable[..., Any], shop: Shop, indexed: Path
+) -> None:
     (shop.folder / "images/broken.jpg").write_bytes(b"no photo")
     broken = [{**shop.alike[0], "item_id": "broken", "image": "images/broken.jpg"}]
     missing = [{**shop.alike[0], "item_id": "missing", "image": "images/missing.jpg"}]
@@ -219,6 +221,8 @@ def test_the_command_gives_every_figure_and_lists_bad_photos(call: Callable[...,
     assert group["kl"].keys() == {"nats", "usual", "limit", "p", "dimensions", "sample", "changed"}
     assert document["thresholds"] == {"alpha": 0.01, "auc": 0.6, "items": 20}
     assert json.loads(call("--new", str(source), "--seed", "1", "--json")[1]) == document
+    stored = json.loads((indexed / "drift" / "shop.json").read_text())
+    assert {name: value for name, value in stored.items() if name != "measured_at"} == document
 
 
 def test_the_command_answers_in_words_and_within_its_limit(call: Callable[..., Any], shop: Shop) -> None:
