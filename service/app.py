@@ -22,12 +22,14 @@ from service.readiness import Readiness
 from service.routes import collections, encoders, generations, items, limits, operations, page, search
 from service.settings import Settings, load_settings
 from service.timing import TimedSearcher
+from service.tracing import Tracing
 from training.data.decode import ImageLimits
 
 
 def create_app(settings: Settings) -> FastAPI:
     """Create the app."""
-    metrics = Metrics()
+    tracing = Tracing()
+    metrics = Metrics(tracing.span)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -39,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             await anyio.to_thread.run_sync(close_service, service, warming)
+            await anyio.to_thread.run_sync(tracing.close)
 
     app = FastAPI(
         title="Nitamono",
@@ -48,6 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
         # The interactive docs load scripts from other hosts; /openapi.json remains.
         docs_url=None,
         redoc_url=None,
+        telemetry=tracing.config,
         responses=PROBLEM_RESPONSE,
         generate_unique_id_function=lambda route: route.name,
     )

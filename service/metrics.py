@@ -8,14 +8,21 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from service.tracing import Span, no_span
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class Metrics:
-    """The metrics of an app; those of several worker processes are summed in `PROMETHEUS_MULTIPROC_DIR`."""
+    """The metrics of an app; those of several worker processes are summed in `PROMETHEUS_MULTIPROC_DIR`.
 
-    def __init__(self) -> None:
+    Args:
+        span: begins a trace's span for a stage.
+    """
+
+    def __init__(self, span: Span = no_span) -> None:
+        self.span = span
         self.registry = CollectorRegistry()
         labels = ("method", "route", "status")
         self._requests = Counter("nitamono_http_requests_total", "HTTP requests", labels, registry=self.registry)

@@ -23,10 +23,11 @@ class Stopwatch:
 
 @contextmanager
 def stopwatch(metrics: Metrics, stage: str) -> Iterator[Stopwatch]:
-    """Time a stage; afterwards, the stopwatch holds the seconds."""
+    """Time and trace a stage; afterwards, the stopwatch holds the seconds."""
     watch, begin = Stopwatch(), time.perf_counter()
     try:
-        yield watch
+        with metrics.span(stage):
+            yield watch
     finally:
         watch.seconds = time.perf_counter() - begin
         metrics.observe_stage(stage, watch.seconds)

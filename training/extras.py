@@ -24,6 +24,8 @@ EXTRA_OF = {
     "plotly": "report",
     "pyarrow": "parquet",
     "psycopg": "postgres",
+    "opentelemetry.exporter": "telemetry",
+    "opentelemetry.sdk": "telemetry",
 }
 
 
@@ -40,8 +42,8 @@ def extras(what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as exc:
-        package = (exc.name or "").partition(".")[0]
-        if package not in EXTRA_OF:
+        package = next((name for name in EXTRA_OF if f"{exc.name}.".startswith(f"{name}.")), None)
+        if package is None:
             raise
         raise MissingExtraError(
             f"{what} needs the package {package!r}, which is not installed; "
