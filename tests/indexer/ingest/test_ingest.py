@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -157,8 +158,6 @@ def test_a_manifest_gives_titles_attributes_and_several_photos_per_item(
 
 
 def test_parquet_and_jsonl_give_what_csv_gives(tmp_path: Path, shop: Path, encoder_dir: Path) -> None:
-    import json
-
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -234,3 +233,18 @@ def test_indexing_reads_what_the_preprocessing_reads(tmp_path: Path) -> None:
     scaled = Preprocessing(size=64).apply(decode_image(data, at_least=64).pixels).astype(float)
     full = Preprocessing(size=64).apply(np.asarray(Image.open(tmp_path / "big.jpg"))).astype(float)
     assert np.abs(scaled - full).mean() < 4
+
+
+def test_texts_that_no_database_can_hold_reject_their_rows_alone(any_home: Home, shop: Path, encoder_dir: Path) -> None:
+    paths = [str(path.relative_to(shop)) for path in sorted(shop.rglob("*.jpg"))]
+    texts = [{}, {"title": "cut emoji \ud83d"}, {"title": "a\0b"}, {"mood": "\ud83d"}, {"mo\0od": "x"}]
+    rows = [{"item_id": f"i{n}", "image": paths[n], **more} for n, more in enumerate(texts)]
+    rows += [{"item_id": "\ud83d", "image": paths[5]}, {"item_id": "a\0", "image": paths[6]}]
+    rows += [{"item_id": "i7", "image": "\ud83d"}, {"item_id": "i8", "image": paths[8], "title": "last"}]
+    (shop / "c.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    report = index_source(any_home, "default", shop / "c.jsonl", encoder_ref=str(encoder_dir))
+    assert counts(report) == (2, 0, 0, 7)
+    rejects = any_home.catalogue.rejects.all("default")
+    assert [reject.place for reject in rejects] == [f"c.jsonl row {number}" for number in range(2, 9)]
+    assert rejects[0].reason.startswith("title contains U+D83D at character 11, which is not valid UTF-8 text")
+    assert {key for key, _ in stored(any_home).keys()} == {"i0", "i8"}
