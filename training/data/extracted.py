@@ -9,11 +9,11 @@ from __future__ import annotations
 import atexit
 import fcntl
 import hashlib
+import os
 import shutil
 import tempfile
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
 
 from training.data.manifests import StoredFile
 from training.errors import OutputError
@@ -28,7 +28,7 @@ def store_temporarily(data: bytes) -> StoredFile:
     Raises:
         OutputError: the folder is full or cannot be written to.
     """
-    folder, _ = _folder()
+    folder = _folder()
     path = folder / hashlib.sha256(data).hexdigest()
     try:
         if not path.exists():
@@ -40,14 +40,18 @@ def store_temporarily(data: bytes) -> StoredFile:
 
 
 @lru_cache(maxsize=1)
-def _folder() -> tuple[Path, IO[bytes]]:
-    """This process's folder and its lock, which is held as long as the file is open."""
-    remove_abandoned(Path(tempfile.gettempdir()))
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-    lock = (folder / LOCK).open("wb")
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder, lock
+def _folder() -> Path:
+    """This process's folder; its lock is held until the process ends."""
+    parent = Path(tempfile.gettempdir())
+    remove_abandoned(parent)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (folder / LOCK).exists():  # another process may have removed it between the last two calls
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            return folder
+        os.close(lock)
 
 
 def remove_abandoned(parent: Path) -> None:

@@ -142,3 +142,13 @@ def test_a_source_below_a_folder_that_is_not_utf_8_is_refused(tmp_path: Path) ->
     with pytest.raises(SourceError, match="not valid UTF-8") as error:
         read_images(folder)
     assert str(error.value).encode()
+
+
+@pytest.mark.parametrize("write", [as_csv, as_jsonl, as_parquet])
+def test_ids_have_one_rule_in_every_manifest(tmp_path: Path, write: Write) -> None:
+    ids = [text.strip() for text in ALLOWED] + ["x" * 512]
+    too_long = "x" * 513
+    rows = [{"item_id": item_id, "image": f"{n}.jpg"} for n, item_id in enumerate([*ids, too_long])]
+    images, problems = read_images(write(tmp_path / "m", rows))
+    assert [image.item_id for image in images] == ids
+    assert [problem.reason for problem in problems] == ["item_id has 513 characters; the limit is 512"]
