@@ -67,8 +67,8 @@ class _Row:
     def is_untouched(self) -> bool:
         """Whether the file still has the stored size and modification time and needs no work."""
         state = self.state
-        # A rejected image with a vector was valid once: its file may have been missing and be back unchanged.
-        if state is None or state.size is None or (state.status == "ok") != state.has_vector:
+        # Rejected images are read again: a limit may have been raised, a package installed, a missing file be back.
+        if state is None or state.size is None or state.status != "ok" or not state.has_vector:
             return False
         try:
             stat = os.stat(self.entry.path)
@@ -194,10 +194,7 @@ class _Run:
             self.advance(untouched)
 
     def _count_untouched(self, row: _Row) -> None:
-        state = row.state
-        if state is not None and state.status == "rejected":
-            self.report.count("rejected")
-        elif row.has_new_description:
+        if row.has_new_description:
             self.report.count("updated")
             self.pending.append(_describe(row))
         else:
@@ -210,7 +207,7 @@ class _Run:
         kind: ChangeKind | None
         if isinstance(outcome, Failed):
             self.report.count("rejected")
-            kind = "updated" if was_ok else "rejected"
+            kind = "updated" if was_ok else "rejected" if state is None else None
         elif was_ok and state is not None and outcome.sha256 == state.sha256:
             self.report.count("updated" if row.has_new_description else "unchanged")
             self.report.reembedded += embedded.vector is not None
