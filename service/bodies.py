@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
@@ -21,6 +22,7 @@ from service.errors import MediaTypeError
 from service.schemas.fields import MAX_FILTERS
 from service.schemas.items import ItemForm, ItemRequest
 from service.schemas.search import SearchForm, SearchRequest
+from training.data.texts import text_fault
 
 FORM = "multipart/form-data"
 JSON = "application/json"
@@ -120,7 +122,28 @@ def _from_json(model: type[M], body: bytes) -> M:
     try:
         return model.model_validate_json(body, strict=True)
     except ValidationError as exc:
+        if exc.errors()[0]["type"] == "json_invalid" and (found := _unpaired_surrogate(body)) is not None:
+            field, fault = found
+            problem = {"type": "text", "loc": ("body", *field), "msg": f"Input {fault}"}
+            raise RequestValidationError([problem]) from exc
         raise _invalid(exc) from exc
+
+
+def _unpaired_surrogate(body: bytes) -> tuple[tuple[str, ...], str] | None:
+    """The field with half of a surrogate pair and the fault: Pydantic only reports that the JSON is invalid."""
+    try:
+        pending: list[tuple[tuple[str, ...], Any]] = [((), json.loads(body))]
+    except (ValueError, RecursionError):
+        return None
+    while pending:
+        field, value = pending.pop()
+        if isinstance(value, str) and (fault := text_fault(value, lines=True)):
+            return field, fault
+        if isinstance(value, dict):
+            pending += [(field, name) for name in value] + [((*field, name), inner) for name, inner in value.items()]
+        if isinstance(value, list):
+            pending += [((*field, str(place)), inner) for place, inner in enumerate(value)]
+    return None
 
 
 def _from_form(model: type[M], form: Form, *, texts: tuple[str, ...] = (), files: tuple[str, ...] = ()) -> M:

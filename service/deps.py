@@ -9,9 +9,9 @@ from fastapi import Depends, Path
 from starlette.requests import Request
 
 from service.metrics import Metrics
+from service.schemas.fields import ItemIdText
 from service.settings import Settings
 from training.data.decode import ImageLimits
-from training.data.sources import MAX_ITEM_ID
 
 if TYPE_CHECKING:
     from indexer.catalogue.home import Home
@@ -42,7 +42,4 @@ def get_service(request: Request) -> Service:
 
 ServiceDep = Annotated[Service, Depends(get_service)]
 CollectionName = Annotated[str, Path(min_length=1, max_length=64, description="Collection name.")]
-ItemId = Annotated[
-    str,
-    Path(min_length=1, max_length=MAX_ITEM_ID, description="Item id; may contain slashes.", examples=["dress/1.jpg"]),
-]
+ItemId = Annotated[ItemIdText, Path(description="Item id; may contain slashes.", examples=["dress/1.jpg"])]

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from indexer.errors import BusyError, InvalidRequestError, MismatchError, NotFoundError
 from service import errors
 from service.middleware import add_headers, request_id_of
+from training.data.texts import visible
 from training.errors import ImageError, NitamonoError
 
 logger = logging.getLogger("nitamono")
@@ -115,7 +116,7 @@ def field_problems(found: Sequence[Any]) -> list[FieldProblem]:
         location = [str(part) for part in error["loc"]]
         if location and location[0] in ("body", "query", "path", "header"):
             location = location[1:]
-        field = ".".join(location) or "body"
+        field = visible(".".join(part for part in location if part != "[key]")) or "body"
         problems.append(FieldProblem(field=field, detail=_sentence(field, error)))
     return problems
 

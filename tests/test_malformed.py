@@ -76,7 +76,7 @@ CLI_ERRORS: dict[str, tuple[Callable[[], list[str]], str]] = {
     "index-wrong-column": (lambda: ["index", write("a.csv", "id,image\na,b\n")], "column 'item_id' is missing"),
     "index-empty-csv": (lambda: ["index", write("a.csv", "")], "column 'item_id' is missing"),
     "index-binary-csv": (lambda: ["index", write("a.csv", b"\xff\xfe\x00\x01")], "not UTF-8"),
-    "index-open-quote": (lambda: ["index", write("a.csv", 'item_id,image\n"a,b\n')], "not valid CSV"),
+    "index-open-quote": (lambda: ["index", write("a.csv", 'item_id,"image\na,b\n')], "not valid CSV"),
     "index-bad-parquet": (lambda: ["index", write("a.parquet", b"PAR1junk")], "not a Parquet file"),
     "index-jsonl-column": (lambda: ["index", write("a.jsonl", '{"image": "x"}\n')], "column 'item_id' is missing"),
     "index-unknown-encoder": (lambda: ["index", ".", "--encoder", "resnet"], "no such encoder directory or name"),

@@ -3,6 +3,7 @@
 NitamonoError (ValueError)      printed by the CLI in one line; exit status 1
 ├── ImageError                  bytes that are not a usable image
 ├── SourceError                 a folder or manifest that cannot be read at all
+├── SettingError                an environment variable with an invalid value
 ├── OutputError                 a file or folder that cannot be written
 ├── ProcessError                child processes that cannot be started, or that end unexpectedly
 ├── RecipeError                 a recipe or ``--set`` value that is not valid
@@ -21,6 +22,10 @@ class ImageError(NitamonoError):
 
 class SourceError(NitamonoError):
     """A folder or manifest that cannot be read at all (a single bad row is a `SourceProblem`, not an error)."""
+
+
+class SettingError(NitamonoError):
+    """An environment variable with an invalid value."""
 
 
 class OutputError(NitamonoError):

@@ -21,6 +21,7 @@ EXTRA_OF = {
     "torch": "train",
     "torchvision": "train",
     "umap": "train",
+    "pillow_heif": "heif",
     "plotly": "report",
     "pyarrow": "parquet",
     "psycopg": "postgres",

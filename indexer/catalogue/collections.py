@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select
 
 from indexer.catalogue.engine import Database
 from indexer.catalogue.records import CollectionRecord
-from indexer.catalogue.schema import collections, generations, images, items
+from indexer.catalogue.schema import collections, generations, images, items, rejects
 from indexer.catalogue.values import now
 from indexer.errors import InvalidRequestError, NotFoundError
 
@@ -44,16 +44,19 @@ class Collections:
         return find_collection(self.database, name)
 
     def all(self) -> list[CollectionRecord]:
+        """All collections; `rejected` counts images and source rows, like `nitamono index` and `rejects list`."""
         item_count = select(func.count()).where(items.c.collection_id == collections.c.id).scalar_subquery()
         of_images = select(func.count()).select_from(images.join(items))
         of_images = of_images.where(items.c.collection_id == collections.c.id)
+        rejected_images = of_images.where(images.c.status == "rejected").scalar_subquery()
+        rejected_rows = select(func.count()).where(rejects.c.collection_id == collections.c.id).scalar_subquery()
         active = (generations.c.collection_id == collections.c.id) & (generations.c.status == "active")
         query = (
             select(
                 collections.c.name,
                 item_count.label("items"),
                 of_images.where(images.c.status == "ok").scalar_subquery().label("images"),
-                of_images.where(images.c.status == "rejected").scalar_subquery().label("rejected"),
+                (rejected_images + rejected_rows).label("rejected"),
                 generations.c.number,
                 generations.c.encoder_id,
             )

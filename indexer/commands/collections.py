@@ -11,7 +11,7 @@ from training.console import JsonOption, say
 def collections(home: HomeOption = DEFAULT_HOME, json_output: JsonOption = False) -> None:
     """List collections and what they contain.
 
-    Each line shows the name, the numbers of items, images and rejected images, and the active generation.
+    Each line shows the name, the numbers of items, images, and rejected images and rows, and the active generation.
 
     \b
     Example:

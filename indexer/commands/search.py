@@ -67,7 +67,7 @@ def search(
             raise ImageError(f"{image}: {exc}") from exc
     _note_regions(page)
     lines = [
-        f"{rank}\t{hit.score:.4f}\t{_percentage(hit.probability)}\t{hit.item_id}\t{hit.title or ''}"
+        f"{rank}\t{hit.score:.4f}\t{_percentage(hit.probability)}\t{hit.item_id}\t{' '.join((hit.title or '').split())}"
         for rank, hit in enumerate(page.results, start=offset + 1)
     ]
     say(asdict(page), json_output, "\n".join(lines) or "no results")

@@ -94,7 +94,7 @@ def embed_source(
     for batch in embed_files(requests, encoder, processes=processes, limits=limits, device=device):
         for entry, embedded in batch:
             if isinstance(embedded.outcome, Failed):
-                problem = SourceProblem(entry.where, embedded.outcome.reason, entry.item_id, str(entry.path))
+                problem = SourceProblem(entry.where, embedded.outcome.reason, entry.item_id, entry.stored_as)
                 report.rejected.append(problem)
             elif embedded.vector is not None:
                 ids.append(entry.item_id)

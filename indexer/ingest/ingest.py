@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from indexer.catalogue.records import ChangeKind, EncoderRecord, ImageState, Ima
 from indexer.generations.build import build_generation
 from indexer.ingest.embed import Advance, Embedded, embed_files
 from training.data.decode import ImageLimits
+from training.data.manifests import StoredFile
 from training.data.reader import Failed, Request
 from training.data.sources import Entry, SourceImage, SourceProblem, read_source
 from training.reference import EncoderDescription, describe_encoder
@@ -59,14 +61,14 @@ class _Row:
         state = self.state
         return state is not None and (
             (self.describes and (state.title, state.attributes) != (self.entry.title, self.entry.attributes))
-            or (self.entry.mask is not None and state.mask_uri != _mask_uri(self.entry))
+            or (self.entry.mask is not None and state.mask_uri != self.entry.mask_stored_as)
         )
 
     def is_untouched(self) -> bool:
         """Whether the file still has the stored size and modification time and needs no work."""
         state = self.state
-        # A rejected image with a vector was valid once: its file may have been missing and be back unchanged.
-        if state is None or state.size is None or (state.status == "ok") != state.has_vector:
+        # Rejected images are read again: a limit may have been raised, a package installed, a missing file be back.
+        if state is None or state.size is None or state.status != "ok" or not state.has_vector:
             return False
         try:
             stat = os.stat(self.entry.path)
@@ -99,7 +101,7 @@ def index_source(
         BusyError: another process is indexing this collection.
     """
     began = perf_counter()
-    entries = list(read_source(source))
+    entries = list(read_source(source, store=partial(_store_blob, home)))
     given = describe_encoder(encoder_ref) if encoder_ref is not None else None
     collection_id = home.catalogue.ensure_collection(collection)
     with home.lock(f"collection-{collection}"):
@@ -182,7 +184,7 @@ class _Run:
             )
             untouched = 0
             for image in chunk:
-                row = _Row(image, states.get((image.item_id, str(image.path))), image.item_id not in described)
+                row = _Row(image, states.get((image.item_id, image.stored_as)), image.item_id not in described)
                 described.add(image.item_id)
                 if row.is_untouched():
                     self._count_untouched(row)
@@ -192,10 +194,7 @@ class _Run:
             self.advance(untouched)
 
     def _count_untouched(self, row: _Row) -> None:
-        state = row.state
-        if state is not None and state.status == "rejected":
-            self.report.count("rejected")
-        elif row.has_new_description:
+        if row.has_new_description:
             self.report.count("updated")
             self.pending.append(_describe(row))
         else:
@@ -208,7 +207,7 @@ class _Run:
         kind: ChangeKind | None
         if isinstance(outcome, Failed):
             self.report.count("rejected")
-            kind = "updated" if was_ok else "rejected"
+            kind = "updated" if was_ok else "rejected" if state is None else None
         elif was_ok and state is not None and outcome.sha256 == state.sha256:
             self.report.count("updated" if row.has_new_description else "unchanged")
             self.report.reembedded += embedded.vector is not None
@@ -216,7 +215,7 @@ class _Run:
         else:
             self.report.count("added" if state is None else "updated")
             kind = "added" if state is None else "updated"
-        return _write(row.entry.item_id, str(row.entry.path), embedded, kind=kind, describes=row.describes, row=row)
+        return _write(row.entry.item_id, row.entry.stored_as, embedded, kind=kind, describes=row.describes, row=row)
 
     def _embed(self, requests: Any) -> Iterator[list[tuple[Any, Embedded]]]:
         return embed_files(requests, self.encoder, processes=self.processes, limits=self.limits, device=self.device)
@@ -269,6 +268,12 @@ def embed_missing(
     return report.reembedded
 
 
+def _store_blob(home: Home, data: bytes) -> StoredFile:
+    """Keep an image that a manifest contains."""
+    uri = home.add_blob(data)
+    return StoredFile(home.uri_path(uri), uri)
+
+
 def _import_index_library() -> None:
     """Import FAISS early: whatever is stored ends in an index."""
     import indexer.vectors.faiss  # noqa: F401
@@ -279,22 +284,18 @@ def _request(row: _Row) -> Request:
     return Request(row.entry.path, known)
 
 
-def _mask_uri(entry: SourceImage) -> str | None:
-    return str(entry.mask) if entry.mask else None
-
-
 def _describe(row: _Row) -> ImageWrite:
     """A write of the item's title and attributes only."""
     entry = row.entry
     return ImageWrite(
         entry.item_id,
-        str(entry.path),
+        entry.stored_as,
         "described",
         "ok",
         entry.title,
         entry.attributes,
         row.describes,
-        _mask_uri(entry),
+        entry.mask_stored_as,
     )
 
 
@@ -312,7 +313,7 @@ def _write(
         title=entry.title if entry else None,
         attributes=entry.attributes if entry else {},
         describes=describes,
-        mask_uri=_mask_uri(entry) if entry else None,
+        mask_uri=entry.mask_stored_as if entry else None,
         sha256=None if isinstance(outcome, Failed) else outcome.sha256,
         size=outcome.size,
         mtime_ns=outcome.mtime_ns,

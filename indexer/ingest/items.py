@@ -9,7 +9,7 @@ from indexer.catalogue.home import Home
 from indexer.catalogue.records import ImageWrite, ItemRecord
 from indexer.errors import InvalidRequestError, MismatchError, NotFoundError
 from training.data.decode import decode_image
-from training.data.sources import MAX_ITEM_ID
+from training.data.texts import id_fault, text_fault
 from training.embedder import prepare
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ def put_item(
     """Store an item with exactly these images, in place of its previous ones; True if it is new.
 
     Raises:
-        InvalidRequestError: bad item_id, no image, too many images, or an attribute that is not text.
+        InvalidRequestError: no image, too many images, or a text that a catalogue cannot hold.
         ImageError: an image cannot be decoded; nothing has been stored.
         NotFoundError: the collection does not exist or has no active generation.
     """
-    _check_item(item_id, attributes, images)
+    _check_item(item_id, title, attributes, images)
     for _ in range(ATTEMPTS):
         state = home.catalogue.active_state(collection)
         writes = [
@@ -70,14 +70,18 @@ def read_image(home: Home, collection: str, image_id: int) -> bytes:
         raise NotFoundError(f"the file of image {image_id} cannot be read ({exc.strerror})") from exc
 
 
-def _check_item(item_id: str, attributes: Mapping[str, str], images: Sequence[bytes]) -> None:
-    if not item_id or len(item_id) > MAX_ITEM_ID or not item_id.isprintable() or item_id != item_id.strip():
-        raise InvalidRequestError("item_id", f"item_id must be 1 to {MAX_ITEM_ID} printable characters")
+def _check_item(item_id: str, title: str | None, attributes: Mapping[str, str], images: Sequence[bytes]) -> None:
+    if fault := id_fault(item_id):
+        raise InvalidRequestError("item_id", f"item_id {fault}")
+    if fault := text_fault(title or "", lines=True):
+        raise InvalidRequestError("title", f"title {fault}")
     if not 1 <= len(images) <= MAX_IMAGES:
         raise InvalidRequestError("image", f"an item needs 1 to {MAX_IMAGES} images; {len(images)} were given")
     for name, value in attributes.items():
         if not isinstance(value, str):
             raise InvalidRequestError("attributes", f"attribute {name!r} must be text, not {type(value).__name__}")
+        if fault := text_fault(name) or text_fault(value, lines=True):
+            raise InvalidRequestError("attributes", f"attribute {name!r} {fault}")
 
 
 def _embed_image(

@@ -51,7 +51,7 @@ def split(home: Home, collection: str, share: float) -> tuple[list[SourceImage],
         is_held_out = photo.item_id in held_out_ids
         if is_held_out and photo.sha256 in learnt:
             continue
-        mask = Path(photo.mask_uri) if photo.mask_uri else None
+        mask = home.uri_path(photo.mask_uri) if photo.mask_uri else None
         image = SourceImage(photo.item_id, home.uri_path(photo.uri), None, photo.attributes, mask, photo.uri)
         sides[is_held_out].append(image)
     return sides

@@ -7,7 +7,10 @@ import binascii
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from training.data.texts import MAX_ITEM_ID, text_fault
 
 MAX_FILTERS = 32
 
@@ -19,6 +22,21 @@ def _decode_base64(value: Any) -> bytes:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as exc:
         raise ValueError(f"not valid base64 ({exc})") from exc
+
+
+def _check_lines(value: str) -> str:
+    return _check(value, lines=True)
+
+
+def _check_name(value: str) -> str:
+    return _check(value, lines=False)
+
+
+def _check(value: str, *, lines: bool) -> str:
+    """Refuse what a catalogue cannot hold, such as control characters."""
+    if fault := text_fault(value, lines=lines):
+        raise PydanticCustomError("text", "Input {fault}", {"fault": fault})
+    return value
 
 
 def _split_region(value: Any) -> Any:
@@ -40,9 +58,11 @@ RegionText = Annotated[
     WithJsonSchema({"type": "string", "examples": ["0.1,0.2,0.5,0.5"]}),
     Field(description="Region of the upright image to search with: x,y,width,height as fractions of its size."),
 ]
-Text = Annotated[str, StringConstraints(max_length=2000)]
-Attributes = dict[Annotated[str, StringConstraints(min_length=1, max_length=200)], Text]
-FilterText = Annotated[str, StringConstraints(pattern="^[^=]+=", max_length=2201)]
+Text = Annotated[str, StringConstraints(max_length=2000), AfterValidator(_check_lines)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_check_name)]
+ItemIdText = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ITEM_ID), AfterValidator(_check_name)]
+Attributes = dict[Name, Text]
+FilterText = Annotated[str, StringConstraints(pattern="^[^=]+=", max_length=2201), AfterValidator(_check_lines)]
 FilterTexts = Annotated[
     list[FilterText],
     Field(max_length=MAX_FILTERS, description="Attribute that results must have, as `key=value`; repeatable."),

@@ -16,11 +16,11 @@ from service.schemas.fields import (
     Base64Image,
     FileBytes,
     FilterTexts,
+    ItemIdText,
     RegionText,
     RegionValue,
     image_url,
 )
-from training.data.sources import MAX_ITEM_ID
 
 DEFAULT_K = 10
 MAX_DIM = 65_536
@@ -54,7 +54,7 @@ class Paging(BaseModel):
 class SearchRequest(Paging):
     """A search by an item, a vector or an image; give exactly one of them."""
 
-    item_id: str | None = Field(None, min_length=1, max_length=MAX_ITEM_ID)
+    item_id: ItemIdText | None = None
     vector: list[float] | None = Field(None, min_length=1, max_length=MAX_DIM)
     image_base64: Base64Image | None = Field(None, description="Bytes of an image file, as base64.")
     filter: Attributes = Field(

@@ -94,8 +94,14 @@ def test_an_item_named_similar_is_reached_by_an_encoded_slash(writable: httpx.Cl
     assert writable.delete(f"{ITEMS_URL}/a%2Fsimilar").status_code == 204
 
 
-@pytest.mark.parametrize("item_id", ["ありがとう/帽子 1", "100% wool?#1", "dress/0_a+b&c=d.jpg", "x" * 512])
-def test_any_printable_id_survives_the_url(writable: httpx.Client, item_id: str) -> None:
+@pytest.mark.parametrize(
+    "item_id",
+    [
+        "ありがとう/帽子 1", "100% wool?#1", "dress/0_a+b&c=d.jpg", "x" * 512, "می\u200cخواهم.jpg",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467", "10\u00a0000", " spaced ",
+    ],
+)  # fmt: skip
+def test_any_id_without_control_characters_survives_the_url(writable: httpx.Client, item_id: str) -> None:
     path = f"{ITEMS_URL}/{quote(item_id, safe='')}"
     assert writable.put(path, files={"image": jpeg(510)}).status_code == 201
     assert writable.get(path).json()["item_id"] == item_id
@@ -115,6 +121,9 @@ def test_an_unusable_photo_stores_nothing(writable: httpx.Client) -> None:
         ({"attributes": "{not json"}, "attributes"),
         ({"attributes": '["a"]'}, "attributes"),
         ({"attributes": '{"size": 4}'}, "attributes.size"),
+        ({"attributes": '{"size": "\\u0000"}'}, "attributes.size"),
+        ({"attributes": '{"size": "\\ud83d"}'}, "attributes"),
+        ({"title": "a\0b"}, "title"),
         ({"colour": "red"}, "colour"),
         ({"title": ["a", "b"]}, "title"),
     ],
@@ -134,12 +143,49 @@ def test_a_wrong_form_field_is_named(writable: httpx.Client, form: dict[str, Any
         ({"images_base64": ["QUJD"] * 17}, "images_base64"),
         ({"images_base64": ["QUJD"], "title": 7}, "title"),
         ({"images_base64": ["QUJD"], "url": "http://example.com/a.jpg"}, "url"),
+        ({"images_base64": ["QUJD"], "title": "cut emoji \ud83d"}, "title"),
+        ({"images_base64": ["QUJD"], "attributes": {"mood": "\ud83d"}}, "attributes.mood"),
+        ({"images_base64": ["QUJD"], "attributes": {"col\ud83d": "red"}}, "attributes"),
+        ({"images_base64": ["QUJD"], "title": "a\0b"}, "title"),
+        ({"images_base64": ["QUJD"], "attributes": {"mood": "\x1b[2J"}}, "attributes.mood"),
+        ({"images_base64": ["QUJD"], "attributes": {"a\nb": "red"}}, r"attributes.a\nb"),
     ],
 )
 def test_a_wrong_json_field_is_named(writable: httpx.Client, body: dict[str, Any], field: str) -> None:
-    assert_problem(writable.put(f"{ITEMS_URL}/x", json=body), 422, field=field)
+    content = json.dumps(body)
+    response = writable.put(f"{ITEMS_URL}/x", content=content, headers={"content-type": "application/json"})
+    assert_problem(response, 422, field=field)
 
 
 def test_an_item_needs_a_collection_that_is_indexed(writable: httpx.Client) -> None:
     response = writable.put("/v1/collections/nowhere/items/x", files={"image": jpeg(513)})
     assert "existing ones: shop" in assert_problem(response, 404)["detail"]
+
+
+@pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
+@pytest.mark.parametrize("item_id", ["a%00b", "a%0Ab", "a%C2%85b", "x" * 513])
+def test_an_id_that_no_item_can_have_is_refused_by_name(writable: httpx.Client, method: str, item_id: str) -> None:
+    body = {"files": {"image": jpeg(514)}} if method == "PUT" else {}
+    response = writable.request(method, f"{ITEMS_URL}/{item_id}", **body)
+    if "%0A" in item_id:  # a line break ends the path of a route
+        assert response.status_code in (404, 422)
+        return
+    problem = assert_problem(response, 422, field="item_id")
+    assert "at character 2; remove it" in problem["detail"] or "513" in problem["detail"] or "512" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ('{"item_id": "a\\u0000"}', "item_id"),
+        ('{"item_id": "\\ud83d"}', "item_id"),
+        ('{"item_id": "bag/0000", "filter": {"colour": "\\u0000"}}', "filter.colour"),
+        ('{"item_id": "bag/0000", "filter": {"\\u0000": "red"}}', r"filter.\x00"),
+    ],
+)
+def test_a_search_with_a_text_that_no_item_can_have_is_refused(client: httpx.Client, body: str, field: str) -> None:
+    headers = {"content-type": "application/json"}
+    response = client.post("/v1/collections/shop/search", content=body, headers=headers)
+    assert_problem(response, 422, field=field)
+    found = client.get("/v1/collections/shop/items/bag%2F0000/similar", params={"filter": "colour=a\0"})
+    assert_problem(found, 422, field="filter.0")

@@ -7,11 +7,10 @@ the catalogue, so that reading processes start fast.
 
 from __future__ import annotations
 
-import io
-import re
+import os
 import struct
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -19,31 +18,54 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from training.errors import ImageError
+from training.data.colour import to_srgb
+from training.data.grey import MODES as GREY_MODES
+from training.data.grey import grey_to_8_bits
+from training.data.jpeg import EXIF_ORIENTATION, START, read_header, with_end
+from training.data.opening import describe_unknown, opened
+from training.data.texts import visible
+from training.errors import ImageError, SettingError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
-EXIF_ORIENTATION = 0x0112
+MAX_BYTES, MAX_PIXELS = "NITAMONO_MAX_UPLOAD_BYTES", "NITAMONO_MAX_PIXELS"
+# Pillow's plugins raise all of these on damaged files.
+DAMAGE = (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, TypeError, KeyError, RuntimeError)
+
+
+def _from_environment(name: str, default: int, least: int) -> int:
+    text = os.environ.get(name)
+    if text is None:
+        return default
+    if not text.strip().isdecimal() or int(text) < least:
+        raise SettingError(f"{name}: {text!r} is not a whole number of at least {least}")
+    return int(text)
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Maximum size of an image file in bytes and pixels."""
+    """Maximum size of an image file in bytes and pixels; the settings of the same names decide where nothing is given.
 
-    max_bytes: int = 32 * 2**20
-    max_pixels: int = 64_000_000
+    Raises:
+        SettingError: a setting is not a number.
+    """
+
+    max_bytes: int = field(default_factory=lambda: _from_environment(MAX_BYTES, 32 * 2**20, 1024))
+    max_pixels: int = field(default_factory=lambda: _from_environment(MAX_PIXELS, 64_000_000, 4096))
 
     def check_bytes(self, count: int) -> None:
         if count == 0:
             raise ImageError("the file is empty (0 bytes)")
         if count > self.max_bytes:
-            raise ImageError(f"the file has {count} bytes; the limit is {self.max_bytes}")
+            raise ImageError(f"the file has {count} bytes; the limit is {self.max_bytes} (set {MAX_BYTES} to raise it)")
 
     def check_pixels(self, width: int, height: int) -> None:
         if width < 1 or height < 1:
             raise ImageError(f"the image is {width} x {height} pixels; it needs at least 1 x 1")
         if width * height > self.max_pixels:
-            raise ImageError(f"the image is {width} x {height} pixels; the limit is {self.max_pixels} pixels in total")
+            raise ImageError(
+                f"the image is {width} x {height} pixels; the limit is {self.max_pixels} pixels in total "
+                f"(set {MAX_PIXELS} to raise it)"
+            )
 
 
 class Decoded(NamedTuple):
@@ -55,38 +77,36 @@ class Decoded(NamedTuple):
 
 
 def decode_image(data: bytes, *, at_least: int | None = None, limits: ImageLimits | None = None) -> Decoded:
-    """Decode an image file, upright by its EXIF orientation, as 8-bit RGB.
+    """Decode an image file, upright by its EXIF orientation, as 8-bit sRGB.
 
     Args:
-        data: the file's bytes: JPEG, PNG, WebP, BMP, GIF (first frame) or TIFF.
+        data: the file's bytes: JPEG, PNG, WebP, BMP, GIF (first frame), TIFF, AVIF or, with the extra `heif`, HEIC.
         at_least: the minimum height and width that the caller needs; a JPEG may be decoded at a reduced size that is
             no smaller than this (unless the file itself is). None decodes at full size.
-        limits: maximum bytes and pixels, checked before decoding.
+        limits: maximum bytes and pixels, checked before decoding; None for those of the settings.
 
     Raises:
         ImageError: the data is empty, too large, in an unsupported format, truncated or corrupt.
     """
     limits = limits or ImageLimits()
     limits.check_bytes(len(data))
-    if data[:3] == b"\xff\xd8\xff":
+    if data.startswith(START):
         decoded = _decode_jpeg(data, at_least, limits)
         if decoded is not None:
             return decoded
+        data = _completed_cmyk(data)
     return _decode_with_pillow(data, limits)
 
 
 def decode_alpha(data: bytes) -> NDArray[np.uint8] | None:
     """The upright alpha channel `(H, W)` uint8 of a file that `decode_image` accepts; None if it has none."""
-    if data[:3] == b"\xff\xd8\xff":
+    if data.startswith(START):
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.mode not in ALPHA_MODES and "transparency" not in image.info:
-                return None
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            return np.asarray(upright.convert("RGBA").getchannel("A"), dtype=np.uint8)
+    with opened(data) as image:
+        if image.mode not in ALPHA_MODES and "transparency" not in image.info:
+            return None
+        image.load()
+        return np.asarray(_upright(image).convert("RGBA").getchannel("A"), dtype=np.uint8)
 
 
 def _decode_jpeg(data: bytes, at_least: int | None, limits: ImageLimits) -> Decoded | None:
@@ -98,17 +118,48 @@ def _decode_jpeg(data: bytes, at_least: int | None, limits: ImageLimits) -> Deco
     limits.check_pixels(width, height)
     if colourspace not in ("YCbCr", "Gray", "RGB"):
         return None
-    smallest = {"min_height": at_least, "min_width": at_least, "min_factor": 1} if at_least else {}
-    try:
-        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, **smallest)
-    except ValueError:
+    pixels = _jpeg_pixels(data, at_least)
+    if pixels is None:
         return None
-    orientation = _jpeg_orientation(data)
+    orientation, profile = read_header(data)
+    if profile is not None:
+        pixels = _pixels_in_srgb(pixels, profile, is_grey=colourspace == "Gray")
+    if orientation is None:
+        orientation = _pillows_orientation(data)
     if orientation == 1:
         return Decoded(pixels, width, height)
     if orientation >= 5:
         width, height = height, width
     return Decoded(_turn_upright(pixels, orientation), width, height)
+
+
+def _jpeg_pixels(data: bytes, at_least: int | None) -> NDArray[np.uint8] | None:
+    """The pixels of a whole file, or of one that lacks only its end marker; None for a damaged one."""
+    smallest = {"min_height": at_least, "min_width": at_least, "min_factor": 1} if at_least else {}
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, **smallest)
+        return pixels
+    except ValueError:
+        completed = with_end(data)
+    return None if completed is None else _jpeg_pixels(completed, at_least)
+
+
+def _completed_cmyk(data: bytes) -> bytes:
+    """The data of a CMYK file, with the end marker if it lacks nothing else: Pillow cannot tell what is missing."""
+    completed = with_end(data)
+    try:
+        if completed is not None:
+            simplejpeg.decode_jpeg(completed, colorspace="CMYK", strict=True)
+            return completed
+    except ValueError:
+        pass
+    return data
+
+
+def _pixels_in_srgb(pixels: NDArray[np.uint8], profile: bytes, *, is_grey: bool) -> NDArray[np.uint8]:
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if is_grey else pixels)
+    converted = to_srgb(image, profile)
+    return pixels if converted is image else np.asarray(converted, dtype=np.uint8)
 
 
 def _turn_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
@@ -122,80 +173,59 @@ def _turn_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uin
     return np.ascontiguousarray(pixels)
 
 
-def _jpeg_orientation(data: bytes) -> int:
-    """The EXIF orientation of a JPEG, read from the segments before the first scan; 1 (upright) if it has none."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == 0xDA:
-            break
-        if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            return _exif_orientation(data[at + 10 : at + 2 + length])
-        at += 2 + length
-    return 1
-
-
-def _exif_orientation(tiff: bytes) -> int:
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None:
-        return 1
+def _pillows_orientation(data: bytes) -> int:
+    """The orientation of a JPEG with an unusual header; 1 (upright) if it makes no sense."""
     try:
-        (offset,) = struct.unpack_from(order + "I", tiff, 4)
-        (count,) = struct.unpack_from(order + "H", tiff, offset)
-        for entry in range(offset + 2, offset + 2 + 12 * count, 12):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, entry)
-            if tag == EXIF_ORIENTATION:
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return 1
+        with opened(data) as image:
+            orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except DAMAGE:
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned by its EXIF orientation; metadata that cannot be read is no reason to refuse the image."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ImageOps.exif_transpose(image)
+        except DAMAGE:
+            return image
 
 
 def _decode_with_pillow(data: bytes, limits: ImageLimits) -> Decoded:
-    with warnings.catch_warnings():
-        # Our pixel limit replaces Pillow's decompression bomb warning; other warnings concern unused metadata.
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                limits.check_pixels(*image.size)
-                image.load()
-                upright = ImageOps.exif_transpose(image)
-                pixels = np.asarray(_to_rgb(upright), dtype=np.uint8)
-        except UnidentifiedImageError as exc:
-            raise ImageError(_describe_unknown(data)) from exc
-        except Image.DecompressionBombError as exc:
-            pixels_found = next(iter(re.findall(r"\d+", str(exc))), "too many")
-            raise ImageError(f"the image has {pixels_found} pixels; the limit is {limits.max_pixels}") from exc
-        except (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, TypeError, KeyError) as exc:
-            # Pillow's plugins raise all of these exceptions on damaged files.
-            if isinstance(exc, ImageError):
-                raise
-            raise ImageError(f"the image is truncated or corrupt ({exc})") from exc
-        except MemoryError as exc:
-            raise ImageError("the image needs more memory than is available") from exc
+    try:
+        with opened(data) as image:
+            limits.check_pixels(*image.size)
+            image.load()
+            pixels = _to_rgb(image)
+    except UnidentifiedImageError as exc:
+        raise ImageError(describe_unknown(data)) from exc
+    except ImageError:
+        raise
+    except DAMAGE as exc:
+        raise ImageError(f"the image is truncated or corrupt ({visible(str(exc))})") from exc
+    except MemoryError as exc:
+        raise ImageError("the image needs more memory than is available") from exc
     height, width = pixels.shape[:2]
     return Decoded(pixels, width, height)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to 8-bit RGB: 16-bit values are scaled, palettes and CMYK converted, alpha composited on white."""
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        grey = np.asarray(image, dtype=np.float64)
-        if image.mode == "F" and grey.size and grey.max() <= 1.0:
-            grey = grey * 65535.0
-        return Image.fromarray(np.clip(grey / 257.0, 0, 255).round().astype(np.uint8), "L").convert("RGB")
-    if image.mode in ALPHA_MODES or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _describe_unknown(data: bytes) -> str:
-    accepted = "JPEG, PNG, WebP, BMP, GIF or TIFF"
-    if b"<svg" in data[:512].lower():
-        return f"the file is SVG; expected {accepted}"
-    try:
-        data[:512].decode("utf-8")
-    except UnicodeDecodeError:
-        return f"the file is not a supported image; expected {accepted}"
-    return f"the file holds text, not an image; expected {accepted}"
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Upright 8-bit sRGB: wide values are scaled, palettes, CMYK and profiles converted, alpha composited on white."""
+    profile = image.info.get("icc_profile")
+    upright = _upright(image)
+    if image.mode in GREY_MODES:
+        grey = grey_to_8_bits(np.asarray(upright), getattr(image, "tag_v2", {}))
+        upright = Image.fromarray(grey)
+    if upright.mode in ALPHA_MODES or "transparency" in upright.info:
+        rgba = upright.convert("RGBA")
+        if profile is not None:
+            colours = to_srgb(rgba.convert("RGB"), profile)
+            colours.putalpha(rgba.getchannel("A"))
+            rgba = colours
+        flat = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        return np.asarray(flat.convert("RGB"), dtype=np.uint8)
+    if upright.mode not in ("RGB", "L", "CMYK"):
+        upright = upright.convert("L" if upright.mode == "1" else "RGB")
+    return np.asarray(to_srgb(upright, profile).convert("RGB"), dtype=np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from indexer.catalogue.home import Home
 from indexer.errors import BusyError, InvalidRequestError
 from indexer.generations.store import verify
 from indexer.ingest.ingest import IndexReport, index_source
+from indexer.ingest.items import read_image
 from indexer.search.searcher import Searcher
 from tests.conftest import draw_photo, write_photos
 from tests.indexer.conftest import served, stored
@@ -157,8 +159,6 @@ def test_a_manifest_gives_titles_attributes_and_several_photos_per_item(
 
 
 def test_parquet_and_jsonl_give_what_csv_gives(tmp_path: Path, shop: Path, encoder_dir: Path) -> None:
-    import json
-
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -234,3 +234,51 @@ def test_indexing_reads_what_the_preprocessing_reads(tmp_path: Path) -> None:
     scaled = Preprocessing(size=64).apply(decode_image(data, at_least=64).pixels).astype(float)
     full = Preprocessing(size=64).apply(np.asarray(Image.open(tmp_path / "big.jpg"))).astype(float)
     assert np.abs(scaled - full).mean() < 4
+
+
+def test_texts_that_no_database_can_hold_reject_their_rows_alone(any_home: Home, shop: Path, encoder_dir: Path) -> None:
+    paths = [str(path.relative_to(shop)) for path in sorted(shop.rglob("*.jpg"))]
+    texts = [{}, {"title": "cut emoji \ud83d"}, {"title": "a\0b"}, {"mood": "\ud83d"}, {"mo\0od": "x"}]
+    rows = [{"item_id": f"i{n}", "image": paths[n], **more} for n, more in enumerate(texts)]
+    rows += [{"item_id": "\ud83d", "image": paths[5]}, {"item_id": "a\0", "image": paths[6]}]
+    rows += [{"item_id": "i7", "image": "\ud83d"}, {"item_id": "i8", "image": paths[8], "title": "last"}]
+    (shop / "c.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    report = index_source(any_home, "default", shop / "c.jsonl", encoder_ref=str(encoder_dir))
+    assert counts(report) == (2, 0, 0, 7)
+    rejects = any_home.catalogue.rejects.all("default")
+    assert [reject.place for reject in rejects] == [f"c.jsonl row {number}" for number in range(2, 9)]
+    assert rejects[0].reason.startswith("title contains U+D83D at character 11, which is not valid UTF-8 text")
+    assert {key for key, _ in stored(any_home).keys()} == {"i0", "i8"}
+
+
+def test_index_collections_and_rejects_list_count_the_same_rejects(
+    any_home: Home, shop: Path, encoder_dir: Path
+) -> None:
+    (shop / "text.jpg").write_text("no picture")
+    (shop / "a\nb.jpg").write_bytes(b"x")
+    (shop / "loop.jpg").symlink_to("loop.jpg")
+    report = index_source(any_home, "default", shop, encoder_ref=str(encoder_dir))
+    assert counts(report) == (9, 0, 0, 3)
+    (record,) = any_home.catalogue.collections.all()
+    assert (record.images, record.rejected) == (9, 3)
+    assert len(any_home.catalogue.rejects.all("default")) == 3
+
+
+def test_images_in_a_parquet_column_are_kept_by_the_home_and_found(
+    any_home: Home, shop: Path, encoder_dir: Path
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    paths = sorted(shop.rglob("*.jpg"))
+    contents = [path.read_bytes() for path in paths]
+    rows = [{"item_id": f"i{n}", "image": {"bytes": data, "path": f"{n}.jpg"}} for n, data in enumerate(contents)]
+    rows += [{"item_id": "broken", "image": {"bytes": b"no image", "path": None}}]
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), shop / "c.parquet")
+    report = index_source(any_home, "default", shop / "c.parquet", encoder_ref=str(encoder_dir))
+    assert counts(report) == (9, 0, 0, 1)
+    assert all(uri.startswith("blob:") for _, uri in stored(any_home))
+    page = Searcher(any_home).search_image("default", contents[3], k=1)
+    assert page.results[0].item_id == "i3"
+    assert read_image(any_home, "default", page.results[0].image_id) == contents[3]
+    assert counts(index_source(any_home, "default", shop / "c.parquet")) == (0, 0, 9, 1)
