@@ -11,6 +11,7 @@ import anyio.to_thread
 from fastapi import FastAPI
 
 from indexer.catalogue.home import Home
+from indexer.decoding import MemoryBudget
 from indexer.search.query_log import QueryLog
 from service.deps import Service
 from service.metrics import Metrics
@@ -72,10 +73,11 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
     home = Home.open(settings.home, database_url=settings.database_url, create=True)
     limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
     log = QueryLog(home.catalogue, settings.query_log) if settings.query_log else None
+    memory = MemoryBudget(settings.max_decode_bytes)
     searcher = TimedSearcher(
-        home, metrics, device=settings.device, threads=settings.threads, limits=limits, query_log=log
+        home, metrics, device=settings.device, threads=settings.threads, limits=limits, memory=memory, query_log=log
     )
-    return Service(settings, home, searcher, Readiness(home, searcher), metrics, limits, log)
+    return Service(settings, home, searcher, Readiness(home, searcher), metrics, limits, memory, log)
 
 
 def close_service(service: Service, warming: threading.Thread) -> None:

@@ -15,6 +15,7 @@ from training.data.sources import MAX_ITEM_ID
 
 if TYPE_CHECKING:
     from indexer.catalogue.home import Home
+    from indexer.decoding import MemoryBudget
     from indexer.search.query_log import QueryLog
     from indexer.search.searcher import Searcher
     from service.readiness import Readiness
@@ -30,6 +31,7 @@ class Service:
     readiness: Readiness
     metrics: Metrics
     limits: ImageLimits
+    memory: MemoryBudget
     query_log: QueryLog | None
 
 

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from indexer.errors import BusyError, InvalidRequestError, MismatchError, NotFoundError
 from service import errors
 from service.middleware import add_headers, request_id_of
-from training.errors import ImageError, NitamonoError
+from training.errors import ImageError, ImageMemoryError, NitamonoError
 
 logger = logging.getLogger("nitamono")
 
@@ -61,6 +61,7 @@ INTERNAL = Kind(500, "internal", "Internal error")
 KINDS: dict[type[Exception], Kind] = {
     NotFoundError: Kind(404, "not-found", "Not found"),
     InvalidRequestError: Kind(422, "invalid-request", "Invalid request"),
+    ImageMemoryError: Kind(413, "too-large", "Image too large"),
     ImageError: Kind(422, "unusable-image", "Unusable image"),
     MismatchError: Kind(409, "mismatch", "Encoder and index do not match"),
     BusyError: Kind(503, "busy", "Server busy"),

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from indexer.decoding import DEFAULT_BYTES
 from service.errors import SettingsError
 
 PREFIX = "NITAMONO_"
@@ -25,6 +26,11 @@ class Settings(BaseSettings):
     request_threads: int = Field(default=8, ge=1, le=256, description="concurrent requests per process")
     max_upload_bytes: int = Field(default=32 * 2**20, ge=1024, description="maximum size of a request body")
     max_pixels: int = Field(default=64_000_000, ge=4096, description="maximum image size, width times height")
+    max_decode_bytes: int = Field(
+        default=DEFAULT_BYTES,
+        ge=2**20,
+        description="memory for decoding images, per process; an image over it is refused",
+    )
     query_log: int = Field(
         default=1000, ge=0, le=1_000_000, description="recent query vectors to keep; 0 disables the log"
     )

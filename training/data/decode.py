@@ -11,7 +11,9 @@ import io
 import re
 import struct
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from training.data.strips import reduction, rgb_in_strips
 from training.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -72,7 +75,7 @@ def decode_image(data: bytes, *, at_least: int | None = None, limits: ImageLimit
         decoded = _decode_jpeg(data, at_least, limits)
         if decoded is not None:
             return decoded
-    return _decode_with_pillow(data, limits)
+    return _decode_with_pillow(data, at_least, limits)
 
 
 def decode_alpha(data: bytes) -> NDArray[np.uint8] | None:
@@ -151,16 +154,20 @@ def _exif_orientation(tiff: bytes) -> int:
     return 1
 
 
-def _decode_with_pillow(data: bytes, limits: ImageLimits) -> Decoded:
+def _decode_with_pillow(data: bytes, at_least: int | None, limits: ImageLimits) -> Decoded:
     with warnings.catch_warnings():
         # Our pixel limit replaces Pillow's decompression bomb warning; other warnings concern unused metadata.
         warnings.simplefilter("ignore")
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                limits.check_pixels(*image.size)
+                width, height = image.size
+                limits.check_pixels(width, height)
+                if at_least:
+                    image.draft("", (at_least, at_least))  # JPEGs only
                 image.load()
-                upright = ImageOps.exif_transpose(image)
-                pixels = np.asarray(_to_rgb(upright), dtype=np.uint8)
+                orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+                factor = reduction(*image.size, at_least)
+                pixels = _turn_upright(rgb_in_strips(image, factor, _converter(image)), orientation)
         except UnidentifiedImageError as exc:
             raise ImageError(_describe_unknown(data)) from exc
         except Image.DecompressionBombError as exc:
@@ -173,16 +180,23 @@ def _decode_with_pillow(data: bytes, limits: ImageLimits) -> Decoded:
             raise ImageError(f"the image is truncated or corrupt ({exc})") from exc
         except MemoryError as exc:
             raise ImageError("the image needs more memory than is available") from exc
-    height, width = pixels.shape[:2]
+    if orientation in (5, 6, 7, 8):
+        width, height = height, width
     return Decoded(pixels, width, height)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """A function that converts strips of an image to 8-bit RGB; what depends on the whole image is found here."""
+    scale = 1.0
+    if image.mode == "F" and image.getextrema()[1] <= 1.0:  # type: ignore[operator]
+        scale = 65535.0
+    return partial(_to_rgb, scale=scale)
+
+
+def _to_rgb(image: Image.Image, *, scale: float) -> Image.Image:
     """Convert to 8-bit RGB: 16-bit values are scaled, palettes and CMYK converted, alpha composited on white."""
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        grey = np.asarray(image, dtype=np.float64)
-        if image.mode == "F" and grey.size and grey.max() <= 1.0:
-            grey = grey * 65535.0
+        grey = np.asarray(image, dtype=np.float64) * scale  # one strip of the image
         return Image.fromarray(np.clip(grey / 257.0, 0, 255).round().astype(np.uint8), "L").convert("RGB")
     if image.mode in ALPHA_MODES or "transparency" in image.info:
         rgba = image.convert("RGBA")
