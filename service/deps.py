@@ -35,7 +35,7 @@ class Service:
     query_log: QueryLog | None
 
 
-def get_service(request: Request) -> Service:
+async def get_service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
