@@ -35,7 +35,7 @@ class ServerConfig(uvicorn.Config):
 
     def __init__(self, *args: Any, head_timeout: float, max_connections: int, **kwargs: Any) -> None:
         # With asyncio's own loop a process without free file descriptors goes on to accept once it has some.
-        super().__init__(*args, http=Connection, loop="asyncio", **kwargs)
+        super().__init__(*args, **{**kwargs, "http": Connection, "loop": "asyncio"})
         self.head_timeout = head_timeout
         self.max_connections = max_connections
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 from fastapi import FastAPI
@@ -25,9 +26,9 @@ PROBES = ("/healthz", "/readyz", "/metrics")
 
 
 def admission_of(app: FastAPI) -> Admission:
-    layer = app.middleware_stack
+    layer: Any = app.middleware_stack
     while not isinstance(layer, Admission):
-        layer = layer.app  # type: ignore[union-attr]
+        layer = layer.app
     return layer
 
 

@@ -169,8 +169,8 @@ def test_a_server_that_is_told_to_stop_ends_its_requests_and_refuses_others(home
         host, port = url.removeprefix("http://").split(":")
         body = json.dumps({"vector": [0.5] * 768}).encode()
         with socket.create_connection((host, int(port))) as connection:
-            head = f"POST {SEARCH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-            connection.sendall(head.encode() + body[:100])
+            head = f"POST {SEARCH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:100])
             time.sleep(0.3)  # the request has begun
             started.send_signal(signal.SIGTERM)
             deadline = time.monotonic() + 5
