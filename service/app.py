@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import threading
 from collections.abc import AsyncIterator
@@ -11,11 +12,15 @@ import anyio.to_thread
 from fastapi import FastAPI
 
 from indexer.catalogue.home import Home
+from indexer.decoding import MemoryBudget
 from indexer.search.query_log import QueryLog
+from service.admission import Admission, threads_needed
+from service.body_limits import BodyLimit
+from service.connections import log_shortages
 from service.deps import Service
 from service.home_metrics import HomeMetrics
 from service.metrics import Metrics
-from service.middleware import BodyLimit, RequestContext
+from service.middleware import RequestContext
 from service.openapi import PROBLEM_RESPONSE, openapi_of
 from service.problems import add_problem_handlers
 from service.readiness import Readiness
@@ -33,7 +38,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        anyio.to_thread.current_default_thread_limiter().total_tokens = settings.request_threads
+        anyio.to_thread.current_default_thread_limiter().total_tokens = threads_needed(settings)
+        log_shortages(asyncio.get_running_loop())
         service = await anyio.to_thread.run_sync(open_service, settings, metrics)
         app.state.service = service
         warming = service.readiness.start()
@@ -56,7 +62,13 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.openapi = openapi_of(app)  # type: ignore[method-assign]
-    app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes)
+    app.add_middleware(Admission, settings=settings)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_upload_bytes,
+        max_total=settings.max_bodies_bytes,
+        seconds=settings.body_timeout,
+    )
     app.add_middleware(RequestContext, metrics=metrics)
     add_problem_handlers(app)
     # `/similar` must come before the items, whose path parameter would match it.
@@ -74,13 +86,14 @@ def create_app_from_environment() -> FastAPI:
 
 def open_service(settings: Settings, metrics: Metrics) -> Service:
     """Open the home and create its searcher."""
-    home = Home.open(settings.home, database_url=settings.database_url, create=True)
+    home = Home.open(settings.home, database_url=settings.database_url, create=True, write_wait=settings.write_wait)
     limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
     log = QueryLog(home.catalogue, settings.query_log) if settings.query_log else None
+    memory = MemoryBudget(settings.max_decode_bytes)
     searcher = TimedSearcher(
-        home, metrics, device=settings.device, threads=settings.threads, limits=limits, query_log=log
+        home, metrics, device=settings.device, threads=settings.threads, limits=limits, memory=memory, query_log=log
     )
-    return Service(settings, home, searcher, Readiness(home, searcher), metrics, HomeMetrics(home), limits, log)
+    return Service(settings, home, searcher, Readiness(home, searcher), metrics, HomeMetrics(home), limits, memory, log)
 
 
 def close_service(service: Service, warming: threading.Thread) -> None:

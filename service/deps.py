@@ -15,6 +15,7 @@ from training.data.decode import ImageLimits
 
 if TYPE_CHECKING:
     from indexer.catalogue.home import Home
+    from indexer.decoding import MemoryBudget
     from indexer.search.query_log import QueryLog
     from indexer.search.searcher import Searcher
     from service.home_metrics import HomeMetrics
@@ -32,10 +33,11 @@ class Service:
     metrics: Metrics
     home_metrics: HomeMetrics
     limits: ImageLimits
+    memory: MemoryBudget
     query_log: QueryLog | None
 
 
-def get_service(request: Request) -> Service:
+async def get_service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 

@@ -8,6 +8,8 @@ NitamonoError
     ├── ForbiddenError          an API key with insufficient scope; `.scope` is the required one
     ├── TooLargeError           a request body over the limit
     ├── MediaTypeError          a request body of an unsupported type
+    ├── OverloadedError         more requests than the server can work on
+    ├── RequestTimeoutError     a request body that arrives too slowly
     └── NotReadyError           no collection can be searched yet
 """
 
@@ -44,6 +46,14 @@ class TooLargeError(ServiceError):
 
 class MediaTypeError(ServiceError):
     """A request body of an unsupported type."""
+
+
+class OverloadedError(ServiceError):
+    """More requests than the server can work on; the client should try again later."""
+
+
+class RequestTimeoutError(ServiceError):
+    """A request body that arrives too slowly."""
 
 
 class NotReadyError(ServiceError):

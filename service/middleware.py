@@ -1,4 +1,4 @@
-"""Middleware for every request: body limit, request id, security headers, access log and metrics."""
+"""Middleware for every request: request id, security headers, access log and metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import TooLargeError
 from service.metrics import Metrics
 
 access = logging.getLogger("nitamono.access")
@@ -27,37 +26,6 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
-
-class BodyLimit:
-    """Refuses request bodies over the limit, by declared length or as soon as too many bytes have arrived."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self.app = app
-        self.max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        declared = Headers(scope=scope).get("content-length", "")
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            # Raised while the app reads, so that it becomes a problem document like any other error.
-            if declared.isdecimal() and int(declared) > self.max_bytes:
-                raise self._error(f"{declared} bytes")
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.max_bytes:
-                raise self._error(f"more than {self.max_bytes} bytes")
-            return message
-
-        await self.app(scope, counted, send)
-
-    def _error(self, size: str) -> TooLargeError:
-        return TooLargeError(f"the request has {size}; the limit is {self.max_bytes} bytes")
 
 
 class RequestContext:

@@ -19,7 +19,7 @@ from indexer.errors import BusyError, InvalidRequestError, MismatchError, NotFou
 from service import errors
 from service.middleware import add_headers, request_id_of
 from training.data.texts import visible
-from training.errors import ImageError, NitamonoError
+from training.errors import ImageError, ImageMemoryError, NitamonoError
 
 logger = logging.getLogger("nitamono")
 
@@ -62,6 +62,7 @@ INTERNAL = Kind(500, "internal", "Internal error")
 KINDS: dict[type[Exception], Kind] = {
     NotFoundError: Kind(404, "not-found", "Not found"),
     InvalidRequestError: Kind(422, "invalid-request", "Invalid request"),
+    ImageMemoryError: Kind(413, "too-large", "Image too large"),
     ImageError: Kind(422, "unusable-image", "Unusable image"),
     MismatchError: Kind(409, "mismatch", "Encoder and index do not match"),
     BusyError: Kind(503, "busy", "Server busy"),
@@ -69,17 +70,19 @@ KINDS: dict[type[Exception], Kind] = {
     errors.ForbiddenError: Kind(403, "forbidden", "Access denied"),
     errors.TooLargeError: Kind(413, "too-large", "Request too large"),
     errors.MediaTypeError: Kind(415, "unsupported-media-type", "Unsupported media type"),
+    errors.OverloadedError: Kind(503, "overloaded", "Server overloaded"),
+    errors.RequestTimeoutError: Kind(408, "request-timeout", "Request timed out"),
     errors.NotReadyError: Kind(503, "not-ready", "Server not ready"),
     # Such as a damaged index or a missing encoder: details are for the operator's log, not for the shopper.
     NitamonoError: INTERNAL._replace(neutral="the server cannot answer this request at the moment; see its log"),
 }
-RETRY_AFTER_SECONDS = {"busy": 2, "not-ready": 5}
+RETRY_AFTER_SECONDS = {"busy": 2, "overloaded": 1, "not-ready": 5}
 
 
 def add_problem_handlers(app: FastAPI) -> None:
     """Turn every error of the app into a problem document."""
     for error in KINDS:
-        app.add_exception_handler(error, _on_known)
+        app.add_exception_handler(error, known_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
@@ -133,7 +136,8 @@ def _sentence(field: str, error: Any) -> str:
     return message if field == "body" else f"{field}: {message}"
 
 
-def _on_known(request: Request, exc: Exception) -> Response:
+def known_problem(request: Request, exc: Exception) -> Response:
+    """The response for an exception whose class is in `KINDS`."""
     kind = next(KINDS[base] for base in type(exc).__mro__ if base in KINDS)
     invalid = [FieldProblem(field=exc.field, detail=str(exc))] if isinstance(exc, InvalidRequestError) else []
     if isinstance(exc, ImageError):
@@ -143,6 +147,8 @@ def _on_known(request: Request, exc: Exception) -> Response:
         headers["WWW-Authenticate"] = 'Bearer realm="nitamono"'
     if isinstance(exc, errors.ForbiddenError):
         headers["WWW-Authenticate"] = f'Bearer realm="nitamono", error="insufficient_scope", scope="{exc.scope}"'
+    if isinstance(exc, errors.RequestTimeoutError):
+        headers["Connection"] = "close"  # the rest of the body is not read
     if kind.name in RETRY_AFTER_SECONDS:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS[kind.name])
     if kind.neutral is not None:

@@ -6,11 +6,17 @@ import logging
 import threading
 from dataclasses import dataclass
 
+import anyio
+import anyio.to_thread
+
 from indexer.catalogue.home import Home
 from indexer.search.searcher import Searcher
 from service.errors import NotReadyError
 from training.errors import NitamonoError
 
+PATIENCE = 0.05  # seconds that a probe of a ready server waits for the check
+FIRST_PATIENCE = 2.0  # the same while nothing is ready
+PROBE_THREADS = 2
 logger = logging.getLogger("nitamono")
 
 
@@ -32,6 +38,7 @@ class Readiness:
         self._searcher = searcher
         self._lock = threading.Lock()
         self._known: list[CollectionReadiness] = []
+        self._threads = anyio.CapacityLimiter(PROBE_THREADS)
 
     def start(self) -> threading.Thread:
         """Load in the background, so that a server that is still loading answers liveness probes."""
@@ -45,15 +52,20 @@ class Readiness:
             return self._known
         try:
             self._known = [
-                self._load(record.name, record.generation) for record in self._home.catalogue.collections.all()
+                self._load(name, generation) for name, generation in self._home.catalogue.collections.active()
             ]
             return self._known
         finally:
             self._lock.release()
 
-    def require(self) -> list[CollectionReadiness]:
-        """Like `check`, but raise `NotReadyError` if no collection can be searched."""
-        known = self.check()
+    async def require(self) -> list[CollectionReadiness]:
+        """Check in a thread apart from those of requests, and raise `NotReadyError` if no collection can be searched.
+
+        If the check takes long, the last known state is reported, and the check goes on.
+        """
+        known = self._known
+        with anyio.move_on_after(PATIENCE if any(entry.ready for entry in known) else FIRST_PATIENCE):
+            known = await anyio.to_thread.run_sync(self.check, abandon_on_cancel=True, limiter=self._threads)
         if any(entry.ready for entry in known):
             return known
         reasons = "; ".join(f"{entry.collection}: {entry.reason}" for entry in known)

@@ -10,17 +10,18 @@ import signal
 import socket
 import sys
 import tempfile
+from typing import Any
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from indexer.catalogue.home import Home
+from service.connections import ServerConfig
 from service.errors import AddressError
 from service.logs import log_config
 from service.settings import PREFIX, Settings
 
 APP = "service.app:create_app_from_environment"
-SHUTDOWN_SECONDS = 20
 
 
 def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080, workers: int = 1) -> None:
@@ -48,15 +49,7 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080, work
             "warning: no API key exists, so anyone who reaches this address can write; run `nitamono keys create`\n"
         )
     sys.stderr.flush()
-    config = uvicorn.Config(
-        APP,
-        factory=True,
-        workers=workers,
-        log_config=log_config(settings.log_level),
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-    )
+    config = server_config(APP, settings, factory=True, workers=workers, log_config=log_config(settings.log_level))
     # After its shutdown, uvicorn passes the signal on to the previous handler, which is one of these.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -66,6 +59,20 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080, work
         pass
     finally:
         listener.close()
+
+
+def server_config(app: Any, settings: Settings, **options: Any) -> ServerConfig:
+    """The configuration of uvicorn by the settings."""
+    return ServerConfig(
+        app,
+        head_timeout=settings.head_timeout,
+        max_connections=settings.max_connections,
+        timeout_keep_alive=settings.keep_alive,
+        timeout_graceful_shutdown=settings.drain_seconds,
+        access_log=False,
+        server_header=False,
+        **options,
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -97,9 +104,18 @@ def _run(config: uvicorn.Config, listener: socket.socket) -> None:
     counters = tempfile.mkdtemp(prefix="nitamono-metrics-")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = counters
     try:
-        Multiprocess(config, sockets=[listener]).run()
+        _Workers(config, sockets=[listener]).run()
     finally:
         shutil.rmtree(counters, ignore_errors=True)
+
+
+class _Workers(Multiprocess):
+    """The worker processes; once they end, nobody listens any more, so that new connections are refused."""
+
+    def terminate_all(self) -> None:
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
 
 
 def _url(host: str, port: int) -> str:

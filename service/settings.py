@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from indexer.decoding import DEFAULT_BYTES
 from service.errors import SettingsError
 
 PREFIX = "NITAMONO_"
@@ -23,8 +24,34 @@ class Settings(BaseSettings):
     device: str = Field(default="cpu", description="device to encode query images on: cpu, cuda or cuda:N")
     threads: int = Field(default=1, ge=1, le=256, description="threads per process that encode one image")
     request_threads: int = Field(default=8, ge=1, le=256, description="concurrent requests per process")
+    write_threads: int = Field(default=2, ge=1, le=64, description="concurrent writes per process")
+    request_queue: int = Field(
+        default=8, ge=0, le=10_000, description="searches that wait for a thread, per process; more get 503"
+    )
+    write_wait: float = Field(
+        default=4, gt=0, le=3600, description="seconds that a write waits while another process writes the database"
+    )
+    max_connections: int = Field(default=1000, ge=1, le=100_000, description="open connections per process")
+    head_timeout: float = Field(
+        default=10, gt=0, le=3600, description="seconds in which the headers of a request must arrive"
+    )
+    keep_alive: int = Field(default=5, ge=1, le=3600, description="seconds that an idle connection is kept open")
+    drain_seconds: int = Field(
+        default=20, ge=0, le=3600, description="seconds that requests in progress may take after SIGTERM"
+    )
+    body_timeout: float = Field(
+        default=20, gt=0, le=3600, description="seconds in which a request body must arrive, and 1 more per 16 KiB"
+    )
     max_upload_bytes: int = Field(default=32 * 2**20, ge=1024, description="maximum size of a request body")
+    max_bodies_bytes: int = Field(
+        default=256 * 2**20, ge=2**20, description="memory for the bodies of all requests in progress, per process"
+    )
     max_pixels: int = Field(default=64_000_000, ge=4096, description="maximum image size, width times height")
+    max_decode_bytes: int = Field(
+        default=DEFAULT_BYTES,
+        ge=2**20,
+        description="memory for decoding images, per process; an image over it is refused",
+    )
     query_log: int = Field(
         default=1000, ge=0, le=1_000_000, description="recent query vectors to keep; 0 disables the log"
     )

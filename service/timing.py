@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from indexer.catalogue.home import Home
+from indexer.decoding import MemoryBudget
 from indexer.search.query_log import QueryLog
 from indexer.search.searcher import Searcher
 from service.metrics import Metrics
@@ -64,9 +65,10 @@ class TimedSearcher(Searcher):
         device: str,
         threads: int,
         limits: ImageLimits,
+        memory: MemoryBudget | None = None,
         query_log: QueryLog | None = None,
     ) -> None:
-        super().__init__(home, device=device, threads=threads, limits=limits, query_log=query_log)
+        super().__init__(home, device=device, threads=threads, limits=limits, memory=memory, query_log=query_log)
         self._metrics = metrics
 
     def embedder(self, encoder_id: str) -> Embedder:

@@ -2,6 +2,7 @@
 
 NitamonoError (ValueError)      printed by the CLI in one line; exit status 1
 ├── ImageError                  bytes that are not a usable image
+│   └── ImageMemoryError        an image that would take more memory than the limit
 ├── SourceError                 a folder or manifest that cannot be read at all
 ├── SettingError                an environment variable with an invalid value
 ├── OutputError                 a file or folder that cannot be written
@@ -18,6 +19,10 @@ class NitamonoError(ValueError):
 
 class ImageError(NitamonoError):
     """Bytes that are not a usable image; the message gives the reason, and the caller names the file."""
+
+
+class ImageMemoryError(ImageError):
+    """An image that would take more memory to decode than the limit; the message names the setting."""
 
 
 class SourceError(NitamonoError):

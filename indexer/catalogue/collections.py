@@ -43,6 +43,13 @@ class Collections:
         """The id of a collection; `NotFoundError` names the collections that exist."""
         return find_collection(self.database, name)
 
+    def active(self) -> list[tuple[str, int | None]]:
+        """Names of the collections and numbers of their active generations, without counting anything."""
+        active = (generations.c.collection_id == collections.c.id) & (generations.c.status == "active")
+        query = select(collections.c.name, generations.c.number).select_from(collections.outerjoin(generations, active))
+        with self.database.read() as connection:
+            return [(name, number) for name, number in connection.execute(query.order_by(collections.c.name))]
+
     def all(self) -> list[CollectionRecord]:
         """All collections; `rejected` counts images and source rows, like `nitamono index` and `rejects list`."""
         item_count = select(func.count()).where(items.c.collection_id == collections.c.id).scalar_subquery()

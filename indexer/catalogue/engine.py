@@ -6,6 +6,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,28 @@ from sqlalchemy import Connection, Engine, event
 
 from indexer.errors import BusyError, IndexerError
 
+WRITE_WAIT = 30.0  # seconds that a write on SQLite waits for other processes
+POOL = {"pool_size": 8, "max_overflow": 64}  # a thread never waits for a connection
 
-def create_engine(url: str) -> Engine:
+
+def create_engine(url: str, *, write_wait: float | None = None) -> Engine:
     """An engine with the settings we rely on: WAL, full fsync and foreign keys on SQLite.
+
+    Args:
+        write_wait: see `Home.open`.
 
     Raises:
         IndexerError: SQLAlchemy cannot parse the URL, or its driver is not installed.
     """
     try:
-        engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"), **_pool(url))
     except (sa.exc.ArgumentError, ModuleNotFoundError) as exc:
         raise IndexerError(f"database URL {_without_password(url)!r} cannot be used ({exc})") from exc
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "connect", partial(_configure_sqlite, write_wait or WRITE_WAIT))
         event.listen(engine, "begin", _begin_sqlite)
+    elif write_wait is not None:
+        event.listen(engine, "begin", partial(_begin_postgresql, write_wait))
     return engine
 
 
@@ -87,21 +96,38 @@ def translated_errors() -> Iterator[None]:
         yield
     except sa.exc.OperationalError as exc:
         reason = str(exc.orig).strip().splitlines()[0]
-        if "locked" in reason:
+        if "locked" in reason or "lock timeout" in reason:
             raise BusyError(f"another process is writing the catalogue ({reason}); try again") from exc
         raise IndexerError(f"the catalogue's database failed ({reason})") from exc
+    except sa.exc.TimeoutError as exc:
+        raise BusyError("all connections to the catalogue's database are in use; try again") from exc
 
 
-def _configure_sqlite(connection: Any, _record: object) -> None:
+def _pool(url: str) -> dict[str, Any]:
+    """Options of the connection pool; a database in memory has only one connection."""
+    return {} if url in ("sqlite://", "sqlite:///:memory:") else POOL
+
+
+def _configure_sqlite(write_wait: float, connection: Any, _record: object) -> None:
     connection.isolation_level = None  # we send BEGIN ourselves: the driver's own would come too late for a write
     cursor = connection.cursor()
-    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in (
+        f"busy_timeout={round(write_wait * 1000)}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
 def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+
+
+def _begin_postgresql(write_wait: float, connection: Connection) -> None:
+    if connection.get_execution_options().get("writes"):
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(write_wait * 1000)}")
 
 
 def _without_password(url: str) -> str:

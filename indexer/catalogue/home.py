@@ -40,12 +40,16 @@ class Home:
         self.catalogue = catalogue
 
     @classmethod
-    def open(cls, path: Path | str, *, database_url: str | None = None, create: bool = False) -> Home:
+    def open(
+        cls, path: Path | str, *, database_url: str | None = None, create: bool = False, write_wait: float | None = None
+    ) -> Home:
         """Open a home and migrate its database to this version's schema.
 
         Args:
             database_url: SQLAlchemy URL; default: NITAMONO_DATABASE_URL, or else SQLite in the home.
             create: create the home if it does not exist.
+            write_wait: seconds that a write waits for other processes; None waits 30 s on SQLite, and for ever on
+                PostgreSQL.
 
         Raises:
             NotFoundError: the home does not exist and `create` is not set.
@@ -60,7 +64,7 @@ class Home:
         except OSError as exc:
             raise IndexerError(f"home {path} cannot be created ({exc.strerror})") from exc
         url = database_url or os.environ.get("NITAMONO_DATABASE_URL") or f"sqlite:///{path / 'catalogue.sqlite'}"
-        home = cls(path, Catalogue(create_engine(url)))
+        home = cls(path, Catalogue(create_engine(url, write_wait=write_wait)))
         try:
             migrate(home.catalogue.database, path, lambda: home.lock("schema", wait=True))
         except BaseException:

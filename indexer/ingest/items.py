@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import ImageWrite, ItemRecord
 from indexer.errors import InvalidRequestError, MismatchError, NotFoundError
-from training.data.decode import decode_image
 from training.data.texts import id_fault, text_fault
 from training.embedder import prepare
 
@@ -94,8 +93,11 @@ def _embed_image(
     data: bytes,
 ) -> ImageWrite:
     embedder = searcher.embedder(encoder_id)
-    decoded = decode_image(data, at_least=embedder.described.preprocessing.size, limits=searcher.limits)
-    vector = embedder.embed(prepare(embedder, decoded.pixels))[0]
+    with searcher.decoded(data, at_least=embedder.described.preprocessing.size) as image:
+        width, height = image.width, image.height
+        pixels = prepare(embedder, image.pixels)
+        del image  # its memory is free again after the block
+    vector = embedder.embed(pixels)[0]
     uri = home.add_blob(data)
     stat = home.uri_path(uri).stat()
     return ImageWrite(
@@ -108,7 +110,7 @@ def _embed_image(
         sha256=uri.partition(":")[2],
         size=stat.st_size,
         mtime_ns=stat.st_mtime_ns,
-        width=decoded.width,
-        height=decoded.height,
+        width=width,
+        height=height,
         vector=vector,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from math import ceil
 from typing import TYPE_CHECKING
@@ -19,13 +20,14 @@ from numpy.typing import NDArray
 
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import ActiveState, Rerank
+from indexer.decoding import MemoryBudget, decoded
 from indexer.errors import InvalidRequestError, NotFoundError
 from indexer.search.regions import Region, items_in, used_region
 from indexer.search.results import Hit, SearchPage
 from indexer.search.second_stage import second_stage
 from indexer.search.view import Subset, View, load_view
 from indexer.vectors import Floats
-from training.data.decode import ImageLimits, decode_image
+from training.data.decode import Decoded, ImageLimits
 from training.embedder import prepare
 from training.errors import NitamonoError
 
@@ -41,7 +43,11 @@ PATIENCE = 0.3  # seconds that a search waits for a new generation to load befor
 
 
 class Searcher:
-    """Answers searches in a home's collections; query vectors of images go to `query_log`, if given."""
+    """Answers searches in a home's collections; query vectors of images go to `query_log`, if given.
+
+    Args:
+        memory: the budget for decoding images; None reserves nothing.
+    """
 
     def __init__(
         self,
@@ -50,12 +56,14 @@ class Searcher:
         device: str = "cpu",
         threads: int | None = None,
         limits: ImageLimits | None = None,
+        memory: MemoryBudget | None = None,
         query_log: QueryLog | None = None,
     ) -> None:
         self.home = home
+        self._memory = memory
         self._query_log = query_log
         self._threads = threads
-        self.limits = limits
+        self._limits = limits
         self._device = device
         self._lock = threading.Lock()
         self._views: dict[str, View] = {}
@@ -88,6 +96,10 @@ class Searcher:
                 self._embedders[encoder_id] = loaded
             return self._embedders[encoder_id]
 
+    def decoded(self, data: bytes, *, at_least: int) -> AbstractContextManager[Decoded]:
+        """Decode an image within the limits and the memory budget; see `indexer.decoding.decoded`."""
+        return decoded(data, at_least=at_least, limits=self._limits, memory=self._memory)
+
     def search_image(
         self,
         collection: str,
@@ -113,16 +125,16 @@ class Searcher:
         embedder = self.embedder(view.manifest.encoder_id)
         # A small region must be decoded at a higher resolution than the whole image.
         smallest = min(region.width, region.height) if region else 1.0
-        decoded = decode_image(
-            data, at_least=ceil(embedder.described.preprocessing.size / smallest), limits=self.limits
-        )
-        pixels = region.crop(decoded.pixels) if region else decoded.pixels
-        vectors, found = embedder.embed_with_regions(prepare(embedder, pixels), framed=region is not None)
+        with self.decoded(data, at_least=ceil(embedder.described.preprocessing.size / smallest)) as image:
+            size = (image.width, image.height)
+            pixels = prepare(embedder, region.crop(image.pixels) if region else image.pixels)
+            regions = items_in(image.pixels) if find_items else None
+            del image  # its memory is free again after the block
+        vectors, found = embedder.embed_with_regions(pixels, framed=region is not None)
         if self._query_log is not None:
             self._query_log.add(view.state.collection_id, view.manifest.encoder_id, vectors)
         page = self._search(collection, view, vectors, k, offset, filters, None, rerank)
-        used = used_region(embedder, region, found, (decoded.width, decoded.height))
-        return replace(page, used=used, regions=items_in(decoded.pixels) if find_items else None)
+        return replace(page, used=used_region(embedder, region, found, size), regions=regions)
 
     def search_item(
         self,

@@ -56,7 +56,7 @@ def show_image(
     headers = {"ETag": etag, "Cache-Control": f"{visibility}, max-age=300"}
     if if_none_match is not None and etag in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]:
         return Response(status_code=304, headers=headers)
-    return Response(thumbnail(data, width, service.limits), media_type="image/jpeg", headers=headers)
+    return Response(thumbnail(data, width, service.limits, service.memory), media_type="image/jpeg", headers=headers)
 
 
 def _record(home: Home, collection: str) -> CollectionRecord:

@@ -14,4 +14,9 @@ router = APIRouter(prefix="/v1", tags=["limits"], dependencies=[CanRead])
 @router.get("/limits")
 def show_limits(service: ServiceDep) -> Limits:
     """Show the server's limits."""
-    return Limits(max_upload_bytes=service.settings.max_upload_bytes, max_pixels=service.settings.max_pixels)
+    settings = service.settings
+    return Limits(
+        max_upload_bytes=settings.max_upload_bytes,
+        max_pixels=settings.max_pixels,
+        max_decode_bytes=settings.max_decode_bytes,
+    )

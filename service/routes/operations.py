@@ -20,9 +20,9 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz")
-def readyz(service: ServiceDep) -> Readiness:
+async def readyz(service: ServiceDep) -> Readiness:
     """Report which collections can be searched; 503 if none can."""
-    known = service.readiness.require()
+    known = await service.readiness.require()
     states = [
         CollectionState(
             collection=entry.collection, ready=entry.ready, generation=entry.generation, reason=entry.reason
@@ -40,10 +40,6 @@ def readyz(service: ServiceDep) -> Readiness:
 )
 def metrics(service: ServiceDep) -> Response:
     """Return metrics for Prometheus."""
-    active = [
-        (record.name, record.generation)
-        for record in service.home.catalogue.collections.all()
-        if record.generation is not None
-    ]
-    service.metrics.set_generations(active)
+    known = service.home.catalogue.collections.active()
+    service.metrics.set_generations((name, number) for name, number in known if number is not None)
     return Response(service.metrics.render() + service.home_metrics.render(), headers={"Content-Type": CONTENT_TYPE})

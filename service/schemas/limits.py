@@ -13,6 +13,7 @@ class Limits(BaseModel):
 
     max_upload_bytes: int
     max_pixels: int
+    max_decode_bytes: int
     max_k: int = MAX_K
     max_depth: int = MAX_DEPTH
     max_images_per_item: int = MAX_IMAGES

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from indexer.catalogue.home import Home
 from indexer.ingest.ingest import index_source
 from service.app import create_app
-from service.serve import listen
+from service.serve import listen, server_config
 from service.settings import Settings
 from tests.conftest import COLOURS, draw_photo, write_photos
 
@@ -68,10 +68,10 @@ def home_copy(indexed_home: Path, tmp_path: Path) -> Path:
 
 
 @contextmanager
-def running(app: FastAPI) -> Iterator[str]:
-    """An app under uvicorn, in a thread; yields its URL."""
+def running(app: FastAPI, **settings: Any) -> Iterator[str]:
+    """An app under uvicorn, in a thread, with settings of the connections; yields its URL."""
     listener = listen("127.0.0.1", 0)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    config = server_config(app, Settings(**{"drain_seconds": 5, **settings}), log_config=None)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

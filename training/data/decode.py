@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import struct
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +22,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from training.data.colour import to_srgb
 from training.data.grey import MODES as GREY_MODES
-from training.data.grey import grey_to_8_bits
+from training.data.grey import grey_converter
 from training.data.jpeg import EXIF_ORIENTATION, START, read_header, with_end
 from training.data.opening import describe_unknown, opened
+from training.data.strips import STRIP_PIXELS, reduction, rgb_in_strips
 from training.data.texts import visible
 from training.errors import ImageError, SettingError
 
@@ -95,7 +98,7 @@ def decode_image(data: bytes, *, at_least: int | None = None, limits: ImageLimit
         if decoded is not None:
             return decoded
         data = _completed_cmyk(data)
-    return _decode_with_pillow(data, limits)
+    return _decode_with_pillow(data, at_least, limits)
 
 
 def decode_alpha(data: bytes) -> NDArray[np.uint8] | None:
@@ -157,9 +160,16 @@ def _completed_cmyk(data: bytes) -> bytes:
 
 
 def _pixels_in_srgb(pixels: NDArray[np.uint8], profile: bytes, *, is_grey: bool) -> NDArray[np.uint8]:
-    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if is_grey else pixels)
-    converted = to_srgb(image, profile)
-    return pixels if converted is image else np.asarray(converted, dtype=np.uint8)
+    """Convert pixels in place, in strips, so that no second copy of the whole image exists."""
+    rows = max(1, STRIP_PIXELS // pixels.shape[1])
+    for top in range(0, len(pixels), rows):
+        strip = pixels[top : top + rows]
+        image = Image.fromarray(np.ascontiguousarray(strip[..., 0]) if is_grey else strip)
+        converted = to_srgb(image, profile)
+        if converted is image:
+            break
+        strip[:] = np.asarray(converted, dtype=np.uint8)
+    return pixels
 
 
 def _turn_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
@@ -174,10 +184,18 @@ def _turn_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uin
 
 
 def _pillows_orientation(data: bytes) -> int:
-    """The orientation of a JPEG with an unusual header; 1 (upright) if it makes no sense."""
+    """The orientation of a JPEG with an unusual header."""
     try:
         with opened(data) as image:
-            orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+            return _orientation(image)
+    except DAMAGE:
+        return 1
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1 (upright) if it makes no sense, which is no reason to refuse an image."""
+    try:
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     except DAMAGE:
         return 1
     return orientation if orientation in range(1, 9) else 1
@@ -193,12 +211,17 @@ def _upright(image: Image.Image) -> Image.Image:
             return image
 
 
-def _decode_with_pillow(data: bytes, limits: ImageLimits) -> Decoded:
+def _decode_with_pillow(data: bytes, at_least: int | None, limits: ImageLimits) -> Decoded:
     try:
         with opened(data) as image:
-            limits.check_pixels(*image.size)
+            width, height = image.size
+            limits.check_pixels(width, height)
+            if at_least:
+                image.draft("", (at_least, at_least))  # JPEGs only
             image.load()
-            pixels = _to_rgb(image)
+            orientation = _orientation(image)
+            factor = reduction(*image.size, at_least)
+            pixels = _turn_upright(rgb_in_strips(image, factor, _converter(image)), orientation)
     except UnidentifiedImageError as exc:
         raise ImageError(describe_unknown(data)) from exc
     except ImageError:
@@ -207,25 +230,29 @@ def _decode_with_pillow(data: bytes, limits: ImageLimits) -> Decoded:
         raise ImageError(f"the image is truncated or corrupt ({visible(str(exc))})") from exc
     except MemoryError as exc:
         raise ImageError("the image needs more memory than is available") from exc
-    height, width = pixels.shape[:2]
+    if orientation >= 5:
+        width, height = height, width
     return Decoded(pixels, width, height)
 
 
-def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Upright 8-bit sRGB: wide values are scaled, palettes, CMYK and profiles converted, alpha composited on white."""
+def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """A function that converts strips of an image to 8-bit sRGB; what depends on the whole image is found here."""
     profile = image.info.get("icc_profile")
-    upright = _upright(image)
-    if image.mode in GREY_MODES:
-        grey = grey_to_8_bits(np.asarray(upright), getattr(image, "tag_v2", {}))
-        upright = Image.fromarray(grey)
-    if upright.mode in ALPHA_MODES or "transparency" in upright.info:
-        rgba = upright.convert("RGBA")
+    if image.mode not in GREY_MODES:
+        return partial(_to_rgb, profile=profile)
+    to_8_bits = grey_converter(image)
+    return lambda strip: to_srgb(Image.fromarray(to_8_bits(np.asarray(strip))), profile).convert("RGB")
+
+
+def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert to 8-bit sRGB: palettes, CMYK and profiles are converted, alpha is composited on white."""
+    if image.mode in ALPHA_MODES or "transparency" in image.info:
+        rgba = image.convert("RGBA")
         if profile is not None:
             colours = to_srgb(rgba.convert("RGB"), profile)
             colours.putalpha(rgba.getchannel("A"))
             rgba = colours
-        flat = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-        return np.asarray(flat.convert("RGB"), dtype=np.uint8)
-    if upright.mode not in ("RGB", "L", "CMYK"):
-        upright = upright.convert("L" if upright.mode == "1" else "RGB")
-    return np.asarray(to_srgb(upright, profile).convert("RGB"), dtype=np.uint8)
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    if image.mode not in ("RGB", "L", "CMYK"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return to_srgb(image, profile).convert("RGB")

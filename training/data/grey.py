@@ -7,11 +7,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from training.errors import ImageError
 
@@ -20,38 +21,37 @@ PHOTOMETRIC, MAX_SAMPLE, SMIN_SAMPLE, SMAX_SAMPLE = 262, 281, 340, 341  # TIFF's
 WHITE_IS_ZERO = 0
 OVERSHOOT = 2.0  # resampling brings values of 0..1 a little above 1; a picture of 0..255 is not that dark
 UNDERSHOOT = 0.05  # the same below 0, as a share of the largest value
-ROWS = 256  # converted at a time, so that no wider copy of the whole picture exists
+ROWS = 256  # read at a time
 
 
-def grey_to_8_bits(values: NDArray[Any], tags: Mapping[int, Any]) -> NDArray[np.uint8]:
-    """Values `(H, W)` of an image of one of `MODES` as uint8.
-
-    Args:
-        tags: those of a TIFF file; empty for another format.
+def grey_converter(image: Image.Image) -> Callable[[NDArray[Any]], NDArray[np.uint8]]:
+    """A function from values `(H, W)` of a loaded image of one of `MODES`, or of a part of it, to uint8.
 
     Raises:
         ImageError: the range of the values is unknown, or they are not numbers.
     """
-    black, white = _range(values, tags)
-    out = np.empty(values.shape, np.uint8)
-    for start in range(0, len(values), ROWS):
-        part = values[start : start + ROWS].astype(np.float32)
-        scaled = (part - np.float32(black)) * np.float32(255.0 / (white - black))
-        out[start : start + ROWS] = np.clip(scaled, 0, 255).round()
+    tags = getattr(image, "tag_v2", {})
+    black, white = _range(image, tags)
     is_negative = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
-    return np.subtract(255, out, dtype=np.uint8) if is_negative else out
+
+    def to_8_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
+        scaled = (values.astype(np.float32) - np.float32(black)) * np.float32(255.0 / (white - black))
+        out: NDArray[np.uint8] = np.clip(scaled, 0, 255).round().astype(np.uint8)
+        return ~out if is_negative else out
+
+    return to_8_bits
 
 
-def _range(values: NDArray[Any], tags: Mapping[int, Any]) -> tuple[float, float]:
+def _range(image: Image.Image, tags: Mapping[int, Any]) -> tuple[float, float]:
     tagged = _tagged_range(tags)
     if tagged is not None:
         return tagged
-    if values.dtype.itemsize == 2 and values.dtype.kind == "u":
+    if image.mode.startswith("I;16"):
         return 0.0, 65535.0
-    low, high = float(values.min()), float(values.max())
+    low, high = _extrema(image)
     if not np.isfinite(low + high):
         raise ImageError("the grey values include NaN or infinity; save the picture as 8 or 16 bits")
-    is_float = values.dtype.kind == "f"
+    is_float = image.mode == "F"
     if low >= (-UNDERSHOOT * high if is_float else 0):
         for limit, white in [*([(OVERSHOOT, 1.0)] if is_float else []), (255.0, 255.0), (65535.0, 65535.0)]:
             if high <= limit:
@@ -60,6 +60,16 @@ def _range(values: NDArray[Any], tags: Mapping[int, Any]) -> tuple[float, float]
         f"the grey values range from {low:g} to {high:g}, and nothing tells which is white; "
         "save the picture as 8 or 16 bits"
     )
+
+
+def _extrema(image: Image.Image) -> tuple[float, float]:
+    """Smallest and largest value, NaN if one is NaN; in strips, so that no copy of the whole image exists."""
+    width, height = image.size
+    found = []
+    for top in range(0, height, ROWS):
+        part = np.asarray(image.crop((0, top, width, min(top + ROWS, height))))
+        found.append((float(part.min()), float(part.max())))
+    return float(np.min([low for low, _ in found])), float(np.max([high for _, high in found]))
 
 
 def _tagged_range(tags: Mapping[int, Any]) -> tuple[float, float] | None:
