@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from indexer.search.query_log import QueryLog
     from indexer.search.searcher import Searcher
     from service.readiness import Readiness
+    from service.thumbnails import Thumbnails
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Service:
     metrics: Metrics
     limits: ImageLimits
     memory: MemoryBudget
+    thumbnails: Thumbnails
     query_log: QueryLog | None
 
 

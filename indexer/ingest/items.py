@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import ImageWrite, ItemRecord
 from indexer.errors import InvalidRequestError, MismatchError, NotFoundError
+from indexer.ingest.attributes import attributes_fault
 from training.data.sources import MAX_ITEM_ID
 from training.embedder import prepare
 
@@ -31,7 +33,8 @@ def put_item(
     """Store an item with exactly these images, in place of its previous ones; True if it is new.
 
     Raises:
-        InvalidRequestError: bad item_id, no image, too many images, or an attribute that is not text.
+        InvalidRequestError: bad item_id, no image, too many images, or attributes that are not text or too
+            many or too long, see `indexer.ingest.attributes`.
         ImageError: an image cannot be decoded; nothing has been stored.
         NotFoundError: the collection does not exist or has no active generation.
     """
@@ -60,6 +63,11 @@ def delete_item(home: Home, collection: str, item_id: str) -> None:
     home.catalogue.items.delete(home.catalogue.collection_id(collection), item_id)
 
 
+def image_file(home: Home, collection: str, image_id: int) -> Path:
+    """The path of an image's file; raises `NotFoundError` if the image does not exist."""
+    return home.uri_path(home.catalogue.images.get(collection, image_id).uri)
+
+
 def read_image(home: Home, collection: str, image_id: int) -> bytes:
     """The file of an image; raises `NotFoundError` if it cannot be read."""
     record = home.catalogue.images.get(collection, image_id)
@@ -77,6 +85,8 @@ def _check_item(item_id: str, attributes: Mapping[str, str], images: Sequence[by
     for name, value in attributes.items():
         if not isinstance(value, str):
             raise InvalidRequestError("attributes", f"attribute {name!r} must be text, not {type(value).__name__}")
+    if (fault := attributes_fault(attributes)) is not None:
+        raise InvalidRequestError("attributes", fault)
 
 
 def _embed_image(
