@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from indexer.errors import BusyError
-from training.data.cost import decoding_bytes
+from training.data.cost import decoding_bytes, image_size
 from training.data.decode import Decoded, ImageLimits, decode_image
 from training.errors import ImageMemoryError
 
@@ -89,6 +89,10 @@ def decoded(
     if memory is None:
         yield decode_image(data, at_least=at_least, limits=limits)
         return
-    (limits or ImageLimits()).check_bytes(len(data))
-    with memory.reserve(decoding_bytes(data, at_least)):
+    limits = limits or ImageLimits()
+    limits.check_bytes(len(data))
+    count = decoding_bytes(data, at_least)
+    if count > memory.limit and (size := image_size(data)) is not None:
+        limits.check_pixels(*size)  # the better explanation
+    with memory.reserve(count):
         yield decode_image(data, at_least=at_least, limits=limits)

@@ -33,6 +33,8 @@ class Lane:
         self.threads = threads
         self.capacity = threads + waiting
         self.busy = 0  # requests that run or wait; those whose body is still arriving do not count
+        self.running = 0
+        self.waiting = 0
         self._places = asyncio.Semaphore(threads)
 
     def refuse_if_full(self) -> None:
@@ -44,12 +46,17 @@ class Lane:
 
     async def enter(self) -> None:
         """Wait for a place; `OverloadedError` if none is free for `PATIENCE` seconds."""
+        self.waiting += 1
         try:
             await asyncio.wait_for(self._places.acquire(), PATIENCE)
         except TimeoutError:
             raise OverloadedError(f"the server is busy: the request waited {PATIENCE:g} s; try again later") from None
+        finally:
+            self.waiting -= 1
+        self.running += 1
 
     def leave(self) -> None:
+        self.running -= 1
         self._places.release()
 
 

@@ -26,6 +26,7 @@ from service.problems import add_problem_handlers
 from service.readiness import Readiness
 from service.routes import collections, encoders, generations, items, limits, operations, page, search
 from service.settings import Settings, load_settings
+from service.thumbnails import Thumbnails
 from service.timing import TimedSearcher
 from service.tracing import Tracing
 from training.data.decode import ImageLimits
@@ -93,7 +94,10 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
     searcher = TimedSearcher(
         home, metrics, device=settings.device, threads=settings.threads, limits=limits, memory=memory, query_log=log
     )
-    return Service(settings, home, searcher, Readiness(home, searcher), metrics, HomeMetrics(home), limits, memory, log)
+    thumbnails = Thumbnails(home.path / "thumbnails", settings.thumbnail_bytes, limits, memory)
+    return Service(
+        settings, home, searcher, Readiness(home, searcher), metrics, HomeMetrics(home), limits, memory, thumbnails, log
+    )
 
 
 def close_service(service: Service, warming: threading.Thread) -> None:

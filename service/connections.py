@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import socket
 import time
 from typing import Any
 
@@ -54,6 +55,9 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # asyncio leaves Nagle's algorithm on for sockets of `socket.create_server`. A response is written in two parts,
+        # so the second one waited 40 ms for the client's delayed acknowledgement.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > self.config.max_connections:
             _log_shortage("connections", "all %d connections are in use; new ones get 503", self.config.max_connections)
             self._end(FULL)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from indexer.search.searcher import Searcher
     from service.home_metrics import HomeMetrics
     from service.readiness import Readiness
+    from service.thumbnails import Thumbnails
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Service:
     home_metrics: HomeMetrics
     limits: ImageLimits
     memory: MemoryBudget
+    thumbnails: Thumbnails
     query_log: QueryLog | None
 
 

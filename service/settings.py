@@ -52,6 +52,9 @@ class Settings(BaseSettings):
         ge=2**20,
         description="memory for decoding images, per process; an image over it is refused",
     )
+    thumbnail_bytes: int = Field(
+        default=256 * 2**20, ge=0, description="disk space for thumbnails in the home; 0 keeps none"
+    )
     query_log: int = Field(
         default=1000, ge=0, le=1_000_000, description="recent query vectors to keep; 0 disables the log"
     )

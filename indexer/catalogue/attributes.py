@@ -13,7 +13,9 @@ from indexer.catalogue.collections import find_collection
 from indexer.catalogue.engine import Database
 from indexer.catalogue.schema import items
 
-FACET_VALUES = 100
+FACET_ATTRIBUTES = 50
+FACET_VALUES = 100  # of an attribute
+FACET_LENGTH = 200  # characters of a value; longer ones are texts, which nobody filters by
 
 
 @dataclass
@@ -21,22 +23,34 @@ class Attributes:
     database: Database
 
     def facets(self, collection: str) -> dict[str, list[tuple[str, int]]]:
-        """The `FACET_VALUES` most frequent values of each attribute, with their number of items."""
+        """The most frequent values of the most frequent attributes, with their number of items.
+
+        There are at most `FACET_VALUES` values of at most `FACET_ATTRIBUTES` attributes.
+        """
         pairs = self._pairs()
-        query = (
+        counted = (
             select(pairs.c.key, pairs.c.value, func.count().label("count"))
             .select_from(items.join(pairs, sa.true()))
             .where(items.c.collection_id == find_collection(self.database, collection))
+            .where(func.length(pairs.c.value) <= FACET_LENGTH)
             .group_by(pairs.c.key, pairs.c.value)
-            .order_by(pairs.c.key, sa.desc("count"), pairs.c.value)
+            .subquery()
         )
+        frequent_first = (counted.c.count.desc(), counted.c.value)
+        ranked = select(
+            *counted.c,
+            func.row_number().over(partition_by=counted.c.key, order_by=frequent_first).label("place"),
+            func.sum(counted.c.count).over(partition_by=counted.c.key).label("items"),
+        ).subquery()
+        query = select(ranked).where(ranked.c.place <= FACET_VALUES).order_by(ranked.c.key, ranked.c.place)
         found: dict[str, list[tuple[str, int]]] = {}
+        frequency: dict[str, int] = {}
         with self.database.read() as connection:
-            for key, value, count in connection.execute(query):
-                listed = found.setdefault(key, [])
-                if len(listed) < FACET_VALUES:
-                    listed.append((value, count))
-        return found
+            for key, value, count, _, total in connection.execute(query):
+                found.setdefault(key, []).append((value, count))
+                frequency[key] = total
+        kept = set(sorted(found, key=lambda key: (-frequency[key], key))[:FACET_ATTRIBUTES])
+        return {key: values for key, values in found.items() if key in kept}
 
     def names(self, collection_id: int) -> set[str]:
         pairs = self._pairs()

@@ -4,6 +4,7 @@ catalogue.sqlite                       the catalogue (unless a database URL is s
 encoders/<encoder_id>/                 a copy of every encoder of the catalogue
 collections/<name>/generations/<n>/    immutable indexes
 blobs/<ab>/<sha256>                    photos uploaded over HTTP
+thumbnails/<ab>/                       thumbnails that the service has made; may be deleted at any time
 retrains/<name>-<n>/                   models and evidence of a retraining
 drift/<name>.json                      the last report of `nitamono drift`
 locks/                                 lock files with the writing process

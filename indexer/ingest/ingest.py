@@ -19,6 +19,7 @@ from indexer.calibrate.calibrate import calibrate_if_due
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import ChangeKind, EncoderRecord, ImageState, ImageWrite, RejectRecord, SearchState
 from indexer.generations.build import build_generation
+from indexer.ingest.attributes import attributes_fault
 from indexer.ingest.embed import Advance, Embedded, embed_files
 from training.data.decode import ImageLimits
 from training.data.manifests import StoredFile
@@ -101,7 +102,7 @@ def index_source(
         BusyError: another process is indexing this collection.
     """
     began = perf_counter()
-    entries = list(read_source(source, store=partial(_store_blob, home)))
+    entries = [_checked(entry) for entry in read_source(source, store=partial(_store_blob, home))]
     given = describe_encoder(encoder_ref) if encoder_ref is not None else None
     collection_id = home.catalogue.ensure_collection(collection)
     with home.lock(f"collection-{collection}"):
@@ -121,6 +122,13 @@ def index_source(
         report.seconds["calibrate"] = perf_counter() - built
         report.seconds["total"] = perf_counter() - began
     return report
+
+
+def _checked(entry: Entry) -> Entry:
+    """The entry, or the problem that its attributes are."""
+    if isinstance(entry, SourceImage) and (fault := attributes_fault(entry.attributes)) is not None:
+        return SourceProblem(entry.where, fault, entry.item_id, str(entry.path))
+    return entry
 
 
 def _bring_generation_up_to_date(home: Home, collection: str, encoder: EncoderDescription, state: SearchState) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import ImageWrite, ItemRecord
 from indexer.errors import InvalidRequestError, MismatchError, NotFoundError
+from indexer.ingest.attributes import attributes_fault
 from training.data.texts import id_fault, text_fault
 from training.embedder import prepare
 
@@ -31,7 +33,8 @@ def put_item(
     """Store an item with exactly these images, in place of its previous ones; True if it is new.
 
     Raises:
-        InvalidRequestError: no image, too many images, or a text that a catalogue cannot hold.
+        InvalidRequestError: no image, too many images, a text that a catalogue cannot hold, or attributes that are not
+            text, too many or too long, see `indexer.ingest.attributes`.
         ImageError: an image cannot be decoded; nothing has been stored.
         NotFoundError: the collection does not exist or has no active generation.
     """
@@ -60,6 +63,11 @@ def delete_item(home: Home, collection: str, item_id: str) -> None:
     home.catalogue.items.delete(home.catalogue.collection_id(collection), item_id)
 
 
+def image_file(home: Home, collection: str, image_id: int) -> Path:
+    """The path of an image's file; raises `NotFoundError` if the image does not exist."""
+    return home.uri_path(home.catalogue.images.get(collection, image_id).uri)
+
+
 def read_image(home: Home, collection: str, image_id: int) -> bytes:
     """The file of an image; raises `NotFoundError` if it cannot be read."""
     record = home.catalogue.images.get(collection, image_id)
@@ -81,6 +89,8 @@ def _check_item(item_id: str, title: str | None, attributes: Mapping[str, str], 
             raise InvalidRequestError("attributes", f"attribute {name!r} must be text, not {type(value).__name__}")
         if fault := text_fault(name) or text_fault(value, lines=True):
             raise InvalidRequestError("attributes", f"attribute {name!r} {fault}")
+    if (fault := attributes_fault(attributes)) is not None:
+        raise InvalidRequestError("attributes", fault)
 
 
 def _embed_image(

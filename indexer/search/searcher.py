@@ -39,6 +39,7 @@ MAX_K = 1000
 MAX_DEPTH = 10_000  # offset + k: deeper pages would re-sort the whole catalogue, and nobody reads them
 MAX_QUERY_IMAGES = 8
 FILTERS_KEPT = 64  # most recently used filters of a view whose matches are cached
+NAMES_LISTED = 50  # attributes that an error message lists
 PATIENCE = 0.3  # seconds that a search waits for a new generation to load before it uses the old one
 
 
@@ -233,7 +234,7 @@ class Searcher:
         known = self.home.catalogue.attributes.names(view.state.collection_id)
         for name in filters:
             if name not in known:
-                names = ", ".join(sorted(known)) or "none"
+                names = ", ".join(sorted(known)[:NAMES_LISTED]) or "none"
                 raise InvalidRequestError("filter", f"no item has an attribute {name!r}; attributes are {names}")
         return np.array(
             self.home.catalogue.attributes.matching_items(view.state.collection_id, filters), dtype=np.int64

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Response
@@ -10,11 +9,11 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import CollectionRecord
 from indexer.errors import NotFoundError
-from indexer.ingest.items import read_image
+from indexer.ingest.items import image_file
 from service.auth import CanRead
 from service.deps import CollectionName, ServiceDep
 from service.schemas.collections import CollectionDetail, CollectionList, CollectionSummary, FacetValue
-from service.thumbnails import MAX_WIDTH, thumbnail
+from service.thumbnails import MAX_WIDTH
 
 DEFAULT_WIDTH = 480
 
@@ -50,13 +49,18 @@ def show_image(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Return an image of an item as a JPEG, scaled down if necessary but never up."""
-    data = read_image(service.home, collection, image_id)
-    etag = f'"{hashlib.sha256(data).hexdigest()[:32]}-{width}"'
+    path = image_file(service.home, collection, image_id)
+    etag = _etag(service.thumbnails.digest(path), width)
     visibility = "public" if service.settings.public_read else "private"
     headers = {"ETag": etag, "Cache-Control": f"{visibility}, max-age=300"}
     if if_none_match is not None and etag in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]:
         return Response(status_code=304, headers=headers)
-    return Response(thumbnail(data, width, service.limits, service.memory), media_type="image/jpeg", headers=headers)
+    found = service.thumbnails.get(path, width)
+    return Response(found.jpeg, media_type="image/jpeg", headers={**headers, "ETag": _etag(found.sha256, width)})
+
+
+def _etag(sha256: str, width: int) -> str:
+    return f'"{sha256[:32]}-{width}"'
 
 
 def _record(home: Home, collection: str) -> CollectionRecord:

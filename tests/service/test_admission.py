@@ -75,7 +75,7 @@ def test_searches_beyond_the_queue_are_refused_and_nothing_else_waits(indexed_ho
         lane = admission_of(app).search
         with no_memory(app.state.service.memory):
             admitted = [pool.submit(client.post, SEARCH, files=png()) for _ in range(5)]
-            wait_for(lambda: lane.busy == 5)
+            wait_for(lambda: (lane.running, lane.waiting) == (2, 3))
             assert_refused_at_once(client, "POST", SEARCH)
             for path in (*PROBES, "/", "/v1/collections", "/v1/collections/shop/items/bag/0000"):
                 began = time.perf_counter()

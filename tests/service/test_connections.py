@@ -101,6 +101,17 @@ def test_a_head_within_the_limit_is_read(address: tuple[str, int]) -> None:
     assert httpx.get(f"http://{address[0]}:{address[1]}/healthz", headers=headers).status_code == 200
 
 
+def test_a_response_does_not_wait_for_the_acknowledgement_of_its_head(address: tuple[str, int]) -> None:
+    """With Nagle's algorithm every answer on a kept connection takes 40 ms more."""
+    with httpx.Client(base_url=f"http://{address[0]}:{address[1]}") as client:
+        took = []
+        for _ in range(30):
+            began = time.perf_counter()
+            client.get("/healthz")
+            took.append(time.perf_counter() - began)
+    assert sorted(took)[15] < 0.03
+
+
 def test_a_chunked_body_of_small_parts_is_read(address: tuple[str, int]) -> None:
     body = json.dumps({"vector": [0.5] * 768}).encode()
     answer = httpx.post(

@@ -35,6 +35,15 @@ def decoding_bytes(data: bytes, at_least: int | None = None) -> int:
         return 0
 
 
+def image_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height that the header declares; None if it cannot be read."""
+    try:
+        with opened(data) as image:
+            return image.size
+    except Exception:  # noqa: BLE001 - as above
+        return None
+
+
 def result_bytes(width: int, height: int, factor: int) -> int:
     """The RGB result, and its copy that is turned upright."""
     return 2 * 3 * -(-width // factor) * -(-height // factor)

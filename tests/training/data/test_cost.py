@@ -109,8 +109,9 @@ def test_a_sequential_jpeg_with_a_scan_for_each_component_costs_as_a_progressive
 
 
 @pytest.mark.parametrize(("size", "at_least", "factor"), [
-    ((1000, 1000), 96, 1), ((2000, 2000), 96, 6), ((8000, 8000), 2048, 3), ((20_000, 200), 96, 1),
-    ((90_000, 200), 96, 2), ((8000, 8000), None, 1),
+    ((1000, 1000), 96, 1),
+    ((2000, 2000), 96, 6), ((8000, 8000), 2048, 3), ((20_000, 200), 96, 1), ((90_000, 200), 96, 2),
+    ((8000, 8000), None, 1),
 ])  # fmt: skip
 def test_large_images_are_reduced_and_small_ones_are_not(
     size: tuple[int, int], at_least: int | None, factor: int
