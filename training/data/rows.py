@@ -217,7 +217,7 @@ def _holds_bytes(kind: Any) -> bool:
 
     if pyarrow.types.is_struct(kind):
         return any(_holds_bytes(field.type) for field in kind)
-    return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
+    return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
 
 
 def _parquet_objects(batch: Any) -> Iterator[dict[str, Any] | str]:

@@ -20,7 +20,7 @@ def read_csv(folder: Path, content: str | bytes) -> tuple[list[str], list[Source
 
 
 HEADER = "item_id,image,title\n"
-BAD_ROWS = {
+BAD_ROWS: dict[str, tuple[str | bytes, str]] = {
     "a cell of 140,000 characters": (f'x,x.jpg,"{"y" * 140_000}"', "title has 140000 characters; the limit is 131072"),
     "a cell of two million characters": (f'x,x.jpg,"{"y" * 2_000_000}"', "field larger than field limit"),
     "a quote inside a cell": ('x,x.jpg,"12" wide"', "not valid CSV (',' expected after '\"')"),
