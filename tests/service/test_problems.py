@@ -47,7 +47,7 @@ UNUSABLE = {
     "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"></svg>', "SVG"),
     "pdf": (b"%PDF-1.7\n\xe2\xe3\xcf\xd3\n", "not a supported image"),
     "truncated jpeg": (JPEG[: len(JPEG) // 2], "truncated or corrupt"),
-    "jpeg start alone": (b"\xff\xd8\xff", "not a supported image"),
+    "jpeg start alone": (b"\xff\xd8\xff", "truncated or corrupt"),
     "truncated png": (encoded(draw_photo(7), "PNG")[:400], "truncated or corrupt"),
     "bomb": (png_header(50_000, 50_000), "50000 x 50000 pixels"),
     "empty png": (png_header(64, 64), "truncated or corrupt"),
