@@ -191,7 +191,7 @@ def _parquet_rows(source: Path) -> Iterator[Row]:
         import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(source)
+        file = pyarrow.parquet.ParquetFile(source, buffer_size=2**20, pre_buffer=False)  # pages, not groups
         schema = file.schema_arrow
         columns = list(schema.names)
     except (*DAMAGE, pyarrow.ArrowException) as exc:
