@@ -243,7 +243,7 @@ function showLead() {
   const chosen = cache.collections.find(({ name }) => name === current.collection);
   if (chosen) $("lead").textContent = `Upload a photo to see which of ${count(chosen.items)} look most like it.`;
   const limit = Math.floor(cache.limits.max_upload_bytes / 2 ** 20);
-  $("formats").textContent = `JPEG, PNG, WebP, BMP, GIF or TIFF, up to ${limit}\u00a0MB`;
+  $("formats").textContent = `JPEG, PNG, WebP, AVIF, BMP, GIF or TIFF, up to ${limit}\u00a0MB`;
 }
 
 // ---- Start

@@ -51,10 +51,11 @@ def read_header(data: bytes) -> JpegHeader:
             if marker != _APP1 and marker != _APP2:
                 is_plain = marker == _SCAN
                 break
-            if data.startswith(b"Exif\0\0", at + 4):
+            if marker == _APP2:
+                if data.startswith(b"ICC_PROFILE\0", at + 4):
+                    profile.append(data[at + 4 : end])
+            elif data.startswith(b"Exif\0\0", at + 4):
                 exif.append(data[at + 10 : end])
-            elif data.startswith(b"ICC_PROFILE\0", at + 4):
-                profile.append(data[at + 4 : end])
             elif data.startswith(b"http://ns.adobe.com/xap/1.0/\0", at + 4):
                 in_xmp = in_xmp or b"tiff:Orientation" in data[at:end]
             at = end

@@ -19,7 +19,7 @@ from training.errors import ImageError
 ACCEPTED = "JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 PNG_START = b"\x89PNG\r\n\x1a\n"
-KNOWN_STARTS = (b"\xff\xd8\xff", PNG_START, b"GIF8", b"RIFF")
+KNOWN_STARTS = (b"\xff\xd8\xff", PNG_START, b"GIF8")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")
@@ -123,7 +123,7 @@ def describe_unknown(data: bytes) -> str:
         name = "SVG"
     if name is not None:
         return f"the file is {name}, not a supported image; expected {ACCEPTED}"
-    if data.startswith(KNOWN_STARTS):
+    if data.startswith(KNOWN_STARTS) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
         return "the image is truncated or corrupt (its header cannot be read)"
     if data.startswith(TIFF_STARTS):
         return "the file is a TIFF or camera file of a kind that cannot be read; save it as 8 or 16 bits, or as JPEG"

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TextIO
 
-from training.data.texts import text_fault
+from training.data.texts import text_fault, visible
 from training.errors import SourceError
 from training.extras import extras
 
@@ -20,6 +20,8 @@ OWN_COLUMNS = ("item_id", "image", "mask", "title")
 REQUIRED = ("item_id", "image")
 MAX_CSV_CELL = 2**20  # characters; a longer cell is a quote that was never closed
 PARQUET_ROWS = 64  # rows in memory at a time where they contain files
+
+DAMAGE = (OSError, ValueError, OverflowError, KeyError, TypeError)  # what pyarrow raises beside its own errors
 
 Row = tuple[int, dict[str, Any] | str]  # (number, fields) or (number, the fault of the row)
 
@@ -189,12 +191,13 @@ def _parquet_rows(source: Path) -> Iterator[Row]:
         import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(source)
+        file = pyarrow.parquet.ParquetFile(source, buffer_size=2**20, pre_buffer=False)  # pages, not groups
         schema = file.schema_arrow
-    except (pyarrow.ArrowException, OSError) as exc:
-        raise SourceError(f"{source}: not a Parquet file ({exc})") from exc
-    _check_columns(source, [name for name in schema.names if name])
-    columns = _distinct(schema.names)
+        columns = list(schema.names)
+    except (*DAMAGE, pyarrow.ArrowException) as exc:
+        raise SourceError(f"{source}: not a Parquet file ({visible(str(exc))})") from exc
+    _check_columns(source, [name for name in columns if name])
+    columns = _distinct(columns)
     has_files = any(_holds_bytes(kind) for kind in schema.types)
     size = PARQUET_ROWS if has_files else 1024 * PARQUET_ROWS
     number = 0
@@ -206,7 +209,7 @@ def _parquet_rows(source: Path) -> Iterator[Row]:
                     number += 1
                     if isinstance(fields, str) or any(value is not None for value in fields.values()):
                         yield number, fields
-        except (pyarrow.ArrowException, OSError) as exc:
+        except (*DAMAGE, pyarrow.ArrowException) as exc:
             end = start + file.metadata.row_group(group).num_rows
             yield number + 1, f"rows {number + 1} to {end} cannot be read ({exc})"
             number = end
@@ -227,7 +230,7 @@ def _parquet_objects(batch: Any) -> Iterator[dict[str, Any] | str]:
     whole = pyarrow.RecordBatch.from_arrays([_in_microseconds(column) for column in batch.columns], batch.schema.names)
     try:
         rows = whole.to_pylist()
-    except (ValueError, OverflowError, KeyError, TypeError, pyarrow.ArrowException):
+    except (*DAMAGE, pyarrow.ArrowException):
         rows = [_parquet_object(whole, place) for place in range(whole.num_rows)]
     for row in rows:
         yield row if isinstance(row, str) else {name: value for name, value in row.items() if name}
@@ -241,7 +244,7 @@ def _parquet_object(batch: Any, place: int) -> dict[str, Any] | str:
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
             row[name] = column[place].as_py()
-        except (ValueError, OverflowError, KeyError, TypeError, pyarrow.ArrowException) as exc:
+        except (*DAMAGE, pyarrow.ArrowException) as exc:
             return f"{name} cannot be read ({exc})"
     return row
 

@@ -28,7 +28,9 @@ def test_a_text_file_named_jpg_gets_the_servers_reason(
     letter.write_text("Dear shop, here is no photo.")
     page.set_input_files("#file", letter)
     notice = page.locator("#notice")
-    expect(notice).to_contain_text("The file holds text, not an image; expected JPEG, PNG, WebP, BMP, GIF or TIFF.")
+    expect(notice).to_contain_text(
+        "The file holds text, not an image; expected JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC."
+    )
     expect(page.get_by_role("alert")).to_contain_text("holds text")
     expect(page.locator(".card")).to_have_count(0)
     expect(page.locator("#no-preview")).to_be_visible()

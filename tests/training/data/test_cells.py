@@ -20,6 +20,7 @@ from tests.conftest import draw_photo
 from training.data.cells import cell_text
 from training.data.extracted import PREFIX, remove_abandoned
 from training.data.sources import SourceImage, SourceProblem, read_images
+from training.errors import SourceError
 
 SECONDS = dt.datetime(2024, 5, 6, 7, 8, 9)
 TEXTS: list[tuple[Any, str | None]] = [
@@ -80,6 +81,15 @@ def test_a_value_that_python_cannot_hold_rejects_its_row(tmp_path: Path) -> None
     images, problems = read_table(tmp_path, table)
     assert [image.item_id for image in images] == ["a", "c"]
     assert problems[0].where == "c.parquet row 2" and problems[0].reason.startswith("day cannot be read (")
+
+
+def test_a_column_name_that_is_not_utf_8_is_no_traceback(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pa.table({"item_id": ["a"], "image": ["b"], "colour": ["red"]}), tmp_path / "c.parquet")
+    data = (tmp_path / "c.parquet").read_bytes()
+    (tmp_path / "c.parquet").write_bytes(data.replace(b"colour", b"col\xcaur"))
+    with pytest.raises(SourceError, match="not a Parquet file") as error:
+        read_images(tmp_path / "c.parquet")
+    assert "\n" not in str(error.value)
 
 
 def test_columns_of_one_name_are_numbered_in_parquet_too(tmp_path: Path) -> None:
