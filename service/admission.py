@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import OverloadedError
+from service.metrics import Metrics
 from service.problems import known_problem
 from service.settings import Settings
 
@@ -28,14 +29,16 @@ BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 class Lane:
     """Requests of one kind: at most `threads` run and `waiting` wait."""
 
-    def __init__(self, name: str, threads: int, waiting: int) -> None:
+    def __init__(self, name: str, threads: int, waiting: int, metrics: Metrics) -> None:
         self.name = name
+        self._metrics = metrics
         self.threads = threads
         self.capacity = threads + waiting
         self.busy = 0  # requests that run or wait; those whose body is still arriving do not count
         self.running = 0
         self.waiting = 0
         self._places = asyncio.Semaphore(threads)
+        self._report()
 
     def refuse_if_full(self) -> None:
         if self.busy >= self.capacity:
@@ -47,28 +50,35 @@ class Lane:
     async def enter(self) -> None:
         """Wait for a place; `OverloadedError` if none is free for `PATIENCE` seconds."""
         self.waiting += 1
+        self._report()
         try:
             await asyncio.wait_for(self._places.acquire(), PATIENCE)
+            self.running += 1
         except TimeoutError:
             raise OverloadedError(f"the server is busy: the request waited {PATIENCE:g} s; try again later") from None
         finally:
             self.waiting -= 1
-        self.running += 1
+            self._report()
 
     def leave(self) -> None:
         self.running -= 1
         self._places.release()
+        self._report()
+
+    def _report(self) -> None:
+        self._metrics.set_lane(self.name, self.running, self.waiting)
 
 
 class Admission:
     """Middleware that admits requests to their lanes; those that do not fit get 503 with Retry-After."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self.app = app
-        self.search = Lane("search", settings.request_threads, settings.request_queue)
-        self.write = Lane("write", settings.write_threads, WRITE_WAITING)
-        self.read = Lane("read", READ_THREADS, READ_WAITING)
-        self.metrics = Lane("metrics", METRICS_THREADS, METRICS_WAITING)
+        self._count_refusal = metrics.count_refusal
+        self.search = Lane("search", settings.request_threads, settings.request_queue, metrics)
+        self.write = Lane("write", settings.write_threads, WRITE_WAITING, metrics)
+        self.read = Lane("read", READ_THREADS, READ_WAITING, metrics)
+        self.metrics = Lane("metrics", METRICS_THREADS, METRICS_WAITING, metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or (lane := self.lane_of(scope["method"], scope["path"])) is None:
@@ -86,6 +96,7 @@ class Admission:
                 visit.give_place_back()
                 lane.busy -= 1
         except OverloadedError as exc:  # raised here, outside the app: the app turns its own into responses itself
+            self._count_refusal(lane.name)
             await known_problem(Request(scope), exc)(scope, receive, send)
 
     def lane_of(self, method: str, path: str) -> Lane | None:

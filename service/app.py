@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.openapi = openapi_of(app)  # type: ignore[method-assign]
-    app.add_middleware(Admission, settings=settings)
+    app.add_middleware(Admission, settings=settings, metrics=metrics)
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.max_upload_bytes,

@@ -44,6 +44,32 @@ class Metrics:
             multiprocess_mode="mostrecent",
         )
 
+        self._running = Gauge(
+            "nitamono_requests_running",
+            "Requests in progress",
+            ("lane",),
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self._waiting = Gauge(
+            "nitamono_requests_waiting",
+            "Requests that wait for a place",
+            ("lane",),
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self._refused = Counter(
+            "nitamono_requests_refused_total", "Requests refused for overload", ("lane",), registry=self.registry
+        )
+
+    def set_lane(self, lane: str, running: int, waiting: int) -> None:
+        """Record how many requests of a kind this process runs and has waiting."""
+        self._running.labels(lane).set(running)
+        self._waiting.labels(lane).set(waiting)
+
+    def count_refusal(self, lane: str) -> None:
+        self._refused.labels(lane).inc()
+
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
         labels = (method, route, str(status))
         self._requests.labels(*labels).inc()

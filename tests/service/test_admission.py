@@ -77,6 +77,10 @@ def test_searches_beyond_the_queue_are_refused_and_nothing_else_waits(indexed_ho
             admitted = [pool.submit(client.post, SEARCH, files=png()) for _ in range(5)]
             wait_for(lambda: (lane.running, lane.waiting) == (2, 3))
             assert_refused_at_once(client, "POST", SEARCH)
+            scraped = client.get("/metrics").text
+            assert 'nitamono_requests_running{lane="search"} 2.0' in scraped
+            assert 'nitamono_requests_waiting{lane="search"} 3.0' in scraped
+            assert 'nitamono_requests_refused_total{lane="search"} 1.0' in scraped
             for path in (*PROBES, "/", "/v1/collections", "/v1/collections/shop/items/bag/0000"):
                 began = time.perf_counter()
                 assert client.get(path).status_code == 200
