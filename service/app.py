@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from indexer.catalogue.home import Home
 from indexer.search.query_log import QueryLog
 from service.deps import Service
+from service.guards import HostCheck, PathCheck
 from service.metrics import Metrics
 from service.middleware import BodyLimit, RequestContext
 from service.openapi import PROBLEM_RESPONSE, openapi_of
@@ -52,6 +53,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.openapi = openapi_of(app)  # type: ignore[method-assign]
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes)
+    app.add_middleware(PathCheck)
+    app.add_middleware(HostCheck, settings=settings)
     app.add_middleware(RequestContext, metrics=metrics)
     add_problem_handlers(app)
     # `/similar` must come before the items, whose path parameter would match it.

@@ -51,11 +51,13 @@ class Readiness:
         finally:
             self._lock.release()
 
-    def require(self) -> list[CollectionReadiness]:
-        """Like `check`, but raise `NotReadyError` if no collection can be searched."""
+    def require(self, *, detailed: bool = True) -> list[CollectionReadiness]:
+        """Like `check`, but raise `NotReadyError` if no collection can be searched; names none unless `detailed`."""
         known = self.check()
         if any(entry.ready for entry in known):
             return known
+        if not detailed:
+            raise NotReadyError("no collection can be searched yet; an API key with read access shows the reasons")
         reasons = "; ".join(f"{entry.collection}: {entry.reason}" for entry in known)
         raise NotReadyError(reasons or "there is no collection yet; run `nitamono index SOURCE`")
 

@@ -12,6 +12,8 @@ from sqlalchemy import Connection, Engine, event
 
 from indexer.errors import BusyError, IndexerError
 
+SCHEME = re.compile(r"[a-z0-9]{1,20}(\+[a-z0-9]{1,20})?")
+
 
 def create_engine(url: str) -> Engine:
     """An engine with the settings we rely on: WAL, full fsync and foreign keys on SQLite.
@@ -19,10 +21,19 @@ def create_engine(url: str) -> Engine:
     Raises:
         IndexerError: SQLAlchemy cannot parse the URL, or its driver is not installed.
     """
+    if "://" in url and not url.startswith("sqlite") and url.partition("?")[0].count("@") > 1:
+        raise IndexerError(
+            f"database URL {_without_password(url)!r} has more than one @; write an @ of the password as %40"
+        )
     try:
         engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-    except (sa.exc.ArgumentError, ModuleNotFoundError) as exc:
-        raise IndexerError(f"database URL {_without_password(url)!r} cannot be used ({exc})") from exc
+    except (sa.exc.ArgumentError, ModuleNotFoundError, ValueError) as exc:
+        # The cause may quote any part of the URL, and so the password: it is neither shown nor chained.
+        reason = str(exc) if isinstance(exc, ModuleNotFoundError) else "it cannot be parsed"
+        raise IndexerError(
+            f"database URL {_without_password(url)!r} cannot be used ({reason}); expected DIALECT+DRIVER://USER:PASSWORD"
+            "@HOST/NAME, with special characters of the password percent-encoded"
+        ) from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -81,4 +92,6 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _without_password(url: str) -> str:
-    return re.sub(r"://([^:/@]+):[^@]*@", r"://\1:***@", url)
+    """The URL's scheme only: in a malformed URL, any other part may belong to the password."""
+    scheme, separator, _ = url.partition("://")
+    return f"{scheme}://***" if separator and SCHEME.fullmatch(scheme) else "***"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import ActiveState, Rerank
 from indexer.errors import InvalidRequestError, NotFoundError
-from indexer.search.regions import Region, items_in, used_region
+from indexer.search.regions import MIN_SIDE, Region, items_in, used_region
 from indexer.search.results import Hit, SearchPage
 from indexer.search.second_stage import second_stage
 from indexer.search.view import Subset, View, load_view
@@ -112,7 +112,7 @@ class Searcher:
         view = self._view(collection)
         embedder = self.embedder(view.manifest.encoder_id)
         # A small region must be decoded at a higher resolution than the whole image.
-        smallest = min(region.width, region.height) if region else 1.0
+        smallest = max(min(region.width, region.height), MIN_SIDE) if region else 1.0
         decoded = decode_image(
             data, at_least=ceil(embedder.described.preprocessing.size / smallest), limits=self.limits
         )

@@ -53,7 +53,7 @@ def show_image(
     data = read_image(service.home, collection, image_id)
     etag = f'"{hashlib.sha256(data).hexdigest()[:32]}-{width}"'
     visibility = "public" if service.settings.public_read else "private"
-    headers = {"ETag": etag, "Cache-Control": f"{visibility}, max-age=300"}
+    headers = {"ETag": etag, "Cache-Control": f"{visibility}, max-age=300", "Vary": "Authorization"}
     if if_none_match is not None and etag in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]:
         return Response(status_code=304, headers=headers)
     return Response(thumbnail(data, width, service.limits), media_type="image/jpeg", headers=headers)
