@@ -6,6 +6,7 @@ import hashlib
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Response
+from pydantic import BeforeValidator
 
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import CollectionRecord
@@ -14,6 +15,7 @@ from indexer.ingest.items import read_image
 from service.auth import CanRead
 from service.deps import CollectionName, ServiceDep
 from service.schemas.collections import CollectionDetail, CollectionList, CollectionSummary, FacetValue
+from service.schemas.fields import only_digits
 from service.thumbnails import MAX_WIDTH, thumbnail
 
 DEFAULT_WIDTH = 480
@@ -44,7 +46,7 @@ def show_collection(collection: CollectionName, service: ServiceDep) -> Collecti
 )
 def show_image(
     collection: CollectionName,
-    image_id: Annotated[int, Path(ge=1, le=2**63 - 1)],
+    image_id: Annotated[int, BeforeValidator(only_digits), Path(ge=1, le=2**63 - 1)],
     service: ServiceDep,
     width: Annotated[int, Query(ge=16, le=MAX_WIDTH, description="Maximum width in pixels.")] = DEFAULT_WIDTH,
     if_none_match: Annotated[str | None, Header()] = None,

@@ -21,6 +21,13 @@ def _decode_base64(value: Any) -> bytes:
         raise ValueError(f"not valid base64 ({exc})") from exc
 
 
+def only_digits(value: str) -> str:
+    """Refuse what `int` would also read as a number, such as `1 `, `+1` and digits of other scripts."""
+    if not (value.isascii() and value.isdecimal()):
+        raise ValueError("expected a number of digits 0 to 9")
+    return value
+
+
 def _split_region(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
 
