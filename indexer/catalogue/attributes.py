@@ -36,12 +36,15 @@ class Attributes:
             .group_by(pairs.c.key, pairs.c.value)
             .subquery()
         )
-        of_attribute = {"partition_by": counted.c.key, "order_by": (counted.c.count.desc(), counted.c.value)}
-        ranked = select(
-            counted,
-            func.row_number().over(**of_attribute).label("place"),
+        best_first: Any = (counted.c.count.desc(), counted.c.value)
+        columns: Any = (
+            counted.c.key,
+            counted.c.value,
+            counted.c.count,
+            func.row_number().over(partition_by=counted.c.key, order_by=best_first).label("place"),
             func.sum(counted.c.count).over(partition_by=counted.c.key).label("items"),
-        ).subquery()
+        )
+        ranked = select(*columns).subquery()
         query = select(ranked).where(ranked.c.place <= FACET_VALUES).order_by(ranked.c.key, ranked.c.place)
         found: dict[str, list[tuple[str, int]]] = {}
         frequency: dict[str, int] = {}
