@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from indexer.errors import BusyError, InvalidRequestError, MismatchError, NotFoundError
+from indexer.errors import BusyError, CorruptError, InvalidRequestError, MismatchError, NotFoundError
 from service import errors
 from service.middleware import add_headers, request_id_of
 from training.data.texts import visible
@@ -73,6 +73,9 @@ KINDS: dict[type[Exception], Kind] = {
     errors.OverloadedError: Kind(503, "overloaded", "Server overloaded"),
     errors.RequestTimeoutError: Kind(408, "request-timeout", "Request timed out"),
     errors.NotReadyError: Kind(503, "not-ready", "Server not ready"),
+    CorruptError: Kind(
+        503, "damaged", "Index damaged", "the index of this collection is damaged; see the server's log"
+    ),
     # Such as a damaged index or a missing encoder: details are for the operator's log, not for the shopper.
     NitamonoError: INTERNAL._replace(neutral="the server cannot answer this request at the moment; see its log"),
 }

@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 
 from indexer.catalogue.home import Home
+from indexer.errors import CorruptError
 from indexer.search.searcher import Searcher
 from service.errors import NotReadyError
 from training.errors import NitamonoError
@@ -81,5 +82,8 @@ class Readiness:
             self._searcher.warm(collection)
         except NitamonoError as exc:
             logger.error("collection %s cannot be loaded: %s", collection, exc)
+            if isinstance(exc, CorruptError):
+                reason = "its index is damaged; run `nitamono index SOURCE` to build it again"
+                return CollectionReadiness(collection, False, generation, reason)
             return CollectionReadiness(collection, False, generation, "its index cannot be loaded; see the log")
         return CollectionReadiness(collection, True, generation)

@@ -28,7 +28,8 @@ def index(
 
     Unchanged files are skipped and changed files are embedded again. Unreadable images and rows are rejected (see
     `nitamono rejects list`) without stopping the run. Items that are missing from the source are kept. After an
-    interruption, run the same command again. A new --encoder embeds the whole collection again.
+    interruption, run the same command again. A damaged or missing generation is built again from stored vectors. A
+    new --encoder embeds the whole collection again.
 
     \b
     Examples:

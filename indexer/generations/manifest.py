@@ -57,11 +57,11 @@ class Manifest:
         write_durably(directory / "manifest.json", document.encode())
 
 
-def verify_directory(directory: Path) -> Manifest:
-    """Check the files of a generation against its manifest.
+def read_checked(directory: Path) -> Manifest:
+    """Read the manifest of a generation and compare the checksum of every file with it.
 
     Raises:
-        CorruptError: a file is missing, changed, or has another count or dimension than the manifest.
+        CorruptError: a file is missing or changed.
     """
     manifest = Manifest.read(directory)
     for name in sorted({*FILES, *manifest.sha256}):
@@ -73,6 +73,16 @@ def verify_directory(directory: Path) -> Manifest:
             raise CorruptError(
                 f"{directory / name}: checksum differs from the manifest; the file was changed or damaged"
             )
+    return manifest
+
+
+def verify_directory(directory: Path) -> Manifest:
+    """Check the files of a generation against its manifest.
+
+    Raises:
+        CorruptError: a file is missing, changed, or has another count or dimension than the manifest.
+    """
+    manifest = read_checked(directory)
     ids = load_ids(directory)
     index = read_index(directory / "index.faiss", manifest.factory)
     if not index.count == len(ids) == manifest.count or index.dim != manifest.dim:

@@ -66,6 +66,11 @@ def remove_unused(home: Home, collection: str, encoder_id: str) -> None:
             _remove(home, collection_id, record)
 
 
+def remove_damaged(home: Home, collection: str, number: int) -> None:
+    """Remove a generation that does not verify and is no longer active, so that no roll back meets it."""
+    _remove(home, home.catalogue.collection_id(collection), find_generation(home, collection, number))
+
+
 def _remove(home: Home, collection_id: int, record: GenerationRecord) -> None:
     home.catalogue.generations.mark_removed(collection_id, record.number)
     shutil.rmtree(home.generation_directory(record.collection, record.number), ignore_errors=True)

@@ -19,6 +19,7 @@ from indexer.calibrate.calibrate import calibrate_if_due
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import ChangeKind, EncoderRecord, ImageState, ImageWrite, RejectRecord, SearchState
 from indexer.generations.build import build_generation
+from indexer.generations.store import remove_damaged, verify
 from indexer.ingest.attributes import attributes_fault
 from indexer.ingest.embed import Advance, Embedded, embed_files
 from training.data.decode import ImageLimits
@@ -132,10 +133,17 @@ def _checked(entry: Entry) -> Entry:
 
 
 def _bring_generation_up_to_date(home: Home, collection: str, encoder: EncoderDescription, state: SearchState) -> int:
-    same_encoder = state.generation is not None and state.encoder_id == encoder.encoder_id
-    if same_encoder and not home.catalogue.changes.has_unindexed(state.collection_id, state.watermark):
-        return state.generation or 0
-    return build_generation(home, collection, EncoderRecord.of(encoder)).number
+    """Build a generation unless the active one is of this encoder, includes every change and verifies."""
+    active = state.generation
+    damaged = active is not None and bool(verify(home, collection, active))
+    same_encoder = active is not None and state.encoder_id == encoder.encoder_id
+    unindexed = home.catalogue.changes.has_unindexed(state.collection_id, state.watermark)
+    if active is not None and same_encoder and not unindexed and not damaged:
+        return active
+    number = build_generation(home, collection, EncoderRecord.of(encoder)).number
+    if active is not None and damaged:
+        remove_damaged(home, collection, active)
+    return number
 
 
 @dataclass

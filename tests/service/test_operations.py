@@ -154,3 +154,21 @@ def test_writers_and_readers_at_once_lose_nothing(serve: Serve, home_copy: Path,
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(write_then_read, range(16)))
     assert client.get("/v1/collections/shop").json()["items"] == ITEMS + 16
+
+
+def test_a_damaged_index_is_not_ready_and_not_searched(serve: Serve, home_copy: Path, shop: Path, photo: bytes) -> None:
+    with Home.open(home_copy) as home:
+        index_file = home.generation_directory("shop", 1) / "index.faiss"
+    data = bytearray(index_file.read_bytes())
+    data[-9] ^= 1  # inside a vector: FAISS reads the file
+    index_file.write_bytes(bytes(data))
+    client = serve(home_copy)
+    answers = (client.get("/readyz") for _ in range(1000))
+    # Until the collection is loaded, in the background, the answer is 503 without a collection.
+    assert "damaged" in next(d for a in answers if "shop" in (d := assert_problem(a, 503)["detail"]))
+    refused = client.post("/v1/collections/shop/search", files={"image": photo})
+    assert assert_problem(refused, 503)["type"] == "urn:nitamono:problem:damaged"
+    with Home.open(home_copy) as home:
+        index_source(home, "shop", shop, processes=0)
+    assert client.post("/v1/collections/shop/search", files={"image": photo}).status_code == 200
+    assert client.get("/readyz").json()["collections"][0]["generation"] == 2

@@ -211,7 +211,7 @@ def test_a_damaged_index_is_told_to_the_log_alone(
     next(home_copy.glob("collections/shop/generations/*/manifest.json")).write_text("{}")
     with caplog.at_level(logging.ERROR):
         client = serve(home_copy)
-        document = assert_problem(client.post(SEARCH, files={"image": JPEG}), 500)
+        document = assert_problem(client.post(SEARCH, files={"image": JPEG}), 503)
     assert str(home_copy) not in document["detail"]
     assert "manifest.json" in caplog.text
     assert_problem(client.get("/readyz"), 503)

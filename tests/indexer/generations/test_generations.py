@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,26 @@ def test_unknown_generations_and_collections_name_what_there_is(home: Home, shop
         activate(home, "default", 7)
     with pytest.raises(NotFoundError, match="no collection 'other'; existing ones: default"):
         list_generations(home, "other")
+
+
+@pytest.mark.parametrize("name", ["index.faiss", "ids.npy", "neighbours.npy", "manifest.json", None])
+def test_a_damaged_active_generation_is_refused_and_built_again(
+    name: str | None, home: Home, shop: Path, encoder_dir: Path
+) -> None:
+    grow(home, shop, encoder_dir, 2)
+    directory = home.generation_directory("default", 2)
+    if name is None:
+        shutil.rmtree(directory)
+    else:
+        data = bytearray((directory / name).read_bytes())
+        data[-9] ^= 1  # inside a vector, an id, a score or a checksum: the file can still be parsed
+        (directory / name).write_bytes(bytes(data))
+    query = (shop / "bag/0000.jpg").read_bytes()
+    if name != "manifest.json":  # its own checksum is in the catalogue and compared by `verify`
+        with pytest.raises(CorruptError, match="differs|cannot be read"):
+            Searcher(home).search_image("default", query)
+    report = index_source(home, "default", shop)
+    assert (report.unchanged, report.generation) == (8, 3)
+    assert verify(home, "default", active(home)) == []
+    assert Searcher(home).search_image("default", query).total == 8
+    assert rollback(home, "default").number == 1
