@@ -57,7 +57,7 @@ def test_a_connection_that_sends_nothing_ends(address: tuple[str, int]) -> None:
 def test_a_second_request_whose_head_drips_ends_too(address: tuple[str, int]) -> None:
     for drip in (b"\r\n", b"GET /"):
         with socket.create_connection(address) as connection:
-            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert connection.recv(65536).startswith(b"HTTP/1.1 200")
             connection.sendall(drip)
             assert b"HTTP/1.1 408" in everything(connection)
@@ -65,7 +65,7 @@ def test_a_second_request_whose_head_drips_ends_too(address: tuple[str, int]) ->
 
 def test_an_idle_connection_ends_after_the_keep_alive_time(address: tuple[str, int]) -> None:
     with socket.create_connection(address) as connection:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         began = time.monotonic()
         assert everything(connection).startswith(b"HTTP/1.1 200")
         assert 0.8 < time.monotonic() - began < 5
@@ -74,7 +74,7 @@ def test_an_idle_connection_ends_after_the_keep_alive_time(address: tuple[str, i
 def test_a_body_that_stops_arriving_is_408(address: tuple[str, int]) -> None:
     for length in (b"Content-Length: 1000", b"Transfer-Encoding: chunked"):
         with socket.create_connection(address) as connection:
-            head = b"POST " + SEARCH.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            head = b"POST " + SEARCH.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             connection.sendall(head + length + b"\r\n\r\n")
             answer = everything(connection)
             assert answer.startswith(b"HTTP/1.1 408")
@@ -82,10 +82,10 @@ def test_a_body_that_stops_arriving_is_408(address: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize("head", [
-    b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(20_000)),
-    b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 2 * HEAD_BYTES,
+    b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(20_000)),
+    b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 2 * HEAD_BYTES,
     b"GET /" + b"y" * 2 * HEAD_BYTES,
-    b"POST /v1/collections/shop/search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"POST /v1/collections/shop/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(20_000)),
 ], ids=["many headers", "a long header", "a long path", "trailers"])  # fmt: skip
 def test_a_head_without_end_is_cut_off(address: tuple[str, int], head: bytes) -> None:
@@ -180,7 +180,7 @@ def test_a_server_that_is_told_to_stop_ends_its_requests_and_refuses_others(home
         host, port = url.removeprefix("http://").split(":")
         body = json.dumps({"vector": [0.5] * 768}).encode()
         with socket.create_connection((host, int(port))) as connection:
-            head = f"POST {SEARCH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            head = f"POST {SEARCH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:100])
             time.sleep(0.3)  # the request has begun
             started.send_signal(signal.SIGTERM)
@@ -201,7 +201,7 @@ def test_the_time_of_a_stop_is_bounded(home_copy: Path) -> None:
     with process(home_copy, NITAMONO_DRAIN_SECONDS="1") as (url, started, _):
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
-            head = f"POST {SEARCH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n"
+            head = f"POST {SEARCH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n"
             connection.sendall(head.encode())
             time.sleep(0.3)  # the request has begun
             began = time.monotonic()

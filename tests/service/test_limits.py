@@ -63,7 +63,7 @@ def test_a_body_at_the_limit_is_read(limited: httpx.Client) -> None:
 def test_a_refusal_does_not_wait_for_the_body(limited: httpx.Client) -> None:
     with socket.create_connection((limited.base_url.host, limited.base_url.port or 0), timeout=10) as connection:
         head = (
-            f"POST {SEARCH} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+            f"POST {SEARCH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
             f"Content-Length: {2**40}\r\n\r\n"
         )
         connection.sendall(head.encode())
