@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from indexer.errors import BusyError, InvalidRequestError, MismatchError, NotFoundError
+from indexer.errors import BusyError, CorruptError, InvalidRequestError, MismatchError, NotFoundError
 from service import errors
 from service.middleware import add_headers, request_id_of
 from training.data.texts import visible
@@ -66,6 +66,12 @@ KINDS: dict[type[Exception], Kind] = {
     ImageError: Kind(422, "unusable-image", "Unusable image"),
     MismatchError: Kind(409, "mismatch", "Encoder and index do not match"),
     BusyError: Kind(503, "busy", "Server busy"),
+    CorruptError: Kind(
+        503,
+        "damaged",
+        "Index damaged",
+        "the index or the encoder of this collection is damaged; the operator must run `nitamono repair`",
+    ),
     errors.AuthenticationError: Kind(401, "unauthenticated", "API key required"),
     errors.ForbiddenError: Kind(403, "forbidden", "Access denied"),
     errors.TooLargeError: Kind(413, "too-large", "Request too large"),

@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 
 from indexer.catalogue.home import Home
+from indexer.errors import CorruptError
 from indexer.search.searcher import Searcher
 from service.errors import NotReadyError
 from training.errors import NitamonoError
@@ -76,6 +77,11 @@ class Readiness:
             return CollectionReadiness(collection, False, None, "no generation is active; run `nitamono index SOURCE`")
         try:
             self._searcher.warm(collection)
+        except CorruptError as exc:
+            logger.error("collection %s cannot be loaded: %s", collection, exc)
+            return CollectionReadiness(
+                collection, False, generation, "its index or encoder is damaged; run `nitamono repair`"
+            )
         except NitamonoError as exc:
             logger.error("collection %s cannot be loaded: %s", collection, exc)
             return CollectionReadiness(collection, False, generation, "its index cannot be loaded; see the log")

@@ -27,6 +27,9 @@ class Encoders:
             elif known.card != record.card:
                 connection.execute(sa.update(encoders).where(same).values(card=record.card))
 
+    def get(self, encoder_id: str) -> EncoderRecord | None:
+        return next((record for record in self.all() if record.encoder_id == encoder_id), None)
+
     def all(self) -> list[EncoderRecord]:
         """The encoders, oldest first."""
         c = encoders.c

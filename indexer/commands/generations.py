@@ -73,7 +73,7 @@ def generations_verify(
     broken = [str(n) for n, problems in found.items() if problems]
     if broken:
         raise CorruptError(
-            f"generation {', '.join(broken)} of {collection!r} is damaged; activate another one, or index again"
+            f"generation {', '.join(broken)} of {collection!r} is damaged; run `nitamono repair`"
         )
 
 

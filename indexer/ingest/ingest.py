@@ -19,8 +19,10 @@ from indexer.calibrate.calibrate import calibrate_if_due
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import ChangeKind, EncoderRecord, ImageState, ImageWrite, RejectRecord, SearchState
 from indexer.generations.build import build_generation
+from indexer.generations.store import verify
 from indexer.ingest.attributes import attributes_fault
 from indexer.ingest.embed import Advance, Embedded, embed_files
+from indexer.ingest.encoders import sound_encoder
 from training.data.decode import ImageLimits
 from training.data.manifests import StoredFile
 from training.data.reader import Failed, Request
@@ -107,7 +109,7 @@ def index_source(
     collection_id = home.catalogue.ensure_collection(collection)
     with home.lock(f"collection-{collection}"):
         state = home.catalogue.search_state(collection)
-        encoder = given or (home.encoder(state.encoder_id) if state.encoder_id else describe_encoder("default"))
+        encoder = given or (sound_encoder(home, state.encoder_id) if state.encoder_id else describe_encoder("default"))
         home.add_encoder(encoder)
         report = IndexReport(collection, encoder.encoder_id)
         started(len(entries))
@@ -133,8 +135,9 @@ def _checked(entry: Entry) -> Entry:
 
 def _bring_generation_up_to_date(home: Home, collection: str, encoder: EncoderDescription, state: SearchState) -> int:
     same_encoder = state.generation is not None and state.encoder_id == encoder.encoder_id
-    if same_encoder and not home.catalogue.changes.has_unindexed(state.collection_id, state.watermark):
-        return state.generation or 0
+    current = same_encoder and not home.catalogue.changes.has_unindexed(state.collection_id, state.watermark)
+    if current and state.generation is not None and not verify(home, collection, state.generation):
+        return state.generation
     return build_generation(home, collection, EncoderRecord.of(encoder)).number
 
 
