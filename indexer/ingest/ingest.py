@@ -111,6 +111,7 @@ def index_source(
         state = home.catalogue.search_state(collection)
         encoder = given or (sound_encoder(home, state.encoder_id) if state.encoder_id else describe_encoder("default"))
         home.add_encoder(encoder)
+        encoder = home.encoder(encoder.encoder_id)  # the copy that was checked, not the given files
         report = IndexReport(collection, encoder.encoder_id)
         started(len(entries))
         with ThreadPoolExecutor(1) as writer:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import EncoderRecord
-from indexer.errors import CorruptError
+from indexer.errors import CorruptError, MismatchError
 from indexer.generations.build import build_generation
 from indexer.generations.store import remove_damaged, verify
 from indexer.ingest.encoders import sound_encoder
@@ -47,7 +47,7 @@ def repair(home: Home, source: str | Path | None = None) -> RepairReport:
         try:
             sound_encoder(home, record.encoder_id, source)
             report.encoders.append(record.encoder_id)
-        except CorruptError as exc:
+        except (CorruptError, MismatchError) as exc:
             report.problems.append(str(exc))
     for collection in home.catalogue.collections.all():
         with home.lock(f"collection-{collection.name}"):
