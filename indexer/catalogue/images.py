@@ -13,6 +13,7 @@ from indexer.catalogue.collections import lock_collection
 from indexer.catalogue.engine import Database
 from indexer.catalogue.records import ImageRecord, ImageState, ImageWrite, PhotoRecord
 from indexer.catalogue.schema import collections, images, items, vectors
+from indexer.catalogue.tombstones import without_deleted
 from indexer.catalogue.values import chunks
 from indexer.catalogue.vectors import is_current_vector
 from indexer.catalogue.writes import known_writes, upsert_images, upsert_items, write_vectors
@@ -69,11 +70,14 @@ class Images:
     ) -> None:
         """Store a batch of images with their items, vectors and change log in one transaction.
 
+        Images of items that a person deleted, meanwhile or before, are left out.
+
         Args:
             known_only: skip images that are not in the catalogue, for example because they were deleted meanwhile.
         """
         with self.database.write() as connection:
             lock_collection(connection, collection_id)
+            writes = without_deleted(connection, collection_id, writes)
             if known_only:
                 writes = known_writes(connection, collection_id, writes)
             pks = upsert_items(connection, collection_id, writes)

@@ -35,7 +35,7 @@ RowOutcome = Literal["added", "updated", "unchanged", "rejected"]
 
 @dataclass
 class IndexReport:
-    """Counts of `nitamono index`: each row of the source is added, updated, unchanged or rejected."""
+    """Counts of `nitamono index`: each row is added, updated, unchanged or rejected, or belongs to a deleted item."""
 
     collection: str
     encoder_id: str
@@ -43,6 +43,7 @@ class IndexReport:
     updated: int = 0
     unchanged: int = 0
     rejected: int = 0
+    deleted: int = 0  # items of the source that were left out because a person deleted them
     reembedded: int = 0  # stored images that got a vector by another encoder
     generation: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -86,6 +87,7 @@ def index_source(
     source: Path,
     *,
     encoder_ref: str | None = None,
+    restore_deleted: bool = False,
     advance: Advance = lambda count: None,
     started: Advance = lambda total: None,
     processes: int | None = None,
@@ -96,6 +98,7 @@ def index_source(
 
     Args:
         encoder_ref: directory or pretrained name; None keeps the collection's encoder, or `default` for a new one.
+        restore_deleted: index items of the source that a person deleted, which are left out otherwise.
         advance: called with the number of rows that were finished since the last call.
         started: called once with the total number of rows.
 
@@ -113,6 +116,8 @@ def index_source(
         home.add_encoder(encoder)
         encoder = home.encoder(encoder.encoder_id)  # the copy that was checked, not the given files
         report = IndexReport(collection, encoder.encoder_id)
+        if restore_deleted:
+            home.catalogue.tombstones.remove(collection_id, {e.item_id for e in entries if isinstance(e, SourceImage)})
         started(len(entries))
         with ThreadPoolExecutor(1) as writer:
             run = _Run(home, collection_id, encoder, report, advance, processes, limits, device, writer)
@@ -160,7 +165,7 @@ class _Run:
         """Store the new and changed rows of a source."""
         problems = [entry for entry in entries if isinstance(entry, SourceProblem)]
         self.report.rejected += len(problems)
-        rows = self._rows([entry for entry in entries if isinstance(entry, SourceImage)])
+        rows = self._rows(self._without_deleted([entry for entry in entries if isinstance(entry, SourceImage)]))
         for batch in self._embed((row, _request(row)) for row in rows):
             for row, embedded in batch:
                 self.pending.append(self._count_read(row, embedded))
@@ -185,6 +190,14 @@ class _Run:
                 self.pending.append(_write(item_id, uri, embedded, kind="updated", describes=False))
             self._flush(live=live, known_only=True)
         self._wait_until_stored()
+
+    def _without_deleted(self, images: Sequence[SourceImage]) -> list[SourceImage]:
+        """The images of items that no person deleted; the deleted items are counted."""
+        deleted = self.home.catalogue.tombstones.of(self.collection_id)
+        kept = [image for image in images if image.item_id not in deleted]
+        self.report.deleted = len({image.item_id for image in images} & deleted)
+        self.advance(len(images) - len(kept))
+        return kept
 
     def _rows(self, images: Sequence[SourceImage]) -> Iterator[_Row]:
         """Yield the rows whose files must be read; the others are counted."""
