@@ -66,6 +66,12 @@ KINDS: dict[type[Exception], Kind] = {
     ImageError: Kind(422, "unusable-image", "Unusable image"),
     MismatchError: Kind(409, "mismatch", "Encoder and index do not match"),
     BusyError: Kind(503, "busy", "Server busy"),
+    CorruptError: Kind(
+        503,
+        "damaged",
+        "Index damaged",
+        "the index or the encoder of this collection is damaged; the operator must run `nitamono repair`",
+    ),
     errors.AuthenticationError: Kind(401, "unauthenticated", "API key required"),
     errors.ForbiddenError: Kind(403, "forbidden", "Access denied"),
     errors.TooLargeError: Kind(413, "too-large", "Request too large"),
@@ -73,10 +79,7 @@ KINDS: dict[type[Exception], Kind] = {
     errors.OverloadedError: Kind(503, "overloaded", "Server overloaded"),
     errors.RequestTimeoutError: Kind(408, "request-timeout", "Request timed out"),
     errors.NotReadyError: Kind(503, "not-ready", "Server not ready"),
-    CorruptError: Kind(
-        503, "damaged", "Index damaged", "the index of this collection is damaged; see the server's log"
-    ),
-    # Such as a damaged index or a missing encoder: details are for the operator's log, not for the shopper.
+    # Such as a missing encoder: details are for the operator's log, not for the shopper.
     NitamonoError: INTERNAL._replace(neutral="the server cannot answer this request at the moment; see its log"),
 }
 RETRY_AFTER_SECONDS = {"busy": 2, "overloaded": 1, "not-ready": 5}

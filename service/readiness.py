@@ -80,10 +80,12 @@ class Readiness:
             return CollectionReadiness(collection, False, None, "no generation is active; run `nitamono index SOURCE`")
         try:
             self._searcher.warm(collection)
+        except CorruptError as exc:
+            logger.error("collection %s cannot be loaded: %s", collection, exc)
+            return CollectionReadiness(
+                collection, False, generation, "its index or encoder is damaged; run `nitamono repair`"
+            )
         except NitamonoError as exc:
             logger.error("collection %s cannot be loaded: %s", collection, exc)
-            if isinstance(exc, CorruptError):
-                reason = "its index is damaged; run `nitamono index SOURCE` to build it again"
-                return CollectionReadiness(collection, False, generation, reason)
             return CollectionReadiness(collection, False, generation, "its index cannot be loaded; see the log")
         return CollectionReadiness(collection, True, generation)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from training.errors import EncoderError
 from training.preprocessing import Preprocessing
+from training.weights_header import check_safetensors
 
 FORMAT = 1
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -20,6 +21,11 @@ CARD_FILE = "card.json"
 ENCODER_FILES = (WEIGHTS_FILE, "encoder.json", CARD_FILE, ONNX_FILE)  # all files that a directory may hold
 IMPORTED = "onnx"  # family of imported encoders, whose graph takes the place of the weights file
 NOT_STATED = "not stated"
+MAX_DIM = 65_536  # as in the HTTP API
+FAMILY_NAMES = (  # the keys of `training.models.MODELS`, which cannot be imported without torch
+    "ae", "backbone", "beta-vae", "cvae", "fusion", "hog", "item-first", "made", "multiscale", "onnx", "pca",
+    "pixel-cnn", "pixel-cnn++", "pixel-rnn", "pixel-vae", "pixels", "vae", "vq-vae", "vq-vae-2",
+)  # fmt: skip
 Metric = Literal["cosine", "l2"]
 
 
@@ -54,9 +60,12 @@ def describe_encoder(ref: str | Path) -> EncoderDescription:
         raise EncoderError(
             f"{directory}: format {description.get('format')!r} is not {FORMAT}; train the encoder again"
         )
-    card = read_json(directory / CARD_FILE) if (directory / CARD_FILE).exists() else {}
+    check_description(directory, description)
+    card = read_card_of(directory)
     try:
         weights = (directory / weights_file(description["family"])).read_bytes()
+        if weights_file(description["family"]) == WEIGHTS_FILE:
+            check_safetensors(weights)
         described = EncoderDescription(
             encoder_id=identity(weights, (directory / "encoder.json").read_bytes()),
             family=description["family"],
@@ -76,6 +85,48 @@ def describe_encoder(ref: str | Path) -> EncoderDescription:
             "they were changed; fetch or train the encoder again"
         )
     return described
+
+
+def check_description(directory: Path, description: Mapping[str, Any]) -> None:
+    """Check the values of encoder.json that decide which files are read and how much memory is allocated.
+
+    Raises:
+        EncoderError: a value is missing, of another type, or out of range; the message names it.
+    """
+    missing = [name for name in ("family", "dim", "metric", "config", "preprocessing") if name not in description]
+    if missing:
+        raise EncoderError(
+            f"{directory / 'encoder.json'}: has no {', '.join(missing)}; fetch or train the encoder again"
+        )
+    family, dim, metric = description["family"], description["dim"], description["metric"]
+    if family not in FAMILY_NAMES:
+        raise EncoderError(f"{directory}: family {family!r} is not one of {', '.join(FAMILY_NAMES)}")
+    if type(dim) is not int or not 1 <= dim <= MAX_DIM:
+        raise EncoderError(f"{directory}: dim {dim!r} is not a whole number from 1 to {MAX_DIM:,}")
+    for name in ("config", "preprocessing"):
+        if not isinstance(description[name], dict):
+            raise EncoderError(f"{directory}: {name} {description[name]!r} is not a JSON object")
+    if metric not in ("cosine", "l2"):
+        raise EncoderError(f"{directory}: metric {metric!r} is neither 'cosine' nor 'l2'")
+
+
+def read_card_of(directory: Path) -> dict[str, Any]:
+    """The card of an encoder directory; empty if there is none.
+
+    Raises:
+        EncoderError: the card cannot be read, or does not record the `encoder_id` as text.
+    """
+    path = directory / CARD_FILE
+    card = read_json(path) if path.exists() else None
+    if card is not None and not isinstance(card.get("encoder_id"), str):
+        raise EncoderError(f"{path}: records no encoder_id; fetch or train the encoder again")
+    return card or {}
+
+
+def shipped_onnx(encoder_id: str) -> str | None:
+    """The SHA-256 of the ONNX file of the shipped encoder with this id; None if there is none."""
+    cards = (read_json(PRETRAINED / name / CARD_FILE) for name in pretrained_names())
+    return next((card.get("onnx_sha256") for card in cards if card.get("encoder_id") == encoder_id), None)
 
 
 def weights_file(family: str) -> str:

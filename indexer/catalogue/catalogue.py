@@ -27,6 +27,7 @@ from indexer.catalogue.records import ActiveState, SearchState
 from indexer.catalogue.rejects import Rejects
 from indexer.catalogue.retrains import Retrains
 from indexer.catalogue.schema import calibrations, changes, collections, generations
+from indexer.catalogue.tombstones import Tombstones
 from indexer.catalogue.vectors import Vectors
 from indexer.errors import NotFoundError
 
@@ -39,6 +40,7 @@ class Catalogue:
         self.collections = Collections(database)
         self.attributes = Attributes(database)
         self.items = Items(database)
+        self.tombstones = Tombstones(database)
         self.images = Images(database)
         self.rejects = Rejects(database)
         self.encoders = Encoders(database)

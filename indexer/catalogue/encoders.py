@@ -12,20 +12,32 @@ from indexer.catalogue.records import EncoderRecord
 from indexer.catalogue.schema import encoders
 from indexer.catalogue.values import now
 
+ONNX_CHECKSUM = "onnx_sha256"  # on the card
+
 
 @dataclass
 class Encoders:
     database: Database
 
     def put(self, record: EncoderRecord) -> None:
-        """Add an encoder; one that is already known gets the record's card, the rest is fixed by its id."""
+        """Add an encoder; one that is already known gets the record's card, the rest is fixed by its id.
+
+        The ONNX file's checksum stays as first recorded: loading compares the file with it.
+        """
         same = encoders.c.encoder_id == record.encoder_id
         with self.database.write() as connection:
             known = connection.execute(select(encoders.c.card).where(same)).first()
             if known is None:
                 connection.execute(sa.insert(encoders).values(**asdict(record), created_at=now()))
-            elif known.card != record.card:
-                connection.execute(sa.update(encoders).where(same).values(card=record.card))
+                return
+            card = {name: value for name, value in record.card.items() if name != ONNX_CHECKSUM}
+            if ONNX_CHECKSUM in known.card:
+                card[ONNX_CHECKSUM] = known.card[ONNX_CHECKSUM]
+            if known.card != card:
+                connection.execute(sa.update(encoders).where(same).values(card=card))
+
+    def get(self, encoder_id: str) -> EncoderRecord | None:
+        return next((record for record in self.all() if record.encoder_id == encoder_id), None)
 
     def all(self) -> list[EncoderRecord]:
         """The encoders, oldest first."""

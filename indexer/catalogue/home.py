@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +27,19 @@ from indexer.catalogue.catalogue import Catalogue
 from indexer.catalogue.engine import create_engine
 from indexer.catalogue.migrations import migrate
 from indexer.catalogue.records import EncoderRecord
-from indexer.errors import BusyError, IndexerError, MismatchError, NotFoundError
+from indexer.errors import BusyError, CorruptError, IndexerError, MismatchError, NotFoundError
+from training.errors import EncoderError
 from training.files import publish_directory, publish_file
-from training.reference import ENCODER_FILES, EncoderDescription, describe_encoder, read_json
+from training.reference import (
+    CARD_FILE,
+    ENCODER_FILES,
+    IMPORTED,
+    ONNX_FILE,
+    EncoderDescription,
+    describe_encoder,
+    read_json,
+    shipped_onnx,
+)
 
 BLOB_SCHEME = "blob:"
 
@@ -102,17 +113,61 @@ class Home:
     def add_encoder(self, described: EncoderDescription) -> None:
         """Keep a copy of an encoder, so that this home needs nothing from outside.
 
-        An encoder that the home has already keeps its card, which may have been amended.
+        An encoder that the home has already keeps its card, which may have been amended. A damaged copy is replaced.
+
+        Raises:
+            MismatchError: the encoder's ONNX file is not the registered one; see `check_onnx`.
         """
-        directory = self.encoder_directory(described.encoder_id)
-        if not directory.is_dir():
-            files = {
-                name: (described.directory / name).read_bytes()
-                for name in ENCODER_FILES
-                if (described.directory / name).exists()
-            }
-            publish_directory(directory, files)
+        self.check_onnx(described)
+        if not self.has_sound_encoder(described.encoder_id):
+            self.restore_encoder(described)
         self._record_encoder(described)
+
+    def check_onnx(self, described: EncoderDescription) -> None:
+        """Check that an encoder's ONNX file is the one that the catalogue, or this version, records for its id.
+
+        The id covers the weights and encoder.json only, but the ONNX file is what embeds. The catalogue keeps its
+        SHA-256 from the registration of the encoder; for a shipped encoder this version has it too.
+
+        Raises:
+            MismatchError: the file or its checksum on the card differs from the record.
+        """
+        path = described.directory / ONNX_FILE
+        if described.family == IMPORTED or not path.is_file():
+            return  # the id covers the file, or there is none
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        known = self.catalogue.encoders.get(described.encoder_id)
+        expected = described.card.get("onnx_sha256") if known is None else known.card.get("onnx_sha256")
+        expected = shipped_onnx(described.encoder_id) or expected
+        if found != expected or described.card.get("onnx_sha256") != expected:
+            raise MismatchError(
+                f"{path}: is not the ONNX file that encoder {described.encoder_id[:12]} was registered with, so its "
+                "vectors may differ; fetch the encoder again, or remove the file"
+            )
+
+    def has_sound_encoder(self, encoder_id: str) -> bool:
+        """Whether this home has an undamaged copy of an encoder."""
+        try:
+            self.encoder(encoder_id)
+        except (EncoderError, MismatchError, CorruptError):
+            return False
+        return True
+
+    def restore_encoder(self, described: EncoderDescription) -> None:
+        """Write the home's copy of an encoder from its directory, with the card that the catalogue has of it.
+
+        Raises:
+            MismatchError: the encoder's ONNX file is not the registered one; see `check_onnx`.
+        """
+        self.check_onnx(described)
+        files = {
+            name: (described.directory / name).read_bytes()
+            for name in ENCODER_FILES
+            if (described.directory / name).exists()
+        }
+        if (known := self.catalogue.encoders.get(described.encoder_id)) is not None and known.card:
+            files[CARD_FILE] = (json.dumps(known.card, indent=2, ensure_ascii=False) + "\n").encode()
+        publish_directory(self.encoder_directory(described.encoder_id), files)
 
     def amend_card(self, encoder_id: str, **values: Any) -> None:
         """Set values in the card of a stored encoder: in `card.json` and in the catalogue.
@@ -133,8 +188,20 @@ class Home:
         self.catalogue.encoders.put(replace(EncoderRecord.of(described), card=card))
 
     def encoder(self, encoder_id: str) -> EncoderDescription:
-        """The stored copy of an encoder, checked against its id."""
-        described = describe_encoder(self.encoder_directory(encoder_id))
+        """The stored copy of an encoder, checked against its id.
+
+        Raises:
+            CorruptError: files of the copy are missing or damaged.
+            MismatchError: the copy is of another encoder.
+        """
+        try:
+            described = describe_encoder(self.encoder_directory(encoder_id))
+        except EncoderError as exc:
+            raise CorruptError(f"{exc}; run `nitamono repair`") from exc
+        try:
+            self.check_onnx(described)
+        except MismatchError as exc:
+            raise CorruptError(f"{exc}; run `nitamono repair`") from exc
         if described.encoder_id != encoder_id:
             raise MismatchError(
                 f"{described.directory}: holds encoder {described.encoder_id[:12]}, not {encoder_id[:12]} as its "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from indexer.catalogue.collections import lock_collection
 from indexer.catalogue.engine import Database
 from indexer.catalogue.records import ImageRecord, ImageState, ImageWrite, PhotoRecord
 from indexer.catalogue.schema import collections, images, items, vectors
+from indexer.catalogue.tombstones import without_deleted
 from indexer.catalogue.values import chunks
 from indexer.catalogue.vectors import is_current_vector
 from indexer.catalogue.writes import known_writes, upsert_images, upsert_items, write_vectors
@@ -69,11 +71,14 @@ class Images:
     ) -> None:
         """Store a batch of images with their items, vectors and change log in one transaction.
 
+        Images of items that a person deleted, meanwhile or before, are left out.
+
         Args:
             known_only: skip images that are not in the catalogue, for example because they were deleted meanwhile.
         """
         with self.database.write() as connection:
             lock_collection(connection, collection_id)
+            writes = without_deleted(connection, collection_id, writes)
             if known_only:
                 writes = known_writes(connection, collection_id, writes)
             pks = upsert_items(connection, collection_id, writes)
@@ -96,9 +101,16 @@ class Images:
 
     def uris(self) -> list[str]:
         """The distinct URIs of all images and masks, of every collection."""
-        query = select(images.c.uri).union(select(images.c.mask_uri).where(images.c.mask_uri.is_not(None)))
         with self.database.read() as connection:
-            return sorted(connection.execute(query).scalars())
+            return sorted(connection.execute(_select_uris()).scalars())
+
+    @contextmanager
+    def no_writes(self) -> Iterator[set[str]]:
+        """The distinct URIs of all images and masks, in a transaction that keeps every write of items waiting."""
+        with self.database.write() as connection:
+            for collection_id in connection.scalars(select(collections.c.id).order_by(collections.c.id)).all():
+                lock_collection(connection, collection_id)
+            yield set(connection.scalars(_select_uris()))
 
     def files(self, image_ids: Iterable[int]) -> dict[int, tuple[str, str | None]]:
         """URI and content SHA-256 of images, by image_id."""
@@ -109,6 +121,11 @@ class Images:
                 for image_id, uri, sha256 in connection.execute(query.where(images.c.id.in_(chunk))):
                     found[image_id] = (uri, sha256)
         return found
+
+
+def _select_uris() -> Any:
+    """URIs of images and of masks."""
+    return select(images.c.uri).union(select(images.c.mask_uri).where(images.c.mask_uri.is_not(None)))
 
 
 def select_image_records() -> Select[Any]:

@@ -15,6 +15,7 @@ from indexer.catalogue.generations import active_number
 from indexer.catalogue.images import select_image_records
 from indexer.catalogue.records import ImageRecord, ImageWrite, ItemRecord, ItemSummary
 from indexer.catalogue.schema import images, items
+from indexer.catalogue.tombstones import add_tombstone, remove_tombstones
 from indexer.catalogue.values import chunks
 from indexer.catalogue.writes import upsert_images, upsert_items, write_vectors
 from indexer.errors import NotFoundError
@@ -70,6 +71,7 @@ class Items:
             if active_number(connection, collection_id) != generation:
                 return None
             existed = connection.scalar(_select_key(collection_id, item_id)) is not None
+            remove_tombstones(connection, collection_id, [item_id])
             pk = upsert_items(connection, collection_id, writes)[item_id]
             kept = [write.uri for write in writes]
             connection.execute(sa.delete(images).where(images.c.item_pk == pk, images.c.uri.not_in(kept)))
@@ -81,6 +83,8 @@ class Items:
     def delete(self, collection_id: int, item_id: str) -> None:
         """Delete an item with its images and vectors; searches stop showing it at once.
 
+        A tombstone keeps sources from adding it again, until it is restored or written with `replace`.
+
         Raises:
             NotFoundError: the item does not exist.
         """
@@ -90,6 +94,7 @@ class Items:
             if pk is None:
                 raise NotFoundError(f"no item {item_id!r} in this collection")
             connection.execute(sa.delete(items).where(items.c.id == pk))
+            add_tombstone(connection, collection_id, item_id)
             log_changes(connection, collection_id, [("deleted", pk, item_id)], live=True)
 
 

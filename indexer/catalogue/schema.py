@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-REVISION = "0002"  # the newest file in alembic/versions; opening an up-to-date database does not import alembic
+REVISION = "0003"  # the newest file in alembic/versions; opening an up-to-date database does not import alembic
 
 metadata = MetaData(
     naming_convention={
@@ -74,6 +74,14 @@ items = Table(
     Column("updated_at", Time, nullable=False),
     UniqueConstraint("collection_id", "item_id"),
     sqlite_autoincrement=True,
+)
+
+tombstones = Table(  # items deleted by a person, which indexing leaves out
+    "tombstones",
+    metadata,
+    Column("collection_id", ForeignKey("collections.id"), primary_key=True),
+    Column("item_id", String(512), primary_key=True),
+    Column("deleted_at", Time, nullable=False),
 )
 
 images = Table(

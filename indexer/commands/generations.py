@@ -72,9 +72,7 @@ def generations_verify(
     say({"verified": {str(n): problems for n, problems in found.items()}}, json_output, "\n".join(lines) or "none")
     broken = [str(n) for n, problems in found.items() if problems]
     if broken:
-        raise CorruptError(
-            f"generation {', '.join(broken)} of {collection!r} is damaged; activate another one, or index again"
-        )
+        raise CorruptError(f"generation {', '.join(broken)} of {collection!r} is damaged; run `nitamono repair`")
 
 
 @generations.command("activate")

@@ -22,6 +22,7 @@ from indexer.generations.build import build_generation
 from indexer.generations.store import remove_damaged, verify
 from indexer.ingest.attributes import attributes_fault
 from indexer.ingest.embed import Advance, Embedded, embed_files
+from indexer.ingest.encoders import sound_encoder
 from training.data.decode import ImageLimits
 from training.data.manifests import StoredFile
 from training.data.reader import Failed, Request
@@ -34,7 +35,7 @@ RowOutcome = Literal["added", "updated", "unchanged", "rejected"]
 
 @dataclass
 class IndexReport:
-    """Counts of `nitamono index`: each row of the source is added, updated, unchanged or rejected."""
+    """Counts of `nitamono index`: each row is added, updated, unchanged or rejected, or belongs to a deleted item."""
 
     collection: str
     encoder_id: str
@@ -42,6 +43,7 @@ class IndexReport:
     updated: int = 0
     unchanged: int = 0
     rejected: int = 0
+    deleted: int = 0  # items of the source that were left out because a person deleted them
     reembedded: int = 0  # stored images that got a vector by another encoder
     generation: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -85,6 +87,7 @@ def index_source(
     source: Path,
     *,
     encoder_ref: str | None = None,
+    restore_deleted: bool = False,
     advance: Advance = lambda count: None,
     started: Advance = lambda total: None,
     processes: int | None = None,
@@ -95,6 +98,7 @@ def index_source(
 
     Args:
         encoder_ref: directory or pretrained name; None keeps the collection's encoder, or `default` for a new one.
+        restore_deleted: index items of the source that a person deleted, which are left out otherwise.
         advance: called with the number of rows that were finished since the last call.
         started: called once with the total number of rows.
 
@@ -108,9 +112,12 @@ def index_source(
     collection_id = home.catalogue.ensure_collection(collection)
     with home.lock(f"collection-{collection}"):
         state = home.catalogue.search_state(collection)
-        encoder = given or (home.encoder(state.encoder_id) if state.encoder_id else describe_encoder("default"))
+        encoder = given or (sound_encoder(home, state.encoder_id) if state.encoder_id else describe_encoder("default"))
         home.add_encoder(encoder)
+        encoder = home.encoder(encoder.encoder_id)  # the copy that was checked, not the given files
         report = IndexReport(collection, encoder.encoder_id)
+        if restore_deleted:
+            home.catalogue.tombstones.remove(collection_id, {e.item_id for e in entries if isinstance(e, SourceImage)})
         started(len(entries))
         with ThreadPoolExecutor(1) as writer:
             run = _Run(home, collection_id, encoder, report, advance, processes, limits, device, writer)
@@ -164,7 +171,7 @@ class _Run:
         """Store the new and changed rows of a source."""
         problems = [entry for entry in entries if isinstance(entry, SourceProblem)]
         self.report.rejected += len(problems)
-        rows = self._rows([entry for entry in entries if isinstance(entry, SourceImage)])
+        rows = self._rows(self._without_deleted([entry for entry in entries if isinstance(entry, SourceImage)]))
         for batch in self._embed((row, _request(row)) for row in rows):
             for row, embedded in batch:
                 self.pending.append(self._count_read(row, embedded))
@@ -189,6 +196,14 @@ class _Run:
                 self.pending.append(_write(item_id, uri, embedded, kind="updated", describes=False))
             self._flush(live=live, known_only=True)
         self._wait_until_stored()
+
+    def _without_deleted(self, images: Sequence[SourceImage]) -> list[SourceImage]:
+        """The images of items that no person deleted; the deleted items are counted."""
+        deleted = self.home.catalogue.tombstones.of(self.collection_id)
+        kept = [image for image in images if image.item_id not in deleted]
+        self.report.deleted = len({image.item_id for image in images} & deleted)
+        self.advance(len(images) - len(kept))
+        return kept
 
     def _rows(self, images: Sequence[SourceImage]) -> Iterator[_Row]:
         """Yield the rows whose files must be read; the others are counted."""

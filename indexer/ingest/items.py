@@ -49,6 +49,8 @@ def put_item(
             state.collection_id, state.encoder_id, writes, generation=state.generation
         )
         if created is not None:
+            for data in images:  # `clean` may have removed a photo that nothing referred to until now
+                home.add_blob(data)
             return home.catalogue.items.get(collection, item_id), created
     raise MismatchError(
         f"collection {collection!r} activated another generation {ATTEMPTS} times meanwhile; send the item again"

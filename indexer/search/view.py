@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from indexer.calibrate.calibration import Calibration, stored_calibration
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import ActiveState
-from indexer.errors import MismatchError
-from indexer.generations.manifest import Manifest, load_ids, load_neighbours, read_checked
+from indexer.errors import CorruptError, MismatchError
+from indexer.generations.manifest import Manifest, load_ids, load_neighbours
+from indexer.generations.store import find_generation, read_verified
 from indexer.vectors import Floats, Ints, VectorIndex
 from indexer.vectors.engines import read_index
 from indexer.vectors.exact import exact_scores
@@ -109,7 +110,12 @@ def _open_generation(
     home: Home, collection: str, state: ActiveState
 ) -> tuple[Manifest, VectorIndex, Ints, NeighbourLists | None]:
     directory = home.generation_directory(collection, state.generation)
-    manifest = read_checked(directory)
+    try:
+        manifest = read_verified(home, find_generation(home, collection, state.generation))
+    except CorruptError as exc:
+        raise CorruptError(
+            f"generation {state.generation} of {collection!r} is damaged ({exc}); run `nitamono repair`"
+        ) from exc
     if manifest.encoder_id != state.encoder_id:
         raise MismatchError(
             f"generation {state.generation} of {collection!r} was built with encoder {manifest.encoder_id[:12]}, "

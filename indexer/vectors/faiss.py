@@ -48,7 +48,7 @@ class FaissIndex:
         try:
             return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY), factory)
         except RuntimeError as exc:
-            raise CorruptError(f"{path}: not a readable FAISS index; run `nitamono generations verify`") from exc
+            raise CorruptError(f"{path}: not a readable FAISS index; run `nitamono repair`") from exc
 
     @property
     def count(self) -> int:

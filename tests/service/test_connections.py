@@ -201,7 +201,8 @@ def test_the_time_of_a_stop_is_bounded(home_copy: Path) -> None:
     with process(home_copy, NITAMONO_DRAIN_SECONDS="1") as (url, started, _):
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
-            head = f"POST {SEARCH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n"
+            head = f"POST {SEARCH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            head += "Content-Length: 900\r\n\r\n"
             connection.sendall(head.encode())
             time.sleep(0.3)  # the request has begun
             began = time.monotonic()

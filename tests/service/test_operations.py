@@ -14,6 +14,7 @@ import pytest
 
 from indexer.catalogue.home import Home
 from indexer.ingest.ingest import index_source
+from indexer.ingest.repair import repair
 from service.logs import JsonFormatter
 from tests.conftest import write_photos
 from tests.service.conftest import ITEMS, Serve, assert_problem
@@ -172,3 +173,18 @@ def test_a_damaged_index_is_not_ready_and_not_searched(serve: Serve, home_copy: 
         index_source(home, "shop", shop, processes=0)
     assert client.post("/v1/collections/shop/search", files={"image": photo}).status_code == 200
     assert client.get("/readyz").json()["collections"][0]["generation"] == 2
+
+
+def test_a_damaged_index_is_not_served_until_it_is_repaired(serve: Serve, home_copy: Path, photo: bytes) -> None:
+    with Home.open(home_copy) as home:
+        index = home.generation_directory("shop", 1) / "index.faiss"
+        data = bytearray(index.read_bytes())
+        data[-400:] = bytes(byte ^ 0x55 for byte in data[-400:])
+        index.write_bytes(data)
+        client = serve(home_copy)
+        assert "nitamono repair" in assert_problem(client.get("/readyz"), 503)["detail"]
+        refused = assert_problem(client.post("/v1/collections/shop/search", files={"image": photo}), 503)
+        assert (refused["type"], "/" in refused["detail"]) == ("urn:nitamono:problem:damaged", False)
+        assert repair(home).rebuilt == {"shop": 2}
+    assert client.post("/v1/collections/shop/search", files={"image": photo}).json()["generation"] == 2
+    assert client.get("/readyz").status_code == 200

@@ -20,12 +20,12 @@ import numpy as np
 
 from training.errors import EncoderError
 from training.onnx.graph import Floats, Graph, OnnxConfig
+from training.reference import MAX_DIM
 
 SECONDS = 120  # limit of processor time
 WALL_FACTOR = 10  # limit of wall time, in multiples of the limit of processor time
 BASE_MEMORY = 2 * 2**30  # limit of memory in bytes, in addition to six times the size of the graph
 TOLERANCE = 1e-3  # maximum distance between vectors of the same image, relative to their length
-MAX_DIM = 65_536  # as in the HTTP API
 
 
 def probe(data: bytes, config: OnnxConfig, *, seconds: int = SECONDS, memory: int = BASE_MEMORY) -> int:
