@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from indexer.catalogue.home import Home
 from indexer.errors import NotFoundError
 from indexer.ingest import ingest
+from indexer.ingest.embed import embed_files
 from indexer.ingest.ingest import index_source
 from indexer.ingest.items import delete_item, get_item, put_item
 from indexer.search.searcher import Searcher
@@ -73,10 +76,9 @@ def test_an_item_deleted_while_it_is_indexed_stays_deleted(
     index_source(home, "default", shop, encoder_ref=str(encoder_dir), processes=0)
     item_id = sorted(ids(home))[0]
     (shop / item_id).write_bytes((shop / sorted(ids(home))[1]).read_bytes())
-    embed = ingest.embed_files
 
-    def deleted_after_reading(*arguments: object, **options: object) -> object:
-        for batch in embed(*arguments, **options):  # type: ignore[arg-type]
+    def deleted_after_reading(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for batch in embed_files(*arguments, **options):
             if item_id in ids(home):
                 delete_item(home, "default", item_id)
             yield batch
