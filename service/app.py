@@ -18,7 +18,6 @@ from service.admission import Admission, threads_needed
 from service.body_limits import BodyLimit
 from service.connections import log_shortages
 from service.deps import Service
-from service.guards import HostCheck, PathCheck
 from service.home_metrics import HomeMetrics
 from service.metrics import Metrics
 from service.middleware import RequestContext
@@ -71,8 +70,6 @@ def create_app(settings: Settings) -> FastAPI:
         max_total=settings.max_bodies_bytes,
         seconds=settings.body_timeout,
     )
-    app.add_middleware(PathCheck)
-    app.add_middleware(HostCheck, settings=settings)
     app.add_middleware(RequestContext, metrics=metrics)
     add_problem_handlers(app)
     # `/similar` must come before the items, whose path parameter would match it.

@@ -21,7 +21,6 @@ from service.deps import Service, get_service
 from service.errors import AuthenticationError, ForbiddenError
 
 PREFIX = "nitamono_"
-MAX_NAME = 64  # characters of a key's name, as the catalogue's column
 
 
 class Scope(IntEnum):
@@ -50,12 +49,8 @@ def create_key(catalogue: Catalogue, name: str, scope: str) -> str:
     """Create a key and return it; the catalogue stores only its hash.
 
     Raises:
-        InvalidRequestError: the scope is unknown, or the name is not printable or already used.
+        InvalidRequestError: the scope is unknown, or the name is already used.
     """
-    if not (1 <= len(name) <= MAX_NAME and name.isprintable() and name == name.strip()):
-        raise InvalidRequestError(
-            "name", f"key name {name!r} must be 1 to {MAX_NAME} printable characters without spaces around it"
-        )
     if scope not in Scope.__members__:
         raise InvalidRequestError("scope", f"scope {scope!r} is not one of {', '.join(Scope.__members__)}")
     key = new_key()
@@ -87,26 +82,5 @@ def require(needed: Scope) -> Callable[[Service, HTTPAuthorizationCredentials | 
     return check
 
 
-def may(service: Service, credentials: HTTPAuthorizationCredentials | None, needed: Scope) -> bool:
-    """Whether a request has the needed scope by its own key, or because no key exists; open reads do not count."""
-    keys = service.home.catalogue.keys
-    if not keys.exist():
-        return True
-    key = keys.find(hash_key(credentials.credentials)) if credentials is not None else None
-    return key is not None and Scope[key.scope] >= needed
-
-
-def can_see_metrics(service: Annotated[Service, Depends(get_service)], credentials: Credentials) -> None:
-    """Refuse a request without a key with read access, unless `public_metrics` is set or no key exists."""
-    if service.settings.public_metrics or may(service, credentials, Scope.read):
-        return
-    raise AuthenticationError(
-        "metrics need an API key with read access once keys exist; send it as a Bearer token, "
-        "or set NITAMONO_PUBLIC_METRICS=true"
-    )
-
-
-check_write = require(Scope.write)
 CanRead = Depends(require(Scope.read))
-CanWrite = Depends(check_write)
-CanSeeMetrics = Depends(can_see_metrics)
+CanWrite = Depends(require(Scope.write))

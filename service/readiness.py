@@ -59,19 +59,16 @@ class Readiness:
         finally:
             self._lock.release()
 
-    async def require(self, *, detailed: bool = True) -> list[CollectionReadiness]:
+    async def require(self) -> list[CollectionReadiness]:
         """Check in a thread apart from those of requests, and raise `NotReadyError` if no collection can be searched.
 
-        If the check takes long, the last known state is reported, and the check goes on. The error names collections
-        only if `detailed`.
+        If the check takes long, the last known state is reported, and the check goes on.
         """
         known = self._known
         with anyio.move_on_after(PATIENCE if any(entry.ready for entry in known) else FIRST_PATIENCE):
             known = await anyio.to_thread.run_sync(self.check, abandon_on_cancel=True, limiter=self._threads)
         if any(entry.ready for entry in known):
             return known
-        if not detailed:
-            raise NotReadyError("no collection can be searched yet; an API key with read access shows the reasons")
         reasons = "; ".join(f"{entry.collection}: {entry.reason}" for entry in known)
         raise NotReadyError(reasons or "there is no collection yet; run `nitamono index SOURCE`")
 

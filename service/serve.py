@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging.config
 import os
 import shutil
@@ -17,7 +18,6 @@ from uvicorn.supervisors import Multiprocess
 from indexer.catalogue.home import Home
 from service.connections import ServerConfig
 from service.errors import AddressError
-from service.guards import is_loopback
 from service.logs import log_config
 from service.settings import PREFIX, Settings
 
@@ -39,13 +39,12 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080, work
     """
     with Home.open(settings.home, database_url=settings.database_url, create=True) as home:
         is_open = not home.catalogue.keys.exist()
-    settings = settings.model_copy(update={"host": host})
     listener = listen(host, port)
     os.environ.update(to_environment(settings))
     logging.config.dictConfig(log_config(settings.log_level))
     url = _url(host, listener.getsockname()[1])
     sys.stderr.write(f"Nitamono is running at {url} (home {settings.home.absolute()}); press Ctrl+C to stop\n")
-    if is_open and not is_loopback(host):
+    if is_open and not _is_loopback(host):
         sys.stderr.write(
             "warning: no API key exists, so anyone who reaches this address can write; run `nitamono keys create`\n"
         )
@@ -72,8 +71,6 @@ def server_config(app: Any, settings: Settings, **options: Any) -> ServerConfig:
         timeout_graceful_shutdown=settings.drain_seconds,
         access_log=False,
         server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=settings.trusted_proxies,
         **options,
     )
 
@@ -124,3 +121,10 @@ class _Workers(Multiprocess):
 def _url(host: str, port: int) -> str:
     name = "127.0.0.1" if host in ("0.0.0.0", "") else "[::1]" if host == "::" else host  # noqa: S104
     return f"http://{f'[{name}]' if ':' in name and not name.startswith('[') else name}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -21,14 +21,6 @@ class Settings(BaseSettings):
 
     home: Path = Field(default=Path("nitamono-home"), description="home directory of the catalogue and the indexes")
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; SQLite in the home by default")
-    host: str = Field(default="127.0.0.1", description="address to listen on; `serve --host` takes precedence")
-    allowed_hosts: str = Field(
-        default="",
-        description="comma-separated host names that clients may use, such as shop.example or *.shop.example; * is any",
-    )
-    trusted_proxies: str = Field(
-        default="", description="comma-separated addresses or networks of proxies whose X-Forwarded-For is believed"
-    )
     device: str = Field(default="cpu", description="device to encode query images on: cpu, cuda or cuda:N")
     threads: int = Field(default=1, ge=1, le=256, description="threads per process that encode one image")
     request_threads: int = Field(default=8, ge=1, le=256, description="concurrent requests per process")
@@ -67,13 +59,7 @@ class Settings(BaseSettings):
         default=1000, ge=0, le=1_000_000, description="recent query vectors to keep; 0 disables the log"
     )
     public_read: bool = Field(default=True, description="allow searching without an API key once keys exist")
-    public_metrics: bool = Field(default=False, description="serve /metrics without an API key once keys exist")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="minimum log level")
-
-    @property
-    def host_names(self) -> list[str]:
-        """The entries of `allowed_hosts`."""
-        return [entry.strip() for entry in self.allowed_hosts.split(",") if entry.strip()]
 
 
 def load_settings(**overrides: Any) -> Settings:

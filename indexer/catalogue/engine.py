@@ -17,7 +17,6 @@ from indexer.errors import BusyError, IndexerError
 
 WRITE_WAIT = 30.0  # seconds that a write on SQLite waits for other processes
 POOL = {"pool_size": 8, "max_overflow": 64}  # a thread never waits for a connection
-SCHEME = re.compile(r"[a-z0-9]{1,20}(\+[a-z0-9]{1,20})?")
 
 
 def create_engine(url: str, *, write_wait: float | None = None) -> Engine:
@@ -29,19 +28,10 @@ def create_engine(url: str, *, write_wait: float | None = None) -> Engine:
     Raises:
         IndexerError: SQLAlchemy cannot parse the URL, or its driver is not installed.
     """
-    if "://" in url and not url.startswith("sqlite") and url.partition("?")[0].count("@") > 1:
-        raise IndexerError(
-            f"database URL {_without_password(url)!r} has more than one @; write an @ of the password as %40"
-        )
     try:
         engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"), **_pool(url))
-    except (sa.exc.ArgumentError, ModuleNotFoundError, ValueError) as exc:
-        # The cause may quote any part of the URL, and so the password: it is neither shown nor chained.
-        reason = str(exc) if isinstance(exc, ModuleNotFoundError) else "it cannot be parsed"
-        raise IndexerError(
-            f"database URL {_without_password(url)!r} cannot be used ({reason}); expected DIALECT+DRIVER://USER:PASSWORD"
-            "@HOST/NAME, with special characters of the password percent-encoded"
-        ) from None
+    except (sa.exc.ArgumentError, ModuleNotFoundError) as exc:
+        raise IndexerError(f"database URL {_without_password(url)!r} cannot be used ({exc})") from exc
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", partial(_configure_sqlite, write_wait or WRITE_WAIT))
         event.listen(engine, "begin", _begin_sqlite)
@@ -141,6 +131,4 @@ def _begin_postgresql(write_wait: float, connection: Connection) -> None:
 
 
 def _without_password(url: str) -> str:
-    """The URL's scheme only: in a malformed URL, any other part may belong to the password."""
-    scheme, separator, _ = url.partition("://")
-    return f"{scheme}://***" if separator and SCHEME.fullmatch(scheme) else "***"
+    return re.sub(r"://([^:/@]+):[^@]*@", r"://\1:***@", url)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from training.embedder import Embedder
 
 
-MIN_SIDE = 1e-3  # of a reported region, as a fraction of the image; smaller ones are not decoded any larger
+MIN_SIDE = 1e-3  # of a reported region, as a fraction of the image
 MARGIN = 0.08  # added on each side of an item's box, in shares of its longer side, as family `item-first` crops
 FINDER_PIXELS = 2048  # of the shorter side: more would not change what the finder sees
 ChosenBy = Literal["request", "encoder", "nobody"]

@@ -22,7 +22,7 @@ from indexer.catalogue.home import Home
 from indexer.catalogue.records import ActiveState, Rerank
 from indexer.decoding import MemoryBudget, decoded
 from indexer.errors import InvalidRequestError, NotFoundError
-from indexer.search.regions import MIN_SIDE, Region, items_in, used_region
+from indexer.search.regions import Region, items_in, used_region
 from indexer.search.results import Hit, SearchPage
 from indexer.search.second_stage import second_stage
 from indexer.search.view import Subset, View, load_view
@@ -125,7 +125,7 @@ class Searcher:
         view = self._view(collection)
         embedder = self.embedder(view.manifest.encoder_id)
         # A small region must be decoded at a higher resolution than the whole image.
-        smallest = max(min(region.width, region.height), MIN_SIDE) if region else 1.0
+        smallest = min(region.width, region.height) if region else 1.0
         with self.decoded(data, at_least=ceil(embedder.described.preprocessing.size / smallest)) as image:
             size = (image.width, image.height)
             pixels = prepare(embedder, region.crop(image.pixels) if region else image.pixels)

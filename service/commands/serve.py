@@ -12,16 +12,9 @@ from training.console import JsonOption
 
 def serve(
     home: HomeOption = DEFAULT_HOME,
-    host: Annotated[str, typer.Option(envvar="NITAMONO_HOST", help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free port.")] = 8080,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Number of server processes.")] = 1,
-    allowed_hosts: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES",
-            help="Comma-separated host names that clients may use, such as shop.example or *.shop.example; * is any.",
-        ),
-    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Serve the HTTP API and the web page.
@@ -36,5 +29,4 @@ def serve(
     from service.serve import serve as run_server
     from service.settings import load_settings
 
-    given = {} if allowed_hosts is None else {"allowed_hosts": allowed_hosts}
-    run_server(load_settings(home=home.absolute(), **given), host=host, port=port, workers=workers)
+    run_server(load_settings(home=home.absolute()), host=host, port=port, workers=workers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Response
-from pydantic import BeforeValidator
 
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import CollectionRecord
@@ -14,7 +13,6 @@ from indexer.ingest.items import image_file
 from service.auth import CanRead
 from service.deps import CollectionName, ServiceDep
 from service.schemas.collections import CollectionDetail, CollectionList, CollectionSummary, FacetValue
-from service.schemas.fields import only_digits
 from service.thumbnails import MAX_WIDTH
 
 DEFAULT_WIDTH = 480
@@ -45,7 +43,7 @@ def show_collection(collection: CollectionName, service: ServiceDep) -> Collecti
 )
 def show_image(
     collection: CollectionName,
-    image_id: Annotated[int, BeforeValidator(only_digits), Path(ge=1, le=2**63 - 1)],
+    image_id: Annotated[int, Path(ge=1, le=2**63 - 1)],
     service: ServiceDep,
     width: Annotated[int, Query(ge=16, le=MAX_WIDTH, description="Maximum width in pixels.")] = DEFAULT_WIDTH,
     if_none_match: Annotated[str | None, Header()] = None,
@@ -54,7 +52,7 @@ def show_image(
     path = image_file(service.home, collection, image_id)
     etag = _etag(service.thumbnails.digest(path), width)
     visibility = "public" if service.settings.public_read else "private"
-    headers = {"ETag": etag, "Cache-Control": f"{visibility}, max-age=300", "Vary": "Authorization"}
+    headers = {"ETag": etag, "Cache-Control": f"{visibility}, max-age=300"}
     if if_none_match is not None and etag in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]:
         return Response(status_code=304, headers=headers)
     found = service.thumbnails.get(path, width)

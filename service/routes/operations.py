@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import anyio.to_thread
 from fastapi import APIRouter, Response
 
-from service.auth import CanSeeMetrics, Credentials, Scope, may
+from service.auth import CanRead
 from service.deps import ServiceDep
 from service.metrics import CONTENT_TYPE
 from service.schemas.operations import CollectionState, Health, Readiness
@@ -21,15 +20,9 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz")
-async def readyz(service: ServiceDep, credentials: Credentials) -> Readiness:
-    """Report which collections can be searched; 503 if none can.
-
-    Once keys exist, only a key with read access sees the collections.
-    """
-    detailed = await anyio.to_thread.run_sync(may, service, credentials, Scope.read)
-    known = await service.readiness.require(detailed=detailed)
-    if not detailed:
-        return Readiness(status="ready", collections=[])
+async def readyz(service: ServiceDep) -> Readiness:
+    """Report which collections can be searched; 503 if none can."""
+    known = await service.readiness.require()
     states = [
         CollectionState(
             collection=entry.collection, ready=entry.ready, generation=entry.generation, reason=entry.reason
@@ -41,7 +34,7 @@ async def readyz(service: ServiceDep, credentials: Credentials) -> Readiness:
 
 @router.get(
     "/metrics",
-    dependencies=[CanSeeMetrics],
+    dependencies=[CanRead],
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text format"}},
 )

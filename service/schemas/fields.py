@@ -39,13 +39,6 @@ def _check(value: str, *, lines: bool) -> str:
     return value
 
 
-def only_digits(value: str) -> str:
-    """Refuse what `int` would also read as a number, such as `1 `, `+1` and digits of other scripts."""
-    if not (value.isascii() and value.isdecimal()):
-        raise ValueError("expected a number of digits 0 to 9")
-    return value
-
-
 def _split_region(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
 
