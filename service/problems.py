@@ -66,6 +66,7 @@ KINDS: dict[type[Exception], Kind] = {
     ImageError: Kind(422, "unusable-image", "Unusable image"),
     MismatchError: Kind(409, "mismatch", "Encoder and index do not match"),
     BusyError: Kind(503, "busy", "Server busy"),
+    errors.HostError: Kind(421, "misdirected-request", "Unknown host name"),
     errors.AuthenticationError: Kind(401, "unauthenticated", "API key required"),
     errors.ForbiddenError: Kind(403, "forbidden", "Access denied"),
     errors.TooLargeError: Kind(413, "too-large", "Request too large"),
