@@ -24,6 +24,7 @@ from service.hosts import AllowedHosts
 from service.metrics import Metrics
 from service.middleware import RequestContext
 from service.openapi import PROBLEM_RESPONSE, openapi_of
+from service.paths import PlainPaths
 from service.problems import add_problem_handlers
 from service.readiness import Readiness
 from service.routes import collections, encoders, generations, items, limits, operations, page, search
@@ -72,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
         max_total=settings.max_bodies_bytes,
         seconds=settings.body_timeout,
     )
+    app.add_middleware(PlainPaths)
     app.add_middleware(AllowedHosts, allowed=parse_hosts(settings.allowed_hosts))
     app.add_middleware(RequestContext, metrics=metrics)
     add_problem_handlers(app)

@@ -11,10 +11,11 @@ import httpx
 import pytest
 import yaml
 
+from service.app import create_app
 from service.errors import SettingsError
 from service.serve import answering_to, to_environment
 from service.settings import Settings, load_settings
-from tests.service.conftest import Serve, assert_problem
+from tests.service.conftest import Serve, assert_problem, running
 
 ITEM = "/v1/collections/shop/items/bag/0000"
 FOREIGN = (
@@ -107,11 +108,11 @@ def test_compose_allows_the_name_that_prometheus_uses() -> None:
     ("trusted", "client"), [("", "127.0.0.1"), ("127.0.0.0/8", "203.0.113.9"), ("10.0.0.1", "127.0.0.1")]
 )
 def test_x_forwarded_for_is_believed_from_configured_proxies_only(
-    trusted: str, client: str, serve: Serve, indexed_home: Path, caplog: pytest.LogCaptureFixture
+    trusted: str, client: str, indexed_home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, "nitamono.access"):
-        server = serve(indexed_home, trusted_proxies=trusted)
-        assert server.get("/healthz", headers={"X-Forwarded-For": "203.0.113.9"}).status_code == 200
+    app = create_app(Settings(home=indexed_home, query_log=0))
+    with caplog.at_level(logging.INFO, "nitamono.access"), running(app, trusted_proxies=trusted) as url:
+        assert httpx.get(f"{url}/healthz", headers={"X-Forwarded-For": "203.0.113.9"}).status_code == 200
     assert [record.__dict__["client"] for record in caplog.records if record.name == "nitamono.access"] == [client]
 
 
