@@ -19,9 +19,12 @@ from service.body_limits import BodyLimit
 from service.connections import log_shortages
 from service.deps import Service
 from service.home_metrics import HomeMetrics
+from service.host_names import parse_hosts
+from service.hosts import AllowedHosts
 from service.metrics import Metrics
 from service.middleware import RequestContext
 from service.openapi import PROBLEM_RESPONSE, openapi_of
+from service.paths import PlainPaths
 from service.problems import add_problem_handlers
 from service.readiness import Readiness
 from service.routes import collections, encoders, generations, items, limits, operations, page, search
@@ -70,6 +73,8 @@ def create_app(settings: Settings) -> FastAPI:
         max_total=settings.max_bodies_bytes,
         seconds=settings.body_timeout,
     )
+    app.add_middleware(PlainPaths)
+    app.add_middleware(AllowedHosts, allowed=parse_hosts(settings.allowed_hosts))
     app.add_middleware(RequestContext, metrics=metrics)
     add_problem_handlers(app)
     # `/similar` must come before the items, whose path parameter would match it.

@@ -58,15 +58,19 @@ def create_key(catalogue: Catalogue, name: str, scope: str) -> str:
     return key
 
 
-def require(needed: Scope) -> Callable[[Service, HTTPAuthorizationCredentials | None], None]:
-    """A dependency that accepts only requests with the needed scope."""
+def require(needed: Scope, *, public: bool = True) -> Callable[[Service, HTTPAuthorizationCredentials | None], None]:
+    """A dependency that accepts only requests with the needed scope.
+
+    Args:
+        public: whether the setting `public_read` opens the route.
+    """
 
     def check(service: Annotated[Service, Depends(get_service)], credentials: Credentials) -> None:
         catalogue = service.home.catalogue
         if not catalogue.keys.exist():
             return
         if credentials is None:
-            if needed is Scope.read and service.settings.public_read:
+            if public and needed is Scope.read and service.settings.public_read:
                 return
             raise AuthenticationError(
                 f"this request needs an API key with {needed.name} access; send it as a Bearer token"
@@ -84,3 +88,19 @@ def require(needed: Scope) -> Callable[[Service, HTTPAuthorizationCredentials | 
 
 CanRead = Depends(require(Scope.read))
 CanWrite = Depends(require(Scope.write))
+CanAdminister = Depends(require(Scope.admin))
+CanObserve = Depends(require(Scope.read, public=False))
+# Parameters of routes, after that of the body: they check the key again once the body has arrived, since it may have
+# been revoked meanwhile.
+StillCanRead = Annotated[None, Depends(require(Scope.read))]
+StillCanWrite = Annotated[None, Depends(require(Scope.write))]
+StillCanAdminister = Annotated[None, Depends(require(Scope.admin))]
+
+
+def may_observe(service: Service, credentials: HTTPAuthorizationCredentials | None) -> bool:
+    """Whether a request may see the state of collections: a valid key, or no key exists yet."""
+    try:
+        require(Scope.read, public=False)(service, credentials)
+    except (AuthenticationError, ForbiddenError):
+        return False
+    return True

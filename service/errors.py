@@ -4,6 +4,7 @@ NitamonoError
 └── ServiceError
     ├── SettingsError           an invalid setting
     ├── AddressError            a host and port that the server cannot listen on
+    ├── HostError               a host name that the server does not answer to
     ├── AuthenticationError     a required API key that is missing, unknown or revoked
     ├── ForbiddenError          an API key with insufficient scope; `.scope` is the required one
     ├── TooLargeError           a request body over the limit
@@ -26,6 +27,10 @@ class SettingsError(ServiceError):
 
 class AddressError(ServiceError):
     """A host and port that the server cannot listen on."""
+
+
+class HostError(ServiceError):
+    """A host name that the server does not answer to."""
 
 
 class AuthenticationError(ServiceError):

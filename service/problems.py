@@ -72,6 +72,7 @@ KINDS: dict[type[Exception], Kind] = {
         "Index damaged",
         "the index or the encoder of this collection is damaged; the operator must run `nitamono repair`",
     ),
+    errors.HostError: Kind(421, "misdirected-request", "Unknown host name"),
     errors.AuthenticationError: Kind(401, "unauthenticated", "API key required"),
     errors.ForbiddenError: Kind(403, "forbidden", "Access denied"),
     errors.TooLargeError: Kind(413, "too-large", "Request too large"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
@@ -71,6 +73,13 @@ class Readiness:
             return known
         reasons = "; ".join(f"{entry.collection}: {entry.reason}" for entry in known)
         raise NotReadyError(reasons or "there is no collection yet; run `nitamono index SOURCE`")
+
+    async def in_probe(self, check: Callable[[], bool]) -> bool:
+        """Run a check in a thread of the probes; False if it takes long or fails, as with a damaged database."""
+        allowed = False
+        with anyio.move_on_after(PATIENCE if self._known else FIRST_PATIENCE), suppress(NitamonoError):
+            allowed = await anyio.to_thread.run_sync(check, abandon_on_cancel=True, limiter=self._threads)
+        return allowed
 
     def _load(self, collection: str, generation: int | None) -> CollectionReadiness:
         if generation is None:

@@ -18,6 +18,7 @@ from uvicorn.supervisors import Multiprocess
 from indexer.catalogue.home import Home
 from service.connections import ServerConfig
 from service.errors import AddressError
+from service.host_names import parse_hosts
 from service.logs import log_config
 from service.settings import PREFIX, Settings
 
@@ -40,6 +41,7 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080, work
     with Home.open(settings.home, database_url=settings.database_url, create=True) as home:
         is_open = not home.catalogue.keys.exist()
     listener = listen(host, port)
+    settings = answering_to(settings, host)
     os.environ.update(to_environment(settings))
     logging.config.dictConfig(log_config(settings.log_level))
     url = _url(host, listener.getsockname()[1])
@@ -61,6 +63,16 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080, work
         listener.close()
 
 
+def answering_to(settings: Settings, host: str) -> Settings:
+    """The settings with the host to listen on among the allowed host names, if it is a name."""
+    try:
+        names = parse_hosts(host)
+    except ValueError:
+        return settings  # an IPv6 address, which is always allowed
+    allowed = dict.fromkeys((*parse_hosts(settings.allowed_hosts), *names))
+    return settings.model_copy(update={"allowed_hosts": ",".join(allowed)})
+
+
 def server_config(app: Any, settings: Settings, **options: Any) -> ServerConfig:
     """The configuration of uvicorn by the settings."""
     return ServerConfig(
@@ -70,6 +82,8 @@ def server_config(app: Any, settings: Settings, **options: Any) -> ServerConfig:
         timeout_keep_alive=settings.keep_alive,
         timeout_graceful_shutdown=settings.drain_seconds,
         access_log=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         server_header=False,
         **options,
     )

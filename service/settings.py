@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from indexer.decoding import DEFAULT_BYTES
 from service.errors import SettingsError
+from service.host_names import parse_hosts
 
 PREFIX = "NITAMONO_"
 
@@ -59,7 +61,27 @@ class Settings(BaseSettings):
         default=1000, ge=0, le=1_000_000, description="recent query vectors to keep; 0 disables the log"
     )
     public_read: bool = Field(default=True, description="allow searching without an API key once keys exist")
+    allowed_hosts: str = Field(
+        default="",
+        description="comma-separated host names that the server answers to, beside IP addresses and localhost; "
+        "*.NAME means all names below NAME, and * any name",
+    )
+    trusted_proxies: str = Field(
+        default="",
+        description="comma-separated IP addresses and networks of proxies whose X-Forwarded-For and "
+        "X-Forwarded-Proto are believed",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="minimum log level")
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, value: str) -> str:
+        return ",".join(parse_hosts(value))
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, value: str) -> str:
+        return ",".join(str(ip_network(part.strip())) for part in value.split(",") if part.strip())
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -73,4 +95,8 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
         name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        raise SettingsError(f"{name}: {first['input']!r} is invalid ({first['msg']})") from exc
+        if first["loc"] == ("database_url",):  # its password must not be printed, and the cause holds it
+            raise SettingsError(f"{name} is invalid ({first['msg']})") from None
+        raise SettingsError(
+            f"{name}: {first['input']!r} is invalid ({first['msg'].removeprefix('Value error, ')})"
+        ) from exc

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,12 @@ from sqlalchemy import Connection, Engine, event
 from indexer.errors import BusyError, IndexerError
 
 WRITE_WAIT = 30.0  # seconds that a write on SQLite waits for other processes
+MALFORMED = (
+    "the database URL (NITAMONO_DATABASE_URL) is malformed; write postgresql+psycopg://USER:PASSWORD@HOST/DATABASE, "
+    "with "
+    "@, :, / and other special characters of the password percent-encoded (@ as %40); it is not shown here, because it "
+    "may contain a password"
+)
 POOL = {"pool_size": 8, "max_overflow": 64}  # a thread never waits for a connection
 
 
@@ -28,10 +33,7 @@ def create_engine(url: str, *, write_wait: float | None = None) -> Engine:
     Raises:
         IndexerError: SQLAlchemy cannot parse the URL, or its driver is not installed.
     """
-    try:
-        engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"), **_pool(url))
-    except (sa.exc.ArgumentError, ModuleNotFoundError) as exc:
-        raise IndexerError(f"database URL {_without_password(url)!r} cannot be used ({exc})") from exc
+    engine = _engine(_parsed(url))
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", partial(_configure_sqlite, write_wait or WRITE_WAIT))
         event.listen(engine, "begin", _begin_sqlite)
@@ -103,9 +105,10 @@ def translated_errors() -> Iterator[None]:
         raise BusyError("all connections to the catalogue's database are in use; try again") from exc
 
 
-def _pool(url: str) -> dict[str, Any]:
+def _pool(url: sa.URL) -> dict[str, Any]:
     """Options of the connection pool; a database in memory has only one connection."""
-    return {} if url in ("sqlite://", "sqlite:///:memory:") else POOL
+    in_memory = url.drivername.startswith("sqlite") and url.database in (None, "", ":memory:")
+    return {} if in_memory else POOL
 
 
 def _configure_sqlite(write_wait: float, connection: Any, _record: object) -> None:
@@ -130,5 +133,24 @@ def _begin_postgresql(write_wait: float, connection: Connection) -> None:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(write_wait * 1000)}")
 
 
-def _without_password(url: str) -> str:
-    return re.sub(r"://([^:/@]+):[^@]*@", r"://\1:***@", url)
+def _parsed(url: str) -> sa.URL:
+    """Parse a database URL; no part of a malformed one is printed, since any part may hold the password."""
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        raise IndexerError(MALFORMED) from None
+    is_file = parsed.drivername.startswith("sqlite")
+    if not is_file and any("@" in (part or "") for part in (parsed.host, parsed.database)):
+        raise IndexerError(MALFORMED)  # an unescaped password that reaches into the host or the path
+    return parsed
+
+
+def _engine(url: sa.URL) -> Engine:
+    is_sqlite = url.drivername.startswith("sqlite")
+    try:
+        return sa.create_engine(url, pool_pre_ping=not is_sqlite, **_pool(url))
+    except (sa.exc.NoSuchModuleError, ModuleNotFoundError) as exc:
+        shown = sa.URL.create(url.drivername, host=url.host).render_as_string()
+        raise IndexerError(f"database URL {shown!r} cannot be used ({exc})") from exc
+    except (sa.exc.ArgumentError, TypeError, ValueError):  # an option of the URL that the driver cannot take
+        raise IndexerError(MALFORMED) from None

@@ -13,13 +13,17 @@ from indexer.catalogue.schema import api_keys
 from indexer.catalogue.values import now, utc, utc_or_none
 from indexer.errors import InvalidRequestError, NotFoundError
 
+MAX_NAME = 64
+
 
 @dataclass
 class ApiKeys:
     database: Database
 
     def add(self, name: str, scope: str, key_hash: str) -> None:
-        """Store a key; `InvalidRequestError` if the name is taken."""
+        """Store a key; `InvalidRequestError` if the name is taken, or not 1 to 64 printable characters."""
+        if not (1 <= len(name) <= MAX_NAME and name.isprintable() and name.strip()):
+            raise InvalidRequestError("name", f"the key's name {name!r} must be 1 to {MAX_NAME} printable characters")
         with self.database.write() as connection:
             if connection.scalar(select(api_keys.c.id).where(api_keys.c.name == name)) is not None:
                 raise InvalidRequestError("name", f"an API key named {name!r} exists already; choose another name")

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from training.embedder import Embedder
 
 MAX_K = 1000
+SMALLEST_SIDE = 1e-6  # of a region, for its resolution: no image has more pixels on a side, and 1 / 1e-300 overflows
 MAX_DEPTH = 10_000  # offset + k: deeper pages would re-sort the whole catalogue, and nobody reads them
 MAX_QUERY_IMAGES = 8
 FILTERS_KEPT = 64  # most recently used filters of a view whose matches are cached
@@ -125,7 +126,7 @@ class Searcher:
         view = self._view(collection)
         embedder = self.embedder(view.manifest.encoder_id)
         # A small region must be decoded at a higher resolution than the whole image.
-        smallest = min(region.width, region.height) if region else 1.0
+        smallest = max(SMALLEST_SIDE, min(region.width, region.height)) if region else 1.0
         with self.decoded(data, at_least=ceil(embedder.described.preprocessing.size / smallest)) as image:
             size = (image.width, image.height)
             pixels = prepare(embedder, region.crop(image.pixels) if region else image.pixels)
@@ -174,13 +175,8 @@ class Searcher:
             raise InvalidRequestError(
                 "vector", f"vector has {len(vector)} numbers; collection {collection!r} needs {view.manifest.dim}"
             )
-        query = np.asarray(vector, dtype=np.float64)
-        norm = np.linalg.norm(query)
-        if not np.isfinite(norm) or (norm == 0 and view.manifest.metric == "cosine"):
-            raise InvalidRequestError("vector", "vector must hold finite numbers, not all zero")
-        if view.manifest.metric == "cosine":
-            query = query / norm
-        return self._search(collection, view, query[None].astype(np.float32), k, offset, filters, None, rerank)
+        query = _query_vector(vector, is_cosine=view.manifest.metric == "cosine")
+        return self._search(collection, view, query[None], k, offset, filters, None, rerank)
 
     def _search(
         self,
@@ -288,6 +284,20 @@ class Searcher:
 def _is_only_another_generation(held: ActiveState, state: ActiveState) -> bool:
     """Whether nothing was written since: the held view then still answers correctly, from the previous generation."""
     return held.generation != state.generation and held.last_change == state.last_change
+
+
+def _query_vector(vector: Sequence[float], *, is_cosine: bool) -> Floats:
+    """A vector in 32 bits, of unit length for cosine similarity."""
+    query = np.asarray(vector, dtype=np.float64)
+    largest = float(np.abs(query).max())
+    if not np.isfinite(largest) or (is_cosine and largest == 0):
+        raise InvalidRequestError("vector", "vector must hold finite numbers, not all zero")
+    if is_cosine:
+        query = query / largest  # its length is then finite
+        query = query / np.linalg.norm(query)
+    elif largest > np.finfo(np.float32).max:
+        raise InvalidRequestError("vector", "vector must hold numbers of 32 bits, at most 3.4e38")
+    return query.astype(np.float32)
 
 
 def _check_page(k: int, offset: int) -> None:

@@ -16,7 +16,9 @@ keys = command_group("Create, list and revoke API keys.")
 @keys.command("create")
 def keys_create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the key, such as the program that uses it.")],
-    scope: Annotated[str, typer.Option(help="read, write or admin; each scope includes those before it.")] = "read",
+    scope: Annotated[
+        str, typer.Option(help="read, write or admin (activates generations); each scope includes those before it.")
+    ] = "read",
     home: HomeOption = DEFAULT_HOME,
     json_output: JsonOption = False,
 ) -> None:
@@ -51,7 +53,7 @@ def keys_list(home: HomeOption = DEFAULT_HOME, json_output: JsonOption = False) 
     listed = [
         {"name": r.name, "scope": r.scope, "created_at": r.created_at, "revoked_at": r.revoked_at} for r in records
     ]
-    lines = [f"{r.name}\t{r.scope}\t{'revoked' if r.revoked_at else 'valid'}" for r in records]
+    lines = [f"{_printable(r.name)}\t{r.scope}\t{'revoked' if r.revoked_at else 'valid'}" for r in records]
     say({"keys": listed}, json_output, "\n".join(lines) or "no keys: anyone can read and write")
 
 
@@ -71,4 +73,9 @@ def keys_revoke(
 
     with Home.open(home) as opened:
         opened.catalogue.keys.revoke(name)
-    say({"revoked": name}, json_output, f"revoked {name}")
+    say({"revoked": name}, json_output, f"revoked {_printable(name)}")
+
+
+def _printable(name: str) -> str:
+    r"""A name of a key with other than printable characters escaped, such as `\x1b`: earlier versions accepted any."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in name)

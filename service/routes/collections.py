@@ -51,8 +51,8 @@ def show_image(
     """Return an image of an item as a JPEG, scaled down if necessary but never up."""
     path = image_file(service.home, collection, image_id)
     etag = _etag(service.thumbnails.digest(path), width)
-    visibility = "public" if service.settings.public_read else "private"
-    headers = {"ETag": etag, "Cache-Control": f"{visibility}, max-age=300"}
+    visibility = "private" if service.home.catalogue.keys.exist() else "public"
+    headers = {"ETag": etag, "Cache-Control": f"{visibility}, max-age=300", "Vary": "Authorization"}
     if if_none_match is not None and etag in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]:
         return Response(status_code=304, headers=headers)
     found = service.thumbnails.get(path, width)

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Response
 
 from indexer.ingest.items import delete_item, get_item, put_item
-from service.auth import CanRead, CanWrite
+from service.auth import CanRead, CanWrite, StillCanWrite
 from service.bodies import Item, read_item
 from service.deps import CollectionName, ItemId, ServiceDep
 from service.openapi import two_bodies
@@ -27,6 +27,7 @@ def store_item(
     collection: CollectionName,
     item_id: ItemId,
     item: Annotated[Item, Depends(read_item)],
+    _allowed: StillCanWrite,
     service: ServiceDep,
     response: Response,
 ) -> ItemResponse:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from service.auth import CanRead
+from service.auth import CanObserve, Credentials, may_observe
 from service.deps import ServiceDep
+from service.errors import NotReadyError
 from service.metrics import CONTENT_TYPE
 from service.schemas.operations import CollectionState, Health, Readiness
 
@@ -20,9 +21,17 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz")
-async def readyz(service: ServiceDep) -> Readiness:
-    """Report which collections can be searched; 503 if none can."""
-    known = await service.readiness.require()
+async def readyz(service: ServiceDep, credentials: Credentials) -> Readiness:
+    """Report which collections can be searched; 503 if none can. Once keys exist, naming collections needs one."""
+    may_see = await service.readiness.in_probe(lambda: may_observe(service, credentials))
+    try:
+        known = await service.readiness.require()
+    except NotReadyError:
+        if may_see:
+            raise
+        raise NotReadyError("no collection can be searched; send an API key with read access for details") from None
+    if not may_see:
+        return Readiness(status="ready", collections=[])
     states = [
         CollectionState(
             collection=entry.collection, ready=entry.ready, generation=entry.generation, reason=entry.reason
@@ -34,7 +43,7 @@ async def readyz(service: ServiceDep) -> Readiness:
 
 @router.get(
     "/metrics",
-    dependencies=[CanRead],
+    dependencies=[CanObserve],
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text format"}},
 )

@@ -13,7 +13,7 @@ from starlette.types import Scope
 from indexer.search.filters import parse_filters
 from indexer.search.results import SearchPage
 from indexer.search.searcher import Searcher
-from service.auth import CanRead
+from service.auth import CanRead, StillCanRead
 from service.bodies import Query, read_query
 from service.deps import CollectionName, ItemId, ServiceDep
 from service.openapi import two_bodies
@@ -40,7 +40,10 @@ similar_router = APIRouter(
 
 @router.post("/search", openapi_extra=two_bodies(SearchForm, SearchRequest))
 def search(
-    collection: CollectionName, query: Annotated[Query, Depends(read_query)], service: ServiceDep
+    collection: CollectionName,
+    query: Annotated[Query, Depends(read_query)],
+    _allowed: StillCanRead,
+    service: ServiceDep,
 ) -> SearchResponse:
     """Find the items most similar to an image, an item or a vector."""
     with stopwatch(service.metrics, "search") as watch:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from indexer.catalogue.records import GenerationRecord
 
@@ -29,6 +29,14 @@ class Generation(BaseModel):
     @classmethod
     def of(cls, record: GenerationRecord) -> Self:
         return cls.model_validate(asdict(record))
+
+
+class Activation(BaseModel):
+    """The generation to activate."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    number: int = Field(ge=1, le=2**31 - 1, description="Number of a generation that the collection keeps.")
 
 
 class GenerationList(BaseModel):
