@@ -15,7 +15,7 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files without removing them.")] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Remove files of a home that nothing refers to.
+    """Remove files that nothing refers to.
 
     These are photos of deleted items and temporary files of killed processes, both older than an hour, and generations
     that are no longer kept. Servers may run meanwhile; while a collection is indexed, run it later.

@@ -21,7 +21,7 @@ def repair(
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Rebuild damaged generations and encoders of all collections.
+    """Rebuild damaged generations and encoders.
 
     A damaged active generation is rebuilt from the vectors in the catalogue and activated; no photo is read. A damaged
     generation that is not active is removed. A damaged encoder is restored from the shipped encoder with the same id,

@@ -83,6 +83,12 @@ def verify_directory(directory: Path) -> Manifest:
         CorruptError: a file is missing, changed, or has another count or dimension than the manifest.
     """
     manifest = read_checked(directory)
+    check_counts(directory, manifest)
+    return manifest
+
+
+def check_counts(directory: Path, manifest: Manifest) -> None:
+    """Check that index, ids and neighbour lists have the manifest's count and dimension; `CorruptError` otherwise."""
     ids = load_ids(directory)
     index = read_index(directory / "index.faiss", manifest.factory)
     if not index.count == len(ids) == manifest.count or index.dim != manifest.dim:
@@ -93,7 +99,6 @@ def verify_directory(directory: Path) -> Manifest:
     lists = load_neighbours(directory, manifest)
     if lists is not None and len(lists.positions) != manifest.count:
         raise CorruptError(f"{directory / NEIGHBOURS}: lists {len(lists.positions)} vectors, not {manifest.count}")
-    return manifest
 
 
 def load_neighbours(directory: Path, manifest: Manifest) -> NeighbourLists | None:

@@ -7,7 +7,7 @@ import shutil
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import GenerationRecord
 from indexer.errors import CorruptError, NotFoundError
-from indexer.generations.manifest import Manifest, sha256_of, verify_directory
+from indexer.generations.manifest import Manifest, check_counts, read_checked, sha256_of
 
 KEEP = 3  # directories per collection: the active generation and two to roll back to
 
@@ -40,7 +40,7 @@ def read_verified(home: Home, record: GenerationRecord) -> Manifest:
     Manifest.read(directory)
     if sha256_of(directory / "manifest.json") != record.manifest_sha256:
         raise CorruptError(f"{directory / 'manifest.json'}: differs from the checksum in the catalogue")
-    return verify_directory(directory)
+    return read_checked(directory)
 
 
 def verify(home: Home, collection: str, number: int) -> list[str]:
@@ -48,6 +48,7 @@ def verify(home: Home, collection: str, number: int) -> list[str]:
     record = find_generation(home, collection, number)
     try:
         manifest = read_verified(home, record)
+        check_counts(home.generation_directory(collection, number), manifest)
         described = home.encoder(manifest.encoder_id)
     except ValueError as exc:
         return [str(exc)]

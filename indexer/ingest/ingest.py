@@ -18,8 +18,9 @@ from typing import Any, Literal
 from indexer.calibrate.calibrate import calibrate_if_due
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import ChangeKind, EncoderRecord, ImageState, ImageWrite, RejectRecord, SearchState
+from indexer.errors import CorruptError
 from indexer.generations.build import build_generation
-from indexer.generations.store import remove_damaged, verify
+from indexer.generations.store import find_generation, read_verified, remove_damaged
 from indexer.ingest.attributes import attributes_fault
 from indexer.ingest.embed import Advance, Embedded, embed_files
 from indexer.ingest.encoders import sound_encoder
@@ -142,7 +143,7 @@ def _checked(entry: Entry) -> Entry:
 def _bring_generation_up_to_date(home: Home, collection: str, encoder: EncoderDescription, state: SearchState) -> int:
     """Build a generation unless the active one is of this encoder, includes every change and verifies."""
     active = state.generation
-    damaged = active is not None and bool(verify(home, collection, active))
+    damaged = active is not None and _is_damaged(home, collection, active)
     same_encoder = active is not None and state.encoder_id == encoder.encoder_id
     unindexed = home.catalogue.changes.has_unindexed(state.collection_id, state.watermark)
     if active is not None and same_encoder and not unindexed and not damaged:
@@ -151,6 +152,14 @@ def _bring_generation_up_to_date(home: Home, collection: str, encoder: EncoderDe
     if active is not None and damaged:
         remove_damaged(home, collection, active)
     return number
+
+
+def _is_damaged(home: Home, collection: str, number: int) -> bool:
+    try:
+        read_verified(home, find_generation(home, collection, number))
+    except CorruptError:
+        return True
+    return False
 
 
 @dataclass

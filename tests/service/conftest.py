@@ -64,7 +64,8 @@ def indexed_home(tmp_path_factory: pytest.TempPathFactory, shop: Path, encoder_d
 @pytest.fixture
 def home_copy(indexed_home: Path, tmp_path: Path) -> Path:
     """One that a test may write to."""
-    return Path(shutil.copytree(indexed_home, tmp_path / "home"))
+    ignored = shutil.ignore_patterns("thumbnails")  # of the server that all tests share
+    return Path(shutil.copytree(indexed_home, tmp_path / "home", ignore=ignored))
 
 
 @contextmanager
