@@ -110,7 +110,7 @@ def _snapshot(home: Home, aside: Path) -> tuple[dict[str, str | None], int]:
 
     Returns:
         The path of every file, relative to the home, with its SHA-256 where the catalogue or the name records it; and
-        the number of images outside the home.
+        the number of photos and masks outside the home.
     """
     if _database(home) == "postgresql":
         return _references(home)

@@ -40,7 +40,7 @@ class Contents:
     Args:
         created_at: ISO 8601, UTC: the moment of the catalogue's snapshot.
         database: where the home's catalogue was; a catalogue in PostgreSQL is not part of the backup.
-        outside: number of images whose files are not in the home, and therefore not in the backup.
+        outside: number of photos and masks that are not in the home, and therefore not in the backup.
         files: by path relative to the backup, with forward slashes.
     """
 

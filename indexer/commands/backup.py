@@ -44,7 +44,7 @@ def backup(
     if contents.database == "postgresql":
         note("the catalogue is in PostgreSQL and not in this backup; dump it with pg_dump before each backup")
     if contents.outside:
-        note(f"{contents.outside} photos are outside the home and not in this backup")
+        note(f"{contents.outside} photos and masks are outside the home and not in this backup")
     document = {
         "path": str(report.path), "created_at": contents.created_at, "database": contents.database,
         "files": len(contents.files), "bytes": contents.size, "outside": contents.outside,

@@ -252,7 +252,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_the_commands_write_and_restore_and_tell_what_is_not_in_it(home: Home, tmp_path: Path) -> None:
     done = run("backup", "--home", home.path, "--out", tmp_path / "backup", "--json")
     assert done.returncode == 0, done.stderr
-    assert f"{PHOTOS + 1} photos are outside the home" in done.stderr
+    assert f"{PHOTOS + 1} photos and masks are outside the home" in done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     assert document["files"] == len(Contents.read(tmp_path / "backup").files)
     done = run("restore", tmp_path / "backup", "--home", tmp_path / "new")
