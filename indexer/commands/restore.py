@@ -31,7 +31,7 @@ def restore(
     if contents.database == "postgresql":
         note("the catalogue was in PostgreSQL; restore its dump with pg_restore before you use this home")
     if contents.outside:
-        note(f"{contents.outside} photos and masks were outside the home; they are shown if they are still at their paths")
+        note(f"{contents.outside} photos and masks were outside the home; they are used if they are still there")
     document = {
         "home": str(home), "created_at": contents.created_at, "database": contents.database,
         "files": len(contents.files), "bytes": contents.size, "outside": contents.outside,
