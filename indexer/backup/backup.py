@@ -201,6 +201,18 @@ def publish(aside: Path, target: Path) -> None:
     fsync_directory(target.parent)
 
 
+def is_being_written(aside: Path) -> bool:
+    """Whether a running `backup` or `restore` writes into this unpublished directory."""
+    descriptor = os.open(aside, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _lock(descriptor: int, aside: Path, target: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

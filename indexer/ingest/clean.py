@@ -7,7 +7,8 @@ It is safe beside running servers and commands:
 - A photo is removed only if it is older than `AGE`, and if no image refers to it in a transaction that holds the
   collections' rows, which every write of an item locks. So no write can commit between the check and the removal, and
   `put_item` stores its photos again after its commit if they were removed just before it.
-- Temporary files are recognised by the names that `training.files` gives them, and are older than `AGE`.
+- Temporary files are recognised by the names that `training.files` gives them, and are older than `AGE`. A restore that
+  is still running holds a lock on its folder.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from indexer.backup.backup import is_being_written
 from indexer.catalogue.home import BLOB_SCHEME, Home
 from indexer.errors import MismatchError
 
@@ -75,7 +77,7 @@ def clean(home: Home, *, dry_run: bool = False) -> CleanReport:
 def _temporary(home: Home) -> Iterator[Leftover]:
     """Files and folders that a killed process was writing, in the home and beside it (of `restore`)."""
     for path in [*sorted(home.path.rglob(".*")), home.path.with_name(f".{home.path.name}.unfinished")]:
-        if TEMPORARY.fullmatch(path.name) and _is_old(path) and not _is_only_copy(path):
+        if TEMPORARY.fullmatch(path.name) and _is_old(path) and not _is_only_copy(path) and not _is_in_use(path):
             yield Leftover("temporary", path, _size(path))
 
 
@@ -83,6 +85,10 @@ def _is_only_copy(path: Path) -> bool:
     """Whether a process was killed while it replaced a folder, whose old content is under this name alone."""
     name, found, _ = path.name.removeprefix(".").rpartition("-old-")
     return bool(found) and not path.with_name(name).exists()
+
+
+def _is_in_use(path: Path) -> bool:
+    return path.name.endswith(".unfinished") and path.is_dir() and is_being_written(path)
 
 
 def _generations(home: Home, collections: list[str]) -> Iterator[Leftover]:

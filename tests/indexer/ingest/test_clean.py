@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from indexer.backup.backup import unpublished
 from indexer.catalogue.home import Home
 from indexer.errors import BusyError, MismatchError
 from indexer.generations.store import verify
@@ -110,3 +111,15 @@ def test_a_home_with_another_catalogue_is_refused(shop: Home) -> None:
     with Home.open(shop.path, database_url=f"sqlite:///{shop.path.parent / 'other.sqlite'}") as other:
         with pytest.raises(MismatchError, match="NITAMONO_DATABASE_URL"):
             clean(other)
+
+
+def test_a_restore_that_is_still_running_is_left_alone(home: Home) -> None:
+    home.catalogue.ensure_collection("default")
+    with unpublished(home.path) as aside:
+        leave(aside / "catalogue.sqlite")
+        age(aside)
+        assert clean(home).removed == [] and aside.exists()
+    leave(aside / "catalogue.sqlite")
+    age(aside)
+    assert [leftover.path for leftover in clean(home).removed] == [aside]
+    assert not aside.exists()
