@@ -123,7 +123,7 @@ def request_of(photo: bytes) -> bytes:
         b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n' + photo
         + b'\r\n--x\r\nContent-Disposition: form-data; name="k"\r\n\r\n' + str(K).encode() + b"\r\n--x--\r\n"
     )  # fmt: skip
-    head = f"POST {SEARCH} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    head = f"POST {SEARCH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 

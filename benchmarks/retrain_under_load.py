@@ -11,22 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+from load import server
 
 from indexer.catalogue.home import Home
 from indexer.search.searcher import Searcher
@@ -81,30 +79,6 @@ def nitamono(*arguments: str) -> str:
     return done.stdout
 
 
-@contextmanager
-def server(home: Path) -> Iterator[str]:
-    process = subprocess.Popen(
-        [*COMMAND, "serve", "--home", str(home), "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if found := re.search(r"http://[0-9.]+:\d+", line):
-                break
-        else:
-            raise SystemExit("the server ended")
-        threading.Thread(target=process.stdout.read, daemon=True).start()  # a full pipe would stop it
-        for _ in range(600):
-            if httpx.get(f"{found[0]}/readyz").status_code == 200:
-                break
-            time.sleep(0.1)
-        yield found[0]
-    finally:
-        process.terminate()
-        process.wait()
-
-
 def expected(home: Path, queries: Sequence[bytes]) -> tuple[str, list[dict[str, float]]]:
     """The active encoder, and its results for each query."""
     with Home.open(home) as opened:
@@ -130,7 +104,7 @@ def measure(
     photos, _ = read_images(source)
     queries = [photo.path.read_bytes() for photo in photos[:: max(1, len(photos) // QUERIES)][:QUERIES]]
     known = dict([expected(home, queries)])
-    with server(home) as url:
+    with server(home, 1) as (url, _):
         client = Client(url, queries, rate)
         thread = threading.Thread(target=client.run)
         thread.start()
