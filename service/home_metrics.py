@@ -6,7 +6,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from indexer.catalogue.home import Home
-from indexer.catalogue.records import RetrainRecord
+from indexer.catalogue.records import CollectionRecord, RetrainRecord
 from training.errors import NitamonoError
 
 REFRESH = 15.0  # seconds; counting the rows of a large catalogue takes longer than a scrape should
@@ -53,7 +53,8 @@ class HomeMetrics:
         yield from self._disk()
         is_up = GaugeMetricFamily("nitamono_catalogue_up", "1 if the catalogue can be read")
         try:
-            families = [*self._catalogue(), *self._retraining(), *self._drift()]
+            known = self._home.catalogue.collections.all()
+            families = [*self._catalogue(known), *self._retraining(known), *self._drift(known)]
             is_up.add_metric([], 1)
         except NitamonoError:
             families = []
@@ -66,9 +67,8 @@ class HomeMetrics:
         yield _gauge("nitamono_home_disk_free_bytes", "Free space of the home's file system", [], [((), usage.free)])
         yield _gauge("nitamono_home_disk_total_bytes", "Size of the home's file system", [], [((), usage.total)])
 
-    def _catalogue(self) -> Iterator[GaugeMetricFamily]:
+    def _catalogue(self, known: Sequence[CollectionRecord]) -> Iterator[GaugeMetricFamily]:
         catalogue = self._home.catalogue
-        known = catalogue.collections.all()
         active = [record for record in catalogue.generations.all() if record.status == "active"]
         size = catalogue.database.size()
         yield _gauge("nitamono_catalogue_bytes", "Size of the catalogue's database", [], [((), size)])
@@ -93,12 +93,11 @@ class HomeMetrics:
         ]
         yield _gauge("nitamono_index_live_items", "Items changed since the active index was built", one, live)
 
-    def _retraining(self) -> Iterator[GaugeMetricFamily]:
-        catalogue = self._home.catalogue
+    def _retraining(self, known: Sequence[CollectionRecord]) -> Iterator[GaugeMetricFamily]:
         counts: dict[tuple[str, ...], float] = {}
         last: list[RetrainRecord] = []
-        for collection in catalogue.collections.all():
-            records = catalogue.retrains.all(collection.name)
+        for collection in known:
+            records = self._home.catalogue.retrains.all(collection.name)
             for record in records:
                 key = (collection.name, record.status)
                 counts[key] = counts.get(key, 0) + 1
@@ -110,8 +109,8 @@ class HomeMetrics:
             [((r.collection, r.status), _seconds(r.ended_at)) for r in last if r.ended_at is not None],
         )  # fmt: skip
 
-    def _drift(self) -> Iterator[GaugeMetricFamily]:
-        reports = [report for c in self._home.catalogue.collections.all() if (report := self._report(c.name))]
+    def _drift(self, known: Sequence[CollectionRecord]) -> Iterator[GaugeMetricFamily]:
+        reports = [report for c in known if (report := self._report(c.name))]
         yield _gauge(
             "nitamono_drift", "1 if the last `nitamono drift` found drift in this group", ["collection", "group"],
             [((r["collection"], name), g["drifted"]) for r in reports for name, g in r["groups"].items()],

@@ -7,7 +7,6 @@ encoders/, collections/, blobs/, retrains/    as in the home
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from indexer.errors import CorruptError
+from indexer.generations.manifest import sha256_of
 from training.files import write_durably
 from training.reference import first_line
 
@@ -93,8 +93,7 @@ def copy_durably(source: Path, target: Path, *, link: bool = False) -> StoredFil
 
 def digest(path: Path) -> StoredFile:
     """Size and SHA-256 of a file."""
-    with path.open("rb") as file:
-        return StoredFile(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
+    return StoredFile(path.stat().st_size, sha256_of(path))
 
 
 def fsync_file(path: Path) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from indexer.catalogue.catalogue import Catalogue
+from indexer.catalogue.encoders import ONNX_CHECKSUM
 from indexer.catalogue.engine import create_engine
 from indexer.catalogue.migrations import migrate
 from indexer.catalogue.records import EncoderRecord
@@ -137,9 +137,9 @@ class Home:
             return  # the id covers the file, or there is none
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         known = self.catalogue.encoders.get(described.encoder_id)
-        expected = described.card.get("onnx_sha256") if known is None else known.card.get("onnx_sha256")
+        expected = (described if known is None else known).card.get(ONNX_CHECKSUM)
         expected = shipped_onnx(described.encoder_id) or expected
-        if found != expected or described.card.get("onnx_sha256") != expected:
+        if found != expected or described.card.get(ONNX_CHECKSUM) != expected:
             raise MismatchError(
                 f"{path}: is not the ONNX file that encoder {described.encoder_id[:12]} was registered with, so its "
                 "vectors may differ; fetch the encoder again, or remove the file"
@@ -159,6 +159,8 @@ class Home:
         Raises:
             MismatchError: the encoder's ONNX file is not the registered one; see `check_onnx`.
         """
+        from training.card import card_bytes  # imports pydantic
+
         self.check_onnx(described)
         files = {
             name: (described.directory / name).read_bytes()
@@ -166,7 +168,7 @@ class Home:
             if (described.directory / name).exists()
         }
         if (known := self.catalogue.encoders.get(described.encoder_id)) is not None and known.card:
-            files[CARD_FILE] = (json.dumps(known.card, indent=2, ensure_ascii=False) + "\n").encode()
+            files[CARD_FILE] = card_bytes(known.card)
         publish_directory(self.encoder_directory(described.encoder_id), files)
 
     def amend_card(self, encoder_id: str, **values: Any) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import EncoderRecord, GenerationRecord
-from indexer.generations.manifest import FILES, NEIGHBOURS, Manifest, sha256_of, verify_directory
+from indexer.generations.manifest import FILES, NEIGHBOURS, Manifest, check_counts, check_files, sha256_of
 from indexer.generations.store import remove_old
 from indexer.vectors import Floats, VectorIndex
 from indexer.vectors.engines import build_index
@@ -43,7 +43,8 @@ def build_generation(
     aside.mkdir(parents=True)
     try:
         manifest = _write_generation(home, collection, collection_id, number, encoder, aside)
-        verify_directory(aside)
+        check_files(aside, Manifest.read(aside))  # as it is on the disk
+        check_counts(aside, manifest)
         aside.rename(target)
         fsync_directory(target.parent)
     finally:

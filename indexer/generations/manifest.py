@@ -57,13 +57,8 @@ class Manifest:
         write_durably(directory / "manifest.json", document.encode())
 
 
-def read_checked(directory: Path) -> Manifest:
-    """Read the manifest of a generation and compare the checksum of every file with it.
-
-    Raises:
-        CorruptError: a file is missing or changed.
-    """
-    manifest = Manifest.read(directory)
+def check_files(directory: Path, manifest: Manifest) -> None:
+    """Compare the checksum of every file of a generation with its manifest; `CorruptError` if one differs."""
     for name in sorted({*FILES, *manifest.sha256}):
         try:
             found = sha256_of(directory / name)
@@ -73,18 +68,6 @@ def read_checked(directory: Path) -> Manifest:
             raise CorruptError(
                 f"{directory / name}: checksum differs from the manifest; the file was changed or damaged"
             )
-    return manifest
-
-
-def verify_directory(directory: Path) -> Manifest:
-    """Check the files of a generation against its manifest.
-
-    Raises:
-        CorruptError: a file is missing, changed, or has another count or dimension than the manifest.
-    """
-    manifest = read_checked(directory)
-    check_counts(directory, manifest)
-    return manifest
 
 
 def check_counts(directory: Path, manifest: Manifest) -> None:

@@ -7,7 +7,7 @@ import shutil
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import GenerationRecord
 from indexer.errors import CorruptError, NotFoundError
-from indexer.generations.manifest import Manifest, check_counts, read_checked, sha256_of
+from indexer.generations.manifest import Manifest, check_counts, check_files, sha256_of
 
 KEEP = 3  # directories per collection: the active generation and two to roll back to
 
@@ -37,10 +37,11 @@ def read_verified(home: Home, record: GenerationRecord) -> Manifest:
         CorruptError: the directory or a file is missing or damaged, or differs from the catalogue's checksum.
     """
     directory = home.generation_directory(record.collection, record.number)
-    Manifest.read(directory)
+    manifest = Manifest.read(directory)
     if sha256_of(directory / "manifest.json") != record.manifest_sha256:
         raise CorruptError(f"{directory / 'manifest.json'}: differs from the checksum in the catalogue")
-    return read_checked(directory)
+    check_files(directory, manifest)
+    return manifest
 
 
 def verify(home: Home, collection: str, number: int) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import ImageWrite, ItemRecord
-from indexer.errors import InvalidRequestError, MismatchError, NotFoundError
+from indexer.errors import InvalidRequestError, MismatchError
 from indexer.ingest.attributes import attributes_fault
 from training.data.texts import id_fault, text_fault
 from training.embedder import prepare
@@ -68,15 +68,6 @@ def delete_item(home: Home, collection: str, item_id: str) -> None:
 def image_file(home: Home, collection: str, image_id: int) -> Path:
     """The path of an image's file; raises `NotFoundError` if the image does not exist."""
     return home.uri_path(home.catalogue.images.get(collection, image_id).uri)
-
-
-def read_image(home: Home, collection: str, image_id: int) -> bytes:
-    """The file of an image; raises `NotFoundError` if it cannot be read."""
-    record = home.catalogue.images.get(collection, image_id)
-    try:
-        return home.uri_path(record.uri).read_bytes()
-    except OSError as exc:
-        raise NotFoundError(f"the file of image {image_id} cannot be read ({exc.strerror})") from exc
 
 
 def _check_item(item_id: str, title: str | None, attributes: Mapping[str, str], images: Sequence[bytes]) -> None:

@@ -15,6 +15,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from indexer.catalogue.catalogue import Catalogue
 from indexer.catalogue.home import Home
 from indexer.ingest.ingest import index_source
 from service.app import create_app
@@ -66,6 +67,16 @@ def home_copy(indexed_home: Path, tmp_path: Path) -> Path:
     """One that a test may write to."""
     ignored = shutil.ignore_patterns("thumbnails")  # of the server that all tests share
     return Path(shutil.copytree(indexed_home, tmp_path / "home", ignore=ignored))
+
+
+@pytest.fixture
+def catalogue(home_copy: Path) -> Iterator[Catalogue]:
+    with Home.open(home_copy) as home:
+        yield home.catalogue
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
 
 
 @contextmanager

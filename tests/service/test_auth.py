@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from indexer.catalogue.catalogue import Catalogue
-from indexer.catalogue.home import Home
 from indexer.errors import InvalidRequestError
 from service.auth import create_key, hash_key, new_key
-from tests.service.conftest import Serve, assert_problem
+from tests.service.conftest import Serve, assert_problem, bearer
 
 ITEM = "/v1/collections/shop/items/keyed"
 READS = ("/v1/collections", "/v1/collections/shop/items/bag/0000", "/v1/encoders", "/v1/limits", "/metrics")
-
-
-@pytest.fixture
-def catalogue(home_copy: Path) -> Iterator[Catalogue]:
-    with Home.open(home_copy) as home:
-        yield home.catalogue
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
 
 
 def put(client: httpx.Client, photo: bytes, key: str | None = None) -> httpx.Response:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,7 +14,7 @@ from indexer.catalogue.home import Home
 from indexer.errors import IndexerError, InvalidRequestError
 from service.auth import create_key
 from service.commands.keys import _printable
-from tests.service.conftest import Serve, assert_problem
+from tests.service.conftest import Serve, assert_problem, bearer
 
 BAD_NAMES = ("", " ", "a\nb", "a\x1b[2J", "a\u202eb", "x" * 65, "a\x85", "\ud800")
 MALFORMED_URLS = (
@@ -34,16 +33,6 @@ MALFORMED_URLS = (
     "sqlite://u:SECRET@h/d",
 )
 ACTIVE = "/v1/collections/shop/active-generation"
-
-
-@pytest.fixture
-def catalogue(home_copy: Path) -> Iterator[Catalogue]:
-    with Home.open(home_copy) as home:
-        yield home.catalogue
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)

@@ -95,10 +95,7 @@ class _Reader:
             value = value.get("path") if value.get("bytes") is None else value["bytes"]
         if isinstance(value, bytes):
             return self.store(value)
-        try:
-            text = cell_text(value)
-        except CellError as exc:
-            raise _RowFault(f"{column} {exc}") from exc
+        text = _converted(column, value, cell_text)
         if text is None:
             return None
         if not isinstance(value, str):
@@ -119,8 +116,13 @@ class _Reader:
 
 
 def _name(fields: dict[str, Any], column: str) -> str | None:
+    return _converted(column, fields.get(column), name_text)
+
+
+def _converted(column: str, value: Any, convert: Callable[[Any], str | None]) -> str | None:
+    """The text of a cell; raises `_RowFault` if it has none."""
     try:
-        return name_text(fields.get(column))
+        return convert(value)
     except CellError as exc:
         raise _RowFault(f"{column} {exc}") from exc
 
@@ -136,10 +138,7 @@ def _text(name: str, value: Any) -> str | None:
     """A title or attribute as text; raises for one that cannot be stored."""
     if fault := text_fault(name):
         raise _RowFault(f"the attribute name {name!r} {fault}")
-    try:
-        text = cell_text(value)
-    except CellError as exc:
-        raise _RowFault(f"{name} {exc}") from exc
+    text = _converted(name, value, cell_text)
     if text is None:
         return None
     if len(text) > MAX_TEXT:

@@ -15,7 +15,7 @@ from indexer.catalogue.home import Home
 from indexer.errors import BusyError, InvalidRequestError
 from indexer.generations.store import verify
 from indexer.ingest.ingest import IndexReport, index_source
-from indexer.ingest.items import read_image
+from indexer.ingest.items import image_file
 from indexer.search.searcher import Searcher
 from tests.conftest import draw_photo, write_photos
 from tests.indexer.conftest import served, stored
@@ -280,5 +280,5 @@ def test_images_in_a_parquet_column_are_kept_by_the_home_and_found(
     assert all(uri.startswith("blob:") for _, uri in stored(any_home))
     page = Searcher(any_home).search_image("default", contents[3], k=1)
     assert page.results[0].item_id == "i3"
-    assert read_image(any_home, "default", page.results[0].image_id) == contents[3]
+    assert image_file(any_home, "default", page.results[0].image_id).read_bytes() == contents[3]
     assert counts(index_source(any_home, "default", shop / "c.parquet")) == (0, 0, 9, 1)

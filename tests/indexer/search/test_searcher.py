@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from indexer.catalogue.home import Home
 from indexer.errors import InvalidRequestError, NotFoundError
 from indexer.ingest.ingest import index_source
-from indexer.ingest.items import delete_item, get_item, put_item, read_image
+from indexer.ingest.items import delete_item, get_item, image_file, put_item
 from indexer.search.regions import Region, parse_region
 from indexer.search.searcher import Searcher
 from indexer.vectors.exact import exact_scores, recall_against_exact
@@ -146,7 +146,7 @@ def test_a_put_item_is_found_at_once_by_every_searcher_and_survives_the_next_gen
     assert not created
     assert names(two.search_image("default", jpeg(91), k=1)) == ["new"]
     assert two.search_image("default", jpeg(90), k=1).results[0].score < 0.9999
-    assert read_image(indexed, "default", record.images[0].image_id) == jpeg(91)
+    assert image_file(indexed, "default", record.images[0].image_id).read_bytes() == jpeg(91)
     before = two.search_image("default", jpeg(91), k=50)
     with indexed.lock("collection-default"):
         pass
