@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import multiprocessing
+import os
+import signal
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -87,7 +90,21 @@ def create_app(settings: Settings) -> FastAPI:
 
 def create_app_from_environment() -> FastAPI:
     """The app factory of each server process."""
+    end_with_parent()
     return create_app(load_settings())
+
+
+def end_with_parent() -> None:
+    """End this worker, as SIGTERM does, once the server that started it has been killed; nobody else would."""
+    parent = multiprocessing.parent_process()
+    if parent is None:  # the only process
+        return
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
 
 
 def open_service(settings: Settings, metrics: Metrics) -> Service:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from indexer.catalogue.catalogue import Catalogue
 from indexer.catalogue.home import Home
@@ -80,7 +80,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 @contextmanager
-def running(app: FastAPI, **settings: Any) -> Iterator[str]:
+def running(app: ASGIApp, **settings: Any) -> Iterator[str]:
     """An app under uvicorn, in a thread, with settings of the connections; yields its URL."""
     listener = listen("127.0.0.1", 0)
     config = server_config(app, Settings(**{"drain_seconds": 5, **settings}), log_config=None)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from fastapi import FastAPI
@@ -18,18 +19,24 @@ from PIL import Image
 from indexer.decoding import MemoryBudget
 from service.admission import Admission
 from service.app import create_app
+from service.body_limits import BodyLimit
 from service.settings import Settings
 from tests.service.conftest import assert_problem, running
 
 SEARCH = "/v1/collections/shop/search"
 PROBES = ("/healthz", "/readyz", "/metrics")
+M = TypeVar("M", Admission, BodyLimit)
+
+
+def layer_of(app: FastAPI, kind: type[M]) -> M:
+    layer: Any = app.middleware_stack
+    while not isinstance(layer, kind):
+        layer = layer.app
+    return layer
 
 
 def admission_of(app: FastAPI) -> Admission:
-    layer: Any = app.middleware_stack
-    while not isinstance(layer, Admission):
-        layer = layer.app
-    return layer
+    return layer_of(app, Admission)
 
 
 @contextmanager
@@ -128,3 +135,28 @@ def test_a_locked_database_fails_writes_after_a_while_and_holds_up_no_search(hom
             assert_problem(response, 503)
             assert int(response.headers["retry-after"]) >= 1
         assert client.put("/v1/collections/shop/items/x", files=png()).status_code == 201
+
+
+def test_bodies_that_arrive_at_once_share_a_limit(indexed_home: Path) -> None:
+    megabyte = 2**20
+    head = (
+        f"POST {SEARCH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {megabyte}\r\n\r\n"
+    )
+    refused = {"content": bytes(megabyte), "headers": {"content-type": "application/json"}}
+    # JSON counts three times; the limit of all bodies is raised to one body of it.
+    with (
+        ready_server(indexed_home, max_upload_bytes=megabyte, max_bodies_bytes=megabyte) as (app, client),
+        ExitStack() as stack,
+    ):
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", client.base_url.port))) for _ in range(2)]
+        for connection in slow:
+            connection.sendall(head.encode() + bytes(megabyte // 2 - 1))
+        wait_for(lambda: layer_of(app, BodyLimit).total == 2 * 3 * (megabyte // 2 - 1))
+        response = client.post(SEARCH, **refused)
+        assert assert_problem(response, 503)["type"].endswith(":overloaded")
+        assert response.headers["retry-after"] == "1"
+        for connection in slow:
+            connection.close()
+        wait_for(lambda: layer_of(app, BodyLimit).total == 0)
+        assert_problem(client.post(SEARCH, **refused), 422, field="body")

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from service.app import create_app
 from service.connections import HEAD_BYTES
@@ -120,6 +122,26 @@ def test_a_chunked_body_of_small_parts_is_read(address: tuple[str, int]) -> None
         headers={"content-type": "application/json"},
     )
     assert answer.status_code == 200, answer.text
+
+
+def test_a_client_that_does_not_read_its_response_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.connections.WRITE_SECONDS", 0.3)
+    ended = threading.Event()
+
+    async def send_much(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(64):
+            await send({"type": "http.response.body", "body": bytes(2**20), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        ended.set()
+
+    with running(send_much) as url, socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as idle:
+        idle.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert ended.wait(10), "the response waits for ever"
+        assert len(everything(idle)) < 32 * 2**20  # what the buffers of the two sockets held
+        assert len(httpx.get(url, timeout=30).content) == 64 * 2**20
 
 
 def test_connections_beyond_the_limit_get_503(address: tuple[str, int]) -> None:
