@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, Select, bindparam, func, select
 
 from indexer.catalogue.attributes import Attributes
 from indexer.catalogue.calibrations import Calibrations
@@ -84,25 +85,8 @@ class Catalogue:
 
     def search_state(self, collection: str) -> SearchState:
         """The active generation and the latest changes of a collection; `NotFoundError` if it does not exist."""
-        last = select(func.max(changes.c.id)).where(changes.c.collection_id == collections.c.id)
-        active = (generations.c.collection_id == collections.c.id) & (generations.c.status == "active")
-        calibrated = (calibrations.c.collection_id == collections.c.id) & (
-            calibrations.c.encoder_id == generations.c.encoder_id
-        )
-        query = (
-            select(
-                collections.c.id,
-                generations.c.number,
-                generations.c.encoder_id,
-                func.coalesce(generations.c.watermark, 0),
-                func.coalesce(last.scalar_subquery(), 0),
-                calibrations.c.created_at,
-            )
-            .select_from(collections.outerjoin(generations, active).outerjoin(calibrations, calibrated))
-            .where(collections.c.name == collection)
-        )
         with self.read() as connection:
-            row = connection.execute(query).first()
+            row = connection.execute(_SEARCH_STATE, {"collection": collection}).first()
         if row is None:
             self.collections.id_of(collection)  # raises, and names the collections that exist
             raise NotFoundError(f"no collection {collection!r}")
@@ -125,3 +109,27 @@ class Catalogue:
             state.last_change,
             state.calibrated_at,
         )
+
+
+def _select_search_state() -> Select[Any]:
+    """Every search runs this statement, so it is built once."""
+    last = select(func.max(changes.c.id)).where(changes.c.collection_id == collections.c.id)
+    active = (generations.c.collection_id == collections.c.id) & (generations.c.status == "active")
+    calibrated = (calibrations.c.collection_id == collections.c.id) & (
+        calibrations.c.encoder_id == generations.c.encoder_id
+    )
+    return (
+        select(
+            collections.c.id,
+            generations.c.number,
+            generations.c.encoder_id,
+            func.coalesce(generations.c.watermark, 0),
+            func.coalesce(last.scalar_subquery(), 0),
+            calibrations.c.created_at,
+        )
+        .select_from(collections.outerjoin(generations, active).outerjoin(calibrations, calibrated))
+        .where(collections.c.name == bindparam("collection"))
+    )
+
+
+_SEARCH_STATE = _select_search_state()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, select
 
 from indexer.catalogue.changes import log_changes
 from indexer.catalogue.collections import find_collection, lock_collection
@@ -50,11 +50,10 @@ class Items:
 
     def summaries(self, pks: Iterable[int]) -> dict[int, ItemSummary]:
         """Summaries of items by key; deleted items are left out."""
-        query = select(items.c.id, items.c.item_id, items.c.title, items.c.attributes)
         found: dict[int, ItemSummary] = {}
         with self.database.read() as connection:
             for chunk in chunks(pks):
-                for pk, *rest in connection.execute(query.where(items.c.id.in_(chunk))):
+                for pk, *rest in connection.execute(_SUMMARIES, {"pks": chunk}):
                     found[pk] = ItemSummary(*rest)
         return found
 
@@ -100,3 +99,9 @@ class Items:
 
 def _select_key(collection_id: int, item_id: str) -> Select[int]:
     return select(items.c.id).where(items.c.collection_id == collection_id, items.c.item_id == item_id)
+
+
+# Every search runs this statement, so it is built once.
+_SUMMARIES = select(items.c.id, items.c.item_id, items.c.title, items.c.attributes).where(
+    items.c.id.in_(bindparam("pks", expanding=True))
+)

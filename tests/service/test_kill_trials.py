@@ -24,8 +24,8 @@ STEP = 1000  # photos between two writers
 
 
 def writers(url: str, trial: int, *, retry: bool) -> list[Writer]:
-    names = (f"a{trial}", f"b{trial}")
-    return [Writer(url, name, FIRST_PHOTO + STEP * place, retry=retry) for place, name in enumerate(names)]
+    first = FIRST_PHOTO + 2 * STEP * trial
+    return [Writer(url, name, first + STEP * place, retry=retry) for place, name in enumerate(("a", "b"))]
 
 
 def clean(home: Path) -> None:
@@ -107,7 +107,9 @@ def trials_of_a_worker(home: Path, trials: int) -> int:
             client.start()
         for _ in range(trials):
             time.sleep(moments.uniform(0.1, LONGEST))
-            os.kill(moments.choice(workers_of(server)), signal.SIGKILL)
+            while not (alive := workers_of(server)):  # the server has not noticed yet that both are gone
+                time.sleep(0.02)
+            os.kill(moments.choice(alive), signal.SIGKILL)
         for client in clients:
             client.stop()
         ready(url, 4)
