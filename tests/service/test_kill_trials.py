@@ -90,6 +90,7 @@ def test_a_killed_server_loses_nothing_that_it_acknowledged(workers: int, home_c
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_server_killed_at_random_moments_loses_nothing(home_copy: Path) -> None:
     moments = random.Random(0)
     for trial in range(TRIALS):
@@ -105,8 +106,11 @@ def trials_of_a_worker(home: Path, trials: int) -> int:
         clients = writers(url, 0, retry=True)
         for client in clients:
             client.start()
-        for _ in range(trials):
-            time.sleep(moments.uniform(0.1, LONGEST))
+        for trial in range(trials):
+            while sum(client.acknowledged for client in clients) <= trial:  # new workers take a while to start
+                time.sleep(0.02)
+                assert all(client.is_alive() for client in clients), [client.failure for client in clients]
+            time.sleep(moments.uniform(0.0, LONGEST))
             while not (alive := workers_of(server)):  # the server has not noticed yet that both are gone
                 time.sleep(0.02)
             os.kill(moments.choice(alive), signal.SIGKILL)
@@ -130,5 +134,6 @@ def test_a_killed_worker_loses_nothing_and_is_replaced(home_copy: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_workers_killed_at_random_moments_lose_nothing(home_copy: Path) -> None:
-    assert trials_of_a_worker(home_copy, TRIALS) > TRIALS
+    assert trials_of_a_worker(home_copy, TRIALS) >= TRIALS
