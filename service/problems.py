@@ -75,6 +75,7 @@ KINDS: dict[type[Exception], Kind] = {
     errors.HostError: Kind(421, "misdirected-request", "Unknown host name"),
     errors.AuthenticationError: Kind(401, "unauthenticated", "API key required"),
     errors.ForbiddenError: Kind(403, "forbidden", "Access denied"),
+    errors.RateLimitError: Kind(429, "rate-limited", "Too many requests"),
     errors.TooLargeError: Kind(413, "too-large", "Request too large"),
     errors.MediaTypeError: Kind(415, "unsupported-media-type", "Unsupported media type"),
     errors.OverloadedError: Kind(503, "overloaded", "Server overloaded"),
@@ -151,11 +152,13 @@ def known_problem(request: Request, exc: Exception) -> Response:
         invalid = [FieldProblem(field="image", detail=str(exc))]
     headers: dict[str, str] = {}
     if isinstance(exc, errors.AuthenticationError):
-        headers["WWW-Authenticate"] = 'Bearer realm="nitamono"'
+        headers["WWW-Authenticate"] = 'Bearer realm="nitamono"' + (', error="invalid_token"' if exc.given else "")
     if isinstance(exc, errors.ForbiddenError):
         headers["WWW-Authenticate"] = f'Bearer realm="nitamono", error="insufficient_scope", scope="{exc.scope}"'
     if isinstance(exc, errors.RequestTimeoutError):
         headers["Connection"] = "close"  # the rest of the body is not read
+    if isinstance(exc, errors.RateLimitError):
+        headers["Retry-After"] = str(exc.retry_after)
     if kind.name in RETRY_AFTER_SECONDS:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS[kind.name])
     if kind.neutral is not None:
