@@ -26,6 +26,7 @@ from service.middleware import RequestContext
 from service.openapi import PROBLEM_RESPONSE, openapi_of
 from service.paths import PlainPaths
 from service.problems import add_problem_handlers
+from service.rate_limits import RateLimits
 from service.readiness import Readiness
 from service.routes import collections, encoders, generations, items, limits, operations, page, search
 from service.settings import Settings, load_settings
@@ -74,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
         seconds=settings.body_timeout,
     )
     app.add_middleware(PlainPaths)
+    app.add_middleware(RateLimits, settings=settings)
     app.add_middleware(AllowedHosts, allowed=parse_hosts(settings.allowed_hosts))
     app.add_middleware(RequestContext, metrics=metrics)
     add_problem_handlers(app)
