@@ -59,6 +59,7 @@ class Kind(NamedTuple):
 
 
 INTERNAL = Kind(500, "internal", "Internal error")
+BAD_REQUEST = Kind(400, "bad-request", "Bad Request")  # of the parsers of forms and JSON
 KINDS: dict[type[Exception], Kind] = {
     NotFoundError: Kind(404, "not-found", "Not found"),
     InvalidRequestError: Kind(422, "invalid-request", "Invalid request"),

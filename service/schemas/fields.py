@@ -10,6 +10,7 @@ from urllib.parse import quote
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from indexer.ingest.attributes import MAX_NAME, MAX_VALUE
 from training.data.texts import MAX_ITEM_ID, text_fault
 
 MAX_FILTERS = 32
@@ -58,11 +59,18 @@ RegionText = Annotated[
     WithJsonSchema({"type": "string", "examples": ["0.1,0.2,0.5,0.5"]}),
     Field(description="Region of the upright image to search with: x,y,width,height as fractions of its size."),
 ]
-Text = Annotated[str, StringConstraints(max_length=2000), AfterValidator(_check_lines)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_check_name)]
-ItemIdText = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ITEM_ID), AfterValidator(_check_name)]
+# `_check` in the schema: it also refuses surrogates, which no JSON schema can name.
+LINES = Field(json_schema_extra={"pattern": r"^[^\u0000-\u0008\u000B\u000C\u000E-\u001F\u007F-\u009F]*$"})
+NO_CONTROLS = Field(json_schema_extra={"pattern": r"^[^\u0000-\u001F\u007F-\u009F]*$"})
+Text = Annotated[str, StringConstraints(max_length=MAX_VALUE), AfterValidator(_check_lines), LINES]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME), AfterValidator(_check_name), NO_CONTROLS]
+ItemIdText = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_ITEM_ID), AfterValidator(_check_name), NO_CONTROLS
+]
 Attributes = dict[Name, Text]
-FilterText = Annotated[str, StringConstraints(pattern="^[^=]+=", max_length=2201), AfterValidator(_check_lines)]
+FilterText = Annotated[
+    str, StringConstraints(pattern="^[^=]+=", max_length=MAX_NAME + 1 + MAX_VALUE), AfterValidator(_check_lines)
+]
 FilterTexts = Annotated[
     list[FilterText],
     Field(max_length=MAX_FILTERS, description="Attribute that results must have, as `key=value`; repeatable."),
