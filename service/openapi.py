@@ -24,7 +24,7 @@ from training.errors import ImageError, ImageMemoryError, NitamonoError
 DESCRIPTION = """\
 Every error is a problem document (RFC 9457) whose `type` is one of those that its operation lists. Before a request
 reaches an operation, the connection may answer without a body: 408 if the headers take too long, 431 if they exceed
-64 KiB, 503 if there are too many connections. Paths that no operation has get 404, other methods 405.
+64 KiB with the URL, 503 if there are too many connections. Paths that no operation has get 404, other methods 405.
 
 Until the first API key is created, no request needs one.
 """
@@ -102,6 +102,7 @@ def _complete(operation: dict[str, Any], context: RouteContext, public_read: boo
         name = "-".join([str(status), *sorted({kind.name for kind in each})])
         responses[name] = _response(status, each)
         operation["responses"][str(status)] = {"$ref": f"#/components/responses/{name}"}
+    operation["responses"]["431"] = {"description": "URL and headers exceed 64 KiB"}
 
 
 def _errors(operation: dict[str, Any], path: str, needs: list[Needs]) -> Iterator[type[Exception]]:

@@ -14,10 +14,11 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from indexer.errors import BusyError, CorruptError, InvalidRequestError, MismatchError, NotFoundError
 from service import errors
-from service.middleware import add_headers, request_id_of
+from service.middleware import METHODS, add_headers, request_id_of
 from training.data.texts import visible
 from training.errors import ImageError, ImageMemoryError, NitamonoError
 
@@ -177,17 +178,22 @@ def _on_http(request: Request, exc: Exception) -> Response:
     """404 and 405 from the router, 400 from the form parser."""
     error = cast(HTTPException, exc)
     title = HTTPStatus(error.status_code).phrase
-    detail = error.detail if error.detail != title else _detail(request, error)
     kind = Kind(error.status_code, title.lower().replace(" ", "-"), title)
-    return problem(request, kind, detail, headers=dict(error.headers or {}))
-
-
-def _detail(request: Request, error: HTTPException) -> str:
+    headers = dict(error.headers or {})
+    detail = error.detail if error.detail != title else ""
     if error.status_code == 404:
-        return f"{request.url.path} does not exist; /openapi.json lists all paths"
+        detail = detail or f"{request.url.path} does not exist; /openapi.json lists all paths"
     if error.status_code == 405:
-        return f"{request.method} is not supported here; use {(error.headers or {}).get('Allow', 'another method')}"
-    return error.detail
+        headers["Allow"] = ", ".join(_methods(request))
+        detail = f"{request.method} is not supported here; use {headers['Allow']}"
+    return problem(request, kind, detail or title, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods of all routes of a path; the router names those of one."""
+    scopes = ({**request.scope, "method": method} for method in sorted(METHODS))
+    routes = request.app.routes
+    return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
 def _on_disconnect(request: Request, exc: Exception) -> Response:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Json
+from pydantic.json_schema import SkipJsonSchema
 
 from indexer.catalogue.records import ImageRecord, ItemRecord
 from indexer.ingest.attributes import MAX_ATTRIBUTES, MAX_TOTAL
 from indexer.ingest.items import MAX_IMAGES
-from service.schemas.fields import Attributes, Base64Image, FileBytes, Text, image_url
+from service.schemas.fields import OR_MISSING, Attributes, Base64Image, FileBytes, Text, image_url
 
 
 class ItemRequest(BaseModel):
@@ -33,7 +34,7 @@ class ItemForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    title: Text | None = None
+    title: Annotated[Text | SkipJsonSchema[None], OR_MISSING] = None
     attributes: Json[Attributes] = Field(
         default_factory=dict,
         description='JSON object whose values are strings, such as {"colour": "red"}; at most '

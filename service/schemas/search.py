@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from indexer.catalogue.records import Rerank
 from indexer.search.regions import ChosenBy, FoundItem, Region, Used
@@ -12,6 +13,7 @@ from indexer.search.results import Hit, SearchPage
 from indexer.search.searcher import MAX_DEPTH, MAX_K
 from service.schemas.fields import (
     MAX_FILTERS,
+    OR_MISSING,
     Attributes,
     Base64Image,
     FileBytes,
@@ -19,6 +21,7 @@ from service.schemas.fields import (
     ItemIdText,
     RegionText,
     RegionValue,
+    Whole,
     image_url,
 )
 
@@ -35,8 +38,8 @@ class Paging(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    k: int = Field(DEFAULT_K, ge=1, le=MAX_K, description="Number of results.")
-    offset: int = Field(0, ge=0, lt=MAX_DEPTH, description=f"Results to skip; offset + k is at most {MAX_DEPTH}.")
+    k: Whole = Field(DEFAULT_K, ge=1, le=MAX_K, description="Number of results.")
+    offset: Whole = Field(0, ge=0, lt=MAX_DEPTH, description=f"Results to skip; offset + k is at most {MAX_DEPTH}.")
     rerank: Rerank = Field(
         "none",
         description="Second stage: `expand` searches again with the query averaged with its nearest items, "
@@ -93,7 +96,7 @@ class SearchForm(Paging):
 
     image: FileBytes = Field(description="Image file.")
     filter: FilterTexts = Field(default_factory=list)
-    region: RegionText | None = None
+    region: Annotated[RegionText | SkipJsonSchema[None], OR_MISSING] = None
     find_items: FindItems = False
 
 
