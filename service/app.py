@@ -26,9 +26,10 @@ from service.host_names import parse_hosts
 from service.hosts import AllowedHosts
 from service.metrics import Metrics
 from service.middleware import RequestContext
-from service.openapi import PROBLEM_RESPONSE, openapi_of
+from service.openapi import openapi_of
 from service.paths import PlainPaths
 from service.problems import add_problem_handlers
+from service.rate_limits import RateLimits
 from service.readiness import Readiness
 from service.routes import collections, encoders, generations, items, limits, operations, page, search
 from service.settings import Settings, load_settings
@@ -64,11 +65,11 @@ def create_app(settings: Settings) -> FastAPI:
         # The interactive docs load scripts from other hosts; /openapi.json remains.
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         telemetry=tracing.config,
-        responses=PROBLEM_RESPONSE,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.openapi = openapi_of(app)  # type: ignore[method-assign]
+    app.openapi = openapi_of(app, public_read=settings.public_read)  # type: ignore[method-assign]
     app.add_middleware(Admission, settings=settings, metrics=metrics)
     app.add_middleware(
         BodyLimit,
@@ -77,6 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
         seconds=settings.body_timeout,
     )
     app.add_middleware(PlainPaths)
+    app.add_middleware(RateLimits, settings=settings)
     app.add_middleware(AllowedHosts, allowed=parse_hosts(settings.allowed_hosts))
     app.add_middleware(RequestContext, metrics=metrics)
     add_problem_handlers(app)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Annotated
 
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import Request
 
 from indexer.catalogue.catalogue import Catalogue
+from indexer.catalogue.records import SecretRecord
 from indexer.errors import InvalidRequestError
 from service.deps import Service, get_service
 from service.errors import AuthenticationError, ForbiddenError
@@ -45,8 +48,8 @@ def hash_key(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def create_key(catalogue: Catalogue, name: str, scope: str) -> str:
-    """Create a key and return it; the catalogue stores only its hash.
+def create_key(catalogue: Catalogue, name: str, scope: str, expires_at: datetime | None = None) -> str:
+    """Create a key and return its secret; the catalogue stores only the hash.
 
     Raises:
         InvalidRequestError: the scope is unknown, or the name is already used.
@@ -54,53 +57,101 @@ def create_key(catalogue: Catalogue, name: str, scope: str) -> str:
     if scope not in Scope.__members__:
         raise InvalidRequestError("scope", f"scope {scope!r} is not one of {', '.join(Scope.__members__)}")
     key = new_key()
-    catalogue.keys.add(name, scope, hash_key(key))
+    catalogue.keys.add(name, scope, hash_key(key), expires_at)
     return key
 
 
-def require(needed: Scope, *, public: bool = True) -> Callable[[Service, HTTPAuthorizationCredentials | None], None]:
+def rotate_key(catalogue: Catalogue, name: str, *, overlap: timedelta, expires_at: datetime | None = None) -> str:
+    """Give a key a new secret and return it.
+
+    Args:
+        overlap: how long the old secret stays valid, but not beyond its own expiry. A secret that an earlier rotation
+            replaced ends now.
+        expires_at: expiry of the new secret; None gives it as long as the old one had when it was made.
+
+    Raises:
+        NotFoundError: no key has this name, or it was revoked.
+    """
+    old, moment = catalogue.keys.get(name), datetime.now(UTC)
+    if expires_at is None and old.expires_at is not None:
+        expires_at = moment + (old.expires_at - (old.rotated_at or old.created_at))
+    ends = min(moment + overlap, old.expires_at or datetime.max.replace(tzinfo=UTC))
+    key = new_key()
+    catalogue.keys.rotate(name, hash_key(key), expires_at=expires_at, previous_expires_at=ends)
+    return key
+
+
+@dataclass(frozen=True, eq=False)  # by identity: FastAPI calls equal dependencies once, and a key is checked twice
+class Needs:
     """A dependency that accepts only requests with the needed scope.
 
     Args:
         public: whether the setting `public_read` opens the route.
     """
 
-    def check(service: Annotated[Service, Depends(get_service)], credentials: Credentials) -> None:
-        catalogue = service.home.catalogue
-        if not catalogue.keys.exist():
+    scope: Scope
+    public: bool = True
+
+    def __call__(
+        self, request: Request, service: Annotated[Service, Depends(get_service)], credentials: Credentials
+    ) -> None:
+        self.check(service, credentials, request)
+
+    def check(self, service: Service, credentials: HTTPAuthorizationCredentials | None, request: Request) -> None:
+        """Check the key of a request, and note its name for the access log and the rate limit.
+
+        Raises:
+            AuthenticationError: the key is missing, unknown, revoked or expired.
+            ForbiddenError: its scope is too low.
+        """
+        keys = service.home.catalogue.keys
+        if not keys.exist():
             return
         if credentials is None:
-            if public and needed is Scope.read and service.settings.public_read:
+            if self.is_open(service.settings.public_read):
                 return
             raise AuthenticationError(
-                f"this request needs an API key with {needed.name} access; send it as a Bearer token"
+                f"this request needs an API key with {self.scope.name} access; send it as a Bearer token"
             )
-        key = catalogue.keys.find(hash_key(credentials.credentials))
-        if key is None:
-            raise AuthenticationError("the API key is unknown or revoked")
-        if Scope[key.scope] < needed:
+        secret = keys.find(hash_key(credentials.credentials))
+        if secret is None:
+            raise AuthenticationError("the API key is unknown or revoked", given=True)
+        if secret.expires_at is not None and secret.expires_at <= datetime.now(UTC):
+            raise AuthenticationError(_expired(secret, secret.expires_at), given=True)
+        request.state.api_key = secret.name
+        if Scope[secret.scope] < self.scope:
             raise ForbiddenError(
-                needed.name, f"the API key {key.name!r} has {key.scope} access; this request needs {needed.name} access"
+                self.scope.name,
+                f"the API key {secret.name!r} has {secret.scope} access; this request needs {self.scope.name} access",
             )
 
-    return check
+    def is_open(self, public_read: bool) -> bool:
+        """Whether requests without a key are accepted even once keys exist."""
+        return self.public and self.scope is Scope.read and public_read
 
 
-CanRead = Depends(require(Scope.read))
-CanWrite = Depends(require(Scope.write))
-CanAdminister = Depends(require(Scope.admin))
-CanObserve = Depends(require(Scope.read, public=False))
+def _expired(secret: SecretRecord, at: datetime) -> str:
+    moment = f"{at:%Y-%m-%d %H:%M} UTC"
+    if secret.is_replaced:
+        return f"this secret of the API key {secret.name!r} was replaced, and ended at {moment}; use the new one"
+    return f"the API key {secret.name!r} expired at {moment}; ask the operator for a new one (`nitamono keys rotate`)"
+
+
+CanRead = Depends(Needs(Scope.read))
+CanWrite = Depends(Needs(Scope.write))
+CanAdminister = Depends(Needs(Scope.admin))
+CanObserve = Depends(Needs(Scope.read, public=False))
 # Parameters of routes, after that of the body: they check the key again once the body has arrived, since it may have
 # been revoked meanwhile.
-StillCanRead = Annotated[None, Depends(require(Scope.read))]
-StillCanWrite = Annotated[None, Depends(require(Scope.write))]
-StillCanAdminister = Annotated[None, Depends(require(Scope.admin))]
+StillCanRead = Annotated[None, Depends(Needs(Scope.read))]
+StillCanWrite = Annotated[None, Depends(Needs(Scope.write))]
+StillCanAdminister = Annotated[None, Depends(Needs(Scope.admin))]
 
 
-def may_observe(service: Service, credentials: HTTPAuthorizationCredentials | None) -> bool:
+def may_observe(service: Service, credentials: HTTPAuthorizationCredentials | None, request: Request) -> bool:
     """Whether a request may see the state of collections: a valid key, or no key exists yet."""
     try:
-        require(Scope.read, public=False)(service, credentials)
+        Needs(Scope.read, public=False).check(service, credentials, request)
     except (AuthenticationError, ForbiddenError):
         return False
     return True

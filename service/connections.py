@@ -96,6 +96,13 @@ class Connection(HttpToolsProtocol):
         self._overhead -= (1 + FRAMING) * len(body)
         super().on_body(body)
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be parsed; a URL that is too long for the parser is a head that is too large."""
+        if len(self.url) >= HEAD_BYTES:
+            self._end(TOO_LARGE)
+        else:
+            super().send_400_response(msg)
+
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._write_timer is None:

@@ -9,7 +9,7 @@ from fastapi import Depends, Path
 from starlette.requests import Request
 
 from service.metrics import Metrics
-from service.schemas.fields import ItemIdText
+from service.schemas.fields import NO_CONTROLS, ItemIdText
 from service.settings import Settings
 from training.data.decode import ImageLimits
 
@@ -45,5 +45,5 @@ async def get_service(request: Request) -> Service:
 
 
 ServiceDep = Annotated[Service, Depends(get_service)]
-CollectionName = Annotated[str, Path(min_length=1, max_length=64, description="Collection name.")]
+CollectionName = Annotated[str, Path(min_length=1, max_length=64, description="Collection name."), NO_CONTROLS]
 ItemId = Annotated[ItemIdText, Path(description="Item id; may contain slashes.", examples=["dress/1.jpg"])]

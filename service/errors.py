@@ -5,9 +5,10 @@ NitamonoError
     ├── SettingsError           an invalid setting
     ├── AddressError            a host and port that the server cannot listen on
     ├── HostError               a host name that the server does not answer to
-    ├── AuthenticationError     a required API key that is missing, unknown or revoked
+    ├── AuthenticationError     a required API key that is missing, unknown, revoked or expired
     ├── ForbiddenError          an API key with insufficient scope; `.scope` is the required one
     ├── TooLargeError           a request body over the limit
+    ├── RateLimitError          more requests from one key or address than allowed; `.retry_after` in seconds
     ├── MediaTypeError          a request body of an unsupported type
     ├── OverloadedError         more requests than the server can work on
     ├── RequestTimeoutError     a request body that arrives too slowly
@@ -34,7 +35,11 @@ class HostError(ServiceError):
 
 
 class AuthenticationError(ServiceError):
-    """A required API key that is missing, unknown or revoked."""
+    """A required API key that is missing, unknown, revoked or expired; `given` says whether the request has one."""
+
+    def __init__(self, message: str, *, given: bool = False) -> None:
+        super().__init__(message)
+        self.given = given
 
 
 class ForbiddenError(ServiceError):
@@ -47,6 +52,14 @@ class ForbiddenError(ServiceError):
 
 class TooLargeError(ServiceError):
     """A request body over the limit."""
+
+
+class RateLimitError(ServiceError):
+    """More requests from one key or address than its rate limit allows."""
+
+    def __init__(self, retry_after: int, message: str) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class MediaTypeError(ServiceError):

@@ -54,7 +54,7 @@ class HomeMetrics:
         is_up = GaugeMetricFamily("nitamono_catalogue_up", "1 if the catalogue can be read")
         try:
             known = self._home.catalogue.collections.all()
-            families = [*self._catalogue(known), *self._retraining(known), *self._drift(known)]
+            families = [*self._catalogue(known), *self._keys(), *self._retraining(known), *self._drift(known)]
             is_up.add_metric([], 1)
         except NitamonoError:
             families = []
@@ -92,6 +92,14 @@ class HomeMetrics:
             for g in active
         ]
         yield _gauge("nitamono_index_live_items", "Items changed since the active index was built", one, live)
+
+    def _keys(self) -> Iterator[GaugeMetricFamily]:
+        expiring = [
+            ((key.name,), _seconds(key.expires_at))
+            for key in self._home.catalogue.keys.all()
+            if key.expires_at is not None and key.revoked_at is None
+        ]
+        yield _gauge("nitamono_api_key_expires_timestamp_seconds", "Time when an API key expires", ["key"], expiring)
 
     def _retraining(self, known: Sequence[CollectionRecord]) -> Iterator[GaugeMetricFamily]:
         counts: dict[tuple[str, ...], float] = {}

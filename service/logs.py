@@ -7,7 +7,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-FIELDS = ("request_id", "client", "method", "path", "route", "status", "bytes", "ms")
+FIELDS = ("request_id", "client", "key", "method", "path", "route", "status", "bytes", "ms")
 
 
 class JsonFormatter(logging.Formatter):

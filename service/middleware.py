@@ -78,6 +78,7 @@ class RequestContext:
             extra={
                 "request_id": scope["state"]["request_id"],
                 "client": (scope.get("client") or ("", 0))[0],
+                "key": scope["state"].get("api_key"),
                 "method": scope["method"],
                 "path": scope["path"],
                 "route": route,

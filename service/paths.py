@@ -1,4 +1,4 @@
-"""Request paths with control characters are refused, whatever the route.
+"""Request paths: which are refused whatever the route, and which of two routes means an item named `similar`.
 
 Starlette's patterns end in `$`, which also matches before a final line feed, and `.*` matches no line feed: the path
 `items/foo%0A` would be that of the item `foo`. No id, name or file that we serve has a control character.
@@ -6,12 +6,16 @@ Starlette's patterns end in `$`, which also matches before a final line feed, an
 
 from __future__ import annotations
 
+import re
+
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from indexer.errors import InvalidRequestError
 from service.problems import known_problem
 from training.data.texts import text_fault
+
+_SIMILAR = re.compile(rb".*/collections/[^/]+/items/.+/similar")
 
 
 class PlainPaths:
@@ -33,3 +37,9 @@ def _field_and_detail(path: str, fault: str) -> tuple[str, str]:
     if items and not text_fault(before):
         return "item_id", f"item_id {text_fault(item_id)}"
     return "path", f"the path {fault}"
+
+
+def asks_for_similar(scope: Scope) -> bool:
+    """Whether a URL means the items similar to an item: `items/a/similar`, not the item `a/similar` (`a%2Fsimilar`)."""
+    sent: bytes = scope.get("raw_path") or scope["path"].encode()
+    return scope["type"] == "http" and _SIMILAR.fullmatch(sent) is not None

@@ -14,10 +14,11 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from indexer.errors import BusyError, CorruptError, InvalidRequestError, MismatchError, NotFoundError
 from service import errors
-from service.middleware import add_headers, request_id_of
+from service.middleware import METHODS, add_headers, request_id_of
 from training.data.texts import visible
 from training.errors import ImageError, ImageMemoryError, NitamonoError
 
@@ -59,6 +60,7 @@ class Kind(NamedTuple):
 
 
 INTERNAL = Kind(500, "internal", "Internal error")
+BAD_REQUEST = Kind(400, "bad-request", "Bad Request")  # of the parsers of forms and JSON
 KINDS: dict[type[Exception], Kind] = {
     NotFoundError: Kind(404, "not-found", "Not found"),
     InvalidRequestError: Kind(422, "invalid-request", "Invalid request"),
@@ -75,6 +77,7 @@ KINDS: dict[type[Exception], Kind] = {
     errors.HostError: Kind(421, "misdirected-request", "Unknown host name"),
     errors.AuthenticationError: Kind(401, "unauthenticated", "API key required"),
     errors.ForbiddenError: Kind(403, "forbidden", "Access denied"),
+    errors.RateLimitError: Kind(429, "rate-limited", "Too many requests"),
     errors.TooLargeError: Kind(413, "too-large", "Request too large"),
     errors.MediaTypeError: Kind(415, "unsupported-media-type", "Unsupported media type"),
     errors.OverloadedError: Kind(503, "overloaded", "Server overloaded"),
@@ -151,11 +154,13 @@ def known_problem(request: Request, exc: Exception) -> Response:
         invalid = [FieldProblem(field="image", detail=str(exc))]
     headers: dict[str, str] = {}
     if isinstance(exc, errors.AuthenticationError):
-        headers["WWW-Authenticate"] = 'Bearer realm="nitamono"'
+        headers["WWW-Authenticate"] = 'Bearer realm="nitamono"' + (', error="invalid_token"' if exc.given else "")
     if isinstance(exc, errors.ForbiddenError):
         headers["WWW-Authenticate"] = f'Bearer realm="nitamono", error="insufficient_scope", scope="{exc.scope}"'
     if isinstance(exc, errors.RequestTimeoutError):
         headers["Connection"] = "close"  # the rest of the body is not read
+    if isinstance(exc, errors.RateLimitError):
+        headers["Retry-After"] = str(exc.retry_after)
     if kind.name in RETRY_AFTER_SECONDS:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS[kind.name])
     if kind.neutral is not None:
@@ -173,17 +178,22 @@ def _on_http(request: Request, exc: Exception) -> Response:
     """404 and 405 from the router, 400 from the form parser."""
     error = cast(HTTPException, exc)
     title = HTTPStatus(error.status_code).phrase
-    detail = error.detail if error.detail != title else _detail(request, error)
     kind = Kind(error.status_code, title.lower().replace(" ", "-"), title)
-    return problem(request, kind, detail, headers=dict(error.headers or {}))
-
-
-def _detail(request: Request, error: HTTPException) -> str:
+    headers = dict(error.headers or {})
+    detail = error.detail if error.detail != title else ""
     if error.status_code == 404:
-        return f"{request.url.path} does not exist; /openapi.json lists all paths"
+        detail = detail or f"{request.url.path} does not exist; /openapi.json lists all paths"
     if error.status_code == 405:
-        return f"{request.method} is not supported here; use {(error.headers or {}).get('Allow', 'another method')}"
-    return error.detail
+        headers["Allow"] = ", ".join(_methods(request))
+        detail = f"{request.method} is not supported here; use {headers['Allow']}"
+    return problem(request, kind, detail or title, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods of all routes of a path; the router names those of one."""
+    scopes = ({**request.scope, "method": method} for method in sorted(METHODS))
+    routes = request.app.routes
+    return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
 def _on_disconnect(request: Request, exc: Exception) -> Response:

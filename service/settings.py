@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from indexer.decoding import DEFAULT_BYTES
 from service.errors import SettingsError
 from service.host_names import parse_hosts
+from service.rates import parse_rate
 
 PREFIX = "NITAMONO_"
 
@@ -61,6 +62,14 @@ class Settings(BaseSettings):
         default=1000, ge=0, le=1_000_000, description="recent query vectors to keep; 0 disables the log"
     )
     public_read: bool = Field(default=True, description="allow searching without an API key once keys exist")
+    rate_limit_address: str = Field(
+        default="",
+        description="requests below /v1/ from one address without a valid API key, such as 600/minute; per process; "
+        "empty for no limit",
+    )
+    rate_limit_key: str = Field(
+        default="", description="requests below /v1/ with one API key, such as 100/second; per process; empty: no limit"
+    )
     allowed_hosts: str = Field(
         default="",
         description="comma-separated host names that the server answers to, beside IP addresses and localhost; "
@@ -72,6 +81,12 @@ class Settings(BaseSettings):
         "X-Forwarded-Proto are believed",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="minimum log level")
+
+    @field_validator("rate_limit_address", "rate_limit_key")
+    @classmethod
+    def _check_rate(cls, value: str) -> str:
+        parse_rate(value)
+        return value
 
     @field_validator("allowed_hosts")
     @classmethod

@@ -51,6 +51,7 @@ HEAVY = (
     "benchmarks",
     "service/test_serve.py",
     "service/test_durability.py",
+    "service/test_schemathesis.py",
     "test_base_installation.py",
 )
 

@@ -145,10 +145,25 @@ class RetrainRecord:
 
 @dataclass(frozen=True, slots=True)
 class ApiKeyRecord:
+    """An API key; its previous secret, if it was rotated, is valid until `previous_expires_at`."""
+
     name: str
     scope: str
     created_at: datetime
     revoked_at: datetime | None
+    expires_at: datetime | None
+    rotated_at: datetime | None
+    previous_expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRecord:
+    """A secret of an API key that was not revoked: the present one, or the one that a rotation replaced."""
+
+    name: str
+    scope: str
+    expires_at: datetime | None
+    is_replaced: bool
 
 
 @dataclass(frozen=True, slots=True)

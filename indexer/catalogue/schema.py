@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-REVISION = "0003"  # the newest file in alembic/versions; opening an up-to-date database does not import alembic
+REVISION = "0004"  # the newest file in alembic/versions; opening an up-to-date database does not import alembic
 
 metadata = MetaData(
     naming_convention={
@@ -215,4 +215,8 @@ api_keys = Table(
     Column("key_hash", String(64), nullable=False, unique=True),
     Column("created_at", Time, nullable=False),
     Column("revoked_at", Time),
+    Column("expires_at", Time),
+    Column("rotated_at", Time),
+    Column("previous_hash", String(64)),
+    Column("previous_expires_at", Time),
 )

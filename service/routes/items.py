@@ -6,15 +6,27 @@ from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Response
+from fastapi.routing import APIRoute
+from starlette.routing import Match
+from starlette.types import Scope
 
 from indexer.ingest.items import delete_item, get_item, put_item
 from service.auth import CanRead, CanWrite, StillCanWrite
 from service.bodies import Item, read_item
 from service.deps import CollectionName, ItemId, ServiceDep
 from service.openapi import two_bodies
+from service.paths import asks_for_similar
 from service.schemas.items import ItemForm, ItemRequest, ItemResponse
 
-router = APIRouter(prefix="/v1/collections/{collection}/items", tags=["items"])
+
+class ItemRoute(APIRoute):
+    """A route of an item; see `asks_for_similar`."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return (Match.NONE, {}) if asks_for_similar(scope) else super().matches(scope)
+
+
+router = APIRouter(prefix="/v1/collections/{collection}/items", tags=["items"], route_class=ItemRoute)
 
 
 @router.put(

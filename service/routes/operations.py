@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
+from starlette.requests import Request
 
 from service.auth import CanObserve, Credentials, may_observe
 from service.deps import ServiceDep
@@ -21,9 +22,9 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz")
-async def readyz(service: ServiceDep, credentials: Credentials) -> Readiness:
+async def readyz(service: ServiceDep, credentials: Credentials, request: Request) -> Readiness:
     """Report which collections can be searched; 503 if none can. Once keys exist, naming collections needs one."""
-    may_see = await service.readiness.in_probe(lambda: may_observe(service, credentials))
+    may_see = await service.readiness.in_probe(lambda: may_observe(service, credentials, request))
     try:
         known = await service.readiness.require()
     except NotReadyError:

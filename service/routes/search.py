@@ -17,24 +17,21 @@ from service.auth import CanRead, StillCanRead
 from service.bodies import Query, read_query
 from service.deps import CollectionName, ItemId, ServiceDep
 from service.openapi import two_bodies
+from service.paths import asks_for_similar
 from service.schemas.search import SearchForm, SearchRequest, SearchResponse, SimilarQuery
 from service.timing import stopwatch
 
 
-class LiteralTail(APIRoute):
-    """A route that matches only if the undecoded URL ends like the route: `a%2Fsimilar` is the item `a/similar`."""
+class SimilarRoute(APIRoute):
+    """A route for URLs that end in `/items/ITEM/similar` before decoding; see `asks_for_similar`."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        tail = self.path.rpartition("/")[2].encode()
-        sent: bytes = scope.get("raw_path") or scope["path"].encode()
-        if scope["type"] == "http" and not sent.endswith(b"/" + tail):
-            return Match.NONE, {}
-        return super().matches(scope)
+        return super().matches(scope) if asks_for_similar(scope) else (Match.NONE, {})
 
 
 router = APIRouter(prefix="/v1/collections/{collection}", tags=["search"], dependencies=[CanRead])
 similar_router = APIRouter(
-    prefix="/v1/collections/{collection}", tags=["search"], dependencies=[CanRead], route_class=LiteralTail
+    prefix="/v1/collections/{collection}", tags=["search"], dependencies=[CanRead], route_class=SimilarRoute
 )
 
 

@@ -9,6 +9,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexer.catalogue.records import GenerationRecord
+from service.schemas.fields import Whole
 
 
 class Generation(BaseModel):
@@ -36,7 +37,7 @@ class Activation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    number: int = Field(ge=1, le=2**31 - 1, description="Number of a generation that the collection keeps.")
+    number: Whole = Field(ge=1, le=2**31 - 1, description="Number of a generation that the collection keeps.")
 
 
 class GenerationList(BaseModel):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Json
+from pydantic.json_schema import SkipJsonSchema
 
 from indexer.catalogue.records import ImageRecord, ItemRecord
+from indexer.ingest.attributes import MAX_ATTRIBUTES, MAX_TOTAL
 from indexer.ingest.items import MAX_IMAGES
-from service.schemas.fields import Attributes, Base64Image, FileBytes, Text, image_url
+from service.schemas.fields import OR_MISSING, Attributes, Base64Image, FileBytes, Text, image_url
 
 
 class ItemRequest(BaseModel):
@@ -17,7 +19,11 @@ class ItemRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     title: Text | None = None
-    attributes: Attributes = Field(default_factory=dict)
+    attributes: Attributes = Field(
+        default_factory=dict,
+        description=f"At most {MAX_TOTAL} characters of names and values in all.",
+        json_schema_extra={"maxProperties": MAX_ATTRIBUTES},
+    )
     images_base64: list[Base64Image] = Field(
         min_length=1, max_length=MAX_IMAGES, description="Bytes of the image files, as base64."
     )
@@ -28,9 +34,11 @@ class ItemForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    title: Text | None = None
+    title: Annotated[Text | SkipJsonSchema[None], OR_MISSING] = None
     attributes: Json[Attributes] = Field(
-        default_factory=dict, description='JSON object whose values are strings, such as {"colour": "red"}.'
+        default_factory=dict,
+        description='JSON object whose values are strings, such as {"colour": "red"}; at most '
+        f"{MAX_ATTRIBUTES} attributes, and {MAX_TOTAL} characters of names and values in all.",
     )
     image: list[FileBytes] = Field(min_length=1, max_length=MAX_IMAGES, description="Image files.")
 

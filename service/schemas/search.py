@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from indexer.catalogue.records import Rerank
 from indexer.search.regions import ChosenBy, FoundItem, Region, Used
@@ -12,6 +13,7 @@ from indexer.search.results import Hit, SearchPage
 from indexer.search.searcher import MAX_DEPTH, MAX_K
 from service.schemas.fields import (
     MAX_FILTERS,
+    OR_MISSING,
     Attributes,
     Base64Image,
     FileBytes,
@@ -19,6 +21,7 @@ from service.schemas.fields import (
     ItemIdText,
     RegionText,
     RegionValue,
+    Whole,
     image_url,
 )
 
@@ -35,8 +38,8 @@ class Paging(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    k: int = Field(DEFAULT_K, ge=1, le=MAX_K, description="Number of results.")
-    offset: int = Field(0, ge=0, description=f"Results to skip; offset + k is at most {MAX_DEPTH}.")
+    k: Whole = Field(DEFAULT_K, ge=1, le=MAX_K, description="Number of results.")
+    offset: Whole = Field(0, ge=0, lt=MAX_DEPTH, description=f"Results to skip; offset + k is at most {MAX_DEPTH}.")
     rerank: Rerank = Field(
         "none",
         description="Second stage: `expand` searches again with the query averaged with its nearest items, "
@@ -51,8 +54,20 @@ class Paging(BaseModel):
         return self
 
 
+QUERIES = ("item_id", "vector", "image_base64")
+
+
+def _either(query: str) -> dict[str, Any]:
+    """The schema of a search by one of `QUERIES`."""
+    others = {other: {"type": "null"} for other in QUERIES if other != query}
+    of_images = {} if query == "image_base64" else {"region": {"type": "null"}, "find_items": {"const": False}}
+    return {"required": [query], "properties": {query: {"not": {"type": "null"}}, **others, **of_images}}
+
+
 class SearchRequest(Paging):
     """A search by an item, a vector or an image; give exactly one of them."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_either(query) for query in QUERIES]})
 
     item_id: ItemIdText | None = None
     vector: list[float] | None = Field(None, min_length=1, max_length=MAX_DIM)
@@ -65,8 +80,7 @@ class SearchRequest(Paging):
 
     @model_validator(mode="after")
     def _one_query(self) -> Self:
-        queries = {"item_id": self.item_id, "vector": self.vector, "image_base64": self.image_base64}
-        given = [name for name, value in queries.items() if value is not None]
+        given = [name for name in QUERIES if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
             raise ValueError(f"give exactly one of item_id, vector and image_base64; found {found}")
@@ -82,7 +96,7 @@ class SearchForm(Paging):
 
     image: FileBytes = Field(description="Image file.")
     filter: FilterTexts = Field(default_factory=list)
-    region: RegionText | None = None
+    region: Annotated[RegionText | SkipJsonSchema[None], OR_MISSING] = None
     find_items: FindItems = False
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from indexer.catalogue.home import Home
 from service import home_metrics
+from service.auth import create_key
 from service.home_metrics import HomeMetrics
 from tests.indexer.search.pages import jpeg
-from tests.service.conftest import ITEMS, Serve
+from tests.service.conftest import ITEMS, Serve, bearer
 
 MONITORING = Path(__file__).parents[2] / "docker" / "monitoring"
 Values = dict[tuple[str, ...], float]
@@ -118,9 +120,10 @@ def test_dashboard_and_alerts_use_metrics_that_exist(serve: Serve, home_copy: Pa
         home.drift_file("shop").parent.mkdir()
         report = {"collection": "shop", "measured_at": "2026-11-30T12:00:00+00:00", "groups": {"q": {"drifted": True}}}
         home.drift_file("shop").write_text(json.dumps(report))
+        key = create_key(home.catalogue, "monitor", "read", datetime.now(UTC) + timedelta(days=90))
     client = serve(home_copy)
     assert client.post("/v1/collections/shop/search", files={"image": jpeg(1)}).status_code == 200
-    known = set(parsed(client.get("/metrics").text))
+    known = set(parsed(client.get("/metrics", headers=bearer(key)).text))
     dashboard = json.loads((MONITORING / "dashboard.json").read_text())
     alerts = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"][0]["rules"]
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]

@@ -89,3 +89,11 @@ def test_odd_numbers_in_forms_and_queries(client: httpx.Client, photo: bytes, wo
 def test_vectors_with_extreme_values(client: httpx.Client, value: float) -> None:
     dim = client.get("/v1/generations").json()["generations"][0]["dim"]
     assert_no_server_error(client.post(f"{URL}/search", json={"vector": [value] * dim}))
+
+
+def test_whole_numbers_of_json_may_have_a_fraction_of_zero(client: httpx.Client, photo: bytes) -> None:
+    """JSON Schema counts 3.0 among the integers, and some languages write them so."""
+    found = post_json(client, photo, k=3.0, offset=1.0)
+    assert (found.status_code, len(found.json()["results"]), found.json()["offset"]) == (200, 3, 1)
+    for k in (3.5, True, "3", 1e300):
+        assert post_json(client, photo, k=k).status_code == 422

@@ -88,6 +88,7 @@ FIRST: dict[str, dict[str, Any]] = {  # a row of every table of revision 0001, i
         "id": 6, "name": "page", "scope": "read", "key_hash": "c" * 64, "created_at": MOMENT, "revoked_at": None,
     },
 }  # fmt: skip
+SINCE_0004 = ("expires_at", "rotated_at", "previous_hash", "previous_expires_at")  # columns of `api_keys`
 
 
 def rows_of(url: str, names: set[str]) -> dict[str, list[dict[str, Any]]]:
@@ -117,7 +118,10 @@ def test_rows_of_the_first_revision_are_kept_upwards_and_downwards(database_url:
     assert all(len(rows) == 1 for rows in before.values())
     with Home.open(tmp_path / "home", database_url=database_url, create=True) as home:
         assert tables(database_url) == {*metadata.tables, "alembic_version"}
-        assert rows_of(database_url, set(FIRST)) == before
+        after = rows_of(database_url, set(FIRST))
+        (key,) = after["api_keys"]
+        assert {name: key.pop(name) for name in SINCE_0004} == dict.fromkeys(SINCE_0004)  # a key never expires
+        assert after == before
         state = home.catalogue.search_state("shop")
         assert (state.collection_id, state.generation, state.encoder_id) == (7, 1, "e" * 64)
         assert (state.watermark, state.last_change, state.calibrated_at) == (9, 9, None)
@@ -133,7 +137,9 @@ def test_rows_of_the_first_revision_are_kept_upwards_and_downwards(database_url:
     assert tables(database_url) == {*FIRST, "alembic_version"}
     assert rows_of(database_url, set(FIRST)) == before
     Home.open(tmp_path / "home", database_url=database_url).close()
-    assert rows_of(database_url, set(FIRST)) == before
+    after = rows_of(database_url, set(FIRST))
+    assert {name: after["api_keys"][0].pop(name) for name in SINCE_0004} == dict.fromkeys(SINCE_0004)
+    assert after == before
     assert rows_of(database_url, {"retrains", "calibrations", "recent_queries"}) == {
         "retrains": [], "calibrations": [], "recent_queries": [],
     }  # fmt: skip
