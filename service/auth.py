@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends
@@ -141,11 +143,24 @@ CanRead = Depends(Needs(Scope.read))
 CanWrite = Depends(Needs(Scope.write))
 CanAdminister = Depends(Needs(Scope.admin))
 CanObserve = Depends(Needs(Scope.read, public=False))
-# Parameters of routes, after that of the body: they check the key again once the body has arrived, since it may have
-# been revoked meanwhile.
-StillCanRead = Annotated[None, Depends(Needs(Scope.read))]
-StillCanWrite = Annotated[None, Depends(Needs(Scope.write))]
-StillCanAdminister = Annotated[None, Depends(Needs(Scope.admin))]
+
+
+@dataclass(frozen=True, eq=False)
+class StillNeeds:
+    """A dependency that checks a key again when the route calls it, in its thread: the key may have been revoked while
+    the body arrived."""
+
+    needs: Needs
+
+    async def __call__(
+        self, request: Request, service: Annotated[Service, Depends(get_service)], credentials: Credentials
+    ) -> Callable[[], None]:
+        return partial(self.needs.check, service, credentials, request)
+
+
+StillCanRead = Annotated[Callable[[], None], Depends(StillNeeds(Needs(Scope.read)))]
+StillCanWrite = Annotated[Callable[[], None], Depends(StillNeeds(Needs(Scope.write)))]
+StillCanAdminister = Annotated[Callable[[], None], Depends(StillNeeds(Needs(Scope.admin)))]
 
 
 def may_observe(service: Service, credentials: HTTPAuthorizationCredentials | None, request: Request) -> bool:

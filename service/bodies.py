@@ -81,8 +81,8 @@ async def read_body(request: Request) -> Form | bytes:
 Body = Annotated[Form | bytes, Depends(read_body)]
 
 
-# These two are not async, so that megabytes of base64 are decoded in a thread.
-def read_query(body: Body) -> Query:
+# Routes call these two in their own thread: megabytes of base64 take a while.
+def read_query(body: Form | bytes) -> Query:
     """Read a search."""
     if isinstance(body, bytes):
         sent = _from_json(SearchRequest, body)
@@ -105,7 +105,7 @@ def read_query(body: Body) -> Query:
     )  # fmt: skip
 
 
-def read_item(body: Body) -> Item:
+def read_item(body: Form | bytes) -> Item:
     """Read an item."""
     if isinstance(body, bytes):
         sent = _from_json(ItemRequest, body)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from indexer.catalogue.engine import Database
 from indexer.catalogue.records import ApiKeyRecord, SecretRecord
@@ -51,12 +51,8 @@ class ApiKeys:
 
     def find(self, key_hash: str) -> SecretRecord | None:
         """The secret with this hash, expired or not; None if it is unknown or its key was revoked."""
-        columns = (api_keys.c.name, api_keys.c.scope, api_keys.c.expires_at, api_keys.c.previous_expires_at)
-        is_replaced = (api_keys.c.key_hash != key_hash).label("is_replaced")
-        matches = (api_keys.c.key_hash == key_hash) | (api_keys.c.previous_hash == key_hash)
         with self.database.read() as connection:
-            query = select(*columns, is_replaced).where(matches, api_keys.c.revoked_at.is_(None))
-            row = connection.execute(query).first()
+            row = connection.execute(_SECRET, {"hash": key_hash}).first()
         if row is None:
             return None
         expires_at = row.previous_expires_at if row.is_replaced else row.expires_at
@@ -65,7 +61,7 @@ class ApiKeys:
     def exist(self) -> bool:
         """Whether a key was ever created: revoking the last one must not open the API."""
         with self.database.read() as connection:
-            return connection.execute(select(api_keys.c.id).limit(1)).first() is not None
+            return connection.execute(_ANY).first() is not None
 
     def revoke(self, name: str) -> None:
         """Revoke a key with all its secrets; `NotFoundError` if no key has this name, or it was revoked already."""
@@ -98,3 +94,15 @@ class ApiKeys:
             same = (api_keys.c.name == name) & api_keys.c.revoked_at.is_(None)
             if connection.execute(sa.update(api_keys).where(same).values(values)).rowcount != 1:
                 raise NotFoundError(f"no API key named {name!r} that could be {done}")
+
+
+# Every request runs these statements, so they are built once.
+_ANY = select(api_keys.c.id).limit(1)
+_HASH = bindparam("hash")
+_SECRET = select(
+    api_keys.c.name,
+    api_keys.c.scope,
+    api_keys.c.expires_at,
+    api_keys.c.previous_expires_at,
+    (api_keys.c.key_hash != _HASH).label("is_replaced"),
+).where((api_keys.c.key_hash == _HASH) | (api_keys.c.previous_hash == _HASH), api_keys.c.revoked_at.is_(None))

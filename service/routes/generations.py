@@ -29,8 +29,9 @@ def list_generations(
 def activate_generation(
     collection: CollectionName,
     activation: Annotated[Activation, Body()],
-    _allowed: StillCanAdminister,
+    still_allowed: StillCanAdminister,
     service: ServiceDep,
 ) -> Generation:
     """Verify and activate a kept generation, such as the previous one to roll back; needs admin access."""
+    still_allowed()
     return Generation.of(activate(service.home, collection, activation.number))

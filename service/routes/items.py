@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Scope
 
 from indexer.ingest.items import delete_item, get_item, put_item
 from service.auth import CanRead, CanWrite, StillCanWrite
-from service.bodies import Item, read_item
+from service.bodies import Body, read_item
 from service.deps import CollectionName, ItemId, ServiceDep
 from service.openapi import two_bodies
 from service.paths import asks_for_similar
@@ -38,12 +37,14 @@ router = APIRouter(prefix="/v1/collections/{collection}/items", tags=["items"], 
 def store_item(
     collection: CollectionName,
     item_id: ItemId,
-    item: Annotated[Item, Depends(read_item)],
-    _allowed: StillCanWrite,
+    body: Body,
+    still_allowed: StillCanWrite,
     service: ServiceDep,
     response: Response,
 ) -> ItemResponse:
     """Store an item, replacing one with the same id; it is durable and searchable when the request returns."""
+    still_allowed()
+    item = read_item(body)
     record, created = put_item(
         service.home,
         service.searcher,

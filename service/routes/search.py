@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Response
 from fastapi import Query as QueryParameters
 from fastapi.routing import APIRoute
 from starlette.routing import Match
@@ -14,7 +14,7 @@ from indexer.search.filters import parse_filters
 from indexer.search.results import SearchPage
 from indexer.search.searcher import Searcher
 from service.auth import CanRead, StillCanRead
-from service.bodies import Query, read_query
+from service.bodies import JSON, Body, Query, read_query
 from service.deps import CollectionName, ItemId, ServiceDep
 from service.openapi import two_bodies
 from service.paths import asks_for_similar
@@ -35,17 +35,15 @@ similar_router = APIRouter(
 )
 
 
-@router.post("/search", openapi_extra=two_bodies(SearchForm, SearchRequest))
-def search(
-    collection: CollectionName,
-    query: Annotated[Query, Depends(read_query)],
-    _allowed: StillCanRead,
-    service: ServiceDep,
-) -> SearchResponse:
+@router.post("/search", response_model=SearchResponse, openapi_extra=two_bodies(SearchForm, SearchRequest))
+def search(collection: CollectionName, body: Body, still_allowed: StillCanRead, service: ServiceDep) -> Response:
     """Find the items most similar to an image, an item or a vector."""
+    still_allowed()
+    query = read_query(body)
     with stopwatch(service.metrics, "search") as watch:
         page = run(service.searcher, collection, query)
-    return SearchResponse.of(page, watch.seconds)
+    # FastAPI would validate a model once more, in another thread.
+    return Response(SearchResponse.of(page, watch.seconds).model_dump_json(), media_type=JSON)
 
 
 @similar_router.get("/items/{item_id:path}/similar")
