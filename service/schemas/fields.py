@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from urllib.parse import quote
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, StringConstraints, WithJsonSchema
@@ -76,11 +76,13 @@ LINES = Field(json_schema_extra={"pattern": LINES_PATTERN})
 NO_CONTROLS = Field(json_schema_extra={"pattern": r"^[^\u0000-\u001F\u007F-\u009F]*$"})
 
 
-def _without_default(schema: JsonDict) -> None:
+def _or_missing(schema: JsonDict) -> None:
     del schema["default"]
+    alternatives = cast(list[JsonDict], schema.pop("anyOf"))
+    schema.update(next(each for each in alternatives if each != {"type": "null"}))
 
 
-OR_MISSING = Field(json_schema_extra=_without_default)  # of a form, whose fields may be missing but never null
+OR_MISSING = Field(json_schema_extra=_or_missing)  # of a form, whose fields may be missing but never null
 Text = Annotated[str, StringConstraints(max_length=MAX_VALUE), AfterValidator(_check_lines), LINES]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME), AfterValidator(_check_name), NO_CONTROLS]
 ItemIdText = Annotated[

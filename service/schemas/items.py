@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Json
-from pydantic.json_schema import SkipJsonSchema
 
 from indexer.catalogue.records import ImageRecord, ItemRecord
 from indexer.ingest.attributes import MAX_ATTRIBUTES, MAX_TOTAL
@@ -34,7 +33,7 @@ class ItemForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    title: Annotated[Text | SkipJsonSchema[None], OR_MISSING] = None
+    title: Annotated[Text | None, OR_MISSING] = None
     attributes: Json[Attributes] = Field(
         default_factory=dict,
         description='JSON object whose values are strings, such as {"colour": "red"}; at most '

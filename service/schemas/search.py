@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.json_schema import SkipJsonSchema
 
 from indexer.catalogue.records import Rerank
 from indexer.search.regions import ChosenBy, FoundItem, Region, Used
@@ -96,7 +95,7 @@ class SearchForm(Paging):
 
     image: FileBytes = Field(description="Image file.")
     filter: FilterTexts = Field(default_factory=list)
-    region: Annotated[RegionText | SkipJsonSchema[None], OR_MISSING] = None
+    region: Annotated[RegionText | None, OR_MISSING] = None
     find_items: FindItems = False
 
 
