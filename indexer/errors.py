@@ -7,7 +7,12 @@ NitamonoError
     ├── BusyError               another process is writing the same collection or catalogue
     ├── CalibrationError        a collection has too little data to calibrate
     ├── MismatchError           an encoder and an index, or a database and this version, do not match
-    └── CorruptError            stored files do not match their checksums or the catalogue
+    ├── CorruptError            stored files do not match their checksums or the catalogue
+    ├── CatalogueError          the catalogue's database cannot be used, for example because it cannot be reached
+    │   ├── DamagedCatalogueError   it is damaged
+    │   └── LostCatalogueError      its file was deleted or replaced
+    ├── DiskFullError           nothing can be stored, because the disk or a quota is full
+    └── ReadOnlyError           nothing can be stored, because the home is read-only
 """
 
 from training.errors import NitamonoError
@@ -43,3 +48,23 @@ class MismatchError(IndexerError):
 
 class CorruptError(IndexerError):
     """Stored files do not match their checksums, or the catalogue."""
+
+
+class CatalogueError(IndexerError):
+    """The catalogue's database cannot be used."""
+
+
+class DamagedCatalogueError(CatalogueError):
+    """The catalogue's database is damaged."""
+
+
+class LostCatalogueError(CatalogueError):
+    """The file of the catalogue's database was deleted or replaced."""
+
+
+class DiskFullError(IndexerError):
+    """Nothing can be stored, because the disk or a quota is full."""
+
+
+class ReadOnlyError(IndexerError):
+    """Nothing can be stored, because the home is read-only."""

@@ -50,11 +50,11 @@ def create_app(settings: Settings) -> FastAPI:
         log_shortages(asyncio.get_running_loop())
         service = await anyio.to_thread.run_sync(open_service, settings, metrics)
         app.state.service = service
-        warming = service.readiness.start()
+        service.readiness.start()
         try:
             yield
         finally:
-            await anyio.to_thread.run_sync(close_service, service, warming)
+            await anyio.to_thread.run_sync(close_service, service)
             await anyio.to_thread.run_sync(tracing.close)
 
     app = FastAPI(
@@ -124,9 +124,9 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
     )
 
 
-def close_service(service: Service, warming: threading.Thread) -> None:
-    """Wait until loading ends, then close what `open_service` opened."""
-    warming.join()
+def close_service(service: Service) -> None:
+    """Close what `open_service` opened."""
+    service.readiness.stop()
     service.searcher.close()
     if service.query_log is not None:
         service.query_log.close()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends
@@ -13,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
+from indexer.catalogue.disk import writing
 from indexer.catalogue.records import Rerank
 from indexer.errors import InvalidRequestError
 from indexer.ingest.items import MAX_IMAGES
@@ -62,19 +65,28 @@ class Item:
 
 
 async def read_body(request: Request) -> Form | bytes:
-    """Read the body as a form or as JSON bytes, depending on its content type."""
+    """Read the body as a form or as JSON bytes, depending on its content type.
+
+    Raises:
+        MediaTypeError: it is neither.
+        DiskFullError, ReadOnlyError: the folder for temporary files, where large parts of a form are kept, is full.
+    """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == JSON:
         return await request.body()
     if media_type != FORM:
         raise MediaTypeError(f"content type {media_type or 'none'!r} is not supported; send {FORM} or {JSON}")
     form = Form()
-    async with request.form(max_files=MAX_IMAGES, max_fields=MAX_FILTERS + 8) as parts:
+    with writing(Path(tempfile.gettempdir())):
+        parts = await request.form(max_files=MAX_IMAGES, max_fields=MAX_FILTERS + 8)
+    try:
         for name, value in parts.multi_items():
             if isinstance(value, UploadFile):
                 form.files.setdefault(name, []).append(await value.read())
             else:
                 form.texts.setdefault(name, []).append(value)
+    finally:
+        await parts.close()
     return form
 
 

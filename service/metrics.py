@@ -43,7 +43,13 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="mostrecent",
         )
-
+        self._damaged = Gauge(
+            "nitamono_generation_damaged",
+            "1 if the files of the active generation or of its encoder are damaged",
+            ("collection",),
+            registry=self.registry,
+            multiprocess_mode="mostrecent",
+        )
         self._running = Gauge(
             "nitamono_requests_running",
             "Requests in progress",
@@ -82,6 +88,10 @@ class Metrics:
     def set_generations(self, generations: Iterable[tuple[str, int]]) -> None:
         for collection, number in generations:
             self._generation.labels(collection).set(number)
+
+    def set_damaged(self, collections: Iterable[tuple[str, bool]]) -> None:
+        for collection, is_damaged in collections:
+            self._damaged.labels(collection).set(is_damaged)
 
     def render(self) -> bytes:
         """The metrics in Prometheus text format."""

@@ -16,8 +16,20 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from indexer.errors import BusyError, CorruptError, InvalidRequestError, MismatchError, NotFoundError
+from indexer.errors import (
+    BusyError,
+    CatalogueError,
+    CorruptError,
+    DamagedCatalogueError,
+    DiskFullError,
+    InvalidRequestError,
+    LostCatalogueError,
+    MismatchError,
+    NotFoundError,
+    ReadOnlyError,
+)
 from service import errors
+from service.logs import error_once
 from service.middleware import METHODS, add_headers, request_id_of
 from training.data.texts import visible
 from training.errors import ImageError, ImageMemoryError, NitamonoError
@@ -51,7 +63,7 @@ class Problem(BaseModel):
 
 
 class Kind(NamedTuple):
-    """How clients see a class of errors; `neutral` replaces a detail that may reveal the server's files."""
+    """How clients see a class of errors; `neutral` replaces a detail that is for the operator's log only."""
 
     status: int
     name: str
@@ -73,6 +85,30 @@ KINDS: dict[type[Exception], Kind] = {
         "damaged",
         "Index damaged",
         "the index or the encoder of this collection is damaged; the operator must run `nitamono repair`",
+    ),
+    CatalogueError: Kind(
+        503,
+        "catalogue-unavailable",
+        "Catalogue unavailable",
+        "the catalogue's database cannot be used at the moment; the server's log has the reason",
+    ),
+    DamagedCatalogueError: Kind(
+        503,
+        "catalogue-damaged",
+        "Catalogue damaged",
+        "the catalogue is damaged; the operator must restore it from a backup with `nitamono restore`",
+    ),
+    LostCatalogueError: Kind(
+        503,
+        "catalogue-lost",
+        "Catalogue lost",
+        "the catalogue was deleted or replaced; the operator must restore it from a backup with `nitamono restore`",
+    ),
+    DiskFullError: Kind(
+        507, "disk-full", "Disk full", "nothing can be stored, because the server's disk is full; nothing was changed"
+    ),
+    ReadOnlyError: Kind(
+        503, "read-only", "Server read-only", "nothing can be stored, because the server's files are read-only"
     ),
     errors.HostError: Kind(421, "misdirected-request", "Unknown host name"),
     errors.AuthenticationError: Kind(401, "unauthenticated", "API key required"),
@@ -163,8 +199,10 @@ def known_problem(request: Request, exc: Exception) -> Response:
         headers["Retry-After"] = str(exc.retry_after)
     if kind.name in RETRY_AFTER_SECONDS:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS[kind.name])
-    if kind.neutral is not None:
+    if kind.name == INTERNAL.name:
         logger.error("%s: %s", type(exc).__name__, exc, exc_info=exc)
+    elif kind.neutral is not None:
+        error_once(str(exc))
     return problem(request, kind, kind.neutral or str(exc), invalid=invalid, headers=headers)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,65 +12,111 @@ import anyio
 import anyio.to_thread
 
 from indexer.catalogue.home import Home
-from indexer.errors import CorruptError
+from indexer.errors import BusyError, CatalogueError, CorruptError
 from indexer.search.searcher import Searcher
 from service.errors import NotReadyError
+from service.logs import error_once
 from training.errors import NitamonoError
 
 PATIENCE = 0.05  # seconds that a probe of a ready server waits for the check
 FIRST_PATIENCE = 2.0  # the same while nothing is ready
 PROBE_THREADS = 2
-logger = logging.getLogger("nitamono")
+WATCH_EVERY = 10.0  # seconds
+DAMAGED = "its index or encoder is damaged; run `nitamono repair`"
+DAMAGED_ON_DISK = (
+    "its files are damaged on the disk; searches use the copy in memory, a restart could not load it; run "
+    "`nitamono repair`"
+)
 
 
 @dataclass(frozen=True)
 class CollectionReadiness:
-    """Readiness of a collection; `reason` explains why it is not ready."""
+    """Readiness of a collection; `reason` explains why it is not ready, or would not be after a restart."""
 
     collection: str
     ready: bool
     generation: int | None
     reason: str | None = None
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether its files on the disk are damaged."""
+        return self.reason in (DAMAGED, DAMAGED_ON_DISK)
+
 
 class Readiness:
-    """Loads the active generations at start, and on each check those that are new."""
+    """Loads the active generations, and watches over the home while the server runs."""
 
     def __init__(self, home: Home, searcher: Searcher) -> None:
         self._home = home
         self._searcher = searcher
         self._lock = threading.Lock()
         self._known: list[CollectionReadiness] = []
+        self._trouble: CatalogueError | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._threads = anyio.CapacityLimiter(PROBE_THREADS)
 
-    def start(self) -> threading.Thread:
-        """Load in the background, so that a server that is still loading answers liveness probes."""
-        thread = threading.Thread(target=self.check, name="warm", daemon=True)
-        thread.start()
-        return thread
+    @property
+    def known(self) -> list[CollectionReadiness]:
+        """The state of all collections when they were last checked."""
+        return self._known
+
+    def start(self) -> None:
+        """Load and watch in the background, so that a server that is still loading answers liveness probes."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching; waits until loading ends."""
+        self._stopping.set()
+        self._thread.join()
 
     def check(self) -> list[CollectionReadiness]:
-        """Load what is missing and report readiness; while another thread is loading, report the last known state."""
-        if not self._lock.acquire(blocking=False):
-            return self._known
-        try:
-            self._known = [
-                self._load(name, generation) for name, generation in self._home.catalogue.collections.active()
-            ]
-            return self._known
-        finally:
-            self._lock.release()
+        """Load what is missing and report readiness; while another thread is loading, report the last known state.
+
+        Raises:
+            CatalogueError: the catalogue cannot be used.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                active = self._home.catalogue.collections.active()
+                self._known, self._trouble = [self._load(name, generation) for name, generation in active], None
+            except CatalogueError as exc:
+                self._known, self._trouble = [], exc
+            finally:
+                self._lock.release()
+        if self._trouble is not None:
+            raise self._trouble
+        return self._known
+
+    def _watch(self) -> None:
+        """Check collections every `WATCH_EVERY` s, and the whole catalogue in a thousandth of the time."""
+        due = float("-inf")
+        while True:
+            try:
+                self.check()
+                if (began := time.monotonic()) >= due:
+                    self._home.catalogue.database.check()
+                    due = began + 1000 * (time.monotonic() - began)
+            except NitamonoError as exc:
+                error_once(str(exc))
+            if self._stopping.wait(WATCH_EVERY):
+                return
 
     async def require(self) -> list[CollectionReadiness]:
-        """Check in a thread apart from those of requests, and raise `NotReadyError` if no collection can be searched.
+        """Check in a thread apart from those of requests; if that takes long, report the last known state meanwhile.
 
-        If the check takes long, the last known state is reported, and the check goes on.
+        Raises:
+            NotReadyError: no collection can be searched.
+            CatalogueError: the catalogue cannot be used.
         """
         known = self._known
         with anyio.move_on_after(PATIENCE if any(entry.ready for entry in known) else FIRST_PATIENCE):
             known = await anyio.to_thread.run_sync(self.check, abandon_on_cancel=True, limiter=self._threads)
         if any(entry.ready for entry in known):
             return known
+        if self._trouble is not None:
+            raise self._trouble
         reasons = "; ".join(f"{entry.collection}: {entry.reason}" for entry in known)
         raise NotReadyError(reasons or "there is no collection yet; run `nitamono index SOURCE`")
 
@@ -86,12 +132,16 @@ class Readiness:
             return CollectionReadiness(collection, False, None, "no generation is active; run `nitamono index SOURCE`")
         try:
             self._searcher.warm(collection)
+            damage = self._searcher.damage(collection)
         except CorruptError as exc:
-            logger.error("collection %s cannot be loaded: %s", collection, exc)
-            return CollectionReadiness(
-                collection, False, generation, "its index or encoder is damaged; run `nitamono repair`"
-            )
+            error_once(f"collection {collection} cannot be loaded: {exc}")
+            return CollectionReadiness(collection, False, generation, DAMAGED)
+        except (CatalogueError, BusyError):
+            raise
         except NitamonoError as exc:
-            logger.error("collection %s cannot be loaded: %s", collection, exc)
+            error_once(f"collection {collection} cannot be loaded: {exc}")
             return CollectionReadiness(collection, False, generation, "its index cannot be loaded; see the log")
+        if damage is not None:
+            error_once(f"collection {collection} is searched from memory, because its files are damaged: {damage}")
+            return CollectionReadiness(collection, True, generation, DAMAGED_ON_DISK)
         return CollectionReadiness(collection, True, generation)

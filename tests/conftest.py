@@ -52,6 +52,10 @@ HEAVY = (
     "service/test_serve.py",
     "service/test_durability.py",
     "service/test_schemathesis.py",
+    "service/test_damaged_catalogue.py",
+    "service/test_disk_full.py",
+    "service/test_read_only.py",
+    "indexer/ingest/test_onnx_files.py",
     "test_base_installation.py",
 )
 

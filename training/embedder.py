@@ -89,7 +89,7 @@ class _OnnxEmbedder:
         path = described.directory / ONNX_FILE
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != described.card.get("onnx_sha256"):
-            raise EncoderError(f"{path}: does not match the checksum in card.json; remove it to embed with torch")
+            raise EncoderError(f"{path}: does not match the checksum in card.json; fetch or export the encoder again")
         try:
             self._session = open_session(data, threads)
         except EncoderError as exc:

@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from indexer.backup.contents import CATALOGUE_FILE, Contents, StoredFile, copy_durably, digest, fsync_file
-from indexer.catalogue.home import BLOB_SCHEME, Home
+from indexer.backup.contents import Contents, StoredFile, copy_durably, digest, fsync_file
+from indexer.catalogue.home import BLOB_SCHEME, CATALOGUE_FILE, Home
 from indexer.errors import BusyError, CorruptError, IndexerError
 from indexer.generations.manifest import Manifest
 from training.errors import OutputError
@@ -54,7 +54,9 @@ def back_up(home: Home, out: Path, *, link: bool = False, progress: Progress = l
     Raises:
         OutputError: `out` exists, is inside the home, or cannot be written to.
         BusyError: another backup to `out` is running.
+        CatalogueError: the catalogue is damaged; nothing is written.
     """
+    home.catalogue.database.check()
     out = out.absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out}: exists; choose a new directory for each backup")

@@ -15,13 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from indexer.errors import CorruptError
-from indexer.generations.manifest import sha256_of
-from training.files import write_durably
+from training.files import sha256_of, write_durably
 from training.reference import first_line
 
 FORMAT = 1
 CONTENTS_FILE = "backup.json"
-CATALOGUE_FILE = "catalogue.sqlite"
 SHOWN = 5  # paths in an error message
 
 

@@ -11,14 +11,14 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, bindparam, func, select
+from sqlalchemy import Connection, Select, bindparam, func, select
 
 from indexer.catalogue.attributes import Attributes
 from indexer.catalogue.calibrations import Calibrations
 from indexer.catalogue.changes import Changes
 from indexer.catalogue.collections import Collections
 from indexer.catalogue.encoders import Encoders
-from indexer.catalogue.engine import Database, create_engine
+from indexer.catalogue.engine import Database
 from indexer.catalogue.generations import Generations
 from indexer.catalogue.images import Images
 from indexer.catalogue.items import Items
@@ -36,8 +36,8 @@ from indexer.errors import NotFoundError
 class Catalogue:
     """Queries grouped by noun, and the state of a collection that every search reads."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.database = database = Database(engine)
+    def __init__(self, database: Database) -> None:
+        self.database = database
         self.collections = Collections(database)
         self.attributes = Attributes(database)
         self.items = Items(database)
@@ -69,7 +69,7 @@ class Catalogue:
         """Copy the catalogue, which must be SQLite, to a file, and open the copy."""
         path.unlink(missing_ok=True)
         self.database.copy_to(path)
-        copied = Catalogue(create_engine(f"sqlite:///{path}"))
+        copied = Catalogue(Database.open(f"sqlite:///{path}"))
         try:
             yield copied
         finally:

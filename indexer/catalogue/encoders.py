@@ -8,21 +8,23 @@ import sqlalchemy as sa
 from sqlalchemy import select
 
 from indexer.catalogue.engine import Database
+from indexer.catalogue.onnx_files import ONNX_CHECKSUM
 from indexer.catalogue.records import EncoderRecord
 from indexer.catalogue.schema import encoders
 from indexer.catalogue.values import now
-
-ONNX_CHECKSUM = "onnx_sha256"  # on the card
 
 
 @dataclass
 class Encoders:
     database: Database
 
-    def put(self, record: EncoderRecord) -> None:
+    def put(self, record: EncoderRecord, *, new_onnx: bool = False) -> None:
         """Add an encoder; one that is already known gets the record's card, the rest is fixed by its id.
 
-        The ONNX file's checksum stays as first recorded: loading compares the file with it.
+        The ONNX file's checksum stays as first recorded, because loading compares the file with it.
+
+        Args:
+            new_onnx: record the checksum of the record's card instead.
         """
         same = encoders.c.encoder_id == record.encoder_id
         with self.database.write() as connection:
@@ -30,9 +32,10 @@ class Encoders:
             if known is None:
                 connection.execute(sa.insert(encoders).values(**asdict(record), created_at=now()))
                 return
-            card = {name: value for name, value in record.card.items() if name != ONNX_CHECKSUM}
-            if ONNX_CHECKSUM in known.card:
-                card[ONNX_CHECKSUM] = known.card[ONNX_CHECKSUM]
+            card = dict(record.card)
+            if not new_onnx:
+                card.pop(ONNX_CHECKSUM, None)
+                card |= {name: value for name, value in known.card.items() if name == ONNX_CHECKSUM}
             if known.card != card:
                 connection.execute(sa.update(encoders).where(same).values(card=card))
 

@@ -15,33 +15,34 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from indexer.catalogue import onnx_files
 from indexer.catalogue.catalogue import Catalogue
-from indexer.catalogue.encoders import ONNX_CHECKSUM
-from indexer.catalogue.engine import create_engine
+from indexer.catalogue.disk import writing
+from indexer.catalogue.engine import Database
+from indexer.catalogue.failures import WAY_BACK
 from indexer.catalogue.migrations import migrate
 from indexer.catalogue.records import EncoderRecord
-from indexer.errors import BusyError, CorruptError, IndexerError, MismatchError, NotFoundError
+from indexer.errors import BusyError, CorruptError, IndexerError, LostCatalogueError, MismatchError, NotFoundError
 from training.errors import EncoderError
 from training.files import publish_directory, publish_file
 from training.reference import (
     CARD_FILE,
     ENCODER_FILES,
-    IMPORTED,
     ONNX_FILE,
     EncoderDescription,
     describe_encoder,
     read_json,
-    shipped_onnx,
 )
 
 BLOB_SCHEME = "blob:"
+CATALOGUE_FILE = "catalogue.sqlite"
 
 
 class Home:
@@ -66,6 +67,7 @@ class Home:
         Raises:
             NotFoundError: the home does not exist and `create` is not set.
             MismatchError: a newer version wrote the database.
+            LostCatalogueError: the home has files, but its catalogue is missing or empty.
             IndexerError: the directory or the database cannot be used.
         """
         path = Path(path).absolute()
@@ -75,8 +77,11 @@ class Home:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             raise IndexerError(f"home {path} cannot be created ({exc.strerror})") from exc
-        url = database_url or os.environ.get("NITAMONO_DATABASE_URL") or f"sqlite:///{path / 'catalogue.sqlite'}"
-        home = cls(path, Catalogue(create_engine(url, write_wait=write_wait)))
+        url = database_url or os.environ.get("NITAMONO_DATABASE_URL")
+        if url is None:
+            _check_catalogue_exists(path)
+            url = f"sqlite:///{path / CATALOGUE_FILE}"
+        home = cls(path, Catalogue(Database.open(url, write_wait=write_wait)))
         try:
             migrate(home.catalogue.database, path, lambda: home.lock("schema", wait=True))
         except BaseException:
@@ -110,66 +115,61 @@ class Home:
     def encoder_directory(self, encoder_id: str) -> Path:
         return self.path / "encoders" / encoder_id
 
-    def add_encoder(self, described: EncoderDescription) -> None:
+    def add_encoder(self, described: EncoderDescription) -> bool:
         """Keep a copy of an encoder, so that this home needs nothing from outside.
 
-        An encoder that the home has already keeps its card, which may have been amended. A damaged copy is replaced.
+        An encoder that the home has already keeps its card, which may have been amended, and gets an ONNX file if it
+        had none. A damaged copy is replaced.
+
+        Returns:
+            False if the ONNX file could not be compared with the weights, because PyTorch is not installed.
 
         Raises:
-            MismatchError: the encoder's ONNX file is not the registered one; see `check_onnx`.
+            MismatchError, MissingExtraError: see `indexer.catalogue.onnx_files.check_given`.
         """
-        self.check_onnx(described)
-        if not self.has_sound_encoder(described.encoder_id):
-            self.restore_encoder(described)
-        self._record_encoder(described)
-
-    def check_onnx(self, described: EncoderDescription) -> None:
-        """Check that an encoder's ONNX file is the one that the catalogue, or this version, records for its id.
-
-        The id covers the weights and encoder.json only, but the ONNX file is what embeds. The catalogue keeps its
-        SHA-256 from the registration of the encoder; for a shipped encoder this version has it too.
-
-        Raises:
-            MismatchError: the file or its checksum on the card differs from the record.
-        """
-        path = described.directory / ONNX_FILE
-        if described.family == IMPORTED or not path.is_file():
-            return  # the id covers the file, or there is none
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        known = self.catalogue.encoders.get(described.encoder_id)
-        expected = (described if known is None else known).card.get(ONNX_CHECKSUM)
-        expected = shipped_onnx(described.encoder_id) or expected
-        if found != expected or described.card.get(ONNX_CHECKSUM) != expected:
-            raise MismatchError(
-                f"{path}: is not the ONNX file that encoder {described.encoder_id[:12]} was registered with, so its "
-                "vectors may differ; fetch the encoder again, or remove the file"
-            )
+        encoder_id = described.encoder_id
+        known = self.catalogue.encoders.get(encoder_id)
+        recorded = self._recorded_onnx(encoder_id)
+        compared = onnx_files.check_given(described, recorded, is_known=known is not None)
+        has_new_onnx = recorded is None and onnx_files.has_separate_onnx(described)
+        if (known is not None and has_new_onnx) or not self.has_sound_encoder(encoder_id):
+            self._copy_encoder(described, with_onnx=True)
+        self._record_encoder(described, new_onnx=has_new_onnx)
+        return compared
 
     def has_sound_encoder(self, encoder_id: str) -> bool:
         """Whether this home has an undamaged copy of an encoder."""
         try:
-            self.encoder(encoder_id)
+            self.verified_encoder(encoder_id)
         except (EncoderError, MismatchError, CorruptError):
             return False
         return True
 
     def restore_encoder(self, described: EncoderDescription) -> None:
-        """Write the home's copy of an encoder from its directory, with the card that the catalogue has of it.
+        """Write the home's copy of a known encoder from its directory, with the card that the catalogue has of it.
 
         Raises:
-            MismatchError: the encoder's ONNX file is not the registered one; see `check_onnx`.
+            MismatchError: the encoder's ONNX file is not the registered one.
         """
-        from training.card import card_bytes  # imports pydantic
+        recorded = self._recorded_onnx(described.encoder_id)
+        if recorded is not None:
+            onnx_files.check_given(described, recorded, is_known=True)
+        self._copy_encoder(described, with_onnx=recorded is not None)
 
-        self.check_onnx(described)
-        files = {
-            name: (described.directory / name).read_bytes()
-            for name in ENCODER_FILES
-            if (described.directory / name).exists()
-        }
-        if (known := self.catalogue.encoders.get(described.encoder_id)) is not None and known.card:
-            files[CARD_FILE] = card_bytes(known.card)
-        publish_directory(self.encoder_directory(described.encoder_id), files)
+    def restore_onnx(self, encoder_id: str) -> bool:
+        """Export the ONNX file of a stored encoder again from its weights, and record its checksum.
+
+        Returns:
+            False if the weights are damaged, or PyTorch is not installed.
+        """
+        directory = self.encoder_directory(encoder_id)
+        try:
+            if describe_encoder(directory).encoder_id != encoder_id or not onnx_files.export(directory):
+                return False
+        except EncoderError:
+            return False
+        self._record_encoder(describe_encoder(directory), new_onnx=True)
+        return True
 
     def amend_card(self, encoder_id: str, **values: Any) -> None:
         """Set values in the card of a stored encoder: in `card.json` and in the catalogue.
@@ -183,14 +183,11 @@ class Home:
             amend_card(self.encoder_directory(encoder_id), **values)
             self._record_encoder(self.encoder(encoder_id))
 
-    def _record_encoder(self, described: EncoderDescription) -> None:
-        """Record an encoder in the catalogue with the card of the home's copy."""
-        path = self.encoder_directory(described.encoder_id) / "card.json"
-        card = read_json(path) if path.exists() else {}
-        self.catalogue.encoders.put(replace(EncoderRecord.of(described), card=card))
-
     def encoder(self, encoder_id: str) -> EncoderDescription:
         """The stored copy of an encoder, checked against its id.
+
+        The contents of its ONNX file are compared with the card by whoever loads it, which `verified_encoder` does not
+        wait for.
 
         Raises:
             CorruptError: files of the copy are missing or damaged.
@@ -200,10 +197,8 @@ class Home:
             described = describe_encoder(self.encoder_directory(encoder_id))
         except EncoderError as exc:
             raise CorruptError(f"{exc}; run `nitamono repair`") from exc
-        try:
-            self.check_onnx(described)
-        except MismatchError as exc:
-            raise CorruptError(f"{exc}; run `nitamono repair`") from exc
+        known = self.catalogue.encoders.get(encoder_id)
+        onnx_files.check_copy(described, self._recorded_onnx(encoder_id), is_known=known is not None)
         if described.encoder_id != encoder_id:
             raise MismatchError(
                 f"{described.directory}: holds encoder {described.encoder_id[:12]}, not {encoder_id[:12]} as its "
@@ -211,13 +206,67 @@ class Home:
             )
         return described
 
+    def verified_encoder(self, encoder_id: str) -> EncoderDescription:
+        """Like `encoder`, with the contents of the ONNX file compared too."""
+        described = self.encoder(encoder_id)
+        onnx_files.check_contents(described)
+        return described
+
+    def _recorded_onnx(self, encoder_id: str) -> str | None:
+        """The checksum of an encoder's ONNX file in the catalogue."""
+        known = self.catalogue.encoders.get(encoder_id)
+        return None if known is None else known.card.get(onnx_files.ONNX_CHECKSUM)
+
+    def _copy_encoder(self, described: EncoderDescription, *, with_onnx: bool) -> None:
+        """Copy an encoder directory; `with_onnx` False leaves out an ONNX file that the id does not cover."""
+        from training.card import card_bytes  # imports pydantic
+
+        with_onnx = with_onnx and onnx_files.has_separate_onnx(described)
+        files = {
+            name: (described.directory / name).read_bytes()
+            for name in ENCODER_FILES
+            if (described.directory / name).exists()
+        }
+        if onnx_files.has_separate_onnx(described) and not with_onnx:
+            del files[ONNX_FILE]
+        known = self.catalogue.encoders.get(described.encoder_id)
+        card = dict(known.card if known is not None and known.card else described.card)
+        card.pop(onnx_files.ONNX_CHECKSUM, None)
+        if with_onnx:
+            card[onnx_files.ONNX_CHECKSUM] = described.card[onnx_files.ONNX_CHECKSUM]
+        if CARD_FILE in files and card != described.card:
+            files[CARD_FILE] = card_bytes(card)
+        target = self.encoder_directory(described.encoder_id)
+        with writing(target):
+            publish_directory(target, files)
+
+    def _record_encoder(self, described: EncoderDescription, *, new_onnx: bool = False) -> None:
+        """Record an encoder in the catalogue with the card of the home's copy."""
+        path = self.encoder_directory(described.encoder_id) / CARD_FILE
+        card = read_json(path) if path.exists() else {}
+        self.catalogue.encoders.put(replace(EncoderRecord.of(described), card=card), new_onnx=new_onnx)
+
     def add_blob(self, data: bytes) -> str:
-        """Store bytes durably under their SHA-256; returns their URI, see `uri_path`."""
+        """Store bytes durably under their SHA-256; returns their URI, see `uri_path`.
+
+        Raises:
+            DiskFullError, ReadOnlyError: see `indexer.catalogue.disk`.
+        """
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._blob_path(sha256)
         if not path.exists():
-            publish_file(path, data)
+            with writing(path):
+                publish_file(path, data)
         return BLOB_SCHEME + sha256
+
+    def remove_unused_blobs(self, uris: Iterable[str]) -> None:
+        """Remove stored photos that no image refers to.
+
+        Writers that are storing the same photo at this moment store it again after their commit, see `put_item`.
+        """
+        with self.catalogue.images.no_writes() as used:
+            for uri in set(uris) - used:
+                self.uri_path(uri).unlink(missing_ok=True)
 
     def uri_path(self, uri: str) -> Path:
         """The file of an image: a blob of this home, or a path outside."""
@@ -232,17 +281,34 @@ class Home:
 
         Raises:
             BusyError: another process holds it and `wait` is not set.
+            ReadOnlyError: the home is read-only.
         """
         path = self.path / "locks" / f"{name}.lock"
-        path.parent.mkdir(exist_ok=True)
-        with path.open("a+") as file:
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            opened = path.open("a+")
+        with opened as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError as exc:
                 file.seek(0)
                 holder = file.read().strip() or "another"
                 raise BusyError(f"{name} is being written by process {holder}; try again when that has ended") from exc
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with suppress(OSError):  # on a full disk, the lock holds without the number of its process
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
             yield
+
+
+def _check_catalogue_exists(home: Path) -> None:
+    """Check that a home that has been used still has its catalogue: opening SQLite would create an empty one."""
+    file = home / CATALOGUE_FILE
+    if file.exists() and file.stat().st_size:
+        return
+    if any(any(home.glob(pattern)) for pattern in ("encoders/*", "collections/*", "blobs/*")):
+        state = "empty" if file.exists() else "missing"
+        raise LostCatalogueError(
+            f"{file} is {state}, but the home has been used; {WAY_BACK}; or, if its catalogue is in another database, "
+            "set NITAMONO_DATABASE_URL"
+        )

@@ -18,7 +18,7 @@ def migrate(database: Database, home: Path, lock: Callable[[], AbstractContextMa
 
     Raises:
         MismatchError: a newer version wrote the database.
-        IndexerError: the database cannot be used.
+        IndexerError: the database cannot be used, see `Database.read`, or written to.
     """
     try:
         if _revision(database) == REVISION:
@@ -27,7 +27,7 @@ def migrate(database: Database, home: Path, lock: Callable[[], AbstractContextMa
             found = _revision(database)
             if found != REVISION:
                 _upgrade(database, home, found)
-    except sa.exc.DBAPIError as exc:
+    except sa.exc.DBAPIError as exc:  # such as a database user who may not create tables
         reason = str(exc.orig).splitlines()[0] if exc.orig else type(exc).__name__
         raise IndexerError(f"the catalogue of {home} cannot be opened ({reason})") from exc
 
@@ -46,7 +46,7 @@ def _upgrade(database: Database, home: Path, found: str | None) -> None:
         raise MismatchError(
             f"the catalogue of {home} has schema {found}, this version knows up to {REVISION}; upgrade nitamono"
         ) from exc
-    with database.engine.connect().execution_options(writes=True) as connection, connection.begin():
+    with database.write() as connection:
         settings.attributes["connection"] = connection
         command.upgrade(settings, "head")
 

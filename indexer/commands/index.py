@@ -50,6 +50,8 @@ def index(
         )  # fmt: skip
     counts = f"added {report.added}, updated {report.updated}, unchanged {report.unchanged}, rejected {report.rejected}"
     say(asdict(report), json_output, f"{counts}; {collection!r} now serves generation {report.generation}")
+    if not report.onnx_compared:
+        note("the encoder's ONNX file was not compared with its weights, because PyTorch is not installed")
     if report.deleted:
         note(f"{report.deleted} deleted items left out; --restore-deleted brings them back")
     if report.rejected:

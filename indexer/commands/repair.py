@@ -25,7 +25,8 @@ def repair(
 
     A damaged active generation is rebuilt from the vectors in the catalogue and activated; no photo is read. A damaged
     generation that is not active is removed. A damaged encoder is restored from the shipped encoder with the same id,
-    or from --encoder. Exits with 1 if something could not be repaired.
+    or from --encoder; if only its ONNX file is damaged, it is exported again with PyTorch. Exits with 1 if something
+    could not be repaired. A damaged catalogue can only be restored from a backup.
 
     \b
     Example:
@@ -44,4 +45,5 @@ def repair(
     ]
     say(asdict(report), json_output, "\n".join(lines) or "nothing is damaged")
     if report.problems:
-        raise CorruptError(f"{len(report.problems)} encoders could not be repaired")
+        count = len(report.problems)
+        raise CorruptError(f"{count} {'encoder' if count == 1 else 'encoders'} could not be repaired")

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from indexer.catalogue.disk import writing
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import EncoderRecord, GenerationRecord
-from indexer.generations.manifest import FILES, NEIGHBOURS, Manifest, check_counts, check_files, sha256_of
+from indexer.generations.manifest import FILES, NEIGHBOURS, Manifest, check_counts, check_files
 from indexer.generations.store import remove_old
 from indexer.vectors import Floats, VectorIndex
 from indexer.vectors.engines import build_index
 from indexer.vectors.exact import recall_against_exact
 from indexer.vectors.rerank import K1
-from training.files import fsync_directory
+from training.files import fsync_directory, sha256_of
 from training.reference import Metric
 
 MAX_LISTED = 100_000  # vectors: exact neighbour lists of more would take longer than embedding them
@@ -34,19 +38,23 @@ def build_generation(
 
     Args:
         activated: False to leave activation to `indexer.ingest.promotion.put_into_service`.
+
+    Raises:
+        DiskFullError, ReadOnlyError: the active generation stays as it is.
     """
     collection_id = home.catalogue.collection_id(collection)
     number = home.catalogue.generations.next_number(collection_id)
     target = home.generation_directory(collection, number)
     aside = target.with_name(f".building-{uuid.uuid4().hex}")
     _remove_unrecorded(home, collection, number)
-    aside.mkdir(parents=True)
     try:
-        manifest = _write_generation(home, collection, collection_id, number, encoder, aside)
-        check_files(aside, Manifest.read(aside))  # as it is on the disk
-        check_counts(aside, manifest)
-        aside.rename(target)
-        fsync_directory(target.parent)
+        with writing(target):
+            aside.mkdir(parents=True)
+            manifest = _write_generation(home, collection, collection_id, number, encoder, aside)
+            check_files(aside, Manifest.read(aside))  # as it is on the disk
+            check_counts(aside, manifest)
+            aside.rename(target)
+            fsync_directory(target.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     record = GenerationRecord(
@@ -79,7 +87,7 @@ def _write_generation(
     metric: Metric = "cosine" if encoder.metric == "cosine" else "l2"
     index = build_index(vectors, metric)
     index.write(directory / "index.faiss")
-    np.save(directory / "ids.npy", stored.ids)
+    _save(directory / "ids.npy", stored.ids)
     names = [*FILES, *_write_neighbours(index, vectors, directory)]
     manifest = Manifest(
         collection=collection,
@@ -109,7 +117,7 @@ def _write_neighbours(index: VectorIndex, vectors: Floats, directory: Path) -> l
     lists = nearest_others(index, vectors, K1)
     pairs = np.empty(lists.positions.shape, PAIR)
     pairs["position"], pairs["score"] = lists
-    np.save(directory / NEIGHBOURS, pairs)
+    _save(directory / NEIGHBOURS, pairs)
     return [NEIGHBOURS]
 
 
@@ -120,6 +128,13 @@ def _remove_unrecorded(home: Home, collection: str, next_number: int) -> None:
         for left in parent.glob(".building-*"):
             shutil.rmtree(left, ignore_errors=True)
     shutil.rmtree(home.generation_directory(collection, next_number), ignore_errors=True)
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    """Write an array by way of memory: `np.save` into a file on a full disk raises an error without a reason."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    path.write_bytes(buffer.getbuffer())
 
 
 def _fsync(path: Path) -> None:

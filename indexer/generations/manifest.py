@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from indexer.errors import CorruptError
 from indexer.vectors import Ints
 from indexer.vectors.engines import read_index
 from indexer.vectors.rerank import NeighbourLists
-from training.files import write_durably
+from training.files import sha256_of, write_durably
 from training.reference import Metric, first_line
 
 FILES = ("index.faiss", "ids.npy")
@@ -85,25 +84,20 @@ def check_counts(directory: Path, manifest: Manifest) -> None:
 
 
 def load_neighbours(directory: Path, manifest: Manifest) -> NeighbourLists | None:
-    """The neighbour lists of a generation, memory-mapped; None if it has none."""
+    """The neighbour lists of a generation; None if it has none."""
     if NEIGHBOURS not in manifest.sha256:
         return None
     try:
-        pairs = np.load(directory / NEIGHBOURS, mmap_mode="r", allow_pickle=False)
-        return NeighbourLists(pairs["position"], pairs["score"])
+        pairs = np.load(directory / NEIGHBOURS, allow_pickle=False)
+        return NeighbourLists(np.ascontiguousarray(pairs["position"]), np.ascontiguousarray(pairs["score"]))
     except (OSError, ValueError, IndexError) as exc:
         raise CorruptError(f"{directory / NEIGHBOURS}: cannot be read ({first_line(exc)})") from exc
 
 
 def load_ids(directory: Path) -> Ints:
-    """`(count, 2)` int64: image_id and item key by position, memory-mapped."""
+    """`(count, 2)` int64: image_id and item key by position."""
     try:
-        ids: Ints = np.load(directory / "ids.npy", mmap_mode="r", allow_pickle=False)
+        ids: Ints = np.load(directory / "ids.npy", allow_pickle=False)
     except (OSError, ValueError) as exc:
         raise CorruptError(f"{directory / 'ids.npy'}: cannot be read ({first_line(exc)})") from exc
     return ids
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,8 @@ import shutil
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import GenerationRecord
 from indexer.errors import CorruptError, NotFoundError
-from indexer.generations.manifest import Manifest, check_counts, check_files, sha256_of
+from indexer.generations.manifest import Manifest, check_counts, check_files
+from training.files import sha256_of
 
 KEEP = 3  # directories per collection: the active generation and two to roll back to
 
@@ -50,7 +51,7 @@ def verify(home: Home, collection: str, number: int) -> list[str]:
     try:
         manifest = read_verified(home, record)
         check_counts(home.generation_directory(collection, number), manifest)
-        described = home.encoder(manifest.encoder_id)
+        described = home.verified_encoder(manifest.encoder_id)
     except ValueError as exc:
         return [str(exc)]
     problems = []

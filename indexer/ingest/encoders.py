@@ -11,22 +11,25 @@ from training.reference import EncoderDescription, describe_encoder, pretrained_
 
 
 def sound_encoder(home: Home, encoder_id: str, source: str | Path | None = None) -> EncoderDescription:
-    """A home's encoder; a damaged copy is first restored from `source` or the shipped encoder with the same id.
+    """A home's encoder; a damaged copy is first restored.
+
+    It is restored from `source` or the shipped encoder with the same id. If only its ONNX file is damaged or missing,
+    it is exported again from the weights, with PyTorch.
 
     Raises:
-        CorruptError: the copy is damaged, and neither has this id.
+        CorruptError: the copy is damaged, and nothing of this can restore it.
     """
     try:
-        return home.encoder(encoder_id)
+        return home.verified_encoder(encoder_id)
     except (CorruptError, MismatchError) as exc:
-        given = find_same(encoder_id, source)
-        if given is None:
-            raise CorruptError(
-                f"{home.encoder_directory(encoder_id)} is damaged, and no shipped encoder has id {encoder_id[:12]}; "
-                "give the directory that it was indexed from: `nitamono repair --encoder DIR`"
-            ) from exc
-    home.restore_encoder(given)
-    return home.encoder(encoder_id)
+        if (given := find_same(encoder_id, source)) is not None:
+            home.restore_encoder(given)
+        if home.has_sound_encoder(encoder_id) or home.restore_onnx(encoder_id):
+            return home.verified_encoder(encoder_id)
+        raise CorruptError(
+            f"{home.encoder_directory(encoder_id)} is damaged, and no shipped encoder has id {encoder_id[:12]}; "
+            "give the directory that it was indexed from: `nitamono repair --encoder DIR`"
+        ) from exc
 
 
 def find_same(encoder_id: str, source: str | Path | None) -> EncoderDescription | None:

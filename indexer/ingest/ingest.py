@@ -47,6 +47,7 @@ class IndexReport:
     deleted: int = 0  # items of the source that were left out because a person deleted them
     reembedded: int = 0  # stored images that got a vector by another encoder
     generation: int = 0
+    onnx_compared: bool = True  # False for a new ONNX file without PyTorch; see `Home.add_encoder`
     seconds: dict[str, float] = field(default_factory=dict)
 
     def count(self, outcome: RowOutcome) -> None:
@@ -114,9 +115,9 @@ def index_source(
     with home.lock(f"collection-{collection}"):
         state = home.catalogue.search_state(collection)
         encoder = given or (sound_encoder(home, state.encoder_id) if state.encoder_id else describe_encoder("default"))
-        home.add_encoder(encoder)
-        encoder = home.encoder(encoder.encoder_id)  # the copy that was checked, not the given files
-        report = IndexReport(collection, encoder.encoder_id)
+        compared = home.add_encoder(encoder)
+        encoder = sound_encoder(home, encoder.encoder_id, encoder_ref)  # the copy, not the given files
+        report = IndexReport(collection, encoder.encoder_id, onnx_compared=compared)
         if restore_deleted:
             home.catalogue.tombstones.remove(collection_id, {e.item_id for e in entries if isinstance(e, SourceImage)})
         started(len(entries))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import ImageWrite, ItemRecord
-from indexer.errors import InvalidRequestError, MismatchError
+from indexer.errors import DiskFullError, IndexerError, InvalidRequestError, MismatchError
 from indexer.ingest.attributes import attributes_fault
 from training.data.texts import id_fault, text_fault
 from training.embedder import prepare
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from indexer.search.searcher import Searcher
 
 MAX_IMAGES = 16
@@ -37,17 +41,27 @@ def put_item(
             text, too many or too long, see `indexer.ingest.attributes`.
         ImageError: an image cannot be decoded; nothing has been stored.
         NotFoundError: the collection does not exist or has no active generation.
+        DiskFullError, ReadOnlyError: nothing has been stored.
     """
     _check_item(item_id, title, attributes, images)
     for _ in range(ATTEMPTS):
         state = home.catalogue.active_state(collection)
-        writes = [
-            _embed_image(home, searcher, state.encoder_id, item_id, title, attributes, data)
-            for data in dict.fromkeys(images)
-        ]
-        created = home.catalogue.items.replace(
-            state.collection_id, state.encoder_id, writes, generation=state.generation
-        )
+        embedded = [_embed(searcher, state.encoder_id, data) for data in dict.fromkeys(images)]
+        stored: list[str] = []
+        try:
+            for photo in embedded:
+                stored.append(home.add_blob(photo.data))
+            writes = [
+                _write(home, item_id, title, attributes, uri, photo)
+                for uri, photo in zip(stored, embedded, strict=True)
+            ]
+            created = home.catalogue.items.replace(
+                state.collection_id, state.encoder_id, writes, generation=state.generation
+            )
+        except DiskFullError:
+            with suppress(IndexerError):
+                home.remove_unused_blobs(stored)
+            raise
         if created is not None:
             for data in images:  # `clean` may have removed a photo that nothing referred to until now
                 home.add_blob(data)
@@ -86,22 +100,27 @@ def _check_item(item_id: str, title: str | None, attributes: Mapping[str, str], 
         raise InvalidRequestError("attributes", fault)
 
 
-def _embed_image(
-    home: Home,
-    searcher: Searcher,
-    encoder_id: str,
-    item_id: str,
-    title: str | None,
-    attributes: Mapping[str, str],
-    data: bytes,
-) -> ImageWrite:
+class _Photo(NamedTuple):
+    """An embedded photo; `vector` is `(dim,)`."""
+
+    data: bytes
+    width: int
+    height: int
+    vector: NDArray[np.float32]
+
+
+def _embed(searcher: Searcher, encoder_id: str, data: bytes) -> _Photo:
     embedder = searcher.embedder(encoder_id)
     with searcher.decoded(data, at_least=embedder.described.preprocessing.size) as image:
         width, height = image.width, image.height
         pixels = prepare(embedder, image.pixels)
         del image  # its memory is free again after the block
-    vector = embedder.embed(pixels)[0]
-    uri = home.add_blob(data)
+    return _Photo(data, width, height, embedder.embed(pixels)[0])
+
+
+def _write(
+    home: Home, item_id: str, title: str | None, attributes: Mapping[str, str], uri: str, photo: _Photo
+) -> ImageWrite:
     stat = home.uri_path(uri).stat()
     return ImageWrite(
         item_id=item_id,
@@ -113,7 +132,7 @@ def _embed_image(
         sha256=uri.partition(":")[2],
         size=stat.st_size,
         mtime_ns=stat.st_mtime_ns,
-        width=width,
-        height=height,
-        vector=vector,
+        width=photo.width,
+        height=photo.height,
+        vector=photo.vector,
     )

@@ -39,7 +39,9 @@ def repair(home: Home, source: str | Path | None = None) -> RepairReport:
 
     Raises:
         BusyError: another process is indexing a collection.
+        CatalogueError: the catalogue itself is damaged; only a backup can restore it.
     """
+    home.catalogue.database.check()
     report = RepairReport()
     for record in home.catalogue.encoders.all():
         if home.has_sound_encoder(record.encoder_id):

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import ActiveState, Rerank
 from indexer.decoding import MemoryBudget, decoded
-from indexer.errors import InvalidRequestError, NotFoundError
+from indexer.errors import CorruptError, InvalidRequestError, NotFoundError
+from indexer.search.intact import LoadedFiles
 from indexer.search.regions import Region, items_in, used_region
 from indexer.search.results import Hit, SearchPage
 from indexer.search.second_stage import second_stage
@@ -29,7 +31,7 @@ from indexer.search.view import Subset, View, load_view
 from indexer.vectors import Floats
 from training.data.decode import Decoded, ImageLimits
 from training.embedder import prepare
-from training.errors import NitamonoError
+from training.errors import EncoderError, NitamonoError
 
 if TYPE_CHECKING:
     from indexer.search.query_log import QueryLog
@@ -70,6 +72,7 @@ class Searcher:
         self._lock = threading.Lock()
         self._views: dict[str, View] = {}
         self._embedders: dict[str, Embedder] = {}
+        self._encoder_files: dict[str, LoadedFiles] = {}
         self._loading: dict[str, threading.Event] = {}  # by collection: set when the new generation has loaded
         self._loading_encoder = threading.Lock()
 
@@ -78,6 +81,16 @@ class Searcher:
         view = self._view(collection)
         self.embedder(view.manifest.encoder_id)
         return view.manifest.number
+
+    def damage(self, collection: str) -> str | None:
+        """What is damaged on the disk of what a collection is searched with; None if nothing is, or is loaded.
+
+        Searches use the copy in memory, which was verified when it was loaded.
+        """
+        if (view := self._views.get(collection)) is None:
+            return None
+        encoder = self._encoder_files.get(view.manifest.encoder_id)
+        return view.files.damage() or (encoder.damage() if encoder is not None else None)
 
     def close(self) -> None:
         with self._lock:
@@ -92,8 +105,13 @@ class Searcher:
             return held
         with self._loading_encoder:  # searches with loaded encoders do not take this lock
             if encoder_id not in self._embedders:
+                verify = partial(self.home.verified_encoder, encoder_id)
+                self._encoder_files[encoder_id] = LoadedFiles(self.home.encoder_directory(encoder_id), verify)
                 described = self.home.encoder(encoder_id)
-                loaded = load_embedder(described, device=self._device, threads=self._threads)
+                try:
+                    loaded = load_embedder(described, device=self._device, threads=self._threads)
+                except EncoderError as exc:
+                    raise CorruptError(f"{exc}; run `nitamono repair`") from exc
                 loaded.embed(prepare(loaded, np.zeros((8, 8, 3), np.uint8)))  # warm-up: imports and allocates
                 self._embedders[encoder_id] = loaded
             return self._embedders[encoder_id]

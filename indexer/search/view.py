@@ -18,6 +18,7 @@ from indexer.catalogue.records import ActiveState
 from indexer.errors import CorruptError, MismatchError
 from indexer.generations.manifest import Manifest, load_ids, load_neighbours
 from indexer.generations.store import find_generation, read_verified
+from indexer.search.intact import LoadedFiles
 from indexer.vectors import Floats, Ints, VectorIndex
 from indexer.vectors.engines import read_index
 from indexer.vectors.exact import exact_scores
@@ -58,6 +59,7 @@ class View:
         live_ids: `(n, 2)`, image_id and item key of the live images.
         live_vectors: `(n, dim)`.
         lists: neighbour lists of the index; None if the generation has none.
+        files: the generation's files, all of which are in memory.
         subsets: cache, by the sorted items of a filter.
     """
 
@@ -70,6 +72,7 @@ class View:
     live_vectors: Floats
     calibration: Calibration | None
     lists: NeighbourLists | None
+    files: LoadedFiles
     subsets: OrderedDict[tuple[tuple[str, str], ...], Subset] = field(default_factory=OrderedDict)
 
     def subset(self, items: NDArray[np.int64] | None) -> Subset:
@@ -97,21 +100,28 @@ def _distinct(values: Ints) -> int:
 def load_view(home: Home, collection: str, state: ActiveState, held: View | None) -> View:
     """Load the view of a state; the index of `held` is reused if it is of the same generation."""
     if held is not None and held.state.generation == state.generation:
-        manifest, index, ids, lists = held.manifest, held.index, held.ids, held.lists
+        manifest, index, ids, lists, files = held.manifest, held.index, held.ids, held.lists, held.files
     else:
-        manifest, index, ids, lists = _open_generation(home, collection, state)
+        manifest, index, ids, lists, files = _open_generation(home, collection, state)
     changed = home.catalogue.changes.live_items(state.collection_id, manifest.watermark)
     stored = home.catalogue.vectors.of_items(manifest.encoder_id, manifest.dim, sorted(changed))
     calibration = stored_calibration(home, state.collection_id, manifest.encoder_id)
-    return View(state, manifest, index, ids, frozenset(changed), stored.ids, stored.vectors, calibration, lists)
+    return View(state, manifest, index, ids, frozenset(changed), stored.ids, stored.vectors, calibration, lists, files)
 
 
 def _open_generation(
     home: Home, collection: str, state: ActiveState
-) -> tuple[Manifest, VectorIndex, Ints, NeighbourLists | None]:
+) -> tuple[Manifest, VectorIndex, Ints, NeighbourLists | None, LoadedFiles]:
+    """Verify the files of a generation and read them into memory."""
     directory = home.generation_directory(collection, state.generation)
+    record = find_generation(home, collection, state.generation)
+    files = LoadedFiles(directory, lambda: read_verified(home, record))
     try:
-        manifest = read_verified(home, find_generation(home, collection, state.generation))
+        manifest = read_verified(home, record)
+        index = read_index(directory / "index.faiss", manifest.factory)
+        ids, lists = load_ids(directory), load_neighbours(directory, manifest)
+        if (damage := files.damage()) is not None:  # since they were verified
+            raise CorruptError(damage)
     except CorruptError as exc:
         raise CorruptError(
             f"generation {state.generation} of {collection!r} is damaged ({exc}); run `nitamono repair`"
@@ -121,8 +131,7 @@ def _open_generation(
             f"generation {state.generation} of {collection!r} was built with encoder {manifest.encoder_id[:12]}, "
             f"the catalogue records {state.encoder_id[:12]}; run `nitamono generations verify`"
         )
-    index = read_index(directory / "index.faiss", manifest.factory)
-    return manifest, index, load_ids(directory), load_neighbours(directory, manifest)
+    return manifest, index, ids, lists, files
 
 
 def best_items(view: View, queries: Floats, need: int, subset: Subset, excluded: int | None) -> list[ItemScore]:

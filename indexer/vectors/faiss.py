@@ -14,6 +14,7 @@ from indexer.vectors import Floats, Ints, Neighbours
 from training.reference import Metric
 
 FACTORY = "Flat"
+BLOCK = 2**20  # bytes per write to a file
 
 
 def _only(allowed: NDArray[np.bool_]) -> Any:
@@ -40,13 +41,13 @@ class FaissIndex:
 
     @classmethod
     def read(cls, path: Path, factory: str = FACTORY) -> FaissIndex:
-        """Open an index file, memory-mapped and read-only.
+        """Read an index file into memory, where later damage to the file does not reach it.
 
         Raises:
             CorruptError: FAISS cannot read it.
         """
         try:
-            return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY), factory)
+            return cls(faiss.read_index(str(path)), factory)
         except RuntimeError as exc:
             raise CorruptError(f"{path}: not a readable FAISS index; run `nitamono repair`") from exc
 
@@ -59,7 +60,9 @@ class FaissIndex:
         return int(self._index.d)
 
     def write(self, path: Path) -> None:
-        faiss.write_index(self._index, str(path))
+        library: Any = faiss  # see `_only`
+        with path.open("wb") as file:  # FAISS does not notice when closing a file of its own fails
+            library.write_index(self._index, library.PyCallbackIOWriter(file.write, BLOCK))
 
     def vectors_at(self, positions: Ints) -> Floats:
         index: Any = self._index

@@ -31,15 +31,16 @@ async def readyz(service: ServiceDep, credentials: Credentials, request: Request
         if may_see:
             raise
         raise NotReadyError("no collection can be searched; send an API key with read access for details") from None
+    read_only = service.home.catalogue.database.is_read_only
     if not may_see:
-        return Readiness(status="ready", collections=[])
+        return Readiness(status="ready", read_only=read_only, collections=[])
     states = [
         CollectionState(
             collection=entry.collection, ready=entry.ready, generation=entry.generation, reason=entry.reason
         )
         for entry in known
     ]
-    return Readiness(status="ready", collections=states)
+    return Readiness(status="ready", read_only=read_only, collections=states)
 
 
 @router.get(
@@ -52,4 +53,5 @@ def metrics(service: ServiceDep) -> Response:
     """Return metrics for Prometheus."""
     known = service.home.catalogue.collections.active()
     service.metrics.set_generations((name, number) for name, number in known if number is not None)
+    service.metrics.set_damaged((entry.collection, entry.is_damaged) for entry in service.readiness.known)
     return Response(service.metrics.render() + service.home_metrics.render(), headers={"Content-Type": CONTENT_TYPE})

@@ -18,8 +18,9 @@ from indexer.search.searcher import Searcher
 from tests.indexer.search.pages import jpeg
 
 
-def start(home: Path, *, workers: int = 1) -> tuple[subprocess.Popen[str], str]:
-    command = [sys.executable, "-m", "service.cli", "serve", "--home", str(home), "--port", "0"]
+def start(home: Path, *wrapper: str, workers: int = 1) -> tuple[subprocess.Popen[str], str]:
+    """A server process and its URL; a wrapper is a command that runs it, such as `prlimit`."""
+    command = [*wrapper, sys.executable, "-m", "service.cli", "serve", "--home", str(home), "--port", "0"]
     command += ["--workers", str(workers)]
     log = home.parent / "server.log"
     with log.open("w") as file:

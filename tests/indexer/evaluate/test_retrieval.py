@@ -25,6 +25,7 @@ from indexer.evaluate.retrieval import BASELINES, evaluate_retrieval
 from indexer.generations.manifest import Manifest
 from indexer.measures.metrics import score_blocks
 from indexer.measures.relevance import QrelsRelevance, make_relevance, read_qrels
+from indexer.search.intact import LoadedFiles
 from indexer.search.second_stage import second_stage
 from indexer.search.view import View
 from indexer.vectors.faiss import FaissIndex
@@ -187,6 +188,7 @@ def test_an_evaluation_ranks_as_a_search_does(metric: Metric) -> None:
         live_vectors=np.empty((0, 6), np.float32),
         calibration=None,
         lists=nearest_others(index, gallery, K1),
+        files=LoadedFiles(Path("none"), lambda: None),
     )
     everything = view.subset(None)
     kept = cast(GalleryVectors, Kept(gallery, metric))

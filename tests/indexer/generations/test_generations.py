@@ -12,12 +12,12 @@ import sqlalchemy as sa
 from indexer.catalogue.home import Home
 from indexer.catalogue.schema import generations
 from indexer.errors import CorruptError, NotFoundError
-from indexer.generations.manifest import sha256_of
 from indexer.generations.store import KEEP, list_generations, verify
 from indexer.ingest.ingest import index_source
 from indexer.ingest.promotion import activate, rollback
 from indexer.search.searcher import Searcher
 from tests.conftest import draw_photo, write_photos
+from training.files import sha256_of
 
 
 @pytest.fixture

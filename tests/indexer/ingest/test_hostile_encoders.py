@@ -20,6 +20,7 @@ from tests.conftest import write_photos
 from training.errors import EncoderError
 from training.models import MODELS
 from training.reference import FAMILY_NAMES, PRETRAINED, describe_encoder
+from training.weights_header import check_safetensors
 
 Harm = Callable[[Path], None]
 
@@ -174,6 +175,12 @@ def test_the_checksum_in_the_catalogue_is_not_replaced_by_a_card(home: Home, sho
         home.encoder(before.encoder_id)
     home.add_encoder(describe_encoder(encoder))
     assert home.encoder(before.encoder_id).card == after.card
+
+
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408, 19280])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(length: int) -> None:
+    header = json.dumps({"a": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}).encode().ljust(length)
+    check_safetensors(length.to_bytes(8, "little") + header + bytes(4))
 
 
 def test_the_family_names_are_those_of_the_models() -> None:

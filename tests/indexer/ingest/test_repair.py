@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,3 +122,46 @@ def test_a_damaged_shipped_encoder_is_restored_by_index_and_repair(home: Home, s
         mend()
         assert home.encoder(copy.name).encoder_id == copy.name
     assert found(home, shop) == 6
+
+
+def command(home: Home, *options: object) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "service.cli", "repair", "--home", str(home.path), *map(str, options)]
+    return subprocess.run(words, capture_output=True, text=True)
+
+
+def test_the_command_says_what_it_mended_as_text_and_json(indexed: Home, shop: Path) -> None:
+    done = command(indexed)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "nothing is damaged\n", "")
+    write_photos(shop, 1, start=6)
+    index_source(indexed, "default", shop, processes=0)
+    harm(indexed, "ids.npy")
+    flip(indexed.generation_directory("default", 2) / "index.faiss")
+    done = command(indexed)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [
+        "'default' now serves generation 3, rebuilt", "generation default/1: damaged and not active; removed",
+    ]  # fmt: skip
+    flip(indexed.generation_directory("default", 3) / "index.faiss")
+    assert json.loads(command(indexed, "--json").stdout) == {
+        "rebuilt": {"default": 4}, "removed": [], "encoders": [], "problems": [],
+    }  # fmt: skip
+    assert found(indexed, shop) == 7
+
+
+def test_the_command_fails_where_an_encoder_cannot_be_restored(indexed: Home, shop: Path, encoder_dir: Path) -> None:
+    (copy,) = (indexed.path / "encoders").iterdir()
+    flip(copy / "weights.safetensors")
+    done = command(indexed)
+    assert done.returncode == 1
+    assert "give the directory that it was indexed from: `nitamono repair --encoder DIR`" in done.stdout
+    assert done.stderr == "nitamono: 1 encoder could not be repaired\n"
+    done = command(indexed, "--encoder", encoder_dir)
+    assert (done.returncode, done.stdout) == (0, f"encoder {copy.name[:12]}: restored\n")
+    assert found(indexed, shop) == 6
+
+
+def test_the_command_waits_for_nobody_who_is_indexing(indexed: Home) -> None:
+    with indexed.lock("collection-default"):
+        done = command(indexed)
+    assert done.returncode == 1
+    assert f"collection-default is being written by process {os.getpid()}" in done.stderr
