@@ -223,6 +223,16 @@ class Home:
         """The file of an image: a blob of this home, or a path outside."""
         return self._blob_path(uri.removeprefix(BLOB_SCHEME)) if uri.startswith(BLOB_SCHEME) else Path(uri)
 
+    def has_file(self, uri: str) -> bool:
+        """False if the file of an image does not exist; True if it does, or if that cannot be told."""
+        try:
+            self.uri_path(uri).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            pass
+        return True
+
     def _blob_path(self, sha256: str) -> Path:
         return self.path / "blobs" / sha256[:2] / sha256
 

@@ -22,6 +22,7 @@ from indexer.catalogue.home import Home
 from indexer.catalogue.records import ActiveState, Rerank
 from indexer.decoding import MemoryBudget, decoded
 from indexer.errors import InvalidRequestError, NotFoundError
+from indexer.search.photos import existing_photos
 from indexer.search.regions import Region, items_in, used_region
 from indexer.search.results import Hit, SearchPage
 from indexer.search.second_stage import second_stage
@@ -199,8 +200,16 @@ class Searcher:
             probability_of = dict(zip(scores, view.calibration.probabilities(scores), strict=True))
             probabilities = [probability_of[hit.score] for hit in page]
         summaries = self.home.catalogue.items.summaries(hit.pk for hit in page)
+        shown = existing_photos(self.home, (hit.image_id for hit in page))
         results = [
-            Hit(found.item_id, hit.score, probability, found.title, found.attributes, hit.image_id)
+            Hit(
+                found.item_id,
+                hit.score,
+                probability,
+                found.title,
+                found.attributes,
+                shown.get(hit.image_id, hit.image_id),
+            )
             for hit, probability in zip(page, probabilities, strict=True)
             if (found := summaries.get(hit.pk)) is not None
         ]
