@@ -44,6 +44,11 @@ from training.reference import (
 BLOB_SCHEME = "blob:"
 
 
+def blob_uri(data: bytes) -> str:
+    """The URI of bytes that a home stores; see `Home.add_blob`."""
+    return BLOB_SCHEME + hashlib.sha256(data).hexdigest()
+
+
 class Home:
     """An open home directory; close it, or use it as a context manager."""
 
@@ -213,11 +218,11 @@ class Home:
 
     def add_blob(self, data: bytes) -> str:
         """Store bytes durably under their SHA-256; returns their URI, see `uri_path`."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        path = self._blob_path(sha256)
+        uri = blob_uri(data)
+        path = self.uri_path(uri)
         if not path.exists():
             publish_file(path, data)
-        return BLOB_SCHEME + sha256
+        return uri
 
     def uri_path(self, uri: str) -> Path:
         """The file of an image: a blob of this home, or a path outside."""

@@ -104,8 +104,8 @@ class Items:
                 lock_collection(connection, collection_id)
             pks: dict[str, int] = {}
             query = select(items.c.item_id, items.c.id).where(items.c.collection_id == collection_id)
-            for chunk in chunks(item_ids):
-                pks |= {item_id: pk for item_id, pk in connection.execute(query.where(items.c.item_id.in_(chunk)))}
+            for names in chunks(item_ids):
+                pks |= {item_id: pk for item_id, pk in connection.execute(query.where(items.c.item_id.in_(names)))}
             if absent := [item_id for item_id in item_ids if item_id not in pks]:
                 more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
                 raise NotFoundError(f"no item {absent[0]!r}{more} in this collection")

@@ -36,8 +36,8 @@ def without_replaced(
     query = select(items.c.item_id, images.c.uri, images.c.id).select_from(images.join(items))
     query = query.where(items.c.collection_id == collection_id, images.c.source == OVER_HTTP)
     replaced: dict[str, dict[str, int]] = {}
-    for chunk in chunks({write.item_id: None for write in writes}):
-        for item_id, uri, image_id in connection.execute(query.where(items.c.item_id.in_(chunk))):
+    for names in chunks({write.item_id: None for write in writes}):
+        for item_id, uri, image_id in connection.execute(query.where(items.c.item_id.in_(names))):
             replaced.setdefault(item_id, {})[uri] = image_id
     if restore:
         listed = {(write.item_id, write.uri) for write in writes}

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from indexer.options import DEFAULT_HOME, CollectionOption, DeviceOption, HomeOption, ProcessesOption
+from indexer.options import DEFAULT_HOME, PRUNE_LIMIT, CollectionOption, DeviceOption, HomeOption, ProcessesOption
 from training.console import JsonOption, note, progress_bar, say
 
 
@@ -32,7 +32,7 @@ def index(
     prune_limit: Annotated[
         float,
         typer.Option(min=0, max=1, help="Largest share of the source's photos that --prune removes."),
-    ] = 0.2,
+    ] = PRUNE_LIMIT,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what --prune would remove, and change nothing.")
     ] = False,
@@ -66,7 +66,8 @@ def index(
     with progress_bar("indexing", "img") as progress, Home.open(home, create=True) as opened:
         report = index_source(
             opened, collection, source, encoder_ref=encoder, restore_deleted=restore_deleted,
-            restore_replaced=restore_replaced, prune=prune, prune_limit=prune_limit, advance=progress.advance, started=progress.started, processes=processes, device=device,
+            restore_replaced=restore_replaced, prune=prune, prune_limit=prune_limit,
+            advance=progress.advance, started=progress.started, processes=processes, device=device,
         )  # fmt: skip
     counts = f"added {report.added}, updated {report.updated}, unchanged {report.unchanged}, rejected {report.rejected}"
     say(asdict(report), json_output, f"{counts}; {collection!r} now serves generation {report.generation}")

@@ -25,8 +25,8 @@ def items_list(
 ) -> None:
     """List items with their photos and sources.
 
-    Each line shows item_id, number of photos, number of those whose file is gone, and the sources that they belong to;
-    "http:" is the HTTP API, and "-" stands for a source that was not indexed since version 0.9.
+    Each line shows item_id, number of photos, number of those whose file is gone, and the sources that they belong to:
+    paths, "http:" for the HTTP API, or "-" if an earlier version indexed them and no run since listed them.
 
     \b
     Examples:

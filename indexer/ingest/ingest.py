@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any, Literal
 
 from indexer.calibrate.calibrate import calibrate_if_due
-from indexer.catalogue.home import Home
+from indexer.catalogue.home import Home, blob_uri
 from indexer.catalogue.records import (
     ChangeKind,
     EncoderRecord,
@@ -30,8 +30,9 @@ from indexer.generations.store import find_generation, read_verified, remove_dam
 from indexer.ingest.attributes import attributes_fault
 from indexer.ingest.embed import Advance, Embedded, embed_files
 from indexer.ingest.encoders import sound_encoder
-from indexer.ingest.left_behind import EXAMPLES, PRUNE_LIMIT, LeftBehind, check_prunable, share_fault
+from indexer.ingest.left_behind import EXAMPLES, LeftBehind, check_prunable, share_fault
 from indexer.ingest.rows import Reading, Row, write_of
+from indexer.options import PRUNE_LIMIT
 from training.data.decode import ImageLimits
 from training.data.manifests import StoredFile
 from training.data.reader import Failed, Request
@@ -138,7 +139,7 @@ def index_source(
 def _prune(home: Home, collection_id: int, left: LeftBehind, report: IndexReport, limit: float) -> str | None:
     """Remove what a source no longer lists; returns the reason if that is refused."""
     unlisted = left.unlisted()
-    fault = share_fault(home, collection_id, left.reading, len(unlisted), limit)
+    fault = share_fault(left, collection_id, unlisted, limit)
     if fault is None:
         home.catalogue.images.remove(collection_id, unlisted)
         report.pruned = len(unlisted)
@@ -156,13 +157,18 @@ def unlisted_images(
         NotFoundError: the collection does not exist.
         PruneError: `index_source` would refuse to remove anything.
     """
-    reading = Reading.of(source, [_checked(entry) for entry in read_source(source)])
+
+    def name(data: bytes) -> StoredFile:
+        """Where an image that the source contains would be stored."""
+        return StoredFile(home.uri_path(blob_uri(data)), blob_uri(data))
+
+    reading = Reading.of(source, [_checked(entry) for entry in read_source(source, store=name)])
     check_prunable(reading)
     collection_id = home.catalogue.collection_id(collection)
     left = LeftBehind.of(home, collection_id, reading)
     left.claim_all({(image.item_id, image.uri) for image in home.catalogue.images.stored(collection_id)})
     unlisted = left.unlisted()
-    if fault := share_fault(home, collection_id, reading, len(unlisted), prune_limit):
+    if fault := share_fault(left, collection_id, unlisted, prune_limit):
         raise PruneError(fault)
     return unlisted
 

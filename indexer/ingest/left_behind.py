@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 
 from indexer.catalogue.home import Home
@@ -24,7 +25,6 @@ from indexer.ingest.rows import Reading
 from training.data.sources import SourceImage
 from training.data.texts import shown
 
-PRUNE_LIMIT = 0.2  # share of a source's images that `--prune` removes without being told otherwise
 EXAMPLES = 3
 
 
@@ -134,14 +134,16 @@ def check_prunable(reading: Reading) -> None:
             )
 
 
-def share_fault(home: Home, collection_id: int, reading: Reading, removed: int, limit: float) -> str | None:
-    """Why this many images of a source cannot be removed; None if they can."""
-    total = max(home.catalogue.images.of_source(collection_id, reading.source), removed)
+def share_fault(left: LeftBehind, collection_id: int, unlisted: list[StoredImage], limit: float) -> str | None:
+    """Why these images cannot be removed: they are more than a share of their source's; None if they can."""
+    reading = left.reading
+    removed = sum(image.source == reading.source for image in unlisted)
+    total = left.home.catalogue.images.of_source(collection_id, reading.source)
     if removed <= limit * total:
         return None
     return (
         f"{reading.source}: {removed} of its {total} stored images are no longer listed, more than the limit of "
-        f"{limit:.0%}; nothing was removed. If that is right, use --prune-limit {min(1.0, removed / total + 0.005):.2f}"
+        f"{limit:.0%}; nothing was removed. If that is right, use --prune-limit {ceil(100 * removed / total) / 100:.2f}"
     )
 
 
