@@ -1,4 +1,4 @@
-"""A source that was moved, or folders of which were renamed: photos keep their vectors, and hits show photos that exist."""
+"""Moved sources and renamed folders: photos keep their vectors, and hits show photos that exist."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from tests.conftest import write_photos
 from tests.indexer.search.pages import jpeg
 
 ITEM = "item-1"
+Described = tuple[str | None, dict[str, str], int, set[bool]]
 
 
 @pytest.fixture
@@ -38,14 +39,14 @@ def put(home: Home) -> None:
     put_item(home, Searcher(home), "default", ITEM, title="Corrected", attributes={}, images=[jpeg(70)])
 
 
-def described(home: Home) -> tuple[str | None, dict[str, str], int, set[bool]]:
+def described(home: Home) -> Described:
     """Title, attributes, number of photos, and whether they are uploads."""
     item = get_item(home, "default", ITEM)
     return item.title, item.attributes, len(item.images), {image.uri.startswith("blob:") for image in item.images}
 
 
-AS_WRITTEN = ("Corrected", {}, 1, {True})
-AS_LISTED = ("From the source, 1", {"colour": "red"}, 2, {False})
+AS_WRITTEN: Described = ("Corrected", {}, 1, {True})
+AS_LISTED: Described = ("From the source, 1", {"colour": "red"}, 2, {False})
 
 
 def test_a_replaced_item_stays_as_written_until_it_is_restored(any_home: Home, manifest: Path) -> None:
