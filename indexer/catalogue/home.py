@@ -231,7 +231,7 @@ class Home:
     def has_file(self, uri: str) -> bool:
         """False if the file of an image does not exist; True if it does, or if that cannot be told."""
         try:
-            self.uri_path(uri).stat()
+            os.stat(self.uri_path(uri) if uri.startswith(BLOB_SCHEME) else uri)  # a `Path` would cost more than `stat`
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -48,13 +48,20 @@ class Items:
             raise NotFoundError(f"no item {item_id!r} in this collection")
         return int(pk)
 
-    def summaries(self, pks: Iterable[int]) -> dict[int, ItemSummary]:
-        """Summaries of items by key; deleted items are left out."""
-        query = select(items.c.id, items.c.item_id, items.c.title, items.c.attributes)
+    def summaries(self, pks: Iterable[int], shown: Mapping[int, int] | None = None) -> dict[int, ItemSummary]:
+        """Summaries of items by key; deleted items are left out.
+
+        Args:
+            shown: the image_id, by key, of the image whose URI is wanted too.
+        """
+        shown = shown or {}
+        query = select(items.c.id, items.c.item_id, items.c.title, items.c.attributes, images.c.uri)
         found: dict[int, ItemSummary] = {}
         with self.database.read() as connection:
             for chunk in chunks(pks):
-                for pk, *rest in connection.execute(query.where(items.c.id.in_(chunk))):
+                wanted = images.c.id.in_([shown[pk] for pk in chunk if pk in shown])
+                joined = items.outerjoin(images, (images.c.item_pk == items.c.id) & wanted)
+                for pk, *rest in connection.execute(query.select_from(joined).where(items.c.id.in_(chunk))):
                     found[pk] = ItemSummary(*rest)
         return found
 

@@ -53,11 +53,12 @@ class ItemRecord:
 
 @dataclass(frozen=True, slots=True)
 class ItemSummary:
-    """The part of an item that a search hit shows."""
+    """The part of an item that a search hit shows, and the URI of its image if that was asked for and exists."""
 
     item_id: str
     title: str | None
     attributes: dict[str, str]
+    uri: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

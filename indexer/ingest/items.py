@@ -12,7 +12,7 @@ from indexer.catalogue.home import Home
 from indexer.catalogue.records import OVER_HTTP, ImageWrite, ItemRecord
 from indexer.errors import InvalidRequestError, MismatchError
 from indexer.ingest.attributes import attributes_fault
-from indexer.search.photos import existing_photos
+from indexer.search.photos import other_photos
 from training.data.texts import id_fault, text_fault
 from training.embedder import prepare
 
@@ -112,11 +112,11 @@ def image_file(home: Home, collection: str, image_id: int) -> Path:
     Raises:
         NotFoundError: the image does not exist.
     """
-    path = home.uri_path(home.catalogue.images.get(collection, image_id).uri)
-    if path.is_file():
-        return path
-    shown = existing_photos(home, [image_id]).get(image_id, image_id)
-    return home.uri_path(home.catalogue.images.get(collection, shown).uri)
+    image = home.catalogue.images.get(collection, image_id)
+    if not home.has_file(image.uri):
+        shown = other_photos(home, [image_id]).get(image_id, image_id)
+        image = home.catalogue.images.get(collection, shown)
+    return home.uri_path(image.uri)
 
 
 def _check_item(item_id: str, title: str | None, attributes: Mapping[str, str], images: Sequence[bytes]) -> None:
