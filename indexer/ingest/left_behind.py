@@ -100,8 +100,17 @@ class LeftBehind:
                     continue  # it will be rejected when it is indexed
 
     def gone(self) -> list[StoredImage]:
-        """The searchable images whose file does not exist."""
-        return [image for image in self.images.values() if image.status == "ok" and self._is_gone(image)]
+        """The searchable images of this source, of none, or of a source that is gone, whose file does not exist.
+
+        The files of other sources are not looked for: there may be many, on a slow disk.
+        """
+        sources = {image.source for image in self.images.values()} - {OVER_HTTP}
+        looked_for = {s for s in sources if s is None or s == self.reading.source or not os.path.lexists(s)}
+        return [
+            image
+            for image in self.images.values()
+            if image.status == "ok" and image.source in looked_for and self._is_gone(image)
+        ]
 
     def unlisted(self) -> list[StoredImage]:
         """The images that the source no longer has.

@@ -89,6 +89,25 @@ def test_a_renamed_sub_folder_leaves_no_stale_items(any_home: Home, shop: Path) 
     assert counts(index_source(any_home, "default", shop, processes=0)) == (0, 0, PHOTOS, 0)
 
 
+def test_a_link_that_leads_to_another_copy_is_the_same_source(
+    any_home: Home, tmp_path: Path, encoder_dir: Path
+) -> None:
+    """As deliveries are often kept: dated folders, and a link to the newest; the older ones still exist."""
+    first = write_photos(tmp_path / "2026-11-29", PHOTOS)
+    second = shutil.copytree(first, tmp_path / "2026-11-30")
+    (second / "bag/0000.jpg").unlink()
+    current = tmp_path / "current"
+    current.symlink_to(first)
+    index_source(any_home, "default", current, encoder_ref=str(encoder_dir), processes=0)
+    before = ids(any_home)
+    current.unlink()
+    current.symlink_to(second)
+    report = index_source(any_home, "default", current, prune=True, processes=0)
+    assert (report.added, report.moved, report.pruned) == (0, PHOTOS - 1, 1)
+    assert ids(any_home) == {item_id: keys for item_id, keys in before.items() if item_id != "bag/0000.jpg"}
+    assert {Path(uri).parents[1] for _, uri in stored(any_home)} == {second}
+
+
 def test_doubles_that_moved_together_are_told_apart_by_name(any_home: Home, shop: Path) -> None:
     shutil.copy(shop / "bag/0000.jpg", shop / "bag/double.jpg")
     index_source(any_home, "default", shop, processes=0)

@@ -60,6 +60,15 @@ def test_only_what_the_source_no_longer_lists_is_removed(any_home: Home, shop: P
     assert (again.pruned, again.generation) == (0, report.generation)
 
 
+def test_files_of_another_source_are_not_looked_for_while_it_exists(any_home: Home, shop: Path) -> None:
+    other = shop.parent / "other"
+    next(other.rglob("*.jpg")).unlink()
+    assert index_source(any_home, "default", shop, processes=0).gone == 0
+    assert index_source(any_home, "default", other, processes=0).gone == 1
+    shutil.rmtree(other)
+    assert index_source(any_home, "default", shop, processes=0).gone == 2
+
+
 def test_a_pruned_item_comes_back_with_its_file(any_home: Home, shop: Path) -> None:
     """Unlike one that a person deleted."""
     data = (shop / "bag/0000.jpg").read_bytes()
