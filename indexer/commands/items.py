@@ -61,7 +61,7 @@ def items_remove(
     \b
     Examples:
       nitamono items remove bag-17 bag-18 --collection shop
-      nitamono items list --gone | cut -f1 | nitamono items remove --from -
+      nitamono items remove --from ids.txt --dry-run
     """
     from indexer.catalogue.home import Home
     from indexer.errors import InvalidRequestError
