@@ -6,6 +6,7 @@ NitamonoError
     ├── InvalidRequestError     a k, offset, filter, region, vector or item with an invalid value; `.field` names it
     ├── BusyError               another process is writing the same collection or catalogue
     ├── CalibrationError        a collection has too little data to calibrate
+    ├── PruneError              a source may have more items than it seems to, so none is removed
     ├── MismatchError           an encoder and an index, or a database and this version, do not match
     ├── CorruptError            stored files do not match their checksums or the catalogue
     ├── CatalogueError          the catalogue's database cannot be used, for example because it cannot be reached
@@ -40,6 +41,10 @@ class BusyError(IndexerError):
 
 class CalibrationError(IndexerError):
     """A collection has too few items, photos or pairs to calibrate."""
+
+
+class PruneError(IndexerError):
+    """A source may have more items than it seems to, or lacks more than a limit, so none is removed."""
 
 
 class MismatchError(IndexerError):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 DEFAULT_HOME = Path("nitamono-home")
+PRUNE_LIMIT = 0.2  # share of a source's images that `index --prune` removes without being told otherwise
 HomeOption = Annotated[
     Path, typer.Option("--home", envvar="NITAMONO_HOME", help="Home directory of the catalogue and the indexes.")
 ]

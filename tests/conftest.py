@@ -23,6 +23,8 @@ ROOT = Path(__file__).parent
 # it does the tests that need a browser or PostgreSQL.
 HEAVY = (
     "indexer/ingest/test_kill.py",
+    "indexer/ingest/test_kill_removal.py",
+    "indexer/ingest/test_catalogue_commands.py",
     "training/models/test_settings.py",
     "training/models/test_learning.py",
     "training/models/test_contract.py",

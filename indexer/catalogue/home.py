@@ -45,6 +45,11 @@ BLOB_SCHEME = "blob:"
 CATALOGUE_FILE = "catalogue.sqlite"
 
 
+def blob_uri(data: bytes) -> str:
+    """The URI of bytes that a home stores; see `Home.add_blob`."""
+    return BLOB_SCHEME + hashlib.sha256(data).hexdigest()
+
+
 class Home:
     """An open home directory; close it, or use it as a context manager."""
 
@@ -252,12 +257,12 @@ class Home:
         Raises:
             DiskFullError, ReadOnlyError: see `indexer.catalogue.disk`.
         """
-        sha256 = hashlib.sha256(data).hexdigest()
-        path = self._blob_path(sha256)
+        uri = blob_uri(data)
+        path = self.uri_path(uri)
         if not path.exists():
             with writing(path):
                 publish_file(path, data)
-        return BLOB_SCHEME + sha256
+        return uri
 
     def remove_unused_blobs(self, uris: Iterable[str]) -> None:
         """Remove stored photos that no image refers to.
@@ -271,6 +276,16 @@ class Home:
     def uri_path(self, uri: str) -> Path:
         """The file of an image: a blob of this home, or a path outside."""
         return self._blob_path(uri.removeprefix(BLOB_SCHEME)) if uri.startswith(BLOB_SCHEME) else Path(uri)
+
+    def has_file(self, uri: str) -> bool:
+        """False if the file of an image does not exist; True if it does, or if that cannot be told."""
+        try:
+            os.stat(self.uri_path(uri) if uri.startswith(BLOB_SCHEME) else uri)  # a `Path` would cost more than `stat`
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            pass
+        return True
 
     def _blob_path(self, sha256: str) -> Path:
         return self.path / "blobs" / sha256[:2] / sha256

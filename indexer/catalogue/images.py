@@ -7,17 +7,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, select
+import sqlalchemy as sa
+from sqlalchemy import Select, func, select
 
 from indexer.catalogue.changes import log_changes
 from indexer.catalogue.collections import lock_collection
 from indexer.catalogue.engine import Database
-from indexer.catalogue.records import ImageRecord, ImageState, ImageWrite, PhotoRecord
+from indexer.catalogue.records import ImageRecord, ImageState, ImageWrite, PhotoRecord, StoredImage
 from indexer.catalogue.schema import collections, images, items, vectors
 from indexer.catalogue.tombstones import without_deleted
 from indexer.catalogue.values import chunks
 from indexer.catalogue.vectors import is_current_vector
-from indexer.catalogue.writes import known_writes, upsert_images, upsert_items, write_vectors
+from indexer.catalogue.writes import (
+    known_writes,
+    move_images,
+    upsert_images,
+    upsert_items,
+    without_replaced,
+    write_vectors,
+)
 from indexer.errors import NotFoundError
 
 
@@ -48,6 +56,7 @@ class Images:
                 images.c.mask_uri,
                 items.c.title,
                 items.c.attributes,
+                images.c.source,
                 vectors.c.image_id.is_not(None),
             )
             .select_from(images.join(items).outerjoin(vectors, is_current_vector(encoder_id)))
@@ -68,25 +77,84 @@ class Images:
         *,
         live: bool,
         known_only: bool = False,
+        restore_replaced: bool = False,
     ) -> None:
         """Store a batch of images with their items, vectors and change log in one transaction.
 
-        Images of items that a person deleted, meanwhile or before, are left out.
+        Images of items that a person deleted or wrote over HTTP, meanwhile or before, are left out.
 
         Args:
-            known_only: skip images that are not in the catalogue, for example because they were deleted meanwhile.
+            known_only: write images that are in the catalogue, whatever their source, and skip those that are not, for
+                example because they were deleted meanwhile.
+            restore_replaced: return items that were written over HTTP to their source.
         """
         with self.database.write() as connection:
             lock_collection(connection, collection_id)
             writes = without_deleted(connection, collection_id, writes)
             if known_only:
                 writes = known_writes(connection, collection_id, writes)
+            else:
+                writes = without_replaced(connection, collection_id, writes, restore=restore_replaced)
+            move_images(connection, collection_id, writes)
             pks = upsert_items(connection, collection_id, writes)
             image_ids = upsert_images(connection, pks, writes)
             write_vectors(connection, encoder_id, image_ids, writes)
             logged = {(write.item_id, write.kind): pks[write.item_id] for write in writes if write.kind}
             changes = [(kind, pk, item_id) for (item_id, kind), pk in logged.items()]
             log_changes(connection, collection_id, changes, live=live)
+
+    def stored(self, collection_id: int) -> Iterator[StoredImage]:
+        """Every image of a collection, in order of item_id; the read transaction lasts as long as the iterator."""
+        c = images.c
+        query = (
+            select(c.id, items.c.id, items.c.item_id, c.uri, c.sha256, c.size, c.status, c.source)
+            .select_from(images.join(items))
+            .where(items.c.collection_id == collection_id)
+            .order_by(items.c.item_id, c.id)
+        )
+        with self.database.read() as connection:
+            for row in connection.execution_options(yield_per=10_000).execute(query):
+                yield StoredImage(*row)
+
+    def of_source(self, collection_id: int, source: str) -> int:
+        """The number of images that belong to a source."""
+        query = select(func.count()).select_from(images.join(items))
+        with self.database.read() as connection:
+            found = connection.scalar(query.where(items.c.collection_id == collection_id, images.c.source == source))
+        return int(found or 0)
+
+    def remove(self, collection_id: int, removed: Sequence[StoredImage]) -> None:
+        """Delete images, and the items of which none is left; searches stop showing them at once.
+
+        Images that belong to another source by now are kept.
+        """
+        pks = {image.item_pk: image.item_id for image in removed}
+        with self.database.write() as connection:
+            lock_collection(connection, collection_id)
+            for source in {image.source for image in removed}:
+                same_source = images.c.source.is_(None) if source is None else images.c.source == source
+                for chunk in chunks(image.image_id for image in removed if image.source == source):
+                    connection.execute(sa.delete(images).where(images.c.id.in_(chunk), same_source))
+            logged: list[tuple[str, int, str]] = []
+            for chunk in chunks(pks):
+                left = set(connection.scalars(select(images.c.item_pk).where(images.c.item_pk.in_(chunk)).distinct()))
+                empty = [pk for pk in chunk if pk not in left]
+                deleted = sa.delete(items).where(items.c.id.in_(empty)).returning(items.c.id)
+                logged += [("deleted", pk, pks[pk]) for pk in connection.scalars(deleted)]
+                logged += [("updated", pk, pks[pk]) for pk in chunk if pk in left]
+            log_changes(connection, collection_id, logged, live=True)
+
+    def siblings(self, image_ids: Iterable[int]) -> dict[int, list[tuple[int, str]]]:
+        """image_id and URI of all images of the same item, by image_id, usable ones first."""
+        asked = images.alias()
+        query = select(asked.c.id, images.c.id, images.c.uri).join(images, images.c.item_pk == asked.c.item_pk)
+        query = query.order_by(images.c.status != "ok", images.c.id)
+        found: dict[int, list[tuple[int, str]]] = {}
+        with self.database.read() as connection:
+            for chunk in chunks(image_ids):
+                for image_id, *sibling in connection.execute(query.where(asked.c.id.in_(chunk))):
+                    found.setdefault(image_id, []).append((sibling[0], sibling[1]))
+        return found
 
     def photos(self, collection_id: int) -> list[PhotoRecord]:
         """Every searchable photo with its item's attributes, in order of item_id."""

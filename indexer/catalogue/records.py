@@ -16,6 +16,7 @@ ImageStatus = Literal["ok", "rejected"]
 GenerationStatus = Literal["active", "retired", "removed"]
 RetrainStatus = Literal["running", "promoted", "refused", "abandoned"]
 Rerank = Literal["none", "expand", "reciprocal"]  # the second stage of a search
+OVER_HTTP = "http:"  # source of the images that were written over HTTP; the others have an absolute path
 ChangeKind = Literal["added", "updated", "described", "deleted", "rejected"]
 
 
@@ -52,11 +53,12 @@ class ItemRecord:
 
 @dataclass(frozen=True, slots=True)
 class ItemSummary:
-    """The part of an item that a search hit shows."""
+    """The part of an item that a search hit shows, and the URI of its image if that was asked for and exists."""
 
     item_id: str
     title: str | None
     attributes: dict[str, str]
+    uri: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,26 @@ class ImageState:
     mask_uri: str | None
     title: str | None
     attributes: dict[str, str]
+    source: str | None
     has_vector: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image with its item, and the source that it belongs to.
+
+    Args:
+        source: None if it was indexed by a version that did not record sources, and its source was not indexed since.
+    """
+
+    image_id: int
+    item_pk: int
+    item_id: str
+    uri: str
+    sha256: str | None
+    size: int | None
+    status: ImageStatus
+    source: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +208,8 @@ class ImageWrite:
 
     Args:
         describes: write the item's title and attributes too; set for the first row of an item in a source.
+        source: what the image belongs to; None keeps what is stored.
+        moved_from: the stored image that this one is, at an earlier place or of an item with an earlier id.
         vector: `(dim,)`; None if the image is rejected or its vector is stored already.
     """
 
@@ -204,6 +227,8 @@ class ImageWrite:
     width: int | None = None
     height: int | None = None
     reason: str | None = None
+    source: str | None = None
+    moved_from: StoredImage | None = None
     vector: NDArray[np.float32] | None = None
 
 

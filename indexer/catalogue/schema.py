@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-REVISION = "0004"  # the newest file in alembic/versions; opening an up-to-date database does not import alembic
+REVISION = "0005"  # the newest file in alembic/versions; opening an up-to-date database does not import alembic
 
 metadata = MetaData(
     naming_convention={
@@ -98,6 +98,7 @@ images = Table(
     Column("height", Integer),
     Column("status", String(16), nullable=False),
     Column("reason", Text),
+    Column("source", Text),  # path of the source that it belongs to, or `records.OVER_HTTP`
     UniqueConstraint("item_pk", "uri"),
     # Index files refer to images by id, so an id must never be reused.
     sqlite_autoincrement=True,

@@ -32,10 +32,13 @@ class Tombstones:
             remove_tombstones(connection, collection_id, item_ids)
 
 
-def add_tombstone(connection: Connection, collection_id: int, item_id: str) -> None:
-    """Record that a person deleted an item, which exists and so has no tombstone."""
-    remove_tombstones(connection, collection_id, [item_id])
-    connection.execute(sa.insert(tombstones).values(collection_id=collection_id, item_id=item_id, deleted_at=now()))
+def add_tombstones(connection: Connection, collection_id: int, item_ids: Iterable[str]) -> None:
+    """Record that a person deleted these items, which exist, in place of any earlier tombstones."""
+    ids = list(item_ids)
+    remove_tombstones(connection, collection_id, ids)
+    at = now()
+    rows = [{"collection_id": collection_id, "item_id": item_id, "deleted_at": at} for item_id in ids]
+    connection.execute(sa.insert(tombstones), rows)
 
 
 def remove_tombstones(connection: Connection, collection_id: int, item_ids: Iterable[str]) -> None:

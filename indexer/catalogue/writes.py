@@ -8,11 +8,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row, func, select
 
-from indexer.catalogue.records import ImageWrite
+from indexer.catalogue.records import OVER_HTTP, ImageWrite
 from indexer.catalogue.schema import images, items, vectors
 from indexer.catalogue.values import chunks, now, to_blob
 
-IMAGE_FIELDS = ("mask_uri", "sha256", "size", "mtime_ns", "width", "height", "status", "reason")
+IMAGE_FIELDS = ("mask_uri", "sha256", "size", "mtime_ns", "width", "height", "status", "reason", "source")
 
 
 def known_writes(connection: Connection, collection_id: int, writes: Sequence[ImageWrite]) -> list[ImageWrite]:
@@ -23,6 +23,55 @@ def known_writes(connection: Connection, collection_id: int, writes: Sequence[Im
     for chunk in chunks({write.item_id: None for write in writes}):
         known.update((item_id, uri) for item_id, uri in connection.execute(query.where(items.c.item_id.in_(chunk))))
     return [write for write in writes if (write.item_id, write.uri) in known]
+
+
+def without_replaced(
+    connection: Connection, collection_id: int, writes: Sequence[ImageWrite], *, restore: bool
+) -> list[ImageWrite]:
+    """The writes of items that were not written over HTTP.
+
+    Args:
+        restore: return an item to its source, and delete its images of HTTP, if the source has a usable one.
+    """
+    query = select(items.c.item_id, images.c.uri, images.c.id).select_from(images.join(items))
+    query = query.where(items.c.collection_id == collection_id, images.c.source == OVER_HTTP)
+    replaced: dict[str, dict[str, int]] = {}
+    for names in chunks({write.item_id: None for write in writes}):
+        for item_id, uri, image_id in connection.execute(query.where(items.c.item_id.in_(names))):
+            replaced.setdefault(item_id, {})[uri] = image_id
+    if restore:
+        listed = {(write.item_id, write.uri) for write in writes}
+        restored = {write.item_id: None for write in writes if write.status == "ok" and write.item_id in replaced}
+        ids = [pk for item in restored for uri, pk in replaced.pop(item).items() if (item, uri) not in listed]
+        for chunk in chunks(ids):
+            connection.execute(sa.delete(images).where(images.c.id.in_(chunk)))
+    return [write for write in writes if write.item_id not in replaced]
+
+
+def move_images(connection: Connection, collection_id: int, writes: Sequence[ImageWrite]) -> None:
+    """Give moved images their new place and, where it differs, their items the new id.
+
+    An image or item that was deleted or replaced meanwhile is left as it is, and the write adds another.
+    """
+    moved = [(write, write.moved_from) for write in writes if write.moved_from is not None]
+    renamed = [
+        {"pk": old.item_pk, "old_id": old.item_id, "new_id": write.item_id}
+        for write, old in moved
+        if old.item_id != write.item_id
+    ]
+    if renamed:
+        same = items.alias()
+        taken = sa.exists().where(same.c.collection_id == collection_id, same.c.item_id == sa.bindparam("new_id"))
+        rename = sa.update(items).where(items.c.id == sa.bindparam("pk"), items.c.item_id == sa.bindparam("old_id"))
+        values = {"item_id": sa.bindparam("new_id"), "updated_at": now()}
+        connection.execute(rename.where(~taken).values(values), renamed)
+    if moved:
+        of_item = select(items.c.id).where(
+            items.c.collection_id == collection_id, items.c.item_id == sa.bindparam("of_item_id")
+        )
+        move = sa.update(images).where(images.c.id == sa.bindparam("pk"), images.c.item_pk == of_item.scalar_subquery())
+        places = [{"pk": old.image_id, "of_item_id": write.item_id, "new_uri": write.uri} for write, old in moved]
+        connection.execute(move.values(uri=sa.bindparam("new_uri")), places)
 
 
 def upsert_items(connection: Connection, collection_id: int, writes: Sequence[ImageWrite]) -> dict[str, int]:

@@ -19,6 +19,7 @@ COMMANDS = (
         "List, verify, activate or roll back generations.",
     ),
     Entry("rejects", "indexer.commands.rejects:rejects", "Catalogue", "Show which images and rows were rejected."),
+    Entry("items", "indexer.commands.items:items", "Catalogue", "List and remove items."),
     Entry("repair", "indexer.commands.repair:repair", "Catalogue", "Rebuild damaged generations and encoders."),
     Entry("clean", "indexer.commands.clean:clean", "Catalogue", "Remove files that nothing refers to."),
     Entry("backup", "indexer.commands.backup:backup", "Catalogue", "Back up a home while servers and commands use it."),

@@ -6,7 +6,6 @@ at any point can be repeated: it does only the remaining work and ends in the sa
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,14 +15,24 @@ from time import perf_counter
 from typing import Any, Literal
 
 from indexer.calibrate.calibrate import calibrate_if_due
-from indexer.catalogue.home import Home
-from indexer.catalogue.records import ChangeKind, EncoderRecord, ImageState, ImageWrite, RejectRecord, SearchState
-from indexer.errors import CorruptError
+from indexer.catalogue.home import Home, blob_uri
+from indexer.catalogue.records import (
+    ChangeKind,
+    EncoderRecord,
+    ImageWrite,
+    RejectRecord,
+    SearchState,
+    StoredImage,
+)
+from indexer.errors import CorruptError, PruneError
 from indexer.generations.build import build_generation
 from indexer.generations.store import find_generation, read_verified, remove_damaged
 from indexer.ingest.attributes import attributes_fault
 from indexer.ingest.embed import Advance, Embedded, embed_files
 from indexer.ingest.encoders import sound_encoder
+from indexer.ingest.left_behind import EXAMPLES, LeftBehind, check_prunable, share_fault
+from indexer.ingest.rows import Reading, Row, write_of
+from indexer.options import PRUNE_LIMIT
 from training.data.decode import ImageLimits
 from training.data.manifests import StoredFile
 from training.data.reader import Failed, Request
@@ -31,20 +40,28 @@ from training.data.sources import Entry, SourceImage, SourceProblem, read_source
 from training.reference import EncoderDescription, describe_encoder
 
 STATE_CHUNK = 1000  # source rows compared with the catalogue at a time
-RowOutcome = Literal["added", "updated", "unchanged", "rejected"]
+RowOutcome = Literal["added", "updated", "moved", "unchanged", "rejected"]
 
 
 @dataclass
 class IndexReport:
-    """Counts of `nitamono index`: each row is added, updated, unchanged or rejected, or belongs to a deleted item."""
+    """Counts of `nitamono index`.
+
+    Each row is added, updated, moved, unchanged or rejected, or belongs to an item that was left out.
+    """
 
     collection: str
     encoder_id: str
     added: int = 0
     updated: int = 0
+    moved: int = 0  # rows whose image was stored at another place, or under another item_id
     unchanged: int = 0
     rejected: int = 0
     deleted: int = 0  # items of the source that were left out because a person deleted them
+    replaced: int = 0  # items of the source that were left out because they were written over HTTP
+    pruned: int = 0  # images that were removed because the source no longer lists them
+    gone: int = 0  # searchable images whose file does not exist and that the source does not list
+    gone_examples: list[str] = field(default_factory=list)  # URIs of the first ones
     reembedded: int = 0  # stored images that got a vector by another encoder
     generation: int = 0
     onnx_compared: bool = True  # False for a new ONNX file without PyTorch; see `Home.add_encoder`
@@ -54,35 +71,6 @@ class IndexReport:
         setattr(self, outcome, getattr(self, outcome) + 1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A source row with the stored state of its image; `describes` marks the first row of an item."""
-
-    entry: SourceImage
-    state: ImageState | None
-    describes: bool
-
-    @property
-    def has_new_description(self) -> bool:
-        state = self.state
-        return state is not None and (
-            (self.describes and (state.title, state.attributes) != (self.entry.title, self.entry.attributes))
-            or (self.entry.mask is not None and state.mask_uri != self.entry.mask_stored_as)
-        )
-
-    def is_untouched(self) -> bool:
-        """Whether the file still has the stored size and modification time and needs no work."""
-        state = self.state
-        # Rejected images are read again: a limit may have been raised, a package installed, a missing file be back.
-        if state is None or state.size is None or state.status != "ok" or not state.has_vector:
-            return False
-        try:
-            stat = os.stat(self.entry.path)
-        except OSError:
-            return False
-        return (stat.st_size, stat.st_mtime_ns) == (state.size, state.mtime_ns)
-
-
 def index_source(
     home: Home,
     collection: str,
@@ -90,6 +78,9 @@ def index_source(
     *,
     encoder_ref: str | None = None,
     restore_deleted: bool = False,
+    restore_replaced: bool = False,
+    prune: bool = False,
+    prune_limit: float = PRUNE_LIMIT,
     advance: Advance = lambda count: None,
     started: Advance = lambda total: None,
     processes: int | None = None,
@@ -101,15 +92,22 @@ def index_source(
     Args:
         encoder_ref: directory or pretrained name; None keeps the collection's encoder, or `default` for a new one.
         restore_deleted: index items of the source that a person deleted, which are left out otherwise.
+        restore_replaced: index items of the source that were written over HTTP, which are left out otherwise.
+        prune: remove the images of this source that it no longer lists, and the items of which none is left.
+        prune_limit: share of the source's images, 0 to 1; nothing is removed if it would be more.
         advance: called with the number of rows that were finished since the last call.
         started: called once with the total number of rows.
 
     Raises:
         SourceError, EncoderError: nothing has been stored.
         BusyError: another process is indexing this collection.
+        PruneError: the source lists nothing or cannot be read in part, and nothing has been stored; or it lacks more
+            than `prune_limit`, and it has been indexed without removing anything.
     """
     began = perf_counter()
-    entries = [_checked(entry) for entry in read_source(source, store=partial(_store_blob, home))]
+    reading = Reading.of(source, [_checked(entry) for entry in read_source(source, store=partial(_store_blob, home))])
+    if prune:
+        check_prunable(reading)
     given = describe_encoder(encoder_ref) if encoder_ref is not None else None
     collection_id = home.catalogue.ensure_collection(collection)
     with home.lock(f"collection-{collection}"):
@@ -119,19 +117,61 @@ def index_source(
         encoder = sound_encoder(home, encoder.encoder_id, encoder_ref)  # the copy, not the given files
         report = IndexReport(collection, encoder.encoder_id, onnx_compared=compared)
         if restore_deleted:
-            home.catalogue.tombstones.remove(collection_id, {e.item_id for e in entries if isinstance(e, SourceImage)})
-        started(len(entries))
+            home.catalogue.tombstones.remove(collection_id, {image.item_id for image in reading.images})
+        started(len(reading.images) + len(reading.problems))
         with ThreadPoolExecutor(1) as writer:
             run = _Run(home, collection_id, encoder, report, advance, processes, limits, device, writer)
-            run.index(entries, str(source.absolute()))
+            left = run.index(reading, restore_replaced)
+            fault = _prune(home, collection_id, left, report, prune_limit) if prune else None
             run.embed_others()
+        gone = left.gone()
+        report.gone, report.gone_examples = len(gone), [image.uri for image in gone[:EXAMPLES]]
         report.seconds["embed"] = perf_counter() - began
         report.generation = _bring_generation_up_to_date(home, collection, encoder, state)
         built = perf_counter()
         calibrate_if_due(home, collection, limits=limits, device=device)
         report.seconds["calibrate"] = perf_counter() - built
         report.seconds["total"] = perf_counter() - began
+    if fault is not None:
+        raise PruneError(fault)
     return report
+
+
+def _prune(home: Home, collection_id: int, left: LeftBehind, report: IndexReport, limit: float) -> str | None:
+    """Remove what a source no longer lists; returns the reason if that is refused."""
+    unlisted = left.unlisted()
+    fault = share_fault(left, collection_id, unlisted, limit)
+    if fault is None:
+        home.catalogue.images.remove(collection_id, unlisted)
+        report.pruned = len(unlisted)
+        for image in unlisted:
+            del left.images[image.image_id]
+    return fault
+
+
+def unlisted_images(
+    home: Home, collection: str, source: Path, *, prune_limit: float = PRUNE_LIMIT
+) -> list[StoredImage]:
+    """What `index_source` would remove with `prune`; nothing is changed.
+
+    Raises:
+        NotFoundError: the collection does not exist.
+        PruneError: `index_source` would refuse to remove anything.
+    """
+
+    def name(data: bytes) -> StoredFile:
+        """Where an image that the source contains would be stored."""
+        return StoredFile(home.uri_path(blob_uri(data)), blob_uri(data))
+
+    reading = Reading.of(source, [_checked(entry) for entry in read_source(source, store=name)])
+    check_prunable(reading)
+    collection_id = home.catalogue.collection_id(collection)
+    left = LeftBehind.of(home, collection_id, reading)
+    left.claim_all({(image.item_id, image.uri) for image in home.catalogue.images.stored(collection_id)})
+    unlisted = left.unlisted()
+    if fault := share_fault(left, collection_id, unlisted, prune_limit):
+        raise PruneError(fault)
+    return unlisted
 
 
 def _checked(entry: Entry) -> Entry:
@@ -174,24 +214,28 @@ class _Run:
     limits: ImageLimits | None
     device: str
     writer: ThreadPoolExecutor  # one thread: a batch is stored while the next is embedded
+    source: str = ""  # of the rows that are indexed
+    restore_replaced: bool = False
     pending: list[ImageWrite] = field(default_factory=list)
     storing: Future[None] | None = None
 
-    def index(self, entries: Sequence[Entry], source: str) -> None:
-        """Store the new and changed rows of a source."""
-        problems = [entry for entry in entries if isinstance(entry, SourceProblem)]
-        self.report.rejected += len(problems)
-        rows = self._rows(self._without_deleted([entry for entry in entries if isinstance(entry, SourceImage)]))
-        for batch in self._embed((row, _request(row)) for row in rows):
+    def index(self, reading: Reading, restore_replaced: bool) -> LeftBehind:
+        """Store the new and changed rows of a source; returns the images that it does not list."""
+        self.source, self.restore_replaced = reading.source, restore_replaced
+        self.report.rejected += len(reading.problems)
+        left = LeftBehind.of(self.home, self.collection_id, reading)
+        rows = self._rows(self._without_kept(reading.images), left)
+        for batch in self._embed((row, row.request()) for row in rows):
             for row, embedded in batch:
-                self.pending.append(self._count_read(row, embedded))
+                self.pending.append(self._count_read(row, embedded, left))
             self._flush()
             self.advance(len(batch))
         self._flush()
         self._wait_until_stored()
-        records = [RejectRecord("", p.item_id, p.image, p.where, p.reason) for p in problems]
-        self.home.catalogue.rejects.replace(self.collection_id, source, records)
-        self.advance(len(problems))
+        records = [RejectRecord("", p.item_id, p.image, p.where, p.reason) for p in reading.problems]
+        self.home.catalogue.rejects.replace(self.collection_id, reading.source, records)
+        self.advance(len(reading.problems))
+        return left
 
     def embed_others(self, *, live: bool = False) -> None:
         """Embed the images from other sources or uploads that lack a vector by this encoder.
@@ -203,19 +247,23 @@ class _Run:
         for batch in self._embed(requests):
             for (item_id, uri), embedded in batch:
                 self.report.reembedded += embedded.vector is not None
-                self.pending.append(_write(item_id, uri, embedded, kind="updated", describes=False))
+                self.pending.append(write_of(item_id, uri, embedded, kind="updated"))
             self._flush(live=live, known_only=True)
         self._wait_until_stored()
 
-    def _without_deleted(self, images: Sequence[SourceImage]) -> list[SourceImage]:
-        """The images of items that no person deleted; the deleted items are counted."""
-        deleted = self.home.catalogue.tombstones.of(self.collection_id)
-        kept = [image for image in images if image.item_id not in deleted]
-        self.report.deleted = len({image.item_id for image in images} & deleted)
+    def _without_kept(self, images: Sequence[SourceImage]) -> list[SourceImage]:
+        """The images of items that no person deleted or wrote over HTTP; those items are counted."""
+        listed = {image.item_id for image in images}
+        deleted = self.home.catalogue.tombstones.of(self.collection_id) & listed
+        replaced: set[str] = set()
+        if not self.restore_replaced:
+            replaced = self.home.catalogue.items.written_over_http(self.collection_id) & listed
+        self.report.deleted, self.report.replaced = len(deleted), len(replaced)
+        kept = [image for image in images if image.item_id not in deleted | replaced]
         self.advance(len(images) - len(kept))
         return kept
 
-    def _rows(self, images: Sequence[SourceImage]) -> Iterator[_Row]:
+    def _rows(self, images: Sequence[SourceImage], left: LeftBehind) -> Iterator[Row]:
         """Yield the rows whose files must be read; the others are counted."""
         described: set[str] = set()
         for start in range(0, len(images), STATE_CHUNK):
@@ -225,27 +273,30 @@ class _Run:
             )
             untouched = 0
             for image in chunk:
-                row = _Row(image, states.get((image.item_id, image.stored_as)), image.item_id not in described)
+                state = states.get((image.item_id, image.stored_as))
+                moved = left.contents(image) if state is None else frozenset()
+                row = Row(image, state, image.item_id not in described, moved)
                 described.add(image.item_id)
                 if row.is_untouched():
                     self._count_untouched(row)
                     untouched += 1
                 else:
                     yield row
+            if untouched == len(chunk):
+                self._flush()
             self.advance(untouched)
 
-    def _count_untouched(self, row: _Row) -> None:
-        if row.has_new_description:
-            self.report.count("updated")
-            self.pending.append(_describe(row))
-        else:
-            self.report.count("unchanged")
+    def _count_untouched(self, row: Row) -> None:
+        self.report.count("updated" if row.has_new_description else "unchanged")
+        if row.has_new_description or (row.state is not None and row.state.source != self.source):
+            self.pending.append(row.description(self.source))
 
-    def _count_read(self, row: _Row, embedded: Embedded) -> ImageWrite:
+    def _count_read(self, row: Row, embedded: Embedded, left: LeftBehind) -> ImageWrite:
         """Count a row that was read; returns what to store."""
         state, outcome = row.state, embedded.outcome
         was_ok = state is not None and state.status == "ok"
         kind: ChangeKind | None
+        moved = None
         if isinstance(outcome, Failed):
             self.report.count("rejected")
             kind = "updated" if was_ok else "rejected" if state is None else None
@@ -253,10 +304,13 @@ class _Run:
             self.report.count("updated" if row.has_new_description else "unchanged")
             self.report.reembedded += embedded.vector is not None
             kind = "updated" if embedded.vector is not None else None
+        elif state is None and (moved := left.claim(row.entry, outcome.sha256)) is not None:
+            self.report.count("moved")
+            kind = "described" if moved.status == "ok" else "updated"
         else:
             self.report.count("added" if state is None else "updated")
             kind = "added" if state is None else "updated"
-        return _write(row.entry.item_id, row.entry.stored_as, embedded, kind=kind, describes=row.describes, row=row)
+        return row.write(embedded, kind=kind, source=self.source, moved_from=moved)
 
     def _embed(self, requests: Any) -> Iterator[list[tuple[Any, Embedded]]]:
         return embed_files(requests, self.encoder, processes=self.processes, limits=self.limits, device=self.device)
@@ -275,6 +329,7 @@ class _Run:
             self.pending,
             live=live,
             known_only=known_only,
+            restore_replaced=self.restore_replaced,
         )
         self.pending = []
 
@@ -318,48 +373,3 @@ def _store_blob(home: Home, data: bytes) -> StoredFile:
 def _import_index_library() -> None:
     """Import FAISS early: whatever is stored ends in an index."""
     import indexer.vectors.faiss  # noqa: F401
-
-
-def _request(row: _Row) -> Request:
-    known = row.state.sha256 if row.state is not None and row.state.has_vector else None
-    return Request(row.entry.path, known)
-
-
-def _describe(row: _Row) -> ImageWrite:
-    """A write of the item's title and attributes only."""
-    entry = row.entry
-    return ImageWrite(
-        entry.item_id,
-        entry.stored_as,
-        "described",
-        "ok",
-        entry.title,
-        entry.attributes,
-        row.describes,
-        entry.mask_stored_as,
-    )
-
-
-def _write(
-    item_id: str, uri: str, embedded: Embedded, *, kind: ChangeKind | None, describes: bool, row: _Row | None = None
-) -> ImageWrite:
-    outcome = embedded.outcome
-    entry = row.entry if row else None
-    failed = isinstance(outcome, Failed)
-    return ImageWrite(
-        item_id=item_id,
-        uri=uri,
-        kind=kind,
-        status="rejected" if failed else "ok",
-        title=entry.title if entry else None,
-        attributes=entry.attributes if entry else {},
-        describes=describes,
-        mask_uri=entry.mask_stored_as if entry else None,
-        sha256=None if isinstance(outcome, Failed) else outcome.sha256,
-        size=outcome.size,
-        mtime_ns=outcome.mtime_ns,
-        width=None if isinstance(outcome, Failed) else outcome.width or None,
-        height=None if isinstance(outcome, Failed) else outcome.height or None,
-        reason=outcome.reason if isinstance(outcome, Failed) else None,
-        vector=embedded.vector,
-    )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from indexer.catalogue.home import Home
-from indexer.catalogue.records import ImageWrite, ItemRecord
+from indexer.catalogue.records import OVER_HTTP, ImageWrite, ItemRecord
 from indexer.errors import DiskFullError, IndexerError, InvalidRequestError, MismatchError
 from indexer.ingest.attributes import attributes_fault
+from indexer.search.photos import other_photos
 from training.data.texts import id_fault, text_fault
 from training.embedder import prepare
 
@@ -71,17 +74,63 @@ def put_item(
     )
 
 
+@dataclass(frozen=True)
+class ListedItem:
+    """An item, the number of its photos, how many of their files are gone, and the sources that they belong to."""
+
+    item_id: str
+    photos: int
+    gone: int
+    sources: list[str]
+
+
 def get_item(home: Home, collection: str, item_id: str) -> ItemRecord:
-    return home.catalogue.items.get(collection, item_id)
+    """An item; the images whose file exists come first."""
+    record = home.catalogue.items.get(collection, item_id)
+    return replace(record, images=sorted(record.images, key=lambda image: not home.has_file(image.uri)))
 
 
 def delete_item(home: Home, collection: str, item_id: str) -> None:
-    home.catalogue.items.delete(home.catalogue.collection_id(collection), item_id)
+    home.catalogue.items.delete(home.catalogue.collection_id(collection), [item_id])
+
+
+def list_items(home: Home, collection: str, *, gone: bool = False) -> list[ListedItem]:
+    """The items of a collection in order of item_id.
+
+    Args:
+        gone: only those none of whose photos exists.
+    """
+    listed: list[ListedItem] = []
+    stored = home.catalogue.images.stored(home.catalogue.collection_id(collection))
+    for item_id, images in groupby(stored, key=lambda image: image.item_id):
+        of_item = list(images)
+        missing = sum(not home.has_file(image.uri) for image in of_item)
+        sources = sorted({image.source for image in of_item if image.source is not None})
+        if not gone or missing == len(of_item):
+            listed.append(ListedItem(item_id, len(of_item), missing, sources))
+    return listed
+
+
+def remove_items(home: Home, collection: str, item_ids: Sequence[str], *, dry_run: bool = False) -> None:
+    """Delete items, all or none, as over HTTP.
+
+    Raises:
+        NotFoundError: one of the items does not exist.
+    """
+    home.catalogue.items.delete(home.catalogue.collection_id(collection), item_ids, dry_run=dry_run)
 
 
 def image_file(home: Home, collection: str, image_id: int) -> Path:
-    """The path of an image's file; raises `NotFoundError` if the image does not exist."""
-    return home.uri_path(home.catalogue.images.get(collection, image_id).uri)
+    """The path of an image's file, or of another image of the item if that file is gone.
+
+    Raises:
+        NotFoundError: the image does not exist.
+    """
+    image = home.catalogue.images.get(collection, image_id)
+    if not home.has_file(image.uri):
+        shown = other_photos(home, [image_id]).get(image_id, image_id)
+        image = home.catalogue.images.get(collection, shown)
+    return home.uri_path(image.uri)
 
 
 def _check_item(item_id: str, title: str | None, attributes: Mapping[str, str], images: Sequence[bytes]) -> None:
@@ -134,5 +183,6 @@ def _write(
         mtime_ns=stat.st_mtime_ns,
         width=photo.width,
         height=photo.height,
+        source=OVER_HTTP,
         vector=photo.vector,
     )

@@ -16,6 +16,7 @@ class Hit:
     """A similar item, represented by its best image.
 
     Args:
+        image_id: the best image; another one of the item if the file of the best is gone.
         score: cosine similarity, or the negated distance for an L2 encoder.
         probability: of being the same product. None until the collection is calibrated for the active encoder, and in
             searches by item: calibrations hold for queries whose product is mostly in the gallery, and a search by

@@ -20,14 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.catalogue.home import Home
-from indexer.catalogue.records import ActiveState, Rerank
+from indexer.catalogue.records import ActiveState, ItemSummary, Rerank
 from indexer.decoding import MemoryBudget, decoded
 from indexer.errors import CorruptError, InvalidRequestError, NotFoundError
 from indexer.search.intact import LoadedFiles
+from indexer.search.photos import other_photos
 from indexer.search.regions import Region, items_in, used_region
 from indexer.search.results import Hit, SearchPage
 from indexer.search.second_stage import second_stage
-from indexer.search.view import Subset, View, load_view
+from indexer.search.view import ItemScore, Subset, View, load_view
 from indexer.vectors import Floats
 from training.data.decode import Decoded, ImageLimits
 from training.embedder import prepare
@@ -216,15 +217,31 @@ class Searcher:
             scores = sorted((hit.score for hit in ranked), reverse=True)
             probability_of = dict(zip(scores, view.calibration.probabilities(scores), strict=True))
             probabilities = [probability_of[hit.score] for hit in page]
-        summaries = self.home.catalogue.items.summaries(hit.pk for hit in page)
+        summaries = self.home.catalogue.items.summaries(
+            (hit.pk for hit in page), {hit.pk: hit.image_id for hit in page}
+        )
+        shown = self._photos_instead(page, summaries)
         results = [
-            Hit(found.item_id, hit.score, probability, found.title, found.attributes, hit.image_id)
+            Hit(
+                found.item_id,
+                hit.score,
+                probability,
+                found.title,
+                found.attributes,
+                shown.get(hit.image_id, hit.image_id),
+            )
             for hit, probability in zip(page, probabilities, strict=True)
             if (found := summaries.get(hit.pk)) is not None
         ]
         # The subset counts the query item if it passes the filter; the results leave it out.
         total = subset.items - (excluded is not None and self._passes(view, subset, excluded))
         return SearchPage(collection, view.manifest.number, view.manifest.encoder_id, k, offset, total, results)
+
+    def _photos_instead(self, page: Sequence[ItemScore], summaries: Mapping[int, ItemSummary]) -> dict[int, int]:
+        """The image to show instead of each hit's whose file is gone."""
+        uris = {hit.image_id: found.uri for hit in page if (found := summaries.get(hit.pk)) is not None}
+        gone = [image_id for image_id, uri in uris.items() if uri is not None and not self.home.has_file(uri)]
+        return other_photos(self.home, gone)
 
     @staticmethod
     def _passes(view: View, subset: Subset, pk: int) -> bool:

@@ -45,12 +45,16 @@ class SourceProblem:
     """A row or file that cannot become a `SourceImage`: where it is, and how to correct it.
 
     The texts are made visible and cut, so that they can be printed and stored whatever the source contains.
+
+    Args:
+        hides: whether images of unknown items may be behind it, as in a folder that cannot be read.
     """
 
     where: str
     reason: str
     item_id: str | None = None
     image: str | None = None
+    hides: bool = False
 
     def __post_init__(self) -> None:
         for name in ("where", "reason", "item_id", "image"):

@@ -57,14 +57,14 @@ class _Reader:
     def read(self, number: int, fields: dict[str, Any] | str) -> Entry:
         where = f"{self.name} row {number}"
         if isinstance(fields, str):
-            return SourceProblem(where, fields)
+            return SourceProblem(where, fields, hides=True)
         item_id = image = None
         try:
             item_id = _name(fields, "item_id")
             image = _quoted(fields.get("image"))
             entry = self._image(where, item_id or "", fields)
         except (_RowFault, RecursionError) as exc:
-            return SourceProblem(where, str(exc), item_id, image)
+            return SourceProblem(where, str(exc), item_id, image, item_id is None)
         earlier = self.seen.setdefault((entry.item_id, entry.path), where)
         if earlier != where:
             reason = f"{earlier} has the same item_id and image; keep one of the rows"

@@ -41,12 +41,12 @@ class Request(NamedTuple):
     """A file to read.
 
     Args:
-        known_sha256: hash of the content read before; a file that still has it is not decoded again.
+        known: SHA-256 of contents read before; a file with one of them is not decoded again.
         mask: how to find the item's mask; None finds none.
     """
 
     path: Path
-    known_sha256: str | None = None
+    known: frozenset[str] = frozenset()
     mask: MaskRequest | None = None
 
 
@@ -124,7 +124,7 @@ def read_file(request: Request, preprocessing: Preprocessing, limits: ImageLimit
     except OSError as exc:
         return Failed(f"the file cannot be read ({exc.strerror})")
     sha256 = hashlib.sha256(data).hexdigest()
-    if sha256 == request.known_sha256:
+    if sha256 in request.known:
         return Loaded(sha256, stat.st_size, stat.st_mtime_ns, 0, 0, None)
     try:
         decoded = decode_image(data, at_least=preprocessing.size, limits=limits)

@@ -84,7 +84,9 @@ def _read_folder(root: Path) -> Iterator[Entry]:
             with os.scandir(folder) as listing:
                 children = sorted(listing, key=lambda entry: entry.name)
         except OSError as exc:
-            yield SourceProblem(folder, f"the folder cannot be read ({exc.strerror})", relative.rstrip("/"), folder)
+            yield SourceProblem(
+                folder, f"the folder cannot be read ({exc.strerror})", relative.rstrip("/"), folder, True
+            )
             continue
         folders = []
         for child in children:
@@ -94,10 +96,11 @@ def _read_folder(root: Path) -> Iterator[Entry]:
             try:
                 is_folder = child.is_dir()
             except OSError as exc:  # such as a symbolic link to itself
-                yield SourceProblem(child.path, f"cannot be read ({exc.strerror})", name, child.path)
+                yield SourceProblem(child.path, f"cannot be read ({exc.strerror})", name, child.path, True)
                 continue
             if child.is_symlink() and not is_inside(os.path.realpath(child.path), base):
-                yield SourceProblem(child.path, "the link points outside the source folder", name, child.path)
+                reason = "the link points outside the source folder"
+                yield SourceProblem(child.path, reason, name, child.path, is_folder)
             elif not is_folder:
                 yield _folder_image(child.path, name, relative)
             elif not child.is_symlink():

@@ -7,8 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from indexer.generations.store import verify
 from indexer.ingest.ingest import index_source
 from indexer.ingest.items import delete_item, get_item, put_item
 from indexer.search.searcher import Searcher
+from tests.commands import run, start
 from tests.conftest import draw_photo, write_photos
 from tests.indexer.conftest import stored
 from tests.indexer.ingest.test_promotion import jpeg
@@ -244,11 +243,6 @@ def test_a_catalogue_in_postgresql_is_left_to_its_own_dump(any_home: Home, tmp_p
     assert "collections/default/generations/000001/index.faiss" in report.contents.files
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "service.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
 def test_the_commands_write_and_restore_and_tell_what_is_not_in_it(home: Home, tmp_path: Path) -> None:
     done = run("backup", "--home", home.path, "--out", tmp_path / "backup", "--json")
     assert done.returncode == 0, done.stderr
@@ -280,11 +274,7 @@ def test_a_kill_leaves_nothing_or_all_and_the_next_run_succeeds(
     else:
         target = tmp_path / "backup"
         arguments = ["backup", "--home", str(home.path), "--out", str(target)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service.cli", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start(*arguments)
     aside = target.with_name(f".{target.name}.unfinished")
     while process.poll() is None and not aside.exists() and not target.exists():
         time.sleep(0.0002)

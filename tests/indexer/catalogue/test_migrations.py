@@ -88,7 +88,6 @@ FIRST: dict[str, dict[str, Any]] = {  # a row of every table of revision 0001, i
         "id": 6, "name": "page", "scope": "read", "key_hash": "c" * 64, "created_at": MOMENT, "revoked_at": None,
     },
 }  # fmt: skip
-SINCE_0004 = ("expires_at", "rotated_at", "previous_hash", "previous_expires_at")  # columns of `api_keys`
 
 
 def rows_of(url: str, names: set[str]) -> dict[str, list[dict[str, Any]]]:
@@ -118,10 +117,7 @@ def test_rows_of_the_first_revision_are_kept_upwards_and_downwards(database_url:
     assert all(len(rows) == 1 for rows in before.values())
     with Home.open(tmp_path / "home", database_url=database_url, create=True) as home:
         assert tables(database_url) == {*metadata.tables, "alembic_version"}
-        after = rows_of(database_url, set(FIRST))
-        (key,) = after["api_keys"]
-        assert {name: key.pop(name) for name in SINCE_0004} == dict.fromkeys(SINCE_0004)  # a key never expires
-        assert after == before
+        assert first_columns(rows_of(database_url, set(FIRST))) == before
         state = home.catalogue.search_state("shop")
         assert (state.collection_id, state.generation, state.encoder_id) == (7, 1, "e" * 64)
         assert (state.watermark, state.last_change, state.calibrated_at) == (9, 9, None)
@@ -137,12 +133,34 @@ def test_rows_of_the_first_revision_are_kept_upwards_and_downwards(database_url:
     assert tables(database_url) == {*FIRST, "alembic_version"}
     assert rows_of(database_url, set(FIRST)) == before
     Home.open(tmp_path / "home", database_url=database_url).close()
-    after = rows_of(database_url, set(FIRST))
-    assert {name: after["api_keys"][0].pop(name) for name in SINCE_0004} == dict.fromkeys(SINCE_0004)
-    assert after == before
+    assert first_columns(rows_of(database_url, set(FIRST))) == before
     assert rows_of(database_url, {"retrains", "calibrations", "recent_queries"}) == {
         "retrains": [], "calibrations": [], "recent_queries": [],
     }  # fmt: skip
+
+
+def first_columns(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows without the columns that later revisions added."""
+    return {name: [{column: row[column] for column in FIRST[name]} for row in found] for name, found in rows.items()}
+
+
+@pytest.mark.parametrize(
+    ("uri", "live", "source"),
+    [("blob:" + "a" * 64, True, "http:"), ("blob:" + "a" * 64, False, None), ("/shop/bag.jpg", True, None)],
+)
+def test_uploads_of_earlier_versions_belong_to_http(
+    database_url: str, tmp_path: Path, uri: str, live: bool, source: str | None
+) -> None:
+    alembic(database_url, "upgrade", "0001")
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        for name, row in FIRST.items():
+            changed = {"images": {"uri": uri}, "changes": {"live": live}}.get(name, {})
+            connection.execute(sa.insert(metadata.tables[name]).values(row | changed))
+    engine.dispose()
+    with Home.open(tmp_path / "home", database_url=database_url, create=True) as home:
+        assert [image.source for image in home.catalogue.images.stored(7)] == [source]
+        assert home.catalogue.items.written_over_http(7) == ({"bag/1"} if source else set())
 
 
 def test_revision_constant_is_the_newest_migration() -> None:

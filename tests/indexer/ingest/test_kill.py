@@ -8,7 +8,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -19,6 +18,8 @@ import pytest
 from indexer.catalogue.home import Home
 from indexer.generations.store import verify
 from indexer.ingest.ingest import index_source
+from tests import commands
+from tests.commands import kill_when
 from tests.conftest import draw_photo, write_photos
 from tests.indexer.conftest import served, stored
 
@@ -28,30 +29,7 @@ PHOTOS = 320
 
 
 def start(home: Path, source: Path, encoder: Path, errors: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable,
-        "-m",
-        "service.cli",
-        "index",
-        str(source),
-        "--home",
-        str(home),
-        "--encoder",
-        str(encoder),
-    ]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)
-
-
-def kill_when(process: subprocess.Popen[bytes], moment: Callable[[], bool]) -> bool:
-    """SIGKILL as soon as the moment has come; False where the process ended before."""
-    while not moment():
-        if process.poll() is not None:
-            assert process.returncode == 0
-            return False
-        time.sleep(0.0005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    return True
+    return commands.start("index", source, "--home", home, "--encoder", encoder, stderr=errors)
 
 
 def write_shop(source: Path) -> None:

@@ -1,0 +1,37 @@
+"""The command line as users run it: in a process of its own, which a test may kill."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "service.cli", *map(str, words)]
+
+
+def run(*words: object, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(command(*words), capture_output=True, text=True, input=stdin)
+
+
+def start(*words: object, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a command, in a session of its own."""
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    return subprocess.Popen(command(*words), **{**silent, **options})
+
+
+def kill_when(process: subprocess.Popen[bytes], moment: Callable[[], bool]) -> bool:
+    """SIGKILL as soon as the moment has come; False where the process ended before."""
+    while not moment():
+        if process.poll() is not None:
+            assert process.returncode == 0
+            return False
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return True
