@@ -96,12 +96,12 @@ def train_all(name: str, data: Path, out: Path, models: list[str]) -> dict[str, 
 
 @torch.inference_mode()
 def evaluate(encoder: Encoder, images: torch.Tensor) -> dict[str, Any]:
-    """Nats per image: exact, the bound of a flow, or the ELBO of all images and the importance-weighted bound of a regular subset."""
+    """Nats per image: exact, a flow's bound, or the ELBO of all images and the importance-weighted bound of some."""
     values = images[0].numel()
     if not isinstance(encoder.model, VariationalModel):
-        found_all = [encoder.log_likelihood(part) for part in images.split(250)]
-        nats = torch.cat([each.nats for each in found_all]).double()
-        found = {"nats": -float(nats.mean()), "kind": "exact" if found_all[0].exact else "bound"}
+        each = [encoder.log_likelihood(part) for part in images.split(250)]
+        nats = torch.cat([likelihood.nats for likelihood in each]).double()
+        found = {"nats": -float(nats.mean()), "kind": "exact" if each[0].exact else "bound"}
     else:
         noise = torch.Generator().manual_seed(0)
         model: Any = encoder.model

@@ -3,16 +3,16 @@
 A flow maps x to z by layers z = f_n(.. f_1(x)) with known inverses and log-determinants, so that
     log p(x) = log N(z; 0, I) + sum_i log |det d f_i / d f_(i-1)|.
 
-* `SplitCoupling`, `CheckerboardCoupling`: some values pass, the others are scaled and shifted by functions of those that
-  pass. Dinh, Sohl-Dickstein, Bengio: Density Estimation Using Real NVP, 2017, https://arxiv.org/abs/1605.08803:
-  y_a = x_a, y_b = x_b exp(s(x_a)) + t(x_a), log-determinant sum_b s(x_a) (equations 4 to 9); figure 3 has the masks, and
-  section 3.6 the `Squeeze`.
+* `SplitCoupling`, `CheckerboardCoupling`: some values pass; the others are scaled and shifted by functions of those.
+  Dinh, Sohl-Dickstein, Bengio: Density Estimation Using Real NVP, 2017, https://arxiv.org/abs/1605.08803:
+  y_a = x_a, y_b = x_b exp(s(x_a)) + t(x_a), log-determinant sum_b s(x_a) (equations 4 to 9); figure 3 has the masks,
+  and section 3.6 the `Squeeze`.
 * `ActNorm`, `Mix`: an affine map per channel, started so that its first batch has mean 0 and variance 1, and an
   invertible 1x1 convolution W = P L (U + diag(s)). Kingma, Dhariwal: Glow, 2018, https://arxiv.org/abs/1807.03039,
   sections 3.1 and 3.2; log-determinants H W sum log |s|.
 
-Differs from the papers: s is g tanh(.) with a learnt g per channel in both, where Glow has a sigmoid; the last layers of
-s and t start near zero, not at zero, so that every parameter has a gradient from the first step.
+Differs from the papers: s is g tanh(.) with a learnt g per channel in both, where Glow has a sigmoid; the last layers
+of s and t start near zero, not at zero, so that every parameter has a gradient from the first step.
 """
 
 from __future__ import annotations
@@ -104,16 +104,16 @@ class SplitCoupling(_Coupling):
 
     def __init__(self, network: nn.Module, channels: int) -> None:
         super().__init__(network, channels // 2)
-        self.sizes = halves(channels)
+        self.passed = halves(channels)[0]
 
     def forward(self, x: Tensor) -> Transformed:
-        passed, changed = x.split(self.sizes, dim=1)
+        passed, changed = x[:, : self.passed], x[:, self.passed :]
         log_scale, shift = self._scale_and_shift(passed)
         changed = changed * torch.exp(log_scale) + shift
         return Transformed(torch.cat([passed, changed], dim=1), log_scale.flatten(1).sum(dim=1))
 
     def inverse(self, z: Tensor) -> Tensor:
-        passed, changed = z.split(self.sizes, dim=1)
+        passed, changed = z[:, : self.passed], z[:, self.passed :]
         log_scale, shift = self._scale_and_shift(passed)
         return torch.cat([passed, (changed - shift) * torch.exp(-log_scale)], dim=1)
 
@@ -198,7 +198,8 @@ class Mix(Bijection):
 
     def inverse(self, z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):
-            return torch.linalg.solve(self.weight(), z.reshape(*z.shape[:2], -1)).reshape(z.shape)
+            x: Tensor = torch.linalg.solve(self.weight(), z.reshape(*z.shape[:2], -1))
+        return x.reshape(z.shape)
 
 
 class ActNorm(Bijection):

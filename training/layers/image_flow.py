@@ -1,9 +1,9 @@
 """What the flows over images share: dequantisation, levels, the likelihood, samples and the search vector.
 
-Dinh, Sohl-Dickstein, Bengio: Density Estimation Using Real NVP, 2017, https://arxiv.org/abs/1605.08803. An 8-bit value v
-becomes a real one, u = (v + e) / 256 with e uniform in [0, 1), and then an unbounded one, logit(a + (1 - 2 a) u)
-(section 4.1). After each level but the last, half of the channels are factored out as latents z_1 .. z_(L-1), which
-later levels leave alone (section 3.6); z_L is the rest. All are N(0, I):
+Dinh, Sohl-Dickstein, Bengio: Density Estimation Using Real NVP, 2017, https://arxiv.org/abs/1605.08803. An 8-bit value
+v becomes a real one, u = (v + e) / 256 with e uniform in [0, 1), and then an unbounded one, logit(a + (1 - 2 a) u)
+(section 4.1, with the symmetric margins of the authors' code). After each level but the last, half of the channels are
+factored out as latents z_1 .. z_(L-1), which later levels leave alone (section 3.6); z_L is the rest. All are N(0, I):
     log p(v) >= E_e [ log N(f(v + e); 0, I) + log |det df/dv| ]
 by Jensen (Theis, van den Oord, Bethge, 2016, https://arxiv.org/abs/1511.01844, section 3.1): the density is exact, the
 probability of the 8-bit image has it as a lower bound.
@@ -72,7 +72,7 @@ class ImageFlowConfig:
     @property
     def latent_dim(self) -> int:
         """Size of z_L."""
-        return self.channels * self.size**2 // 2 ** (self.levels - 1)
+        return self.channels * self.size**2 >> (self.levels - 1)
 
 
 class Latents(NamedTuple):
@@ -110,8 +110,9 @@ class ImageFlow(nn.Module):
         parts, log_det = [], values.new_zeros(values.shape[0])
         for number, level in enumerate(self.levels):
             if number:
-                values, factored = values.split(halves(values.shape[1]), dim=1)
-                parts.append(factored)
+                kept, _ = halves(values.shape[1])
+                parts.append(values[:, kept:])
+                values = values[:, :kept]
             values, added = level(values)
             log_det = log_det + added
         return Latents([*parts, values], log_det)

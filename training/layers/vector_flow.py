@@ -67,7 +67,7 @@ class VectorFlow(Chain):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log-density in nats `(B,)` of vectors `(B, D)`."""
-        z, log_det = self(x)
+        z, log_det = self.forward(x)
         return log_standard_normal(z) + log_det
 
     @torch.no_grad()

@@ -1,9 +1,9 @@
 """Glow: a normalising flow over images with activation normalisation and invertible 1x1 convolutions.
 
-Kingma, Dhariwal: Glow: Generative Flow with Invertible 1x1 Convolutions, 2018, https://arxiv.org/abs/1807.03039. A level
-squeezes 2 x 2 pixels into channels, and then takes `steps` steps of activation normalisation, a 1x1 convolution and an
-affine coupling (figure 2, table 1). Half of the channels are factored out after each level but the last; their prior is
-a Gaussian whose mean and scale are functions of the other half, here written as one more coupling.
+Kingma, Dhariwal: Glow: Generative Flow with Invertible 1x1 Convolutions, 2018, https://arxiv.org/abs/1807.03039. A
+level squeezes 2 x 2 pixels into channels, and then takes `steps` steps of activation normalisation, a 1x1 convolution
+and an affine coupling (figure 2, table 1). Half of the channels are factored out after each level but the last; their
+prior is a Gaussian whose mean and scale are functions of the other half, here written as one more coupling.
 `training.layers.flow` has the layers, `training.layers.image_flow` the dequantisation, the likelihood and the latent.
 
 Differs from the paper: the networks of the couplings have one residual block between their 3x3 convolutions instead of

@@ -1,9 +1,10 @@
 """Real NVP: a normalising flow over images with affine couplings, whose density is exact and invertible.
 
-Dinh, Sohl-Dickstein, Bengio: Density Estimation Using Real NVP, 2017, https://arxiv.org/abs/1605.08803. A level is three
-couplings with checkerboard masks, a squeeze of 2 x 2 pixels into channels, and three couplings that divide the channels
-into halves; then half of the channels are factored out. The last level has four checkerboard couplings (section 3.6).
-`training.layers.flow` has the couplings, `training.layers.image_flow` the dequantisation, the likelihood and the latent.
+Dinh, Sohl-Dickstein, Bengio: Density Estimation Using Real NVP, 2017, https://arxiv.org/abs/1605.08803. A level is
+three couplings with checkerboard masks, a squeeze of 2 x 2 pixels into channels, and three couplings that divide the
+channels into halves; then half of the channels are factored out. The last level has four checkerboard couplings
+(section 3.6). `training.layers.flow` has the couplings, `training.layers.image_flow` the dequantisation, the likelihood
+and the latent.
 
 Differs from the paper: no batch normalisation in the flow or its networks; channels may also be permuted at random or
 by a 1x1 convolution between the couplings, where the paper's alternating masks equal `reverse`.

@@ -61,7 +61,9 @@ def test_a_density_learns_one_batch_by_heart(family: str) -> None:
     assert bool((unknown < learnt.min()).all())
 
 
-@pytest.mark.parametrize("family", [name for name in GRADIENT if name in GENERATIVE and name not in (*PIXELWISE, *FLOWS)])
+@pytest.mark.parametrize(
+    "family", [name for name in GRADIENT if name in GENERATIVE and name not in (*PIXELWISE, *FLOWS)]
+)
 def test_a_model_learns_one_batch_by_heart(family: str) -> None:
     wide: dict[str, Any] = {"widths": (16, 32), "decoder_widths": (32, 16)}
     changes: dict[str, Any] = {**wide, "latent_dim": 16}
