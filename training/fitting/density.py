@@ -30,7 +30,7 @@ class DensitySettings:
 
     epochs: int = 40
     batch_size: int = 256
-    lr: float = 2e-3
+    lr: float = 3e-3
     seed: int = 0
 
 
