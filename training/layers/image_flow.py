@@ -14,6 +14,7 @@ latents at 0, the most probable value.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, get_args
@@ -208,7 +209,7 @@ def dequantise(x: Tensor, noise: Tensor | float, margin: float) -> Transformed:
     """
     share = margin + (1.0 - 2.0 * margin) * ((BITS - 1) * x + noise) / BITS
     logits = torch.log(share) - torch.log1p(-share)
-    each = torch.log(torch.as_tensor((1.0 - 2.0 * margin) / BITS)) - logsigmoid(logits) - logsigmoid(-logits)
+    each = math.log((1.0 - 2.0 * margin) / BITS) - logsigmoid(logits) - logsigmoid(-logits)
     return Transformed(logits, each.flatten(1).sum(dim=1))
 
 
