@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from training.data.dataset import load_dataset
 from training.data.sources import read_images
+from training.device import precision_advice
 from training.encoder import Encoder, load_encoder
 from training.loop import train
 from training.protocols import Batch, VariationalModel
@@ -73,6 +74,8 @@ CLOTHING: dict[str, tuple[str, list[str]]] = {
                                 "max_minutes=5", "batch_size=16", "ema=0.98"]),
     "pixel-cnn++": ("pixel-cnn++", ["model.width=24", "epochs=100", "max_minutes=5", "batch_size=16", "ema=0.98"]),
     "multiscale": ("multiscale", ["epochs=100", "max_minutes=5", "batch_size=16"]),
+    "real-nvp": ("real-nvp", ["epochs=100", "max_minutes=15", "batch_size=16", "pictures_every=1000"]),
+    "glow": ("glow", ["epochs=100", "max_minutes=15", "batch_size=16", "pictures_every=1000"]),
 }  # fmt: skip
 SETS = {"mnist": MNIST, "fashion": FASHION, "clothing": CLOTHING}
 TEST = {"mnist": "test", "fashion": "test", "clothing": "validation"}
@@ -82,21 +85,23 @@ CURVE = 40  # points of a training curve
 
 def train_all(name: str, data: Path, out: Path, models: list[str]) -> dict[str, Path]:
     images, _ = read_images(data / name / "train")
+    precision = "32" if precision_advice("cpu", "bf16-mixed") else "bf16-mixed"
     trained = {}
     for model in models:
         recipe, overrides = SETS[name][model]
         loaded = load_recipe(recipe, overrides)
-        trained[model] = train(loaded, images, out / name / model, resume=True, precision="bf16-mixed")
+        trained[model] = train(loaded, images, out / name / model, resume=True, precision=precision)
     return trained
 
 
 @torch.inference_mode()
 def evaluate(encoder: Encoder, images: torch.Tensor) -> dict[str, Any]:
-    """Nats per image: exact, or the ELBO of all images and the importance-weighted bound of a regular subset."""
+    """Nats per image: exact, a flow's bound, or the ELBO of all images and the importance-weighted bound of some."""
     values = images[0].numel()
     if not isinstance(encoder.model, VariationalModel):
-        nats = torch.cat([encoder.log_likelihood(part).nats for part in images.split(250)]).double()
-        found = {"nats": -float(nats.mean()), "kind": "exact"}
+        each = [encoder.log_likelihood(part) for part in images.split(250)]
+        nats = torch.cat([likelihood.nats for likelihood in each]).double()
+        found = {"nats": -float(nats.mean()), "kind": "exact" if each[0].exact else "bound"}
     else:
         noise = torch.Generator().manual_seed(0)
         model: Any = encoder.model

@@ -49,6 +49,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "pixel-cnn++": {**MIXTURE, "width": 8, "scales": 2, "blocks": 1},
     "pixel-rnn": {**MIXTURE, "width": 8, "layers": 1, "kernel": 3, "head": 8},
     "pixel-vae": {**SMALL, **MIXTURE, "latent_dim": 12, "receptive_field": 3, "map_width": 6, "pixel_width": 6},
+    "real-nvp": {"levels": 2, "width": 8, "blocks": 0},
+    "glow": {"levels": 2, "width": 8, "steps": 1},
     "pixels": {},
     "hog": {},
     "item-first": {
@@ -104,6 +106,8 @@ def test_every_family_is_tried() -> None:
         ("ae", {**AT_ONCE, "labels": "has no labels", "codes": "has no codes"}),
         ("beta-vae", {**AT_ONCE, "labels": "has no labels", "codes": "has no codes"}),
         ("cvae", {**AT_ONCE, "codes": "has no codes"}),
+        ("real-nvp", {**AT_ONCE, "labels": "has no labels", "codes": "has no codes"}),
+        ("glow", {**AT_ONCE, "labels": "has no labels", "codes": "has no codes"}),
         ("pca", {**AT_ONCE, "labels": "has no labels", "codes": "has no codes"}),
         ("vq-vae", {**AT_ONCE, "labels": "has no labels", "traversals": "are codes", "interpolations": "are codes"}),
         ("vq-vae-2", {**AT_ONCE, "labels": "has no labels", "traversals": "are codes", "interpolations": "are codes"}),

@@ -36,4 +36,10 @@ COMMANDS = (
         "Models",
         "Compute the log-likelihood of images under a model.",
     ),
+    Entry(
+        "demo-flow",
+        "training.commands.demo_flow:demo_flow",
+        "Models",
+        "Train a flow on two moons and draw it step by step.",
+    ),
 )

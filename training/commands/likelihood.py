@@ -27,7 +27,7 @@ def likelihood(
     """Compute the log-likelihood of images under a model.
 
     Prints nats and bits per dimension of each image, then their mean. The values are exact for autoregressive families
-    and a lower bound for pca, VAEs and VQ families.
+    and a lower bound for pca, VAEs, VQ families and flows.
 
     \b
     Example:

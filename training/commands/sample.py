@@ -31,7 +31,8 @@ def sample(
     """Sample images from a model.
 
     Writes one sheet of images. Families with a decoder sample latents or codes from their prior and show the mean
-    image; autoregressive families sample each pixel. `--label` needs a model that was trained with labels.
+    image; flows turn latents into images; autoregressive families sample each pixel. `--label` needs a model that was
+    trained with labels.
 
     \b
     Examples:

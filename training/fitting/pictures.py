@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from training.protocols import GenerativeModel
 
 SHOWN = 16
 GAP = 2
+COLOURS = 64  # of each frame of an animation
 
 
 class Pictures(Callback):
@@ -73,6 +75,19 @@ def tile(images: Tensor, columns: int) -> NDArray[np.uint8]:
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def encode_gif(frames: Sequence[NDArray[np.uint8]], milliseconds: int) -> bytes:
+    """An animation that repeats forever.
+
+    Args:
+        frames: `(H, W, 3)` each.
+        milliseconds: time that each frame is shown.
+    """
+    first, *others = [Image.fromarray(frame).quantize(COLOURS, dither=Image.Dither.NONE) for frame in frames]
+    buffer = io.BytesIO()
+    first.save(buffer, "GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
     return buffer.getvalue()
 
 

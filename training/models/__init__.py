@@ -8,6 +8,7 @@ from training.models.beta_vae import BetaVae, BetaVaeConfig
 from training.models.cvae import Cvae, CvaeConfig
 from training.models.families import FAMILIES, Family
 from training.models.fusion import Fusion, FusionConfig
+from training.models.glow import Glow, GlowConfig
 from training.models.hog import Hog, HogConfig
 from training.models.item_first import ItemFirst, ItemFirstConfig
 from training.models.made import Made, MadeConfig
@@ -19,6 +20,7 @@ from training.models.pixel_cnn_pp import PixelCnnPp, PixelCnnPpConfig
 from training.models.pixel_rnn import PixelRnn, PixelRnnConfig
 from training.models.pixel_vae import PixelVae, PixelVaeConfig
 from training.models.pixels import Pixels, PixelsConfig
+from training.models.real_nvp import RealNvp, RealNvpConfig
 from training.models.vae import Vae, VaeConfig
 from training.models.vq_vae import VqVae, VqVaeConfig
 from training.models.vq_vae_2 import VqVae2, VqVae2Config
@@ -31,6 +33,7 @@ MODELS |= {
     "beta-vae": Family(BetaVaeConfig, BetaVae),
     "cvae": Family(CvaeConfig, Cvae),
     "fusion": Family(FusionConfig, Fusion),
+    "glow": Family(GlowConfig, Glow),
     "hog": Family(HogConfig, Hog),
     "item-first": Family(ItemFirstConfig, ItemFirst),
     "made": Family(MadeConfig, Made),
@@ -42,6 +45,7 @@ MODELS |= {
     "pixel-rnn": Family(PixelRnnConfig, PixelRnn),
     "pixel-vae": Family(PixelVaeConfig, PixelVae),
     "pixels": Family(PixelsConfig, Pixels),
+    "real-nvp": Family(RealNvpConfig, RealNvp),
     "vae": Family(VaeConfig, Vae),
     "vq-vae": Family(VqVaeConfig, VqVae),
     "vq-vae-2": Family(VqVae2Config, VqVae2),

@@ -16,7 +16,7 @@ likelihoods with one learnt scale instead of a second output (`training.layers.l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -248,11 +248,18 @@ class Vae(nn.Module):
         q = self.posterior(batch.x, batch.label)
         return self._bound(batch, q, draw(q, samples or self.config.samples, generator))
 
-    def importance_weighted(self, batch: Batch, samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def importance_weighted(
+        self,
+        batch: Batch,
+        samples: int,
+        generator: torch.Generator | None = None,
+        log_prior: Callable[[Tensor], Tensor] = log_standard_normal,
+    ) -> Tensor:
         """The bound of Burda 2016 with K samples in nats per image `(B,)`; K = 1 is a one-sample ELBO.
 
         Args:
             samples: K; memory is bounded, as the samples are decoded in parts.
+            log_prior: log p(z) `(K, B)` of latents `(K, B, L)`, such as `LatentFlow.log_prob`.
         """
         batch = self._reduced(batch)
         q = self.posterior(batch.x, batch.label)
@@ -260,7 +267,7 @@ class Vae(nn.Module):
         weights = []
         for first in range(0, samples, at_once):
             z = draw(q, min(at_once, samples - first), generator)
-            weights.append(self._log_p(batch, z) + log_standard_normal(z) - log_density(z, q))
+            weights.append(self._log_p(batch, z) + log_prior(z) - log_density(z, q))
         return torch.logsumexp(torch.cat(weights), dim=0) - math.log(samples)
 
     def numbers_to_decode(self, x: Tensor) -> int:

@@ -40,6 +40,9 @@ RASTER: dict[str, Any] = {**MIXTURE, "width": 6, "pool": 2}
 GREY_VAE = {"family": "vae", "config": {**CONV, "latent_dim": 5, "size": 8, "channels": 1}}
 
 
+FLOW: dict[str, Any] = {"levels": 2, "width": 6}
+
+
 NETWORK: dict[str, Any] = {"width": 0.25, "depth": 0.5}
 
 
@@ -49,6 +52,7 @@ TINY: dict[str, dict[str, Any]] = {
     "beta-vae": {**CONV, "latent_dim": 5},
     "cvae": {**CONV, "latent_dim": 5, "classes": 3},
     "fusion": {"parts": (GREY_VAE, {"family": "pixels", "config": {"size": 16}}), "weights": (0.3, 0.7)},
+    "glow": {**FLOW, "steps": 1},
     "hog": {},
     "item-first": {
         "finder": {"size": 16, "widths": (4, 6), "depths": (0, 0), "decoder_widths": (4,), "normalisation": False},
@@ -73,6 +77,7 @@ TINY: dict[str, dict[str, Any]] = {
         "head": 8,
     },
     "pixels": {},
+    "real-nvp": {**FLOW, "blocks": 0},
     "vae": {**CONV, "latent_dim": 5},
     "vq-vae": {**CONV, **CODES},
     "vq-vae-2": {**CONV, **CODES, "top_width": 6},
@@ -96,6 +101,9 @@ STAGED = [name for name in GRADIENT if "widths" in {field.name for field in fiel
 
 
 DENSITIES = [name for name in JUDGING if name not in GENERATIVE]  # autoregressive: no latent, no decoder
+
+
+FLOWS = ["glow", "real-nvp"]
 
 
 PIXELWISE = [*DENSITIES, "pixel-vae"]  # at first they find all images equally strange

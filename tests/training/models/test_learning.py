@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.training.models.families import (
+    FLOWS,
     GENERATIVE,
     GRADIENT,
     PIXELWISE,
@@ -38,7 +39,7 @@ def test_the_gradient_reaches_every_parameter(family: str, changes: dict[str, An
         assert parameter.grad is not None and bool((parameter.grad != 0).any()), name
 
 
-@pytest.mark.parametrize("family", PIXELWISE)
+@pytest.mark.parametrize("family", [*PIXELWISE, *FLOWS])
 def test_a_density_learns_one_batch_by_heart(family: str) -> None:
     wide = {"made": {"hidden": (200, 200)}, "pixel-vae": {"pixel_width": 16, "latent_dim": 16}}.get(
         family, {"width": 16}
@@ -60,7 +61,9 @@ def test_a_density_learns_one_batch_by_heart(family: str) -> None:
     assert bool((unknown < learnt.min()).all())
 
 
-@pytest.mark.parametrize("family", [name for name in GRADIENT if name in GENERATIVE and name not in PIXELWISE])
+@pytest.mark.parametrize(
+    "family", [name for name in GRADIENT if name in GENERATIVE and name not in (*PIXELWISE, *FLOWS)]
+)
 def test_a_model_learns_one_batch_by_heart(family: str) -> None:
     wide: dict[str, Any] = {"widths": (16, 32), "decoder_widths": (32, 16)}
     changes: dict[str, Any] = {**wide, "latent_dim": 16}

@@ -100,6 +100,9 @@ OTHER_RASTER: dict[str, Any] = {
 }
 
 
+OTHER_FLOW: dict[str, Any] = {**OTHER_SEARCH, "size": 8, "channels": 1, "levels": 1, "width": 8, "margin": 0.1}
+
+
 OTHER: dict[str, dict[str, Any]] = {
     "ae": {**OTHER_NETWORK, **OTHER_SEARCH, "latent_dim": 4, "noise": 0.3},
     "backbone": {
@@ -117,6 +120,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "parts": [GREY_VAE, {"family": "pixels", "config": {"size": 8}}],  # a tuple would be a value and its base
         "weights": (0.5, 0.5),
     },
+    "glow": {**OTHER_FLOW, "permutation": "reverse", "steps": 2},
     "hog": {"size": 24, "channels": 1, "orientations": 5, "cell": 4, "block": 1},
     "item-first": {
         "size": 32,
@@ -154,6 +158,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "head": 6,
     },
     "pixels": {"size": 8, "channels": 1},
+    "real-nvp": {**OTHER_FLOW, "permutation": "1x1", "blocks": 1},
     "vae": OTHER_VAE,
     "vq-vae": OTHER_CODES,
     "vq-vae-2": {**OTHER_CODES, "top_width": 4},
