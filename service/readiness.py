@@ -22,6 +22,7 @@ PATIENCE = 0.05  # seconds that a probe of a ready server waits for the check
 FIRST_PATIENCE = 2.0  # the same while nothing is ready
 PROBE_THREADS = 2
 WATCH_EVERY = 10.0  # seconds
+REST = 1000  # times the duration of a check of the catalogue's structure, until the next one
 DAMAGED = "its index or encoder is damaged; run `nitamono repair`"
 DAMAGED_ON_DISK = (
     "its files are damaged on the disk; searches use the copy in memory, a restart could not load it; run "
@@ -90,14 +91,14 @@ class Readiness:
         return self._known
 
     def _watch(self) -> None:
-        """Check collections every `WATCH_EVERY` s, and the whole catalogue in a thousandth of the time."""
+        """Check collections every `WATCH_EVERY` s, and the whole catalogue after `REST`."""
         due = float("-inf")
         while True:
             try:
                 self.check()
                 if (began := time.monotonic()) >= due:
                     self._home.catalogue.database.check()
-                    due = began + 1000 * (time.monotonic() - began)
+                    due = began + REST * (time.monotonic() - began)
             except NitamonoError as exc:
                 error_once(str(exc))
             if self._stopping.wait(WATCH_EVERY):

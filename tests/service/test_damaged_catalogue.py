@@ -51,6 +51,7 @@ def test_damage_while_serving_is_noticed_and_every_route_that_needs_the_catalogu
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("service.readiness.WATCH_EVERY", 0.05)
+    monkeypatch.setattr("service.readiness.REST", 10)
     client = serve(home_copy)
     assert client.get("/v1/collections/shop/items/bag/0000").status_code == 200
     HARMS[harm](home_copy / "catalogue.sqlite")
