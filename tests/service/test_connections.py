@@ -98,7 +98,7 @@ def test_a_head_without_end_is_cut_off(address: tuple[str, int], head: bytes) ->
                 time.sleep(0.001)
 
 
-@pytest.mark.parametrize("length", [64 * 1024 - 1, 64 * 1024, 70_000, 200_000])
+@pytest.mark.parametrize("length", [64 * 1024, 70_000, 200_000])
 def test_a_url_that_is_too_long_is_431_and_not_taken_for_broken_http(address: tuple[str, int], length: int) -> None:
     with socket.create_connection(address, timeout=10) as connection, suppress(ConnectionResetError, BrokenPipeError):
         connection.sendall(b"GET /" + b"x" * (length - 1) + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
