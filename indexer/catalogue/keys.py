@@ -98,7 +98,7 @@ class ApiKeys:
 
 # Every request runs these statements, so they are built once.
 _ANY = select(api_keys.c.id).limit(1)
-_HASH = bindparam("hash")
+_HASH: sa.BindParameter[str] = bindparam("hash")
 _SECRET = select(
     api_keys.c.name,
     api_keys.c.scope,

@@ -20,10 +20,10 @@ from pathlib import Path
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import OVER_HTTP, StoredImage
 from indexer.errors import PruneError
-from indexer.generations.manifest import sha256_of
 from indexer.ingest.rows import Reading
 from training.data.sources import SourceImage
 from training.data.texts import shown
+from training.files import sha256_of
 
 EXAMPLES = 3
 
