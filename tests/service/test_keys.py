@@ -78,7 +78,7 @@ def test_collections_and_metrics_need_a_key_once_keys_exist(
     key = create_key(catalogue, "monitor", "read")
     for headers in ({}, bearer("wrong")):
         ready = client.get("/readyz", headers=headers)
-        assert (ready.status_code, ready.json()) == (200, {"status": "ready", "collections": []})
+        assert (ready.status_code, ready.json()) == (200, {"status": "ready", "read_only": False, "collections": []})
         assert_problem(client.get("/metrics", headers=headers), 401)
     assert "shop" in client.get("/readyz", headers=bearer(key)).text
     assert client.get("/metrics", headers=bearer(key)).status_code == 200
