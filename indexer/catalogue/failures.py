@@ -32,7 +32,9 @@ def translated(error: sa.exc.DBAPIError, shown: str) -> IndexerError | None:
     else:
         found = _of_postgresql(str(getattr(error.orig, "sqlstate", None)), reason, shown)
     if found is None and isinstance(error, sa.exc.OperationalError):
-        return CatalogueError(f"{shown} cannot be used ({reason})")
+        if isinstance(error.orig, sqlite3.Error):  # such as a missing table
+            return IndexerError(f"{shown} failed ({reason})")
+        return CatalogueError(f"{shown} cannot be used ({reason})")  # such as a server that does not answer
     return found
 
 
