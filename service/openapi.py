@@ -11,7 +11,18 @@ from fastapi.routing import RouteContext, iter_route_contexts
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from indexer.errors import BusyError, CorruptError, InvalidRequestError, MismatchError, NotFoundError
+from indexer.errors import (
+    BusyError,
+    CatalogueError,
+    CorruptError,
+    DamagedCatalogueError,
+    DiskFullError,
+    InvalidRequestError,
+    LostCatalogueError,
+    MismatchError,
+    NotFoundError,
+    ReadOnlyError,
+)
 from service import errors
 from service.auth import Needs, Scope
 from service.bodies import FORM, JSON
@@ -34,8 +45,9 @@ REFERENCE = "#/components/schemas/{model}"
 
 Errors = tuple[type[Exception], ...]
 EVERYWHERE: Errors = (errors.HostError, NitamonoError)
-DATABASE: Errors = (errors.OverloadedError, BusyError)  # operations that read the catalogue
-WRITES: Errors = (errors.ForbiddenError,)  # operations that need write or admin access, besides those
+CATALOGUE: Errors = (CatalogueError, DamagedCatalogueError, LostCatalogueError)
+DATABASE: Errors = (errors.OverloadedError, BusyError, *CATALOGUE)  # operations that read the catalogue
+WRITES: Errors = (errors.ForbiddenError, DiskFullError, ReadOnlyError)  # operations that need more, besides those
 BODIES: Errors = (errors.TooLargeError, errors.RequestTimeoutError)
 SEARCHES: Errors = (NotFoundError, MismatchError, CorruptError)
 IMAGES: Errors = (ImageMemoryError, ImageError)
@@ -50,7 +62,7 @@ RAISED: dict[str, Errors] = {
     "show_image": (NotFoundError, *IMAGES),
     "list_generations": (NotFoundError,),
     "activate_generation": (NotFoundError, MismatchError, CorruptError),
-    "readyz": (errors.NotReadyError,),
+    "readyz": (errors.NotReadyError, *CATALOGUE),
 }
 
 
