@@ -20,7 +20,7 @@ from service.connections import ServerConfig
 from service.errors import AddressError
 from service.host_names import parse_hosts
 from service.logs import log_config
-from service.settings import PREFIX, Settings
+from service.settings import PREFIX, Settings, search_threads
 
 APP = "service.app:create_app_from_environment"
 
@@ -42,6 +42,8 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080, work
         is_open = not home.catalogue.keys.exist()
     listener = listen(host, port)
     settings = answering_to(settings, host)
+    if "request_threads" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"request_threads": search_threads(workers)})
     os.environ.update(to_environment(settings))
     logging.config.dictConfig(log_config(settings.log_level))
     url = _url(host, listener.getsockname()[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,12 @@ class Settings(BaseSettings):
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; SQLite in the home by default")
     device: str = Field(default="cpu", description="device to encode query images on: cpu, cuda or cuda:N")
     threads: int = Field(default=1, ge=1, le=256, description="threads per process that encode one image")
-    request_threads: int = Field(default=8, ge=1, le=256, description="concurrent requests per process")
+    request_threads: int = Field(
+        default_factory=lambda: search_threads(1),
+        ge=1,
+        le=256,
+        description="concurrent searches per process; by default, its share of the CPU cores, at least 2",
+    )
     write_threads: int = Field(default=2, ge=1, le=64, description="concurrent writes per process")
     request_queue: int = Field(
         default=8, ge=0, le=10_000, description="searches that wait for a thread, per process; more get 503"
@@ -97,6 +103,12 @@ class Settings(BaseSettings):
     @classmethod
     def _check_proxies(cls, value: str) -> str:
         return ",".join(str(ip_network(part.strip())) for part in value.split(",") if part.strip())
+
+
+def search_threads(workers: int) -> int:
+    """The default of `request_threads`: more than the cores can run make every answer slower, refusals and probes too,
+    and a single one would wait behind a large image."""
+    return max(2, (os.cpu_count() or 1) // workers)
 
 
 def load_settings(**overrides: Any) -> Settings:
