@@ -56,10 +56,12 @@ class Answer(NamedTuple):
 
 
 def write_collection(path: Path, items: int, encoder: str) -> None:
-    """A home with a collection of random vectors of an encoder, each of an item whose photo does not exist."""
+    """A home with a collection of random vectors of an encoder, whose items share one photo."""
     described = describe_encoder(encoder)
     rng = np.random.default_rng(0)
     with Home.open(path, create=True) as home:
+        photo = home.path / "photo.jpg"
+        photo.write_bytes(photos()[0])
         home.add_encoder(described)
         collection = home.catalogue.ensure_collection(COLLECTION)
         for start in range(0, items, BATCH):
@@ -67,7 +69,7 @@ def write_collection(path: Path, items: int, encoder: str) -> None:
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             writes = [
                 ImageWrite(
-                    item_id=f"item/{number}", uri=f"/nowhere/{number}.jpg", kind="added", status="ok",
+                    item_id=f"item/{number}", uri=str(photo), kind="added", status="ok",
                     title=f"Item {number}", attributes={"shelf": str(number % 50)}, sha256=f"{number:064x}",
                     vector=vector,
                 )
