@@ -74,8 +74,8 @@ def test_typicality_is_a_rank_among_held_out_vectors(flow: LatentFlow) -> None:
     ranks = flow.typicality(ring(4000, 9))
     assert float(ranks.mean()) == pytest.approx(0.5, abs=0.05)
     assert float((ranks < 0.1).float().mean()) == pytest.approx(0.1, abs=0.04)
-    inside, far = torch.zeros(1, 5), torch.full((1, 5), 30.0)
-    assert float(flow.typicality(inside)) < 0.02 and float(flow.typicality(far)) == 0.0
+    far = torch.tensor([[4.0, 0.0, 0.0, 0.0, 0.0], [2.0, 0.0, 1.0, 0.0, 0.0], [30.0] * 5])  # the ring has radius 2
+    assert flow.typicality(far).tolist() == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("name", ["flow", "of_two_axes"])
