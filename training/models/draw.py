@@ -339,7 +339,7 @@ class Draw(nn.Module):
     def _drawings(self, latent: Tensor) -> list[Drawing]:
         """The drawings after each step, of latents `(B, latent_dim)`."""
         drawings = [self.begin(len(latent))]
-        for z in latent.split(self.config.step_dim, dim=1):
+        for z in latent.reshape(-1, self.config.steps, self.config.step_dim).unbind(dim=1):
             drawings.append(self.draw(drawings[-1], z))
         return drawings[1:]
 
