@@ -61,6 +61,8 @@ MNIST: dict[str, tuple[str, list[str]]] = {
                       "model.receptive_field=17", "model.map_width=16", "model.pixel_width=16", "model.head=32",
                       "model.free_bits=0", "augment.crop=1.0", "epochs=2", "ema=0.99", "model.warmup_steps=600"],
     ),
+    "draw": ("draw-mnist-small", []),
+    "draw-whole": ("draw-mnist-small", ["model.attention=false"]),
 }  # fmt: skip
 FASHION: dict[str, tuple[str, list[str]]] = {
     "pixel-cnn": (

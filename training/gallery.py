@@ -10,6 +10,8 @@
                       with Deep Generative Models, 2014, https://arxiv.org/abs/1406.5298, figure 1: the style stays, the
                       content changes); the most frequent labels, for families with labels
     codes             maps of codes, one colour per code
+    steps             an animation: images with the window that the model reads, and its canvas with the window that it
+                      writes, after each step (Gregor et al.: DRAW, 2015, https://arxiv.org/abs/1502.04623, figure 7)
     neighbours        images with the most similar other images, best first, and their scores
 
 A family that cannot draw images gets only `neighbours`; one whose latents are codes gets no traversals and no
@@ -19,7 +21,6 @@ interpolations.
 from __future__ import annotations
 
 import colorsys
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ from torch import Tensor
 from training.encoder import Encoder
 from training.errors import EncoderError
 from training.files import publish_file
+from training.fitting.pictures import encode_gif, encode_png
 from training.layers.gaussian import kl_to_standard_normal
 from training.protocols import (
     CodeModel,
@@ -41,11 +43,14 @@ from training.protocols import (
     LabelDecodingModel,
     LatentModel,
     SamplingModel,
+    StepwiseModel,
     VariationalModel,
 )
+from training.step_pictures import step_rows
 
 NAMES = (
-    "reconstructions", "samples", "completions", "traversals", "interpolations", "labels", "codes", "neighbours"
+    "reconstructions", "samples", "completions", "traversals", "interpolations", "labels", "codes", "steps",
+    "neighbours",
 )  # fmt: skip
 SHOWN, ACROSS = 16, 8  # reconstructed images, and images per row
 UNITS, STEPS, DEVIATIONS = 10, 7, 3.0  # traversed latents, pictures per latent, and range in standard deviations
@@ -53,6 +58,7 @@ STYLES, LABELS = 6, 10  # images that are decoded under other labels, and number
 PAIRS, BETWEEN = 6, 8  # interpolated pairs, and pictures per pair including both ends
 SAMPLES = 64
 COMPLETED, VARIANTS = 6, 4  # completed images, and completions per image
+LAST, MILLISECONDS = 8, 150  # frames of the finished drawing, and time per frame
 QUERIES, FOUND = 10, 8  # queries, and neighbours per query
 CELL, GAP, TEXT = 64, 4, 12  # pixels: smallest side of a picture, gap between pictures, font size
 MARGIN = 3.0 * GAP
@@ -77,16 +83,16 @@ class Gallery:
 
 @torch.inference_mode()
 def write_gallery(encoder: Encoder, pixels: NDArray[np.uint8], out: Path, *, seed: int = 0) -> Gallery:
-    """Write one PNG per kind of picture that the encoder supports into a folder.
+    """Write one file per kind of picture that the encoder supports into a folder: PNG, or GIF for `steps`.
 
     Args:
         pixels: preprocessed images `(N, C, S, S)` uint8, at least 2.
-        seed: random seed of samples and completions.
+        seed: random seed of samples, completions and steps.
     """
     if len(pixels) < 2:
         raise ValueError(f"pictures need at least 2 images, not {len(pixels)}")
     images = torch.from_numpy(pixels)
-    draw: dict[str, Callable[[], Pixels]] = {
+    draw: dict[str, Callable[[], Pixels | list[Pixels]]] = {
         "reconstructions": lambda: draw_reconstructions(encoder, images),
         "samples": lambda: draw_samples(encoder, seed),
         "completions": lambda: draw_sheet(completion_rows(encoder, images[:COMPLETED], variants=VARIANTS, seed=seed)),
@@ -94,13 +100,18 @@ def write_gallery(encoder: Encoder, pixels: NDArray[np.uint8], out: Path, *, see
         "interpolations": lambda: draw_interpolations(encoder, images),
         "labels": lambda: draw_labels(encoder, images),
         "codes": lambda: draw_codes(encoder, images),
+        "steps": lambda: draw_steps(encoder, images, seed),
         "neighbours": lambda: draw_neighbours(encoder, images),
     }
     gallery = Gallery()
     for name in NAMES:
         reason = why_not(encoder, name)
         if reason is None:
-            gallery.written[name] = publish_file(out / f"{name}.png", _png(draw[name]()))
+            drawn = draw[name]()
+            if isinstance(drawn, list):
+                gallery.written[name] = publish_file(out / f"{name}.gif", encode_gif(drawn, MILLISECONDS))
+            else:
+                gallery.written[name] = publish_file(out / f"{name}.png", encode_png(drawn))
         else:
             gallery.skipped[name] = reason
     return gallery
@@ -115,6 +126,8 @@ def why_not(encoder: Encoder, name: str) -> str | None:
         return None if isinstance(model, SamplingModel) else f"{family} draws no images"
     if name == "completions":
         return None if isinstance(model, CompletingModel) else f"{family} does not draw pixel by pixel"
+    if name == "steps":
+        return None if isinstance(model, StepwiseModel) else f"{family} does not draw in steps"
     if name != "neighbours" and not encoder.is_generative:
         return f"{family} has no decoder"
     if name == "labels":
@@ -238,6 +251,17 @@ def draw_codes(encoder: Encoder, images: Tensor) -> Pixels:
     return draw_sheet([*rows, Row("reconstruction", encoder.reconstruct(shown))] if encoder.is_generative else rows)
 
 
+def draw_steps(encoder: Encoder, images: Tensor, seed: int) -> list[Pixels]:
+    """Frames of up to 8 images and as many samples; the last one is repeated."""
+    shown = _float(images[:ACROSS]).to(encoder.device)
+    steps = step_rows(encoder.model, shown, torch.Generator().manual_seed(seed))
+    frames = [
+        draw_sheet([Row(f"{label}\nstep {number}", pictures) for label, pictures in rows.items()])
+        for number, rows in enumerate(steps, start=1)
+    ]
+    return frames + [frames[-1]] * LAST
+
+
 def draw_neighbours(encoder: Encoder, images: Tensor) -> Pixels:
     """Evenly spaced query images, and the most similar other images with their scores."""
     vectors = torch.cat([encoder.encode(part) for part in _parts(images)])
@@ -304,9 +328,3 @@ def _width(font: Any, text: str) -> float:
 def _colour(code: int) -> tuple[float, float, float]:
     """A colour per code; hues advance by the golden ratio, so that consecutive codes differ strongly."""
     return colorsys.hsv_to_rgb(code * 0.618034 % 1.0, 0.45 + 0.15 * (code % 4), 0.95 - 0.2 * (code // 4 % 3))
-
-
-def _png(pixels: Pixels) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()

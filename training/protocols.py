@@ -9,7 +9,7 @@ A family implements the protocols that apply to it; the loop, the encoder and th
     TwoStageModel       fits a prior over its codes after everything else
     BackboneModel       may start from a pretrained network
     SamplingModel       draws images; LabelConditionedModel of a label, CompletingModel pixel by pixel
-    GenerativeModel     has a decoder; LabelDecodingModel decodes a latent under a label
+    GenerativeModel     has a decoder; LabelDecodingModel decodes a latent under a label, StepwiseModel draws in steps
     LikelihoodModel     gives images a likelihood
     LocatingModel       finds the item before it encodes it
 """
@@ -86,6 +86,20 @@ class Likelihood(NamedTuple):
 
     nats: Tensor
     exact: bool
+
+
+class DrawingStep(NamedTuple):
+    """Images after one of the steps in which a model draws them, and where it looked and drew.
+
+    Args:
+        picture: mean images `(B, C, S, S)` in [0, 1].
+        read, written: windows `(B, 5)`: left, top, right, bottom, and the blur of their filters (a standard deviation),
+            in pixels; None if the model read nothing, or has no windows.
+    """
+
+    picture: Tensor
+    read: Tensor | None
+    written: Tensor | None
 
 
 class EncoderModel(Protocol):
@@ -260,6 +274,19 @@ class GenerativeModel(SamplingModel, Protocol):
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Mean images in [0, 1] of images `(B, C, H, W)` in [0, 1], through the latent without noise."""
+        ...
+
+
+@runtime_checkable
+class StepwiseModel(GenerativeModel, Protocol):
+    """A model that draws an image in steps."""
+
+    def reconstruct_in_steps(self, x: Tensor) -> list[DrawingStep]:
+        """The steps of `reconstruct`."""
+        ...
+
+    def sample_in_steps(self, count: int, generator: torch.Generator | None = None) -> list[DrawingStep]:
+        """The steps of `sample`."""
         ...
 
 

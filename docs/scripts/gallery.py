@@ -45,6 +45,9 @@ def main(encoders: Path, photos: Path) -> None:
         if isinstance(encoder.model, CodeModel):
             written["uniform"] = publish_file(directory / "gallery/uniform.png", encode_png(draw_uniform(encoder)))
         for name, path in written.items():
+            animation = f"images/gallery/{directory.name}-{path.name}"
+            if path.suffix == ".gif" and f"({animation})" in page:
+                publish_file(DOCS / animation, path.read_bytes())
             shown = f"images/gallery/{directory.name}-{name}.jpg"
             if f"({shown})" in page:
                 with Image.open(path) as picture:

@@ -16,7 +16,7 @@ MAX_NOTES = 20  # unreadable photos named on stderr
 
 def pictures(
     encoder: Annotated[str, typer.Option(metavar="REF", help="Encoder directory or name.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the PNG files.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the pictures.")],
     data: Annotated[
         Path | None, typer.Option(metavar="SOURCE", help="SOURCE of photos; omit to use synthetic ones.")
     ] = None,
@@ -28,7 +28,7 @@ def pictures(
     """Draw what an encoder has learnt.
 
     Writes one PNG file for each kind of picture that the family supports: reconstructions, samples, latent traversals,
-    interpolations, completions, labels, codes and nearest neighbours.
+    interpolations, completions, labels, codes and nearest neighbours; and for `draw` an animation of its steps (GIF).
 
     \b
     Example:

@@ -40,6 +40,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "vae": {**SMALL, "latent_dim": 12},
     "beta-vae": {**SMALL, "latent_dim": 12},
     "cvae": {**SMALL, "latent_dim": 12, "classes": 3},
+    "draw": {"steps": 4, "step_dim": 3, "hidden": 24},
     "pca": {"components": 6},
     "vq-vae": CODES,
     "vq-vae-2": {**CODES, "top_width": 8, "prior": "pixel-cnn", "prior_width": 6, "prior_layers": 0},
@@ -61,8 +62,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "onnx": {},
     "fusion": {"parts": [{"family": "pixels", "config": {"size": 8}}, {"family": "hog", "config": {"size": 16}}]},
 }
-AT_ONCE = {"completions": "does not draw pixel by pixel"}
+NO_STEPS = {"steps": "does not draw in steps"}
+AT_ONCE = {"completions": "does not draw pixel by pixel", **NO_STEPS}
 NO_DECODER = {
+    **NO_STEPS,
     **dict.fromkeys(("reconstructions", "traversals", "interpolations", "labels"), "has no decoder"),
     "codes": "has no codes",
 }
@@ -106,6 +109,7 @@ def test_every_family_is_tried() -> None:
         ("ae", {**AT_ONCE, "labels": "has no labels", "codes": "has no codes"}),
         ("beta-vae", {**AT_ONCE, "labels": "has no labels", "codes": "has no codes"}),
         ("cvae", {**AT_ONCE, "codes": "has no codes"}),
+        ("draw", {"completions": "does not draw pixel", "labels": "has no labels", "codes": "has no codes"}),
         ("real-nvp", {**AT_ONCE, "labels": "has no labels", "codes": "has no codes"}),
         ("glow", {**AT_ONCE, "labels": "has no labels", "codes": "has no codes"}),
         ("pca", {**AT_ONCE, "labels": "has no labels", "codes": "has no codes"}),
@@ -131,11 +135,13 @@ def test_each_family_has_the_pictures_that_it_can_have(
     assert set(gallery.skipped) == set(missing)
     for name, reason in missing.items():
         assert family in gallery.skipped[name] and reason in gallery.skipped[name]
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {f"{name}.png" for name in gallery.written}
-    for path in gallery.written.values():
+    names = {"steps.gif" if name == "steps" else f"{name}.png" for name in gallery.written}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == names
+    for name, path in gallery.written.items():
         with Image.open(path) as picture:
-            assert picture.mode == "RGB" and min(picture.size) > 64
-            assert len(picture.getcolors(2**24) or []) > 50  # it is no blank sheet
+            assert name == "steps" or picture.mode == "RGB"
+            assert min(picture.size) > 64
+            assert len(picture.convert("RGB").getcolors(2**24) or []) > 50  # it is no blank sheet
 
 
 def test_the_same_seed_draws_the_same_files_and_another_one_other_samples(

@@ -9,7 +9,7 @@ equal those of `pca` as long as all axes are kept.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,33 @@ class SearchSpace(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         return (latents - self.offset) @ self.projection
+
+
+class Moments:
+    """Mean and covariance of features in one pass, float64 on the CPU.
+
+    Chan, Golub, LeVeque: Algorithms for Computing the Sample Variance, 1983, https://doi.org/10.2307/2683386.
+    """
+
+    def __init__(self, features: int) -> None:
+        self.count = 0
+        self.mean = torch.zeros(features, dtype=torch.float64)
+        self.scatter: Any = 0.0
+
+    def add(self, batch: Tensor) -> None:
+        """Add features `(B, F)`."""
+        rows = batch.double().cpu()
+        mean = rows.mean(dim=0)
+        shift, total = mean - self.mean, self.count + len(rows)
+        centred = rows - mean
+        self.scatter = self.scatter + centred.T @ centred + torch.outer(shift, shift) * self.count * len(rows) / total
+        self.mean = self.mean + shift * len(rows) / total
+        self.count = total
+
+    def covariance(self) -> Tensor:
+        """Unbiased covariance `(F, F)`."""
+        covariance: Tensor = self.scatter / (self.count - 1)
+        return covariance
 
 
 def fix_signs(axes: Tensor) -> Tensor:

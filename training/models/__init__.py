@@ -6,6 +6,7 @@ from training.models.ae import Ae, AeConfig
 from training.models.backbone import Pooled, PooledConfig
 from training.models.beta_vae import BetaVae, BetaVaeConfig
 from training.models.cvae import Cvae, CvaeConfig
+from training.models.draw import Draw, DrawConfig
 from training.models.families import FAMILIES, Family
 from training.models.fusion import Fusion, FusionConfig
 from training.models.glow import Glow, GlowConfig
@@ -32,6 +33,7 @@ MODELS |= {
     "backbone": Family(PooledConfig, Pooled),
     "beta-vae": Family(BetaVaeConfig, BetaVae),
     "cvae": Family(CvaeConfig, Cvae),
+    "draw": Family(DrawConfig, Draw),
     "fusion": Family(FusionConfig, Fusion),
     "glow": Family(GlowConfig, Glow),
     "hog": Family(HogConfig, Hog),

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from training.layers.backbones import Backbone, BackboneConfig
 from training.layers.checks import check_at_least, check_image, check_share
-from training.layers.search import SearchSpace
+from training.layers.search import Moments, SearchSpace
 from training.reference import Metric
 
 
@@ -120,30 +119,3 @@ class Pooled(nn.Module):
         if self.search is not None and self._moments.count <= self.search.kept:
             seen, wanted = self._moments.count, self.search.kept
             raise ValueError(f"search_dim must be below the number of training images ({seen}), not {wanted}")
-
-
-class Moments:
-    """Mean and covariance of features in one pass, float64 on the CPU.
-
-    Chan, Golub, LeVeque: Algorithms for Computing the Sample Variance, 1983, https://doi.org/10.2307/2683386.
-    """
-
-    def __init__(self, features: int) -> None:
-        self.count = 0
-        self.mean = torch.zeros(features, dtype=torch.float64)
-        self.scatter: Any = 0.0
-
-    def add(self, batch: Tensor) -> None:
-        """Add features `(B, F)`."""
-        rows = batch.double().cpu()
-        mean = rows.mean(dim=0)
-        shift, total = mean - self.mean, self.count + len(rows)
-        centred = rows - mean
-        self.scatter = self.scatter + centred.T @ centred + torch.outer(shift, shift) * self.count * len(rows) / total
-        self.mean = self.mean + shift * len(rows) / total
-        self.count = total
-
-    def covariance(self) -> Tensor:
-        """Unbiased covariance `(F, F)`."""
-        covariance: Tensor = self.scatter / (self.count - 1)
-        return covariance

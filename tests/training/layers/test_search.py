@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.layers.search import SearchSpace
+from training.layers.search import Moments, SearchSpace
 
 
 @pytest.fixture
@@ -70,3 +70,13 @@ def test_zca_of_a_few_axes_has_the_size_of_the_latents(latents: torch.Tensor) ->
     made.fit(latents)
     assert made.dim == 6 and made(latents).shape == latents.shape
     assert int(torch.linalg.matrix_rank(made.projection)) == 2
+
+
+def test_moments_of_batches_are_those_of_all_rows() -> None:
+    rows = torch.randn(50, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 3.0
+    moments = Moments(6)
+    for batch in rows.split(13):
+        moments.add(batch)
+    assert moments.count == 50
+    torch.testing.assert_close(moments.mean, rows.mean(dim=0))
+    torch.testing.assert_close(moments.covariance(), torch.cov(rows.T))

@@ -51,6 +51,7 @@ TINY: dict[str, dict[str, Any]] = {
     "backbone": {"backbone": NETWORK},
     "beta-vae": {**CONV, "latent_dim": 5},
     "cvae": {**CONV, "latent_dim": 5, "classes": 3},
+    "draw": {"steps": 3, "step_dim": 2, "hidden": 12, "read_size": 3, "write_size": 4},
     "fusion": {"parts": (GREY_VAE, {"family": "pixels", "config": {"size": 16}}), "weights": (0.3, 0.7)},
     "glow": {**FLOW, "steps": 1},
     "hog": {},

@@ -7,23 +7,13 @@ import torch
 
 from training.layers.backbones import BackboneConfig
 from training.layers.search import SearchSpace
-from training.models.backbone import Moments, Pooled, PooledConfig
+from training.models.backbone import Pooled, PooledConfig
 
 NETWORK = BackboneConfig(width=0.25, depth=0.5)
 
 
 def images(count: int) -> torch.Tensor:
     return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-
-
-def test_moments_of_batches_are_those_of_all_rows() -> None:
-    rows = torch.randn(50, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 3.0
-    moments = Moments(6)
-    for batch in rows.split(13):
-        moments.add(batch)
-    assert moments.count == 50
-    torch.testing.assert_close(moments.mean, rows.mean(dim=0))
-    torch.testing.assert_close(moments.covariance(), torch.cov(rows.T))
 
 
 def test_features_are_averages_of_the_last_map() -> None:

@@ -69,6 +69,8 @@ def test_a_model_learns_one_batch_by_heart(family: str) -> None:
     changes: dict[str, Any] = {**wide, "latent_dim": 16}
     if "codes" in TINY[family]:
         changes = {**wide, "codes": 64, "code_dim": 8}
+    if family == "draw":
+        changes = {"hidden": 64, "steps": 6, "step_dim": 8}
     model = build(family, **changes).train()
     x = make_images(8)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
