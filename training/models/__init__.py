@@ -6,10 +6,12 @@ from training.models.ae import Ae, AeConfig
 from training.models.backbone import Pooled, PooledConfig
 from training.models.beta_vae import BetaVae, BetaVaeConfig
 from training.models.cvae import Cvae, CvaeConfig
+from training.models.delta_vae import DeltaVae, DeltaVaeConfig
 from training.models.families import FAMILIES, Family
 from training.models.fusion import Fusion, FusionConfig
 from training.models.glow import Glow, GlowConfig
 from training.models.hog import Hog, HogConfig
+from training.models.infovae import InfoVae, InfoVaeConfig
 from training.models.item_first import ItemFirst, ItemFirstConfig
 from training.models.made import Made, MadeConfig
 from training.models.multiscale import Multiscale, MultiscaleConfig
@@ -22,6 +24,7 @@ from training.models.pixel_vae import PixelVae, PixelVaeConfig
 from training.models.pixels import Pixels, PixelsConfig
 from training.models.real_nvp import RealNvp, RealNvpConfig
 from training.models.vae import Vae, VaeConfig
+from training.models.vlae import Vlae, VlaeConfig
 from training.models.vq_vae import VqVae, VqVaeConfig
 from training.models.vq_vae_2 import VqVae2, VqVae2Config
 from training.onnx.graph import OnnxConfig
@@ -32,9 +35,11 @@ MODELS |= {
     "backbone": Family(PooledConfig, Pooled),
     "beta-vae": Family(BetaVaeConfig, BetaVae),
     "cvae": Family(CvaeConfig, Cvae),
+    "delta-vae": Family(DeltaVaeConfig, DeltaVae),
     "fusion": Family(FusionConfig, Fusion),
     "glow": Family(GlowConfig, Glow),
     "hog": Family(HogConfig, Hog),
+    "infovae": Family(InfoVaeConfig, InfoVae),
     "item-first": Family(ItemFirstConfig, ItemFirst),
     "made": Family(MadeConfig, Made),
     "multiscale": Family(MultiscaleConfig, Multiscale),
@@ -47,6 +52,7 @@ MODELS |= {
     "pixels": Family(PixelsConfig, Pixels),
     "real-nvp": Family(RealNvpConfig, RealNvp),
     "vae": Family(VaeConfig, Vae),
+    "vlae": Family(VlaeConfig, Vlae),
     "vq-vae": Family(VqVaeConfig, VqVae),
     "vq-vae-2": Family(VqVae2Config, VqVae2),
 }
