@@ -69,4 +69,5 @@ def mmd_to_standard_normal(z: Tensor, width: float) -> Tensor:
     own = (torch.exp(-distances / (2.0 * variance)).sum() - N) / (N * (N - 1))
     shrunk = (variance / (variance + 1.0)) ** (L / 2)
     crossed = shrunk * torch.exp(-torch.square(z).sum(dim=1) / (2.0 * (variance + 1.0))).mean()
-    return own - 2.0 * crossed + (variance / (variance + 2.0)) ** (L / 2)
+    mmd: Tensor = own - 2.0 * crossed + (variance / (variance + 2.0)) ** (L / 2)
+    return mmd

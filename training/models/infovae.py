@@ -61,7 +61,8 @@ class InfoVae(PixelVae):
     """
 
     def kl_weight(self, step: int) -> float:
-        return (1.0 - self.config.alpha) * super().kl_weight(step)
+        alpha: float = self.config.alpha
+        return (1.0 - alpha) * super().kl_weight(step)
 
     def penalties(self, z: Tensor) -> dict[str, tuple[float, Tensor]]:
         """The MMD of the latents of different images to N(0, I), the mean over the samples of z."""

@@ -246,8 +246,7 @@ SETTINGS = [
     (family, field.name)
     for family in ALL
     for field in fields(MODELS[family].config)
-    if not (family.startswith("vq") and field.name in MLP_ONLY)
-    and field.name not in REFUSED.get(family, ())
+    if not (family.startswith("vq") and field.name in MLP_ONLY) and field.name not in REFUSED.get(family, ())
 ]
 
 
