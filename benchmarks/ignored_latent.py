@@ -1,9 +1,10 @@
-"""What a latent holds beside a decoder that sees every earlier pixel: `python benchmarks/ignored_latent.py OUT [NAME...]`.
+"""Information in the latent beside a decoder that sees all earlier pixels: `python benchmarks/ignored_latent.py OUT`.
 
 Trains families with one network and budget on the binarised 8 x 8 digits of scikit-learn (1,797, four fifths for
 training): a `pixel-vae` with the plain bound, and the answers to an ignored latent. Prints a Markdown table of the
-held-out digits: nats in z, the bound in nats, active units (of the training digits), and the share of digits whose class
-the majority of the 5 nearest training digits has. Encoders are written to OUT/NAME and not trained again if they exist.
+held-out digits: nats in z (mean and smallest), the bound in nats, active units (of the training digits), and the share
+of digits that have the class of most of their 5 nearest training digits. Encoders are written to OUT/NAME and not
+trained again if they exist; names after OUT train those alone.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ BASE = [
     "preprocessing.size=8", "preprocessing.channels=1", "model.likelihood=bernoulli", "model.widths=[32]",
     "model.decoder_widths=[32]", "model.depth=0", "model.latent_dim=16", f"model.receptive_field={SIGHT}",
     "model.map_width=16", "model.pixel_width=16", "model.head=32", "augment.flip=false", "augment.crop=1.0",
-    "batch_size=64", "patience=null", "epochs=40", "ema=0.99", "validation=0.05",
+    "batch_size=128", "patience=null", "epochs=50", "ema=0.99", "validation=0.05",
 ]  # fmt: skip
 PLAIN = ["model.free_bits=0", "model.warmup_steps=0"]
 STUDY: dict[str, tuple[str, list[str]]] = {
     "pixel-vae": ("pixel-vae", PLAIN),
-    "pixel-vae, sees 4 pixels": ("pixel-vae", [*PLAIN, "model.receptive_field=3"]),
+    "pixel-vae rf3": ("pixel-vae", [*PLAIN, "model.receptive_field=3"]),
     "infovae": ("infovae", ["model.alpha=0.9", "model.lambda_=1000", "model.kernel_width=2.83"]),
-    "delta-vae, 4 nats": ("delta-vae", ["model.committed_rate=4"]),
-    "delta-vae, 8 nats": ("delta-vae", ["model.committed_rate=8"]),
+    "delta-vae 4": ("delta-vae", ["model.committed_rate=4"]),
+    "delta-vae 8": ("delta-vae", ["model.committed_rate=8"]),
     "vlae": ("vlae", [*PLAIN, "model.flow_hidden=[64]"]),
-    "vlae, sees 4 pixels": ("vlae", [*PLAIN, "model.flow_hidden=[64]", "model.receptive_field=3"]),
+    "vlae rf3": ("vlae", [*PLAIN, "model.flow_hidden=[64]", "model.receptive_field=3"]),
 }
 NEIGHBOURS = 5
 
