@@ -36,8 +36,8 @@ from training.encoder import Encoder
 from training.errors import EncoderError
 from training.files import publish_file
 from training.fitting.pictures import encode_gif, encode_png
-from training.layers.gaussian import kl_to_standard_normal
 from training.protocols import (
+    Batch,
     CodeModel,
     CompletingModel,
     LabelDecodingModel,
@@ -204,7 +204,9 @@ def unit_use(encoder: Encoder, images: Tensor, deviation: Tensor) -> tuple[Tenso
     if not isinstance(encoder.model, VariationalModel):
         return deviation, "sd"
     model = encoder.model
-    kl = [kl_to_standard_normal(model.posterior(_float(part).to(encoder.device))).cpu() for part in _parts(images)]
+    noise = torch.Generator().manual_seed(0)
+    parts = (_float(part).to(encoder.device) for part in _parts(images))
+    kl = [model.elbo(Batch(part, part), generator=noise).kl.cpu() for part in parts]
     return torch.cat(kl).mean(dim=0), "KL"
 
 

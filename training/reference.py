@@ -23,8 +23,9 @@ IMPORTED = "onnx"  # family of imported encoders, whose graph takes the place of
 NOT_STATED = "not stated"
 MAX_DIM = 65_536  # as in the HTTP API
 FAMILY_NAMES = (  # the keys of `training.models.MODELS`, which cannot be imported without torch
-    "ae", "backbone", "beta-vae", "cvae", "draw", "fusion", "glow", "hog", "item-first", "made", "multiscale", "onnx",
-    "pca", "pixel-cnn", "pixel-cnn++", "pixel-rnn", "pixel-vae", "pixels", "real-nvp", "vae", "vq-vae", "vq-vae-2",
+    "ae", "backbone", "beta-vae", "cvae", "delta-vae", "draw", "fusion", "glow", "hog", "infovae", "item-first", "made",
+    "multiscale", "onnx", "pca", "pixel-cnn", "pixel-cnn++", "pixel-rnn", "pixel-vae", "pixels", "real-nvp", "vae",
+    "vlae", "vq-vae", "vq-vae-2",
 )  # fmt: skip
 Metric = Literal["cosine", "l2"]
 

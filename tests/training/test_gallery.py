@@ -35,6 +35,9 @@ from training.protocols import Batch
 SMALL = {"widths": (8, 16), "decoder_widths": (16, 8)}
 CODES = {**SMALL, "codes": 16, "code_dim": 4, "pool": 2}
 MIXTURE: dict[str, Any] = {"likelihood": "logistic-mixture", "mixtures": 2}
+PIXEL_VAE: dict[str, Any] = {
+    **SMALL, **MIXTURE, "latent_dim": 12, "receptive_field": 3, "map_width": 6, "pixel_width": 6,
+}  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
     "ae": {**SMALL, "latent_dim": 12},
     "vae": {**SMALL, "latent_dim": 12},
@@ -49,7 +52,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "pixel-cnn": {**MIXTURE, "width": 8, "kernel": 3, "dilations": (1,), "head": 8},
     "pixel-cnn++": {**MIXTURE, "width": 8, "scales": 2, "blocks": 1},
     "pixel-rnn": {**MIXTURE, "width": 8, "layers": 1, "kernel": 3, "head": 8},
-    "pixel-vae": {**SMALL, **MIXTURE, "latent_dim": 12, "receptive_field": 3, "map_width": 6, "pixel_width": 6},
+    "pixel-vae": PIXEL_VAE,
+    "infovae": PIXEL_VAE,
+    "delta-vae": PIXEL_VAE,
+    "vlae": {**PIXEL_VAE, "flow_hidden": (16,)},
     "real-nvp": {"levels": 2, "width": 8, "blocks": 0},
     "glow": {"levels": 2, "width": 8, "steps": 1},
     "pixels": {},
@@ -124,7 +130,10 @@ def test_every_family_is_tried() -> None:
         ("pixel-cnn", NO_DECODER),
         ("pixel-cnn++", NO_DECODER),
         ("pixel-rnn", NO_DECODER),
-        ("pixel-vae", {**AT_ONCE, "labels": "has no labels", "codes": "has no codes"}),
+        *(
+            (family, {**AT_ONCE, "labels": "has no labels", "codes": "has no codes"})
+            for family in ("pixel-vae", "infovae", "delta-vae", "vlae")
+        ),
     ],
 )
 def test_each_family_has_the_pictures_that_it_can_have(

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.conftest import write_photos
 from tests.training import runs
-from tests.training.runs import TINY, card, run, tiny
+from tests.training.runs import TINY, card, run, scalars, tiny
 from training.data.sources import SourceImage, read_images
 from training.encoder import load_encoder, round_weights
 from training.errors import EncoderError, RecipeError, SourceError
@@ -203,6 +203,26 @@ def test_pca_goes_through_the_same_call(images: list[SourceImage], tmp_path: Pat
     assert card(out)["figures"]["train"]["bits_per_dim"] > 0
     assert (out / "pictures" / "reconstructions.png").exists()
     assert run(recipe, images, out, resume=True) == out
+
+
+@pytest.mark.parametrize(
+    ("family", "override"),
+    [("infovae", "model.lambda_=100"), ("delta-vae", "model.committed_rate=5"), ("vlae", "model.flow_hidden=[8]")],
+)
+def test_families_whose_latent_is_kept_in_use_go_through_it_too(
+    family: str, override: str, images: list[SourceImage], tmp_path: Path
+) -> None:
+    small = ["model.mixtures=2", "model.receptive_field=3", "model.map_width=4", "model.pixel_width=6", "model.head=6"]
+    out = run(
+        load_recipe(family, [*TINY, *small, override, "epochs=1", "model.latent_dim=8"]), images, tmp_path / "out"
+    )
+    encoder, figures = load_encoder(out), card(out)["figures"]
+    assert encoder.family == family and encoder.dim == 8
+    assert len(figures["kl_per_unit"]) == 8 and figures["validation"]["elbo"] < 0.0
+    if family == "delta-vae":
+        assert figures["validation"]["kl"] >= 5.0 and figures["train"]["kl"] >= 5.0
+    if family == "infovae":
+        assert len(scalars(out, "train/mmd")) > 0
 
 
 @pytest.mark.parametrize("family", ["hog", "pixels"])

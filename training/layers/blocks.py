@@ -29,9 +29,9 @@ class Block(nn.Module):
 class Residual(nn.Module):
     """h + Block(h), with the side and width unchanged."""
 
-    def __init__(self, channels: int, normalise: bool) -> None:
+    def __init__(self, channels: int, normalise: bool, convolution: type[nn.Conv2d] = nn.Conv2d) -> None:
         super().__init__()
-        self.block = Block(nn.Conv2d(channels, channels, 3, padding=1, bias=not normalise), normalise)
+        self.block = Block(convolution(channels, channels, 3, padding=1, bias=not normalise), normalise)
 
     def forward(self, x: Tensor) -> Tensor:
         h: Tensor = x + self.block(x)

@@ -52,3 +52,22 @@ def log_density(z: Tensor, q: Posterior) -> Tensor:
 def log_standard_normal(z: Tensor) -> Tensor:
     """log N(z; 0, I) `(...)` of latents `(..., L)`."""
     return -0.5 * (torch.square(z) + LOG_2_PI).sum(dim=-1)
+
+
+def mmd_to_standard_normal(z: Tensor, width: float) -> Tensor:
+    """Squared maximum mean discrepancy (scalar) between the distribution of latents `(N, L)` and N(0, I).
+
+    Gretton et al.: A Kernel Two-Sample Test, 2012, https://jmlr.org/papers/v13/gretton12a.html, equation 3, with the
+    kernel k(z, z') = exp(-|z - z'|^2 / (2 width^2)): unbiased, as pairs of different rows stand for E k(z, z'), and the
+    expectations over N(0, I) are in closed form; it may be below 0. One row has no pair: then it is 0.
+    """
+    N, L = z.shape
+    if N < 2:
+        return 0.0 * z.sum()
+    variance = width**2
+    distances = torch.square(z[:, None] - z[None, :]).sum(dim=2)
+    own = (torch.exp(-distances / (2.0 * variance)).sum() - N) / (N * (N - 1))
+    shrunk = (variance / (variance + 1.0)) ** (L / 2)
+    crossed = shrunk * torch.exp(-torch.square(z).sum(dim=1) / (2.0 * (variance + 1.0))).mean()
+    mmd: Tensor = own - 2.0 * crossed + (variance / (variance + 2.0)) ** (L / 2)
+    return mmd

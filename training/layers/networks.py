@@ -105,24 +105,32 @@ class NetworkConfig:
         return self.size
 
 
-def encoder_stages(channels: int, widths: tuple[int, ...], depth: int, normalise: bool) -> nn.Sequential:
+def encoder_stages(
+    channels: int, widths: tuple[int, ...], depth: int, normalise: bool, convolution: type[nn.Conv2d] = nn.Conv2d
+) -> nn.Sequential:
     """Stages of 3 x 3 convolutions with stride 2, cheap on a CPU; each stage halves the side."""
     stages = nn.Sequential()
     for number, (before, after) in enumerate(pairwise((channels, *widths))):
-        stages.append(Block(nn.Conv2d(before, after, 3, stride=2, padding=1, bias=not normalise), normalise))
+        stages.append(Block(convolution(before, after, 3, stride=2, padding=1, bias=not normalise), normalise))
         for _ in range(depth if number else 0):
-            stages.append(Residual(after, normalise))
+            stages.append(Residual(after, normalise, convolution))
     return stages
 
 
-def decoder_stages(channels: int, widths: tuple[int, ...], depth: int, normalise: bool) -> nn.Sequential:
+def decoder_stages(
+    channels: int,
+    widths: tuple[int, ...],
+    depth: int,
+    normalise: bool,
+    convolution: type[nn.Conv2d] = nn.Conv2d,
+    transposed: type[nn.ConvTranspose2d] = nn.ConvTranspose2d,
+) -> nn.Sequential:
     """Stages from `channels` to `widths`, each of which doubles the side."""
     stages = nn.Sequential()
     for before, after in pairwise((channels, *widths)):
         for _ in range(depth):
-            stages.append(Residual(before, normalise))
-        convolution = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=not normalise)
-        stages.append(Block(convolution, normalise))
+            stages.append(Residual(before, normalise, convolution))
+        stages.append(Block(transposed(before, after, 4, stride=2, padding=1, bias=not normalise), normalise))
     return stages
 
 
@@ -142,12 +150,15 @@ class ImageEncoder(nn.Module):
         condition: size of the condition, which is given as extra planes (`conv`) or extra inputs (`mlp`).
     """
 
+    convolution: type[nn.Conv2d] = nn.Conv2d  # of `conv`
+
     def __init__(self, config: NetworkConfig, condition: int = 0) -> None:
         super().__init__()
         self.network = config.network
         if config.network == "conv":
             normalise = config.normalisation == "batch"
-            self.stages = encoder_stages(config.channels + condition, config.widths, config.depth, normalise)
+            planes = config.channels + condition
+            self.stages = encoder_stages(planes, config.widths, config.depth, normalise, self.convolution)
             self.side = config.side
             self.feature_dim = config.widths[-1] * config.side**2
         else:
@@ -196,6 +207,9 @@ class ImageDecoder(nn.Module):
         planes: outputs per pixel; None outputs the parameter of the likelihood for each channel.
     """
 
+    convolution: type[nn.Conv2d] = nn.Conv2d  # of `conv`
+    transposed: type[nn.ConvTranspose2d] = nn.ConvTranspose2d
+
     def __init__(self, config: NetworkConfig, latent_dim: int, planes: int | None = None) -> None:
         super().__init__()
         self.is_mean = planes is None and config.likelihood != "bernoulli"
@@ -207,8 +221,10 @@ class ImageDecoder(nn.Module):
             widths = config.decoder_widths
             self.side = config.decoded_size // 2 ** len(widths)
             self.start = nn.Linear(latent_dim, widths[0] * self.side**2)
-            self.stages = decoder_stages(widths[0], widths[1:], config.decoder_depth, normalise)
-            self.out: nn.Module = nn.ConvTranspose2d(widths[-1], planes, 4, stride=2, padding=1)
+            self.stages = decoder_stages(
+                widths[0], widths[1:], config.decoder_depth, normalise, self.convolution, self.transposed
+            )
+            self.out: nn.Module = self.transposed(widths[-1], planes, 4, stride=2, padding=1)
         else:
             units = (latent_dim, *reversed(config.hidden))
             self.stages = layers(units, config.activation)

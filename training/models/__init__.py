@@ -7,10 +7,12 @@ from training.models.backbone import Pooled, PooledConfig
 from training.models.beta_vae import BetaVae, BetaVaeConfig
 from training.models.cvae import Cvae, CvaeConfig
 from training.models.draw import Draw, DrawConfig
+from training.models.delta_vae import DeltaVae, DeltaVaeConfig
 from training.models.families import FAMILIES, Family
 from training.models.fusion import Fusion, FusionConfig
 from training.models.glow import Glow, GlowConfig
 from training.models.hog import Hog, HogConfig
+from training.models.infovae import InfoVae, InfoVaeConfig
 from training.models.item_first import ItemFirst, ItemFirstConfig
 from training.models.made import Made, MadeConfig
 from training.models.multiscale import Multiscale, MultiscaleConfig
@@ -23,6 +25,7 @@ from training.models.pixel_vae import PixelVae, PixelVaeConfig
 from training.models.pixels import Pixels, PixelsConfig
 from training.models.real_nvp import RealNvp, RealNvpConfig
 from training.models.vae import Vae, VaeConfig
+from training.models.vlae import Vlae, VlaeConfig
 from training.models.vq_vae import VqVae, VqVaeConfig
 from training.models.vq_vae_2 import VqVae2, VqVae2Config
 from training.onnx.graph import OnnxConfig
@@ -34,9 +37,11 @@ MODELS |= {
     "beta-vae": Family(BetaVaeConfig, BetaVae),
     "cvae": Family(CvaeConfig, Cvae),
     "draw": Family(DrawConfig, Draw),
+    "delta-vae": Family(DeltaVaeConfig, DeltaVae),
     "fusion": Family(FusionConfig, Fusion),
     "glow": Family(GlowConfig, Glow),
     "hog": Family(HogConfig, Hog),
+    "infovae": Family(InfoVaeConfig, InfoVae),
     "item-first": Family(ItemFirstConfig, ItemFirst),
     "made": Family(MadeConfig, Made),
     "multiscale": Family(MultiscaleConfig, Multiscale),
@@ -49,6 +54,7 @@ MODELS |= {
     "pixels": Family(PixelsConfig, Pixels),
     "real-nvp": Family(RealNvpConfig, RealNvp),
     "vae": Family(VaeConfig, Vae),
+    "vlae": Family(VlaeConfig, Vlae),
     "vq-vae": Family(VqVaeConfig, VqVae),
     "vq-vae-2": Family(VqVae2Config, VqVae2),
 }

@@ -29,6 +29,7 @@ from torch.nn.functional import linear, relu
 from training.layers.autoregressive import Autoregressive, AutoregressiveConfig, PixelLogProb
 from training.layers.checks import check_at_least
 from training.layers.distributions import PixelKind, build_distribution
+from training.layers.masked import MaskedLinear, spread_numbers
 from training.protocols import Batch, Likelihood, Loss
 
 
@@ -61,19 +62,6 @@ class MadeConfig(AutoregressiveConfig):
     @property
     def latent_dim(self) -> int:
         return self.hidden[-1]
-
-
-class MaskedLinear(nn.Linear):
-    """A linear layer that uses the weights where a mask `(outputs, inputs)` is true."""
-
-    mask: Tensor
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs)
-        self.register_buffer("mask", torch.ones(outputs, inputs, dtype=torch.bool), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight * self.mask, self.bias)
 
 
 class Made(Autoregressive):
@@ -202,14 +190,6 @@ class Made(Autoregressive):
             direct = self.direct
             out = out + linear(2.0 * flat - 1.0, direct.weight[rows] * direct.mask[rows], direct.bias[rows])
         return out.reshape(len(flat), -1, count).transpose(1, 2)[:, :, :, None]
-
-
-def spread_numbers(units: int, values: int, generator: torch.Generator) -> Tensor:
-    """Numbers m(k) of hidden units `(units,)`, from 1 to D - 1, in equal frequency and random order."""
-    numbers: Tensor = torch.arange(units) % max(values - 1, 1) + 1
-    if units < values - 1:  # fewer units than numbers: take evenly spaced numbers
-        numbers = torch.linspace(1, values - 1, units).round().long()
-    return numbers[torch.randperm(units, generator=generator)]
 
 
 def to_values(x: Tensor) -> Tensor:

@@ -84,12 +84,15 @@ class PixelVae(Vae):
     """
 
     def _add_decoder(self, config: Any, latent_dim: int) -> None:
-        self.decoder = ImageDecoder(config, latent_dim, planes=config.map_width)
+        self.decoder = self._build_decoder(config, latent_dim)
         self.distribution = build_distribution(config.likelihood, config.channels, config.mixtures)
         self.network: Any = build_network(
             config.receptive_field, config.channels, self.distribution.parameters, config.pixel_width, config.head,
             groups=config.channels if self.distribution.grouped else 0, condition=config.map_width,
         )  # fmt: skip
+
+    def _build_decoder(self, config: Any, latent_dim: int) -> ImageDecoder:
+        return ImageDecoder(config, latent_dim, planes=config.map_width)
 
     def numbers_to_decode(self, x: Tensor) -> int:
         at_a_pixel: int = max(self.distribution.parameters, 4 * self.config.pixel_width)

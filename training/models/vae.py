@@ -29,9 +29,10 @@ from training.layers.backbones import LEVELS, STRIDE, BackboneConfig
 from training.layers.blocks import fold_blocks
 from training.layers.checks import check_at_least, check_search, check_share
 from training.layers.foreground import EncoderFeatures, ForegroundPool
-from training.layers.gaussian import GaussianHeads, draw, kl_to_standard_normal, log_density, log_standard_normal
+from training.layers.gaussian import GaussianHeads, draw, log_density
 from training.layers.likelihoods import PixelLikelihood
 from training.layers.networks import ImageDecoder, ImageEncoder, NetworkConfig
+from training.layers.priors import Prior, StandardNormal
 from training.layers.resample import resize
 from training.layers.search import SearchSpace, Turn
 from training.protocols import Batch, Elbo, Likelihood, Loss, Posterior
@@ -162,7 +163,8 @@ class Vae(nn.Module):
     def __init__(self, config: VaeConfig, encoder_condition: int = 0, decoder_condition: int = 0) -> None:
         super().__init__()
         self.config: Any = config  # the subclass's own config
-        self.encoder = (GaussianEncoder if config.backbone is None else BackboneEncoder)(config, encoder_condition)
+        self.encoder = self._build_encoder(config, encoder_condition)
+        self.prior = self._build_prior(config)
         self._add_decoder(config, config.latent_dim + decoder_condition)
         search_dim = config.search_dim or config.latent_dim
         self.search = SearchSpace(config.latent_dim, search_dim, config.whitening, config.turn)
@@ -171,6 +173,12 @@ class Vae(nn.Module):
             features = self.encoder.backbone.widths[-1]
             self.item_search = SearchSpace(features, config.item_dim or features, whitening=0.0)
         self.to(memory_format=torch.channels_last)
+
+    def _build_encoder(self, config: Any, condition: int) -> GaussianEncoder | BackboneEncoder:
+        return (GaussianEncoder if config.backbone is None else BackboneEncoder)(config, condition)
+
+    def _build_prior(self, config: Any) -> Prior:
+        return StandardNormal()
 
     def _add_decoder(self, config: Any, latent_dim: int) -> None:
         self.decoder = ImageDecoder(config, latent_dim)
@@ -229,16 +237,16 @@ class Vae(nn.Module):
         return self.decode(self.posterior(x).mean)
 
     def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
-        """Mean images `(count, C, S, S)` in [0, 1] of latents drawn from N(0, temperature^2 I)."""
+        """Mean images `(count, C, S, S)` in [0, 1] of latents drawn from the prior; see `draw_latents`."""
         return self.decode(self.draw_latents(count, generator, temperature))
 
     def draw_latents(self, count: int, generator: torch.Generator | None, temperature: float) -> Tensor:
-        """Latents `(count, latent_dim)` drawn from the prior, multiplied by the temperature."""
-        z = torch.randn(count, self.config.latent_dim, generator=generator)
-        return temperature * z.to(self.encoder.mean.weight)
+        """Latents `(count, latent_dim)` of the prior; the temperature multiplies the noise that they are made of."""
+        noise = torch.randn(count, self.config.latent_dim, generator=generator)
+        return self.prior.from_noise(temperature * noise.to(self.encoder.mean.weight))
 
     def elbo(self, batch: Batch, *, samples: int | None = None, generator: torch.Generator | None = None) -> Elbo:
-        """The bound of the targets (beta 1, no free bits) in nats per image, with the analytic KL.
+        """The bound of the targets (beta 1, no free bits) in nats per image; the KL is that of the prior.
 
         Args:
             samples: Monte-Carlo samples of z; None for the number in the config.
@@ -253,14 +261,15 @@ class Vae(nn.Module):
         batch: Batch,
         samples: int,
         generator: torch.Generator | None = None,
-        log_prior: Callable[[Tensor], Tensor] = log_standard_normal,
+        log_prior: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """The bound of Burda 2016 with K samples in nats per image `(B,)`; K = 1 is a one-sample ELBO.
 
         Args:
             samples: K; memory is bounded, as the samples are decoded in parts.
-            log_prior: log p(z) `(K, B)` of latents `(K, B, L)`, such as `LatentFlow.log_prob`.
+            log_prior: log p(z) `(K, B)` of latents `(K, B, L)`, such as `LatentFlow.log_prob`; None for the model's.
         """
+        log_prior = self.prior.log_prob if log_prior is None else log_prior
         batch = self._reduced(batch)
         q = self.posterior(batch.x, batch.label)
         at_once = max(1, VALUES_AT_ONCE // self.numbers_to_decode(batch.x))
@@ -288,9 +297,10 @@ class Vae(nn.Module):
         config, whole, batch = self.config, batch, self._reduced(batch)
         features = self.extract(batch.x, batch.label)
         q = self.encoder.posterior(features)
-        bound = self._bound(batch, q, draw(q, config.samples))
+        z = draw(q, config.samples)
+        bound = self._bound(batch, q, z)
         kl = bound.kl.mean(dim=0).clamp(min=config.free_bits).sum()
-        beta = config.beta * min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else config.beta
+        beta = self.kl_weight(step)
         scalars = {
             "elbo": bound.elbo.mean().detach(),
             "kl": bound.kl.sum(dim=1).mean().detach(),
@@ -302,7 +312,19 @@ class Vae(nn.Module):
             missed = self.encoder.missed(features, whole)
             objective = objective + config.keep * missed
             scalars["missed"] = missed.detach()
+        for name, (weight, nats) in self.penalties(z).items():
+            objective = objective + weight * nats
+            scalars[name] = nats.detach()
         return Loss(objective, scalars, q.mean, q, features.foreground)
+
+    def kl_weight(self, step: int) -> float:
+        """Weight of the KL at a training step."""
+        beta: float = self.config.beta
+        return beta * min(1.0, (step + 1) / self.config.warmup_steps) if self.config.warmup_steps else beta
+
+    def penalties(self, z: Tensor) -> dict[str, tuple[float, Tensor]]:
+        """Further terms of the objective for posterior samples `(K, B, L)`, by name: weights and scalars."""
+        return {}
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> tuple[Self, Any]:
@@ -325,7 +347,7 @@ class Vae(nn.Module):
 
     def _bound(self, batch: Batch, q: Posterior, z: Tensor) -> Elbo:
         log_likelihood = self._log_p(batch, z).mean(dim=0)
-        kl = kl_to_standard_normal(q)
+        kl = self.prior.kl(q, z)
         return Elbo(log_likelihood - kl.sum(dim=1), log_likelihood, kl)
 
     @torch.no_grad()

@@ -212,7 +212,7 @@ def _check_sides(recipe: Recipe) -> None:
         if multiple is None:
             raise RecipeError(
                 f"recipe {recipe.name}: {name} needs an encoder that accepts other sizes, a conv network of family ae, "
-                f"vae, beta-vae, cvae or pixel-vae without a backbone; leave it out"
+                f"vae, beta-vae, cvae, pixel-vae, infovae or vlae without a backbone; leave it out"
             )
         if side % multiple:
             raise RecipeError(f"recipe {recipe.name}: {name} must be a multiple of {multiple}, not {side}")

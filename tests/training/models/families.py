@@ -46,15 +46,28 @@ FLOW: dict[str, Any] = {"levels": 2, "width": 6}
 NETWORK: dict[str, Any] = {"width": 0.25, "depth": 0.5}
 
 
+PIXEL_VAE: dict[str, Any] = {
+    **CONV,
+    "latent_dim": 5,
+    "mixtures": 2,
+    "receptive_field": 3,
+    "map_width": 4,
+    "pixel_width": 6,
+    "head": 8,
+}
+
+
 TINY: dict[str, dict[str, Any]] = {
     "ae": {**CONV, "latent_dim": 5},
     "backbone": {"backbone": NETWORK},
     "beta-vae": {**CONV, "latent_dim": 5},
     "cvae": {**CONV, "latent_dim": 5, "classes": 3},
     "draw": {"steps": 3, "step_dim": 2, "hidden": 12, "read_size": 3, "write_size": 4},
+    "delta-vae": {**PIXEL_VAE, "latent_dim": 8, "committed_rate": 2.0},
     "fusion": {"parts": (GREY_VAE, {"family": "pixels", "config": {"size": 16}}), "weights": (0.3, 0.7)},
     "glow": {**FLOW, "steps": 1},
     "hog": {},
+    "infovae": {**PIXEL_VAE, "alpha": 0.5},
     "item-first": {
         "finder": {"size": 16, "widths": (4, 6), "depths": (0, 0), "decoder_widths": (4,), "normalisation": False},
         "encoder": {"family": "pixels", "config": {"size": 8, "channels": 3}},
@@ -68,18 +81,11 @@ TINY: dict[str, dict[str, Any]] = {
     "pixel-cnn": {**RASTER, "kernel": 3, "dilations": (1,), "head": 8},
     "pixel-cnn++": {**RASTER, "scales": 2, "blocks": 1},
     "pixel-rnn": {**RASTER, "layers": 1, "kernel": 3, "head": 8},
-    "pixel-vae": {
-        **CONV,
-        "latent_dim": 5,
-        "mixtures": 2,
-        "receptive_field": 3,
-        "map_width": 4,
-        "pixel_width": 6,
-        "head": 8,
-    },
+    "pixel-vae": PIXEL_VAE,
     "pixels": {},
     "real-nvp": {**FLOW, "blocks": 0},
     "vae": {**CONV, "latent_dim": 5},
+    "vlae": {**PIXEL_VAE, "flow_steps": 2, "flow_hidden": (7,)},
     "vq-vae": {**CONV, **CODES},
     "vq-vae-2": {**CONV, **CODES, "top_width": 6},
 }
@@ -107,7 +113,10 @@ DENSITIES = [name for name in JUDGING if name not in GENERATIVE]  # autoregressi
 FLOWS = ["glow", "real-nvp"]
 
 
-PIXELWISE = [*DENSITIES, "pixel-vae"]  # at first they find all images equally strange
+PIXEL_VAES = ["delta-vae", "infovae", "pixel-vae", "vlae"]  # a latent, and a decoder that draws pixel by pixel
+
+
+PIXELWISE = [*DENSITIES, *PIXEL_VAES]  # at first they find all images equally strange
 
 
 def make_images(count: int, *, size: int = SIZE, channels: int = 3, seed: int = 0) -> Tensor:

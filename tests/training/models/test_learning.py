@@ -12,6 +12,7 @@ from tests.training.models.families import (
     FLOWS,
     GENERATIVE,
     GRADIENT,
+    PIXEL_VAES,
     PIXELWISE,
     SIZE,
     STAGED,
@@ -41,10 +42,10 @@ def test_the_gradient_reaches_every_parameter(family: str, changes: dict[str, An
 
 @pytest.mark.parametrize("family", [*PIXELWISE, *FLOWS])
 def test_a_density_learns_one_batch_by_heart(family: str) -> None:
-    wide = {"made": {"hidden": (200, 200)}, "pixel-vae": {"pixel_width": 16, "latent_dim": 16}}.get(
-        family, {"width": 16}
-    )
-    size = SIZE if family == "pixel-vae" else 8  # whose latent has little to say of a small image
+    wide: dict[str, Any] = {"hidden": (200, 200)} if family == "made" else {"width": 16}
+    if family in PIXEL_VAES:
+        wide = {"pixel_width": 16, "latent_dim": 16}
+    size = SIZE if family in PIXEL_VAES else 8  # whose latent has little to say of a small image
     model = build(family, size=size, **wide).train()
     x = make_images(8, size=size)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)

@@ -18,6 +18,7 @@ from tests.training.models.families import (
     GREY_VAE,
     JUDGING,
     NETWORK,
+    PIXEL_VAES,
     STAGED,
     batch_of,
     build,
@@ -103,6 +104,29 @@ OTHER_RASTER: dict[str, Any] = {
 OTHER_FLOW: dict[str, Any] = {**OTHER_SEARCH, "size": 8, "channels": 1, "levels": 1, "width": 8, "margin": 0.1}
 
 
+OTHER_PIXEL_VAE: dict[str, Any] = {
+    **{name: value for name, value in OTHER_VAE.items() if name != "scale"},
+    "likelihood": "categorical",
+    "mixtures": 3,
+    "receptive_field": 1,
+    "map_width": 3,
+    "pixel_width": 4,
+    "head": 6,
+}
+
+
+REFUSED: dict[str, tuple[str, ...]] = {  # settings of other families that have one possible value
+    "delta-vae": (
+        *("scale", "network", "hidden", "activation", "foreground", "backbone", "decoder_size", "keep"),
+        *("item_share", "item_dim"),
+    ),
+    "infovae": ("scale", "beta"),
+    "item-first": ("channels", "spare_plain"),
+    "pixel-vae": ("scale",),
+    "vlae": ("scale",),
+}
+
+
 OTHER: dict[str, dict[str, Any]] = {
     "ae": {**OTHER_NETWORK, **OTHER_SEARCH, "latent_dim": 4, "noise": 0.3},
     "backbone": {
@@ -127,6 +151,10 @@ OTHER: dict[str, dict[str, Any]] = {
         "likelihood": "logistic",
         "scale": 0.5,
     },
+    "delta-vae": {
+        **{name: value for name, value in OTHER_PIXEL_VAE.items() if name not in REFUSED["delta-vae"]},
+        "committed_rate": 4.0,
+    },
     "fusion": {
         "size": 24,
         "channels": (1, {"parts": (GREY_VAE, GREY_VAE)}),
@@ -135,6 +163,12 @@ OTHER: dict[str, dict[str, Any]] = {
     },
     "glow": {**OTHER_FLOW, "permutation": "reverse", "steps": 2},
     "hog": {"size": 24, "channels": 1, "orientations": 5, "cell": 4, "block": 1},
+    "infovae": {
+        **{name: value for name, value in OTHER_PIXEL_VAE.items() if name not in REFUSED["infovae"]},
+        "alpha": 0.0,
+        "lambda_": 10.0,
+        "kernel_width": 1.0,
+    },
     "item-first": {
         "size": 32,
         "finder": {"size": 16, "widths": (4, 8), "depths": (0, 0), "decoder_widths": (4,), "normalisation": False},
@@ -161,18 +195,11 @@ OTHER: dict[str, dict[str, Any]] = {
     "pixel-cnn": {**OTHER_RASTER, "architecture": "plain", "kernel": 5, "dilations": (2,), "head": 6},
     "pixel-cnn++": {**OTHER_RASTER, "scales": 1, "blocks": 2, "dropout": 0.5},
     "pixel-rnn": {**OTHER_RASTER, "recurrence": "row", "layers": 2, "kernel": 5, "head": 6},
-    "pixel-vae": {
-        **{name: value for name, value in OTHER_VAE.items() if name != "scale"},
-        "likelihood": "categorical",
-        "mixtures": 3,
-        "receptive_field": 1,
-        "map_width": 3,
-        "pixel_width": 4,
-        "head": 6,
-    },
+    "pixel-vae": OTHER_PIXEL_VAE,
     "pixels": {"size": 8, "channels": 1},
     "real-nvp": {**OTHER_FLOW, "permutation": "1x1", "blocks": 1},
     "vae": OTHER_VAE,
+    "vlae": {**OTHER_PIXEL_VAE, "flow_steps": 1, "flow_hidden": (9, 8)},
     "vq-vae": OTHER_CODES,
     "vq-vae-2": {**OTHER_CODES, "top_width": 4},
 }
@@ -182,7 +209,10 @@ MLP_ONLY = ("network", "hidden", "activation")  # families of code maps have `co
 
 
 # An export takes seconds, and these have their layers in common with a family that is exported in the default run.
-SLOW_TO_EXPORT = ("beta-vae", "cvae", "item-first", "multiscale", "pixel-cnn", "pixel-cnn++", "pixel-vae", "vq-vae-2")
+SLOW_TO_EXPORT = (
+    *("beta-vae", "cvae", "infovae", "item-first", "multiscale", "pixel-cnn", "pixel-cnn++", "pixel-vae", "vlae"),
+    "vq-vae-2",
+)
 
 
 @pytest.mark.parametrize(
@@ -207,9 +237,11 @@ def test_the_image_size_and_grey_are_settings(family: str, size: int, widths: tu
     if family == "vq-vae-2":
         changes |= {"widths": widths[1:], "decoder_widths": widths[1:][::-1]}
         changes["pool"] = 7 if size == 28 else 2
+    if family == "delta-vae":
+        changes["latent_dim"] = 2 * size // 2 ** len(widths)
     model = build(family, **changes).eval()
     x = make_images(2, size=size, channels=1)
-    if family != "pixel-vae" or size <= 32:  # which draws pixel by pixel
+    if family not in PIXEL_VAES or size <= 32:  # they draw pixel by pixel
         assert model.reconstruct(x).shape == x.shape
     assert model.embed(x).shape == (2, model.dim)
 
@@ -227,8 +259,7 @@ SETTINGS = [
     (family, field.name)
     for family in ALL
     for field in fields(MODELS[family].config)
-    if not (family.startswith("vq") and field.name in MLP_ONLY)
-    and (family, field.name) not in (("pixel-vae", "scale"), ("item-first", "channels"), ("item-first", "spare_plain"))
+    if not (family.startswith("vq") and field.name in MLP_ONLY) and field.name not in REFUSED.get(family, ())
 ]
 
 
