@@ -6,8 +6,8 @@ from training.models.ae import Ae, AeConfig
 from training.models.backbone import Pooled, PooledConfig
 from training.models.beta_vae import BetaVae, BetaVaeConfig
 from training.models.cvae import Cvae, CvaeConfig
-from training.models.draw import Draw, DrawConfig
 from training.models.delta_vae import DeltaVae, DeltaVaeConfig
+from training.models.draw import Draw, DrawConfig
 from training.models.families import FAMILIES, Family
 from training.models.fusion import Fusion, FusionConfig
 from training.models.glow import Glow, GlowConfig
