@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from indexer.catalogue.home import Home
 from indexer.catalogue.schema import images, items, vectors
 from indexer.generations.manifest import load_ids
+from indexer.ingest.clean import TEMPORARY
 from tests.indexer.swapped import drawn, drawn_with_counts, write  # noqa: F401  # fixtures of every test below
 
 
@@ -57,3 +58,14 @@ def served(home: Home, collection: str = "default") -> dict[str, bytes]:
     ids = load_ids(directory)
     names = home.catalogue.items.summaries(ids[:, 1].tolist())
     return {names[int(pk)].item_id: np.asarray(index.reconstruct(place)).tobytes() for place, (_, pk) in enumerate(ids)}
+
+
+def orphans(home: Home, collection: str = "default") -> list[str]:
+    """Blobs without an image, temporary files, and generations that the catalogue does not have."""
+    used = {home.uri_path(uri) for uri in home.catalogue.images.uris()}
+    blobs = [path for path in home.path.glob("blobs/*/*") if path not in used]
+    temporary = [path for path in home.path.rglob(".*") if TEMPORARY.fullmatch(path.name)]
+    records = home.catalogue.generations.all(collection)
+    kept = {home.generation_directory(collection, record.number) for record in records if record.status != "removed"}
+    generations = [path for path in home.generations_directory(collection).glob("[0-9]*") if path not in kept]
+    return [str(path) for path in blobs + temporary + generations]

@@ -12,10 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from indexer.catalogue.home import Home
 from indexer.ingest.clean import AGE
+from tests.indexer.conftest import orphans
 from tests.service.test_backup_under_load import nitamono
 from tests.service.test_durability import start
-from tests.service.writers import Writer, orphans
+from tests.service.writers import Writer
 
 TRIALS = 20
 LONGEST = 1.5  # seconds of writing before a kill
@@ -28,11 +30,12 @@ def writers(url: str, trial: int, *, retry: bool) -> list[Writer]:
     return [Writer(url, name, first + STEP * place, retry=retry) for place, name in enumerate(("a", "b"))]
 
 
-def clean(home: Path) -> None:
-    """What a kill left is old enough for `clean`, an hour later."""
+def assert_clean_removes_what_is_left(home: Path) -> None:
     for path in home.rglob("*"):
-        os.utime(path, (time.time() - 2 * AGE,) * 2)
+        os.utime(path, (time.time() - 2 * AGE,) * 2)  # what a kill left is old enough for `clean` in an hour
     nitamono("clean", "--home", home)
+    with Home.open(home) as opened:
+        assert orphans(opened, "shop") == []
 
 
 def workers_of(server: subprocess.Popen[str]) -> list[int]:
@@ -79,8 +82,7 @@ def trial_of_the_server(home: Path, trial: int, workers: int, seconds: float) ->
     finally:
         server.terminate()
         server.wait()
-    clean(home)
-    assert orphans(home) == []
+    assert_clean_removes_what_is_left(home)
     return sum(client.acknowledged for client in clients)
 
 
@@ -124,8 +126,7 @@ def trials_of_a_worker(home: Path, trials: int) -> int:
     finally:
         server.terminate()
         assert server.wait(timeout=60) == 0
-    clean(home)
-    assert orphans(home) == []
+    assert_clean_removes_what_is_left(home)
     return sum(client.acknowledged for client in clients)
 
 

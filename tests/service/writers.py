@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import httpx
 
-from indexer.catalogue.home import BLOB_SCHEME, Home
 from tests.indexer.search.pages import jpeg
 
 PATH = "/v1/collections/shop/items"
@@ -91,12 +89,3 @@ class Writer(threading.Thread):
         assert answer.status_code == 200, answer.text
         best = answer.json()["results"][0]
         return best["item_id"] == item_id and (not exact or best["score"] > 0.9999)
-
-
-def orphans(home: Path) -> list[str]:
-    """Photos of a home that no image refers to, images whose photo is missing, and temporary files."""
-    stored = {path.name for path in home.glob("blobs/*/*") if not path.name.startswith(".")}
-    with Home.open(home) as opened, opened.catalogue.images.no_writes() as uris:
-        used = {uri.removeprefix(BLOB_SCHEME) for uri in uris if uri.startswith(BLOB_SCHEME)}
-    hidden = [str(path.relative_to(home)) for path in home.rglob(".*-*") if path.is_file()]
-    return [*sorted(stored ^ used), *hidden]

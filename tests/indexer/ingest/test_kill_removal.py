@@ -20,17 +20,17 @@ import sqlalchemy as sa
 from indexer.catalogue.home import Home
 from indexer.catalogue.schema import images, items
 from indexer.generations.store import verify
-from indexer.ingest.clean import TEMPORARY, clean
+from indexer.ingest.clean import clean
 from indexer.ingest.ingest import index_source
 from indexer.ingest.items import delete_item, get_item, put_item
 from indexer.search.searcher import Searcher
 from tests.commands import kill_when, start
 from tests.conftest import write_photos
-from tests.indexer.conftest import served, stored
+from tests.indexer.conftest import orphans, served, stored
 from tests.indexer.ingest.test_clean import OLD, age, leftovers
 from tests.indexer.search.pages import jpeg
 
-KILLS = 20
+KILLS = 10  # on each database
 ALWAYS = (1, 2)  # the others are slow tests
 PHOTOS = 60
 CONTENTS = [jpeg(900 + number) for number in range(6)]  # few, so that a photo is uploaded again after its item's end
@@ -88,17 +88,6 @@ class Writer:
             assert self.home.uri_path(image.uri).read_bytes() == data
             page = self.searcher.search_image("default", data, k=8)
             assert item_id in [hit.item_id for hit in page.results if hit.score > 0.9999]
-
-
-def orphans(home: Home) -> list[str]:
-    """Blobs without an image, temporary files, and generations that the catalogue does not have."""
-    used = {home.uri_path(uri) for uri in home.catalogue.images.uris()}
-    blobs = [path for path in home.path.glob("blobs/*/*") if path not in used]
-    temporary = [path for path in home.path.rglob(".*") if TEMPORARY.fullmatch(path.name)]
-    records = home.catalogue.generations.all("default")
-    kept = {home.generation_directory("default", record.number) for record in records if record.status != "removed"}
-    generations = [path for path in home.generations_directory("default").glob("[0-9]*") if path not in kept]
-    return [str(path) for path in blobs + temporary + generations]
 
 
 def command_of(
