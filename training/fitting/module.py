@@ -92,7 +92,7 @@ class Fitting(LightningModule):
         figures = {"val/objective": objective}
         figures |= {
             f"val/{name}": scalars[name]
-            for name in ("consistency", "contrastive", "foreground", "teacher", "prototypes", "missed")
+            for name in ("consistency", "contrastive", "foreground", "teacher", "prototypes", "missed", "mmd")
             if name in scalars
         }
         count = len(examples) // 2 if two_views else len(examples)
