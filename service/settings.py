@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     )
     write_threads: int = Field(default=2, ge=1, le=64, description="concurrent writes per process")
     request_queue: int = Field(
-        default=8, ge=0, le=10_000, description="searches that wait for a thread, per process; more get 503"
+        default=16, ge=0, le=10_000, description="searches that wait for a thread, per process; more get 503"
     )
     write_wait: float = Field(
         default=4, gt=0, le=3600, description="seconds that a write waits while another process writes the database"

@@ -51,6 +51,7 @@ class Glow(ImageFlow):
     """A Glow; its latent is what the last level makes of the image.
 
     Example:
+        >>> import torch
         >>> model = Glow(GlowConfig(size=8, levels=2, steps=2, width=8))
         >>> model.sample(2).shape, model.log_likelihood(torch.zeros(2, 3, 8, 8)).nats.shape
         (torch.Size([2, 3, 8, 8]), torch.Size([2]))

@@ -49,6 +49,7 @@ class RealNvp(ImageFlow):
     """A Real NVP; its latent is what the last level makes of the image.
 
     Example:
+        >>> import torch
         >>> model = RealNvp(RealNvpConfig(size=8, levels=2, width=8))
         >>> model.sample(2).shape, model.log_likelihood(torch.zeros(2, 3, 8, 8)).nats.shape
         (torch.Size([2, 3, 8, 8]), torch.Size([2]))
