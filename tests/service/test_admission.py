@@ -98,7 +98,10 @@ def test_searches_beyond_the_queue_are_refused_and_nothing_else_waits(indexed_ho
 
 
 def test_probes_answer_at_once_under_200_connections(indexed_home: Path) -> None:
-    with ready_server(indexed_home) as (app, client), ThreadPoolExecutor(200) as pool:
+    with (
+        ready_server(indexed_home, request_threads=8, request_queue=8) as (app, client),
+        ThreadPoolExecutor(200) as pool,
+    ):
         with no_memory(app.state.service.memory):
             answers = [pool.submit(client.post, SEARCH, files=png()) for _ in range(200)]
             wait_for(lambda: sum(answer.done() for answer in answers) >= 200 - 16)

@@ -118,11 +118,14 @@ def trials_of_a_worker(home: Path, trials: int) -> int:
             os.kill(moments.choice(alive), signal.SIGKILL)
         for client in clients:
             client.stop()
+        deadline = time.monotonic() + 60
+        while len(workers_of(server)) < 2:
+            assert time.monotonic() < deadline, "a killed worker was not replaced"
+            time.sleep(0.02)
         ready(url, 4)
         with httpx.Client(base_url=url, timeout=60) as opened:
             for client in clients:
                 client.check(opened)
-        assert len(workers_of(server)) == 2
     finally:
         server.terminate()
         assert server.wait(timeout=60) == 0
