@@ -8,7 +8,7 @@ from pathlib import Path
 from alembic import context
 from sqlalchemy import Connection
 
-from indexer.catalogue.engine import create_engine
+from indexer.catalogue.engine import Database
 from indexer.catalogue.schema import metadata
 
 
@@ -33,5 +33,5 @@ if context.is_offline_mode():
 elif (given := context.config.attributes.get("connection")) is not None:
     run(given)
 else:
-    with create_engine(database_url()).begin() as connection:
+    with Database.open(database_url()).engine.begin() as connection:
         run(connection)

@@ -83,7 +83,7 @@ def rotate_key(catalogue: Catalogue, name: str, *, overlap: timedelta, expires_a
     return key
 
 
-@dataclass(frozen=True, eq=False)  # by identity: FastAPI calls equal dependencies once, and a key is checked twice
+@dataclass(frozen=True)
 class Needs:
     """A dependency that accepts only requests with the needed scope.
 
@@ -145,7 +145,7 @@ CanAdminister = Depends(Needs(Scope.admin))
 CanObserve = Depends(Needs(Scope.read, public=False))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class StillNeeds:
     """A dependency that checks a key again when the route calls it, in its thread: the key may have been revoked while
     the body arrived."""

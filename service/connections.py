@@ -9,11 +9,12 @@ import asyncio
 import errno
 import logging
 import socket
-import time
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.logs import OncePerPeriod
 
 HEAD_BYTES = 64 * 1024  # of the request line and the headers; also of a body's framing and trailers
 FRAMING = 8  # bytes of framing that each byte of a chunked body may have
@@ -141,13 +142,11 @@ class Connection(HttpToolsProtocol):
         self.loop.call_later(WRITE_SECONDS, self.transport.abort)  # if the client does not take what is left
 
 
-_logged: dict[str, float] = {}
+_is_due = OncePerPeriod(LOG_EVERY)
 
 
 def _log_shortage(kind: str, message: str, *values: object) -> None:
-    now = time.monotonic()
-    if now - _logged.get(kind, -LOG_EVERY) >= LOG_EVERY:
-        _logged[kind] = now
+    if _is_due(kind):
         logger.error(message, *values)
 
 

@@ -15,10 +15,8 @@ from indexer.errors import (
     BusyError,
     CatalogueError,
     CorruptError,
-    DamagedCatalogueError,
     DiskFullError,
     InvalidRequestError,
-    LostCatalogueError,
     MismatchError,
     NotFoundError,
     ReadOnlyError,
@@ -45,7 +43,7 @@ REFERENCE = "#/components/schemas/{model}"
 
 Errors = tuple[type[Exception], ...]
 EVERYWHERE: Errors = (errors.HostError, NitamonoError)
-CATALOGUE: Errors = (CatalogueError, DamagedCatalogueError, LostCatalogueError)
+CATALOGUE: Errors = tuple(error for error in KINDS if issubclass(error, CatalogueError))
 DATABASE: Errors = (errors.OverloadedError, BusyError, *CATALOGUE)  # operations that read the catalogue
 WRITES: Errors = (errors.ForbiddenError, DiskFullError, ReadOnlyError)  # operations that need more, besides those
 BODIES: Errors = (errors.TooLargeError, errors.RequestTimeoutError)

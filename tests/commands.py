@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -17,6 +18,13 @@ def command(*words: object) -> list[str]:
 def run(*words: object, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(command(*words), capture_output=True, text=True, input=stdin)
+
+
+def json_of(*words: object) -> Any:
+    """The JSON of a command that must succeed."""
+    done = run(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def start(*words: object, **options: Any) -> subprocess.Popen[bytes]:

@@ -27,11 +27,6 @@ MALFORMED = (
 POOL = {"pool_size": 8, "max_overflow": 64}  # a thread never waits for a connection
 
 
-def create_engine(url: str, *, write_wait: float | None = None) -> Engine:
-    """The engine of `Database.open`."""
-    return Database.open(url, write_wait=write_wait).engine
-
-
 class Database:
     """Transactions on the catalogue's database.
 

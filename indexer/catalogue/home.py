@@ -134,7 +134,7 @@ class Home:
         """
         encoder_id = described.encoder_id
         known = self.catalogue.encoders.get(encoder_id)
-        recorded = self._recorded_onnx(encoder_id)
+        recorded = onnx_files.recorded_checksum(known)
         compared = onnx_files.check_given(described, recorded, is_known=known is not None)
         has_new_onnx = recorded is None and onnx_files.has_separate_onnx(described)
         if (known is not None and has_new_onnx) or not self.has_sound_encoder(encoder_id):
@@ -156,7 +156,7 @@ class Home:
         Raises:
             MismatchError: the encoder's ONNX file is not the registered one.
         """
-        recorded = self._recorded_onnx(described.encoder_id)
+        recorded = onnx_files.recorded_checksum(self.catalogue.encoders.get(described.encoder_id))
         if recorded is not None:
             onnx_files.check_given(described, recorded, is_known=True)
         self._copy_encoder(described, with_onnx=recorded is not None)
@@ -203,7 +203,7 @@ class Home:
         except EncoderError as exc:
             raise CorruptError(f"{exc}; run `nitamono repair`") from exc
         known = self.catalogue.encoders.get(encoder_id)
-        onnx_files.check_copy(described, self._recorded_onnx(encoder_id), is_known=known is not None)
+        onnx_files.check_copy(described, onnx_files.recorded_checksum(known), is_known=known is not None)
         if described.encoder_id != encoder_id:
             raise MismatchError(
                 f"{described.directory}: holds encoder {described.encoder_id[:12]}, not {encoder_id[:12]} as its "
@@ -216,11 +216,6 @@ class Home:
         described = self.encoder(encoder_id)
         onnx_files.check_contents(described)
         return described
-
-    def _recorded_onnx(self, encoder_id: str) -> str | None:
-        """The checksum of an encoder's ONNX file in the catalogue."""
-        known = self.catalogue.encoders.get(encoder_id)
-        return None if known is None else known.card.get(onnx_files.ONNX_CHECKSUM)
 
     def _copy_encoder(self, described: EncoderDescription, *, with_onnx: bool) -> None:
         """Copy an encoder directory; `with_onnx` False leaves out an ONNX file that the id does not cover."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from indexer.catalogue.records import EncoderRecord
 from indexer.errors import CorruptError, MismatchError
 from training.errors import EncoderError, MissingExtraError
 from training.extras import extras
@@ -21,6 +22,11 @@ FARTHEST = 1e-3  # difference of a vector's numbers from those of the weights; p
 def has_separate_onnx(described: EncoderDescription) -> bool:
     """Whether an encoder directory has an ONNX file that its id does not cover."""
     return described.family != IMPORTED and (described.directory / ONNX_FILE).is_file()
+
+
+def recorded_checksum(known: EncoderRecord | None) -> str | None:
+    """The checksum of an encoder's ONNX file in the catalogue."""
+    return None if known is None else known.card.get(ONNX_CHECKSUM)
 
 
 def check_given(described: EncoderDescription, recorded: str | None, *, is_known: bool) -> bool:

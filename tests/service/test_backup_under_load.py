@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import httpx
 
+from tests.commands import json_of
 from tests.indexer.search.pages import jpeg
 from tests.service.test_durability import start
 
 FIXED = 4
-
-
-def nitamono(*arguments: object) -> Any:
-    command = [sys.executable, "-m", "service.cli", *map(str, arguments), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def fixed_hits(url: str) -> list[tuple[str, float]]:
@@ -74,7 +65,7 @@ def test_a_backup_under_load_restores_to_a_home_that_answers_the_same(home_copy:
         while len(written) < 5:
             assert threads[0].is_alive(), "the writer failed"
         before, gone = set(written), set(deleted)
-        nitamono("backup", "--home", home_copy, "--out", tmp_path / "backup")
+        json_of("backup", "--home", home_copy, "--out", tmp_path / "backup")
     finally:
         stop.set()
         for thread in threads:
@@ -82,8 +73,8 @@ def test_a_backup_under_load_restores_to_a_home_that_answers_the_same(home_copy:
         server.terminate()
         server.wait()
     assert not failures
-    nitamono("restore", tmp_path / "backup", "--home", tmp_path / "elsewhere" / "home")
-    verified = nitamono("generations", "verify", "--home", tmp_path / "elsewhere" / "home", "-c", "shop")["verified"]
+    json_of("restore", tmp_path / "backup", "--home", tmp_path / "elsewhere" / "home")
+    verified = json_of("generations", "verify", "--home", tmp_path / "elsewhere" / "home", "-c", "shop")["verified"]
     assert verified and not any(verified.values())
     server, url = start(tmp_path / "elsewhere" / "home")
     try:

@@ -14,8 +14,8 @@ import pytest
 
 from indexer.catalogue.home import Home
 from indexer.ingest.clean import AGE
+from tests.commands import json_of
 from tests.indexer.conftest import orphans
-from tests.service.test_backup_under_load import nitamono
 from tests.service.test_durability import start
 from tests.service.writers import Writer
 
@@ -33,7 +33,7 @@ def writers(url: str, trial: int, *, retry: bool) -> list[Writer]:
 def assert_clean_removes_what_is_left(home: Path) -> None:
     for path in home.rglob("*"):
         os.utime(path, (time.time() - 2 * AGE,) * 2)  # what a kill left is old enough for `clean` in an hour
-    nitamono("clean", "--home", home)
+    json_of("clean", "--home", home)
     with Home.open(home) as opened:
         assert orphans(opened, "shop") == []
 

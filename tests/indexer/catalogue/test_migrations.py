@@ -17,7 +17,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from indexer.catalogue.engine import create_engine
+from indexer.catalogue.engine import Database
 from indexer.catalogue.home import Home
 from indexer.catalogue.migrations import migrations_directory
 from indexer.catalogue.schema import REVISION, metadata
@@ -34,7 +34,7 @@ def alembic(url: str, *arguments: str) -> None:
 
 
 def tables(url: str) -> set[str]:
-    engine = create_engine(url)
+    engine = Database.open(url).engine
     try:
         return set(sa.inspect(engine).get_table_names())
     finally:
@@ -92,7 +92,7 @@ FIRST: dict[str, dict[str, Any]] = {  # a row of every table of revision 0001, i
 
 def rows_of(url: str, names: set[str]) -> dict[str, list[dict[str, Any]]]:
     """All rows of tables as the database has them, whatever the schema of today says."""
-    engine = create_engine(url)
+    engine = Database.open(url).engine
     try:
         with engine.connect() as connection:
             found = sa.MetaData()
@@ -108,7 +108,7 @@ def rows_of(url: str, names: set[str]) -> dict[str, list[dict[str, Any]]]:
 def test_rows_of_the_first_revision_are_kept_upwards_and_downwards(database_url: str, tmp_path: Path) -> None:
     alembic(database_url, "upgrade", "0001")
     assert tables(database_url) == {*FIRST, "alembic_version"}
-    engine = create_engine(database_url)
+    engine = Database.open(database_url).engine
     with engine.begin() as connection:
         for name, row in FIRST.items():
             connection.execute(sa.insert(metadata.tables[name]).values(row))
@@ -152,7 +152,7 @@ def test_uploads_of_earlier_versions_belong_to_http(
     database_url: str, tmp_path: Path, uri: str, live: bool, source: str | None
 ) -> None:
     alembic(database_url, "upgrade", "0001")
-    engine = create_engine(database_url)
+    engine = Database.open(database_url).engine
     with engine.begin() as connection:
         for name, row in FIRST.items():
             changed = {"images": {"uri": uri}, "changes": {"live": live}}.get(name, {})

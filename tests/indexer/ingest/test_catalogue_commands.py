@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -15,7 +14,7 @@ from indexer.ingest.clean import AGE
 from indexer.ingest.ingest import index_source
 from indexer.ingest.items import delete_item, get_item, put_item
 from indexer.search.searcher import Searcher
-from tests.commands import run
+from tests.commands import json_of, run
 from tests.conftest import write_photos
 from tests.indexer.ingest.test_clean import age, leave
 from tests.indexer.search.pages import jpeg
@@ -38,7 +37,7 @@ def succeeded(home: Home, *words: object, stdin: str | None = None) -> tuple[str
 
 
 def document(home: Home, *words: object) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(succeeded(home, *words, "--json")[0])
+    found: dict[str, Any] = json_of(*words, "--home", home.path)
     return found
 
 
