@@ -12,8 +12,11 @@ LONGEST = timedelta(days=36_500)
 _DURATION = re.compile(r"([0-9]{1,8})([mhdw])")
 
 
-def parse_duration(field: str, text: str) -> timedelta:
+def parse_duration(field: str, text: str, *, otherwise: str = "") -> timedelta:
     """Parse a duration such as `90d`: a whole number of minutes, hours, days or weeks.
+
+    Args:
+        otherwise: what else the field may be, for the message.
 
     Raises:
         InvalidRequestError: the text is no duration, or one of more than 100 years.
@@ -22,7 +25,8 @@ def parse_duration(field: str, text: str) -> timedelta:
     duration = timedelta(**{UNITS[found[2]]: int(found[1])}) if found else None
     if duration is None or duration > LONGEST:
         raise InvalidRequestError(
-            field, f"{field} {text!r} must be a number and a unit, m, h, d or w, such as 12h or 90d (up to 100 years)"
+            field,
+            f"{field} {text!r} must be a number and a unit, m, h, d or w, such as 12h or 90d (up to 100 years){otherwise}",
         )
     return duration
 
@@ -41,7 +45,7 @@ def parse_expiry(text: str, now: datetime) -> datetime:
     except ValueError:
         if text[:1].isdecimal() and "-" in text:
             raise InvalidRequestError("expires", f"expires {text!r} is not an ISO date such as 2027-01-31") from None
-        moment = now + parse_duration("expires", text)
+        moment = now + parse_duration("expires", text, otherwise=", or an ISO date such as 2027-01-31")
     moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     if not now < moment <= now + LONGEST:
         raise InvalidRequestError("expires", f"expires {text!r} must be in the future, and within 100 years")
