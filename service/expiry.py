@@ -26,7 +26,8 @@ def parse_duration(field: str, text: str, *, otherwise: str = "") -> timedelta:
     if duration is None or duration > LONGEST:
         raise InvalidRequestError(
             field,
-            f"{field} {text!r} must be a number and a unit, m, h, d or w, such as 12h or 90d (up to 100 years){otherwise}",
+            f"{field} {text!r} must be a number and a unit, m, h, d or w, such as 12h or 90d (up to 100 years)"
+            f"{otherwise}",
         )
     return duration
 
