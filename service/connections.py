@@ -37,15 +37,34 @@ class ServerConfig(uvicorn.Config):
 
     def __init__(self, *args: Any, head_timeout: float, max_connections: int, **kwargs: Any) -> None:
         # With asyncio's own loop a process without free file descriptors goes on to accept once it has some.
-        super().__init__(*args, **{**kwargs, "http": Connection, "loop": "asyncio"})
+        super().__init__(*args, **{**kwargs, "http": Connection, "loop": "service.connections:Loop"})
         self.head_timeout = head_timeout
         self.max_connections = max_connections
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """asyncio's event loop; it can tell whether the server was told to stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._servers: list[asyncio.Server] = []
+
+    async def create_server(self, *args: Any, **kwargs: Any) -> asyncio.Server:
+        server: asyncio.Server = await super().create_server(*args, **kwargs)
+        self._servers.append(server)
+        return server
+
+    @property
+    def is_stopping(self) -> bool:
+        """True once no server accepts connections any more."""
+        return not any(server.is_serving() for server in self._servers)
 
 
 class Connection(HttpToolsProtocol):
     """One connection; each moment of it has a time-out, but for the time that the app needs to respond."""
 
     config: ServerConfig
+    loop: Loop
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -92,6 +111,9 @@ class Connection(HttpToolsProtocol):
         self._overhead = 0
         self._stop_head_timer()
         super().on_headers_complete()
+        # uvicorn ends the connections that it knows when it stops; one that was just accepted would be served on.
+        if self.loop.is_stopping:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._overhead -= (1 + FRAMING) * len(body)

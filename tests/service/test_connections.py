@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -224,6 +224,32 @@ def test_a_server_that_is_told_to_stop_ends_its_requests_and_refuses_others(home
             connection.sendall(body[100:])
             assert everything(connection).startswith(b"HTTP/1.1 200"), log.read_text()
         assert started.wait(timeout=20) in (0, -signal.SIGTERM)
+
+
+def test_a_connection_accepted_in_the_moment_of_a_stop_serves_one_request() -> None:
+    blocked, request = threading.Event(), b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    async def block_the_loop(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        blocked.set()
+        time.sleep(0.5)  # meanwhile a client connects, and the server is told to stop
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    with ExitStack() as stack:
+        with running(block_the_loop, drain_seconds=10) as url:
+            address = "127.0.0.1", int(url.rpartition(":")[2])
+            first = stack.enter_context(socket.create_connection(address))
+            first.sendall(request)
+            assert blocked.wait(10)
+            late = stack.enter_context(socket.create_connection(address))
+            late.sendall(request)
+            began = time.monotonic()
+        assert time.monotonic() - began < 5
+        assert everything(first).startswith(b"HTTP/1.1 200")
+        received = everything(late)
+        assert received.startswith(b"HTTP/1.1 200") and b"connection: close" in received
 
 
 def test_the_time_of_a_stop_is_bounded(home_copy: Path) -> None:
