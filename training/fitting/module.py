@@ -15,6 +15,7 @@ from training.fitting.examples import Batches, Examples, other_photos
 from training.fitting.mining import Mined, is_due, lend_views, mine
 from training.fitting.modes import in_use, untracked
 from training.fitting.views import ViewMaker
+from training.layers.quantise import VectorQuantiser
 from training.objectives import Extras, build_objectives
 from training.protocols import BackboneModel, Batch, GradientModel, Loss, VariationalModel
 from training.recipes import Recipe
@@ -75,6 +76,11 @@ class Fitting(LightningModule):
         self.log_dict(figures, batch_size=len(examples))
         self.images_seen += len(examples)
         return objective
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        for part in self.model.modules():
+            if isinstance(part, VectorQuantiser):
+                part.forget_restarted(optimizer)
 
     def on_train_batch_end(self, outputs: Any, batch: Examples, batch_index: int) -> None:
         if self.objectives.teacher is not None:

@@ -3,9 +3,9 @@
     log p(x) = sum_i log p(x_i | x_1 .. x_(i-1))
 
 These families have no decoder. Their code is the features of the network's last layer, averaged over the cells of a
-grid in raster networks (which predict pixels row by row). With `classes` a raster network is conditioned on the label
-of the image, which is hidden for a fraction of the training images. Without a label it receives zeros, and the
-likelihood is that of the mixture over labels, weighted by their training frequencies.
+grid in raster networks (which predict pixels row by row). With `classes` the network is conditioned on the label of the
+image, which is hidden for a fraction of the training images. Without a label it receives zeros, and the likelihood is
+that of the mixture over labels, weighted by their training frequencies.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class AutoregressiveConfig:
         channels: 1 or 3.
         likelihood: `bernoulli`, `categorical` or `logistic-mixture`; see `training.layers.distributions`.
         mixtures: number of components of `logistic-mixture`.
+        classes: number of labels that condition the network; None for no condition.
+        label_dropout: fraction of the training images whose label is hidden from the network.
         search_dim: number of principal axes in the search vector; None keeps all.
         whitening, turn: see `training.layers.search`.
     """
@@ -45,6 +47,8 @@ class AutoregressiveConfig:
     channels: int = 3
     likelihood: PixelKind = "categorical"
     mixtures: int = 10
+    classes: int | None = None
+    label_dropout: float = 0.1
     search_dim: int | None = None
     whitening: float = 0.5
     turn: Turn = "pca"
@@ -53,6 +57,9 @@ class AutoregressiveConfig:
         check_image(self.size, self.channels)
         check_choice("likelihood", self.likelihood, get_args(PixelKind))
         check_at_least("mixtures", self.mixtures, 1)
+        if self.classes is not None:
+            check_at_least("classes", self.classes, 2)
+        check_share("label_dropout", self.label_dropout)
         check_search(self.search_dim, self.latent_dim, self.whitening, self.turn)
 
     @property
@@ -74,10 +81,10 @@ class Autoregressive(nn.Module):
     metric: Metric = "cosine"
     is_exportable = True  # to ONNX
 
-    def __init__(self, config: AutoregressiveConfig, classes: int | None = None) -> None:
+    def __init__(self, config: AutoregressiveConfig) -> None:
         super().__init__()
         self.config: Any = config  # the subclass's own config
-        self.labels = Labels(classes)
+        self.labels = Labels(config.classes)
         search_dim = config.search_dim or config.latent_dim
         self.search = SearchSpace(config.latent_dim, search_dim, config.whitening, config.turn)
 
@@ -91,7 +98,10 @@ class Autoregressive(nn.Module):
 
     @abstractmethod
     def pixel_log_prob(self, x: Tensor, label: Tensor | None = None) -> PixelLogProb:
-        """Log-probability per pixel and code of images `(B, C, S, S)` in [0, 1], given their labels if known."""
+        """Log-probability per pixel and code of images `(B, C, S, S)` in [0, 1], given their labels if known.
+
+        Training hides a fraction of the labels.
+        """
 
     @abstractmethod
     def latent(self, x: Tensor) -> Tensor:
@@ -102,8 +112,12 @@ class Autoregressive(nn.Module):
         return vectors
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
-        """Exact nats per image."""
-        return Likelihood(self.pixel_log_prob(x).nats.sum(dim=(1, 2)), exact=True)
+        """Exact log-likelihood in nats per image; with labels, of the mixture over them."""
+
+        def nats(label: Tensor | None) -> Tensor:
+            return self.pixel_log_prob(x, label).nats.sum(dim=(1, 2))
+
+        return Likelihood(self.labels.mixture(nats, None, len(x)), exact=self.labels.sums_all)
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """Negative log-likelihood of the targets in nats per image.
@@ -116,6 +130,10 @@ class Autoregressive(nn.Module):
         mean = nats.sum(dim=(1, 2)).mean()
         is_own = batch.x is batch.target and batch.weight is None and batch.label is None
         return Loss(-mean, {"log_likelihood": mean.detach()}, scored.code if is_own else self.latent(batch.x))
+
+    def shown(self, label: Tensor | None, count: int) -> Tensor | None:
+        """The labels as planes `(count, classes, 1, 1)`, some of them hidden in training; see `Labels.planes`."""
+        return self.labels.planes(label, count, dropout=self.config.label_dropout if self.training else 0.0)
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> tuple[Self, Any]:
@@ -135,21 +153,14 @@ class RasterConfig(AutoregressiveConfig):
 
     Args:
         width: features per pixel, at least the number of channels.
-        classes: number of labels that condition the network; None for no condition.
-        label_dropout: fraction of the training images whose label is hidden from the network.
         pool: cells along each side of the grid over which features are averaged; divides `size`.
     """
 
     width: int = 32
-    classes: int | None = None
-    label_dropout: float = 0.1
     pool: int = 4
 
     def __post_init__(self) -> None:
         check_at_least("width", self.width, self.channels)
-        if self.classes is not None:
-            check_at_least("classes", self.classes, 2)
-        check_share("label_dropout", self.label_dropout)
         check_at_least("pool", self.pool, 1)
         if self.size % self.pool:
             raise ValueError(f"pool must divide size ({self.size}), not be {self.pool}")
@@ -168,29 +179,18 @@ class RasterModel(Autoregressive):
     """
 
     def __init__(self, config: RasterConfig, network: RasterNetwork) -> None:
-        super().__init__(config, config.classes)
+        super().__init__(config)
         self.network: Any = network
         self.distribution = build_distribution(config.likelihood, config.channels, config.mixtures)
 
     def pixel_log_prob(self, x: Tensor, label: Tensor | None = None) -> PixelLogProb:
-        dropout = self.config.label_dropout if self.training else 0.0
-        output = predict(self.network, to_input(x), self.labels.planes(label, len(x), dropout=dropout))
+        output = predict(self.network, to_input(x), self.shown(label, len(x)))
         nats = self.distribution.log_prob(x, output.parameters.to(x.dtype))
         return PixelLogProb(nats, self._pool(output.features).to(x.dtype))
 
     def latent(self, x: Tensor) -> Tensor:
         output = predict(self.network, to_input(x), self.labels.planes(None, x.shape[0]))
         return self._pool(output.features).to(x.dtype)
-
-    def log_likelihood(self, x: Tensor) -> Likelihood:
-        """Exact log-likelihood in nats per image; with labels, of the mixture over them."""
-        image = to_input(x)
-
-        def nats(label: Tensor | None) -> Tensor:
-            parameters = predict(self.network, image, self.labels.planes(label, len(x))).parameters.to(x.dtype)
-            return self.distribution.log_prob(x, parameters).sum(dim=(1, 2))
-
-        return Likelihood(self.labels.mixture(nats, None, len(x)), exact=self.labels.sums_all)
 
     def sample(
         self,

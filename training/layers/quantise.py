@@ -55,6 +55,7 @@ class VectorQuantiser(nn.Module):
     counts: Tensor
     sums: Tensor
     started: Tensor
+    restarted: Tensor
 
     def __init__(
         self, codes: int, code_dim: int, *, update: Update, decay: float, commitment: float, restart: float
@@ -74,6 +75,7 @@ class VectorQuantiser(nn.Module):
         self.register_buffer("counts", torch.ones(codes))
         self.register_buffer("sums", start.detach().clone())
         self.register_buffer("started", torch.tensor(False))
+        self.register_buffer("restarted", torch.zeros(codes, dtype=torch.bool), persistent=False)
 
     def forward(self, z: Tensor) -> Quantised:
         """Quantise a map `(B, D, h, w)`; in training mode, update the moving averages and the codebook."""
@@ -107,6 +109,20 @@ class VectorQuantiser(nn.Module):
         """Code vectors `(B, D, h, w)` of codes `(B, h, w)`."""
         return embedding(codes, self.codebook).permute(0, 3, 1, 2)
 
+    def forget_restarted(self, optimiser: torch.optim.Optimizer) -> None:
+        """Clear what belonged to the former vectors of the codes that the last batch reset; call it before a step.
+
+        That is the gradient and, in optimisers such as Adam, the moments; they would move the new vector at once in a
+        direction that was right for the old one.
+        """
+        if self.update != "loss":
+            return
+        rows, parameter = self.restarted, self.codebook
+        kept = optimiser.state.get(parameter, {}).values()
+        for each in (parameter.grad, *kept):
+            if isinstance(each, Tensor) and each.shape == parameter.shape:
+                each[rows] = 0.0
+
     @torch.no_grad()
     def _start(self, vectors: Tensor) -> None:
         if bool(self.started):
@@ -125,6 +141,7 @@ class VectorQuantiser(nn.Module):
             smoothed = (self.counts + EPSILON) / (total + len(self.counts) * EPSILON) * total
             self.codebook.copy_(self.sums / smoothed[:, None])
         dead = self.counts < self.restart
+        self.restarted = dead
         if bool(dead.any()):
             fresh = _pick(vectors, int(dead.sum()))
             self.codebook[dead] = fresh

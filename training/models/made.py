@@ -84,6 +84,9 @@ class Made(Autoregressive):
         self.direct = MaskedLinear(self.values, outputs) if config.direct else None
         if self.direct is not None:
             nn.init.zeros_(self.direct.weight)
+        # A label comes before all values, so its connections need no mask.
+        fed = (*config.hidden, outputs) if config.classes else ()
+        self.projections: Any = nn.ModuleList(nn.Linear(config.classes or 0, count, bias=False) for count in fed)
         self.order = torch.arange(self.values)  # not a buffer, as a moving average would blend it
         self._draw_masks(0)
 
@@ -120,68 +123,95 @@ class Made(Autoregressive):
 
     def pixel_log_prob(self, x: Tensor, label: Tensor | None = None) -> PixelLogProb:
         """Log-probability per pixel and code under the active masks."""
-        flat = to_values(x)
-        hidden = self._hidden(flat)
-        nats = self.distribution.log_prob(flat[:, None, :, None], self._parameters_at(flat, hidden).to(x.dtype))
+        flat, given = to_values(x), self.shown(label, len(x))
+        hidden = self._hidden(flat, given)
+        parameters = self._parameters_at(flat, hidden, given).to(x.dtype)
+        nats = self.distribution.log_prob(flat[:, None, :, None], parameters)
         batch, channels, height, width = x.shape
         per_pixel = nats.reshape(batch, height, width, channels).sum(dim=3)
         return PixelLogProb(per_pixel, hidden.to(x.dtype))
 
     def latent(self, x: Tensor) -> Tensor:
         """The last hidden layer `(B, latent_dim)` under the active masks; outside of training, the first set."""
-        return self._hidden(to_values(x)).to(x.dtype)
+        return self._hidden(to_values(x), self.labels.planes(None, len(x))).to(x.dtype)
 
     def finish(self, batches: Iterable[Batch]) -> tuple[Self, Any]:
         self.use_masks(0)
         return super().finish(batches)
 
     def log_likelihood(self, x: Tensor) -> Likelihood:
-        """Exact log-likelihood in nats per image, of the mixture over all mask sets."""
+        """Exact log-likelihood in nats per image, of the mixture over all mask sets, and over labels."""
         each = []
         for number in range(self.config.masks):
             self.use_masks(number)
-            each.append(self.pixel_log_prob(x).nats.sum(dim=(1, 2)))
+            each.append(super().log_likelihood(x).nats)
         self.use_masks(0)
-        return Likelihood(torch.logsumexp(torch.stack(each), dim=0) - math.log(len(each)), exact=True)
+        nats = torch.logsumexp(torch.stack(each), dim=0) - math.log(len(each))
+        return Likelihood(nats, exact=self.labels.sums_all)
 
-    def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
-        """Images `(count, C, S, S)` in [0, 1]; every mask set draws an equal share of them."""
+    def sample(
+        self,
+        count: int,
+        generator: torch.Generator | None = None,
+        *,
+        temperature: float = 1.0,
+        label: Tensor | None = None,
+    ) -> Tensor:
+        """Images `(count, C, S, S)` in [0, 1]; every mask set draws an equal share of them.
+
+        Args:
+            temperature: below 1 for more probable images; 0 takes the most probable values.
+            label: `(count,)`; None draws labels by their training frequency.
+        """
         config = self.config
         blank = self.search.offset.new_zeros(count, config.channels, config.size, config.size)
         known = torch.zeros(config.size, config.size, dtype=torch.bool)
-        return self.complete(blank, known, generator, temperature=temperature)
+        given = self.labels.planes(self.labels.or_drawn(label, count, generator), count)
+        return self._complete(blank, known, given, generator, temperature)
 
-    @torch.no_grad()
     def complete(
         self, x: Tensor, known: Tensor, generator: torch.Generator | None = None, *, temperature: float = 1.0
     ) -> Tensor:
         """Images `(B, C, S, S)` whose pixels outside of `known` `(S, S)` are drawn, each given those before it."""
+        return self._complete(x, known, self.labels.planes(None, len(x)), generator, temperature)
+
+    @torch.no_grad()
+    def _complete(
+        self, x: Tensor, known: Tensor, given: Tensor | None, generator: torch.Generator | None, temperature: float
+    ) -> Tensor:
+        if not temperature >= 0:
+            raise ValueError(f"temperature must be at least 0, not {temperature}")
         values = to_values(x).clone()
         is_known = known.cpu()[:, :, None].expand(-1, -1, self.config.channels).flatten()
         shares = torch.arange(len(x)) * self.config.masks // max(len(x), 1)
         for number in shares.unique().tolist():
             self.use_masks(number)
-            values[shares == number] = self._draw(values[shares == number], is_known, generator, temperature)
+            rows = shares == number
+            some = None if given is None else given[rows]
+            values[rows] = self._draw(values[rows], is_known, some, generator, temperature)
         self.use_masks(0)
         return to_images(values, x.shape)
 
-    def _draw(self, values: Tensor, known: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
-        if not temperature >= 0:
-            raise ValueError(f"temperature must be at least 0, not {temperature}")
+    def _draw(
+        self, values: Tensor, known: Tensor, given: Tensor | None, generator: torch.Generator | None, temperature: float
+    ) -> Tensor:
         for position in self.order.tolist():
             if not bool(known[position]):
-                parameters = self._parameters_at(values, self._hidden(values), only=position)[:, :, 0, 0]
+                hidden = self._hidden(values, given)
+                parameters = self._parameters_at(values, hidden, given, only=position)[:, :, 0, 0]
                 drawn = self.distribution.draw(parameters, values[:, position, None], 0, generator, temperature)
                 values[:, position] = drawn[:, 0]
         return values
 
-    def _hidden(self, flat: Tensor) -> Tensor:
+    def _hidden(self, flat: Tensor, given: Tensor | None) -> Tensor:
+        """The last hidden layer of values `(B, D)`, with labels `(B, classes, 1, 1)`."""
         h = 2.0 * flat - 1.0
-        for layer in self.layers:
-            h = relu(layer(h))
+        for number, layer in enumerate(self.layers):
+            wide = layer(h)
+            h = relu(wide if given is None else wide + self.projections[number](given[:, :, 0, 0]))
         return h
 
-    def _parameters_at(self, flat: Tensor, hidden: Tensor, only: int | None = None) -> Tensor:
+    def _parameters_at(self, flat: Tensor, hidden: Tensor, given: Tensor | None, only: int | None = None) -> Tensor:
         """Parameters of all values `(B, P, D, 1)`, or of one value `(B, P, 1, 1)`."""
         count = self.distribution.parameters
         rows = slice(None) if only is None else slice(only * count, (only + 1) * count)
@@ -189,6 +219,8 @@ class Made(Autoregressive):
         if self.direct is not None:
             direct = self.direct
             out = out + linear(2.0 * flat - 1.0, direct.weight[rows] * direct.mask[rows], direct.bias[rows])
+        if given is not None:
+            out = out + linear(given[:, :, 0, 0], self.projections[-1].weight[rows])
         return out.reshape(len(flat), -1, count).transpose(1, 2)[:, :, :, None]
 
 

@@ -92,18 +92,26 @@ class Group(NamedTuple):
 
 
 class GroupNetwork(nn.Module):
-    """The known pixels of an image at a scale to distribution parameters at every pixel."""
+    """The known pixels of an image at a scale to distribution parameters at every pixel.
 
-    def __init__(self, inputs: int, parameters: int, width: int, blocks: int) -> None:
+    Args:
+        condition: features of the condition; 0 for no condition.
+    """
+
+    def __init__(self, inputs: int, parameters: int, width: int, blocks: int, condition: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(inputs, width, 5, padding=2)
+        self.condition = nn.Conv2d(condition, width, 1, bias=False) if condition else None
         self.blocks: Any = nn.ModuleList(
             nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2)) for _ in range(blocks)
         )
         self.out = nn.Conv2d(width, parameters, 1)
 
-    def forward(self, known: Tensor) -> RasterOutput:
+    def forward(self, known: Tensor, given: Tensor | None = None) -> RasterOutput:
+        """Features and parameters of images `(B, C + 1, h, w)`, with a condition `(B, F, 1, 1)`."""
         h = self.first(known)
+        if self.condition is not None:
+            h = h + self.condition(given)
         for first, second in self.blocks:
             h = h + second(silu(first(silu(h))))
         return RasterOutput(h, self.out(silu(h)))
@@ -121,25 +129,25 @@ class Multiscale(Autoregressive):
     def __init__(self, config: MultiscaleConfig) -> None:
         super().__init__(config)
         self.distribution = build_distribution(config.likelihood, config.channels, config.mixtures)
-        parameters, inputs = self.distribution.parameters, config.channels + 1
+        parameters, inputs, classes = self.distribution.parameters, config.channels + 1, config.classes or 0
         self.base: Any = GatedNetwork(
             inputs, parameters, config.width, BASE_KERNEL, (1,) * config.layers, config.width,
-            groups=config.channels if self.distribution.grouped else 0,
+            groups=config.channels if self.distribution.grouped else 0, condition=classes,
         )  # fmt: skip
         doublings = (config.size // config.base).bit_length() - 1
         self.scales: Any = nn.ModuleList(
-            nn.ModuleList(GroupNetwork(inputs, parameters, config.width, config.blocks) for _ in GROUPS)
+            nn.ModuleList(GroupNetwork(inputs, parameters, config.width, config.blocks, classes) for _ in GROUPS)
             for _ in range(doublings)
         )
 
     def pixel_log_prob(self, x: Tensor, label: Tensor | None = None) -> PixelLogProb:
-        nats = x.new_zeros(x.shape[0], *x.shape[2:])
+        nats, given = x.new_zeros(x.shape[0], *x.shape[2:]), self.shown(label, len(x))
         first = self.config.size // self.config.base
         base = x[:, :, ::first, ::first]
-        parameters = predict(self.base, to_input(base)).parameters.to(x.dtype)
+        parameters = predict(self.base, to_input(base), given).parameters.to(x.dtype)
         nats[:, ::first, ::first] = self.distribution.log_prob(base, parameters)
         for network, group in self._groups(x):
-            output = network(group.known)
+            output = network(group.known, given)
             rows, columns = group.slices
             parameters = output.parameters[:, :, group.row :: 2, group.column :: 2].to(x.dtype)
             nats[:, rows, columns] = self.distribution.log_prob(x[:, :, rows, columns], parameters)
@@ -147,18 +155,31 @@ class Multiscale(Autoregressive):
 
     def latent(self, x: Tensor) -> Tensor:
         *_, (network, group) = self._groups(x)
-        return self._pool(network(group.known).features).to(x.dtype)
+        return self._pool(network(group.known, self.labels.planes(None, len(x))).features).to(x.dtype)
 
     @torch.no_grad()
-    def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
-        """Images `(count, C, S, S)` in [0, 1], in three passes per doubling of the side."""
+    def sample(
+        self,
+        count: int,
+        generator: torch.Generator | None = None,
+        *,
+        temperature: float = 1.0,
+        label: Tensor | None = None,
+    ) -> Tensor:
+        """Images `(count, C, S, S)` in [0, 1], in three passes per doubling of the side.
+
+        Args:
+            temperature: below 1 for more probable images; 0 takes the most probable values.
+            label: `(count,)`; None draws labels by their training frequency.
+        """
         config = self.config
+        given = self.labels.planes(self.labels.or_drawn(label, count, generator), count)
         x = self.search.offset.new_zeros(count, config.channels, config.size, config.size)
         first = config.size // config.base
         drawing = Drawing(self.base, self.distribution, to_input, temperature)
-        x[:, :, ::first, ::first] = drawing.draw(x[:, :, ::first, ::first], None, None, generator)
+        x[:, :, ::first, ::first] = drawing.draw(x[:, :, ::first, ::first], None, given, generator)
         for network, group in self._groups(x):
-            parameters = network(group.known).parameters[:, :, group.row :: 2, group.column :: 2]
+            parameters = network(group.known, given).parameters[:, :, group.row :: 2, group.column :: 2]
             rows, columns = group.slices
             x[:, :, rows, columns] = self._draw(parameters, generator, temperature)
         return x

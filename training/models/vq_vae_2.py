@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, silu
 
 from training.layers.blocks import Block, fold_blocks
-from training.layers.checks import check_at_least, check_search
+from training.layers.checks import check_at_least, check_choice, check_search
 from training.layers.codes import CodeDescriptor, CodePrior, fit_codes
 from training.layers.labels import Labels
 from training.layers.likelihoods import PixelLikelihood
@@ -30,6 +30,8 @@ from training.models.vq_vae import VqVaeConfig, build_prior, build_quantiser
 from training.protocols import Batch, Likelihood, Loss
 from training.reference import Metric
 
+SearchLevels = Literal["both", "top"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class VqVae2Config(VqVaeConfig):
@@ -38,11 +40,18 @@ class VqVae2Config(VqVaeConfig):
     Args:
         top_width: channels of the stage between the bottom and the top map.
         pool: cells along each side of both grids over which codes are pooled.
+        search_levels: levels that the latent and the search vector are made of, `both` or the `top` alone.
     """
 
     widths: tuple[int, ...] = (64, 128)
     decoder_widths: tuple[int, ...] = (128, 64)
     top_width: int = 128
+    search_levels: SearchLevels = "both"
+
+    @property
+    def described(self) -> int:
+        """Number of levels in the search vector."""
+        return 2 if self.search_levels == "both" else 1
 
     def _check_maps(self) -> None:
         check_at_least("top_width", self.top_width, 1)
@@ -50,7 +59,9 @@ class VqVae2Config(VqVaeConfig):
             raise ValueError(f"size must give a bottom map with an even side, not {self.side}")
         if self.side // 2 % self.pool:
             raise ValueError(f"pool must divide the side of the top map ({self.side // 2}), not be {self.pool}")
-        check_search(self.search_dim, 2 * (self.code_dim * self.pool**2 + self.codes), self.whitening, self.turn)
+        check_choice("search_levels", self.search_levels, get_args(SearchLevels))
+        size = self.described * (self.code_dim * self.pool**2 + self.codes)
+        check_search(self.search_dim, size, self.whitening, self.turn)
 
 
 class Levels(NamedTuple):
@@ -98,7 +109,7 @@ class VqVae2(nn.Module):
         self.pixel_prior_top = build_prior(config, sides[0], 0)
         self.pixel_prior = build_prior(config, sides[1], code_dim)
         self.labels = Labels(config.classes)
-        latent_dim = 2 * (code_dim * config.pool**2 + config.codes)
+        latent_dim = config.described * (code_dim * config.pool**2 + config.codes)
         self.search = SearchSpace(latent_dim, config.search_dim or latent_dim, config.whitening, config.turn)
         self.to(memory_format=torch.channels_last)
 
@@ -132,7 +143,7 @@ class VqVae2(nn.Module):
         return {"_top": levels.top.codes, "": levels.bottom.codes}
 
     def latent(self, x: Tensor) -> Tensor:
-        """The pooled code vectors of both levels `(B, 2 D pool^2)`, with the straight-through gradient."""
+        """The pooled code vectors of the levels used `(B, levels D pool^2)`, with the straight-through gradient."""
         return self._pooled(self.quantise(x))
 
     def embed(self, x: Tensor) -> Tensor:
@@ -140,13 +151,12 @@ class VqVae2(nn.Module):
         return vectors
 
     def describe(self, codes: Tensor) -> Tensor:
-        """Descriptors of codes as from `codes`: one `CodeDescriptor` per level."""
+        """Descriptors of codes as from `codes`: one `CodeDescriptor` per level used."""
         top, bottom = self.split(codes)
-        described = (
-            self.descriptor_top(self.top.vectors_of(top), top),
-            self.descriptor(self.bottom.vectors_of(bottom), bottom),
-        )
-        return torch.cat(described, dim=1)
+        described: Tensor = self.descriptor_top(self.top.vectors_of(top), top)
+        if self.config.search_levels == "top":
+            return described
+        return torch.cat([described, self.descriptor(self.bottom.vectors_of(bottom), bottom)], dim=1)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Mean images `(B, C, S, S)` in [0, 1] of codes as from `codes`."""
@@ -251,6 +261,8 @@ class VqVae2(nn.Module):
         return out if self.config.likelihood == "bernoulli" else 0.5 + 0.5 * out
 
     def _pooled(self, levels: Levels) -> Tensor:
-        top = avg_pool2d(levels.top.z, self.descriptor_top.cell)
+        top = avg_pool2d(levels.top.z, self.descriptor_top.cell).flatten(1)
+        if self.config.search_levels == "top":
+            return top
         bottom = avg_pool2d(levels.bottom.z, self.descriptor.cell)
-        return torch.cat([top.flatten(1), bottom.flatten(1)], dim=1)
+        return torch.cat([top, bottom.flatten(1)], dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,11 +12,13 @@ from tests.training.layers.raster_cases import CASES, SIDE, binary_images, build
 from training.layers.autoregressive import to_input
 from training.layers.causal import Cursor, Everywhere
 from training.layers.raster import Drawing
+from training.models.made import Made, MadeConfig
 from training.models.multiscale import GROUPS, GroupNetwork, Multiscale, MultiscaleConfig
 from training.models.pixel_cnn import PixelCnnConfig
 from training.models.pixel_cnn_pp import PixelCnnPpConfig
 from training.models.pixel_rnn import skew, unskew
 from training.models.pixel_vae import PixelVae, PixelVaeConfig
+from training.protocols import Batch
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -124,20 +127,43 @@ def test_the_probabilities_of_a_multiscale_model_sum_to_one() -> None:
 def test_a_multiscale_image_takes_three_passes_for_each_doubling(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     forward = GroupNetwork.forward
-    monkeypatch.setattr(GroupNetwork, "forward", lambda self, x: calls.append(x.shape[-1]) or forward(self, x))
+    monkeypatch.setattr(GroupNetwork, "forward", lambda self, *x: calls.append(x[0].shape[-1]) or forward(self, *x))
     multiscale(size=32, base=4).sample(2)
     assert calls == [8, 8, 8, 16, 16, 16, 32, 32, 32]
 
 
-def test_labels_are_summed_over_where_they_are_unknown() -> None:
-    model = build("gated, whole pixels")
+LABELLED: dict[str, Callable[[], Any]] = {
+    "gated": lambda: build("gated, whole pixels"),
+    "made": lambda: Made(MadeConfig(size=SIDE, channels=3, hidden=(90,), classes=3)).double().eval(),
+    "multiscale": lambda: multiscale(size=SIDE, base=4, classes=3),
+}
+
+
+@pytest.mark.parametrize("family", LABELLED)
+def test_labels_are_summed_over_where_they_are_unknown(family: str) -> None:
+    model = LABELLED[family]()
     x = torch.rand(2, 3, SIDE, SIDE, dtype=torch.float64).mul(255).round() / 255
     model.labels.share.copy_(torch.tensor([0.5, 0.3, 0.2]))
-    joint = [
-        model.pixel_log_prob(x, torch.full((2,), label)).nats.sum(dim=(1, 2)) + model.labels.share[label].log()
-        for label in range(3)
-    ]
-    torch.testing.assert_close(model.log_likelihood(x).nats, torch.logsumexp(torch.stack(joint), dim=0))
+    each = torch.stack([model.pixel_log_prob(x, torch.full((2,), label)).nats.sum(dim=(1, 2)) for label in range(3)])
+    assert float((each[0] - each[1]).detach().abs().min()) > 1e-3, "the label changes nothing"
+    expected = torch.logsumexp(each + model.labels.share.log()[:, None], dim=0)
+    torch.testing.assert_close(model.log_likelihood(x).nats, expected)
+
+
+@pytest.mark.parametrize("family", ["made", "multiscale"])
+def test_training_teaches_what_each_label_looks_like(family: str) -> None:
+    torch.manual_seed(0)
+    model = LABELLED[family]().float().train()
+    label = torch.arange(3).repeat(8)
+    x = (label / 2.0)[:, None, None, None].expand(-1, 3, SIDE, SIDE).clone()  # black, grey and white images
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
+    for step in range(60):
+        optimiser.zero_grad()
+        model.loss(Batch(x, x, label=label), step).objective.backward()
+        optimiser.step()
+    drawn = model.eval().sample(6, torch.Generator().manual_seed(0), label=torch.tensor([0, 0, 1, 1, 2, 2]))
+    shades = drawn.mean(dim=(1, 2, 3))
+    assert float(shades[:2].max()) < 0.25 and float(shades[4:].min()) > 0.75, shades
 
 
 def test_a_shifted_map_comes_back() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from training.layers.quantise import EPSILON, VectorQuantiser
 
@@ -96,6 +97,34 @@ def test_a_code_that_nobody_uses_is_set_to_a_vector_of_the_batch(update: str) ->
         made(z)
     assert float(made.codebook.detach().abs().max()) < 10.0
     assert len(made(z).codes.unique()) == 2
+
+
+def test_a_code_that_was_reset_does_not_move_on_as_the_old_one_did() -> None:
+    made = started([[0.0, 0.0], [3.0, 3.0]], update="loss", restart=0.5).train()
+    optimiser = torch.optim.Adam(made.parameters(), lr=0.1)
+    far, near = torch.full((2, 2, 1, 1), 9.0, dtype=torch.float64), 0.3 * torch.randn(4, 2, 4, 4, dtype=torch.float64)
+
+    def step(z: Tensor) -> None:
+        optimiser.zero_grad()
+        made(z).loss.backward()
+        made.forget_restarted(optimiser)
+        optimiser.step()
+
+    step(torch.cat([far.expand(2, 2, 4, 4), near]))  # the second code learns to move towards 9
+    assert float(optimiser.state[made.codebook]["exp_avg"][1].abs().min()) > 0.1
+    for _ in range(30):
+        step(near)
+        if bool(made.restarted[1]):
+            break
+    fresh = made.codebook.detach().clone()
+    assert float(fresh[1].abs().max()) < 2.0, "the code was not reset"
+    for moment in ("exp_avg", "exp_avg_sq"):
+        assert float(optimiser.state[made.codebook][moment][1].abs().max()) == 0.0
+        assert float(optimiser.state[made.codebook][moment][0].abs().min()) > 0.0
+    with torch.no_grad():
+        vectors = near.permute(0, 2, 3, 1).flatten(0, 2)
+        nearest = torch.cdist(fresh[1:], vectors).min()
+    assert float(nearest) < 0.01  # where it was put, but for the slight noise
 
 
 def test_the_codebook_starts_at_vectors_of_the_first_batch_even_of_a_small_one() -> None:

@@ -201,7 +201,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "vae": OTHER_VAE,
     "vlae": {**OTHER_PIXEL_VAE, "flow_steps": 1, "flow_hidden": (9, 8)},
     "vq-vae": OTHER_CODES,
-    "vq-vae-2": {**OTHER_CODES, "top_width": 4},
+    "vq-vae-2": {**OTHER_CODES, "top_width": 4, "search_levels": "top"},
 }
 
 

@@ -112,6 +112,16 @@ def test_the_bottom_map_is_told_the_top_one() -> None:
     assert torch.equal(model.quantise(X).top.codes, top)  # the top is quantised first, whatever the bottom is
 
 
+def test_the_search_vector_may_be_of_the_top_alone() -> None:
+    codes = started("vq-vae-2").codes(X[:1])
+    changed = codes.clone()
+    changed[0, 4:] = (changed[0, 4:] + 1) % 8  # the bottom's codes
+    for levels, has_bottom in (("both", True), ("top", False)):
+        model = started("vq-vae-2", search_levels=levels)
+        assert torch.equal(model.describe(codes), model.describe(changed)) is not has_bottom
+        assert model.latent(X).shape[1] * (1 if has_bottom else 2) == started("vq-vae-2").latent(X).shape[1]
+
+
 def test_both_maps_reach_the_picture() -> None:
     model = started("vq-vae-2")
     codes = model.codes(X[:1])
