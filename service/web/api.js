@@ -101,6 +101,12 @@ export function searchByPhoto(name, photo, { k, offset, filters, region, findIte
   return json(`${inCollection(name)}/search`, { method: "POST", body: form, signal });
 }
 
+export function redraw(name, drawing, signal) {
+  const form = new FormData();
+  form.append("image", drawing.blob, drawing.name || "drawing.svg");
+  return json(`${inCollection(name)}/redraw`, { method: "POST", body: form, signal });
+}
+
 export function searchByItem(name, id, { k, offset, filters }, signal) {
   const query = new URLSearchParams({ k, offset });
   for (const [key, value] of filters) query.append("filter", `${key}=${value}`);

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { card, skeletons } from "./cards.js";
+import { DrawingPanel } from "./drawing.js";
 import { showFilters } from "./filters.js";
 import { listenForPhotos } from "./inputs.js";
 import { askForKey, button, hideNotice, say, sentence, tell } from "./notice.js";
@@ -12,7 +13,7 @@ import { MAX_SHOWN, PAGE_SIZE, rankingKey, read, write } from "./route.js";
 const $ = (id) => document.getElementById(id);
 const ANSWERS_KEPT = 20;
 // `items`: regions of the items in each photo; they do not depend on the region that is searched with.
-const cache = { collections: [], facets: new Map(), metrics: new Map(), items: new Map(), limits: null };
+const cache = { collections: [], facets: new Map(), encoders: new Map(), items: new Map(), limits: null };
 const answered = new Map(); // recent rankings, so that going back is immediate
 let current = read();
 let pending = new AbortController();
@@ -22,6 +23,8 @@ const panel = new QueryPanel((region) => {
   // The history has one entry for the whole photo and one for the last frame on it.
   go({ region, k: PAGE_SIZE }, { replace: current.region !== null && region !== null });
 });
+
+const sheet = new DrawingPanel(useDrawing);
 
 // ---- Navigation
 
@@ -57,6 +60,17 @@ async function usePhoto(file) {
   await go({ ...NO_QUERY, photo: await photos.keep(file), filters: new Map() }, { toTop: true });
 }
 
+// The history has one entry for a drawing, however many strokes it has. Returns the key of the drawing.
+async function useDrawing(file, strokes) {
+  await started;
+  const before = current.item === null ? current.photo : null;
+  const photo = file === null ? null : await photos.keep(file, strokes);
+  const shown = go({ ...NO_QUERY, photo }, { replace: before !== null });
+  if (before !== null) await photos.forget(before);
+  shown.catch(fail);
+  return photo;
+}
+
 function chooseFilter(name, value) {
   const filters = new Map(current.filters);
   if (value === null) filters.delete(name);
@@ -74,12 +88,14 @@ async function show(focus = false) {
   const { signal } = pending;
   const asked = current;
   const isSearch = Boolean(asked.photo || asked.item);
-  document.body.dataset.mode = isSearch ? "search" : "start";
-  $("start").hidden = isSearch;
-  $("panel").hidden = !isSearch;
+  const isDrawn = takesDrawings(asked.collection);
+  document.body.dataset.mode = isSearch || isDrawn ? "search" : "start";
+  $("start").hidden = isSearch || isDrawn;
+  $("sketch").hidden = !isDrawn || Boolean(asked.item);
+  $("panel").hidden = !isSearch || !$("sketch").hidden;
   $("collection").value = asked.collection ?? "";
   if (!isSearch) {
-    showStart();
+    showStart(isDrawn);
     return;
   }
   try {
@@ -89,10 +105,14 @@ async function show(focus = false) {
   }
 }
 
-function showStart() {
+function showStart(isDrawn) {
   clear();
   $("filters").hidden = true;
   document.title = "Nitamono";
+  if (isDrawn) {
+    sheet.show(null);
+    say("Draw on the sheet to see the items that look most like your drawing.");
+  }
   if (cache.collections.length > 0) return;
   const how = "Index a folder of photos with “nitamono index FOLDER”, then try again.";
   tell("There are no items to search yet", how, [tryAgain()]);
@@ -100,14 +120,14 @@ function showStart() {
 
 async function showAnswers(asked, signal, focus) {
   const before = answered.get(rankingKey(asked));
-  if (!before) startWaiting();
+  if (!before) startWaiting({ keep: takesDrawings(asked.collection) && Boolean(asked.photo) });
   const photo = asked.photo ? await photos.find(asked.photo) : null;
   if (signal.aborted) return;
   if (asked.photo && !photo) {
     showPhotoGone();
     return;
   }
-  await (photo ? panel.showPhoto(photo, asked.region) : panel.showItem(asked.collection, asked.item, signal));
+  await showQuery(asked, photo, signal);
   const isEnough = before && before.results.length >= Math.min(asked.k, before.total);
   const answer = isEnough ? before : await search(asked, photo, { k: asked.k, offset: 0 }, signal);
   const metric = await metricOf(answer.encoder_id);
@@ -122,10 +142,29 @@ async function showAnswers(asked, signal, focus) {
   if (focus) $("answers-title").focus({ preventScroll: true });
 }
 
+async function showQuery(asked, photo, signal) {
+  const isDrawing = takesDrawings(asked.collection);
+  const isOnSheet = isDrawing && Boolean(photo?.strokes);
+  $("sketch").hidden = !isOnSheet;
+  $("panel").hidden = isOnSheet;
+  if (isDrawing && photo) {
+    // The answers do not wait for it, and stand without it.
+    sheet.showRedrawing(asked.collection, photo, signal).catch(() => signal.aborted || sheet.hideRedrawing());
+  }
+  if (isOnSheet) {
+    document.title = "Similar to your drawing – Nitamono";
+    sheet.show(photo);
+  } else if (photo) {
+    await panel.showPhoto(photo, asked.region, { isDrawing });
+  } else {
+    await panel.showItem(asked.collection, asked.item, signal);
+  }
+}
+
 async function search(asked, photo, paging, signal) {
   const { collection, filters, region } = asked;
   if (!photo) return api.searchByItem(collection, asked.item, { ...paging, filters }, signal);
-  const findItems = !cache.items.has(asked.photo);
+  const findItems = !takesDrawings(collection) && !cache.items.has(asked.photo);
   const answer = await api.searchByPhoto(collection, photo, { ...paging, filters, region, findItems }, signal);
   if (findItems) cache.items.set(asked.photo, answer.regions);
   return answer;
@@ -166,6 +205,7 @@ function remember(asked, answer) {
 
 function clear() {
   $("grid").replaceChildren();
+  if (!current.photo || !takesDrawings(current.collection)) sheet.hideRedrawing();
   $("grid").removeAttribute("aria-busy");
   hideNotice();
   $("more").hidden = true;
@@ -174,11 +214,13 @@ function clear() {
   say("");
 }
 
-function startWaiting() {
-  clear();
+// `keep`: the former answers stay until the next ones are there, as while one draws.
+function startWaiting({ keep }) {
+  const isKept = keep && $("grid").childElementCount > 0;
+  if (!isKept) clear();
   say("Searching for similar items…");
   $("grid").setAttribute("aria-busy", "true");
-  $("grid").replaceChildren(...skeletons(12));
+  if (!isKept) $("grid").replaceChildren(...skeletons(12));
 }
 
 const count = (number) => `${number.toLocaleString()} ${number === 1 ? "item" : "items"}`;
@@ -207,7 +249,10 @@ function showPhotoGone() {
   tell("This photo is no longer available", text, [anotherPhoto()], "error");
 }
 
-const anotherPhoto = () => button("Choose another photo", () => $("file").click());
+const anotherPhoto = () =>
+  takesDrawings(current.collection)
+    ? button("Draw anew", () => go({ ...NO_QUERY }))
+    : button("Choose another photo", () => $("file").click());
 const tryAgain = () => button("Try again", start);
 const clearFilters = () => button("Clear filters", () => go({ filters: new Map(), k: PAGE_SIZE }));
 
@@ -233,10 +278,17 @@ async function showFacets(asked) {
 }
 
 async function metricOf(encoderId) {
-  if (!cache.metrics.has(encoderId)) {
-    for (const encoder of await api.encoders()) cache.metrics.set(encoder.encoder_id, encoder.metric);
-  }
-  return cache.metrics.get(encoderId);
+  if (!cache.encoders.has(encoderId)) rememberEncoders(await api.encoders());
+  return cache.encoders.get(encoderId).metric;
+}
+
+function rememberEncoders(encoders) {
+  for (const encoder of encoders) cache.encoders.set(encoder.encoder_id, encoder);
+}
+
+function takesDrawings(collection) {
+  const chosen = cache.collections.find(({ name }) => name === collection);
+  return cache.encoders.get(chosen?.encoder_id)?.input === "drawings";
 }
 
 function showLead() {
@@ -254,15 +306,16 @@ function start() {
 
 async function load() {
   clear();
-  let listed;
+  let listed, encoders;
   try {
-    [listed, cache.limits] = await Promise.all([api.collections(), api.limits()]);
+    [listed, encoders, cache.limits] = await Promise.all([api.collections(), api.encoders(), api.limits()]);
   } catch (error) {
     fail(error);
     return;
   }
   cache.collections = listed.filter(({ generation, items }) => generation !== null && items > 0);
   cache.facets.clear();
+  rememberEncoders(encoders);
   const names = cache.collections.map(({ name }) => name);
   $("collection").replaceChildren(...names.map((name) => new Option(name, name)));
   $("picker").hidden = names.length < 2;

@@ -6,7 +6,7 @@ export function listenForPhotos(usePhoto, onNoFile) {
   for (const picker of document.querySelectorAll("[data-pick]")) {
     picker.addEventListener("click", () => $(picker.dataset.pick).click());
   }
-  for (const id of ["file", "camera"]) {
+  for (const id of ["file", "camera", "svg"]) {
     $(id).addEventListener("change", () => {
       const [file] = $(id).files;
       $(id).value = ""; // allows choosing the same file again

@@ -1,4 +1,4 @@
-// Uploaded photos, stored in the browser under a short key, so that they survive a reload and the back button.
+// Uploaded photos and drawings, stored in the browser under a short key, so that they survive a reload and the back button.
 
 const STORE = "photos";
 const KEEP = 20;
@@ -28,9 +28,10 @@ async function inStore(mode, act) {
   }
 }
 
-export async function keep(file) {
+// `strokes` are those of a drawing made on the page, which can be drawn on later.
+export async function keep(file, strokes = null) {
   const key = Array.from(crypto.getRandomValues(new Uint8Array(5)), (byte) => byte.toString(36).padStart(2, "0")).join("");
-  const photo = { key, name: file.name ?? "", blob: file, at: Date.now() };
+  const photo = { key, name: file.name ?? "", blob: file, strokes, at: Date.now() };
   inMemory.set(key, photo);
   try {
     await inStore("readwrite", (store) => store.put(photo));
@@ -49,6 +50,15 @@ export async function find(key) {
     return photo ?? null;
   } catch {
     return null;
+  }
+}
+
+export async function forget(key) {
+  inMemory.delete(key);
+  try {
+    await inStore("readwrite", (store) => store.delete(key));
+  } catch {
+    // Without storage there is nothing more to delete.
   }
 }
 

@@ -18,13 +18,15 @@ export class QueryPanel {
     });
   }
 
-  async showPhoto(photo, region) {
-    this.#describe("Your photo", photo.name, region);
-    document.title = "Similar to your photo – Nitamono";
+  async showPhoto(photo, region, { isDrawing = false } = {}) {
+    const title = isDrawing ? "Your drawing" : "Your photo";
+    this.#describe(title, photo.name, region);
+    document.title = `Similar to ${title.toLowerCase()} – Nitamono`;
     if ($("stage").dataset.query !== photo.key) {
       await this.#showStage(photo.key, URL.createObjectURL(photo.blob), true);
     }
-    this.crop.show(region);
+    if (isDrawing) this.#allowCrop(false);
+    else this.crop.show(region);
   }
 
   // Draws the region that the encoder chose; the shopper's own frame overrides it.

@@ -12,12 +12,13 @@ from typing import overload
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import affine_grid, grid_sample, pad
 from torchvision.transforms.v2 import functional as v2
 
 from training.recipes.schema import Augment
 
 ERASED = (0.08, 0.33)  # smallest and largest side of an erased rectangle, as a fraction of the image
+INKED, FAINT = 0.35, 0.1  # gradients that are drawn black and white, as fractions of an image's largest
 NEGLIGIBLE = 1e-9  # blur weights below become 0: denormal products take a CPU ten times as long
 # NTSC luma and the two axes of its colour plane, in which hue is an angle.
 TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
@@ -68,6 +69,31 @@ def erase(x: Tensor, probability: float) -> Tensor:
     chosen = torch.rand(count, device=x.device) < probability
     hidden = (chosen[:, None, None] & inside_y[:, :, None] & inside_x[:, None, :])[:, None]
     return torch.where(hidden, to_8_bit(x.mean(dim=(2, 3), keepdim=True)), x)
+
+
+def draw_edges(x: Tensor, probability: float) -> Tensor:
+    """Replace a fraction `probability` of the images by drawings of their edges, dark lines on white."""
+    if probability == 0:
+        return x
+    chosen = torch.rand(len(x), device=x.device) < probability
+    return torch.where(chosen[:, None, None, None], edges(x), x)
+
+
+def edges(x: Tensor) -> Tensor:
+    """Drawings of the edges of images, of the same shape: dark where the luminance of the blurred image changes most.
+
+    The gradient is Sobel's. Lines are black from `INKED` of the image's largest gradient on; an image of one colour
+    becomes white.
+    """
+    grey = pad(blur(luminance(x), 1.0), (1, 1, 1, 1), mode="replicate")
+    across = grey[:, :, :, 2:] - grey[:, :, :, :-2]
+    down = grey[:, :, 2:] - grey[:, :, :-2]
+    across = across[:, :, :-2] + 2.0 * across[:, :, 1:-1] + across[:, :, 2:]
+    down = down[:, :, :, :-2] + 2.0 * down[:, :, :, 1:-1] + down[:, :, :, 2:]
+    steep = torch.hypot(across, down)
+    most = steep.amax(dim=(1, 2, 3), keepdim=True).clamp(min=FAINT)
+    ink = ((steep / most - FAINT) / (INKED - FAINT)).clamp(0.0, 1.0)
+    return to_8_bit(1.0 - ink).expand_as(x)
 
 
 def to_8_bit(x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from training.fitting.augment import augment_batch, erase
+from training.fitting.augment import augment_batch, draw_edges, erase
 from training.fitting.compositing import composite, paste
 from training.fitting.examples import Examples
 from training.layers.resample import crop, resize
@@ -84,7 +84,7 @@ class ViewMaker:
         if self.recipe.objective.clean_target and masks is not None:
             target = on_white(x, masks)
         if augmented:
-            seen = erase(seen, settings.erase)
+            seen = draw_edges(erase(seen, settings.erase), settings.edges)
         known = None
         if self.recipe.objective.foreground > 0 and masks is not None and examples.has_mask is not None:
             known = torch.where(examples.has_mask[:, None, None, None], masks, torch.nan)

@@ -62,6 +62,7 @@ class Augment(Section):
     erase: float = Field(
         0.0, ge=0, le=1, description="fraction of images with a rectangle erased from the encoder's input only"
     )
+    edges: float = Field(0.0, ge=0, le=1, description="fraction of images that the encoder sees as drawings of edges")
 
 
 class BackgroundKinds(Section):
@@ -318,7 +319,7 @@ class Recipe(Section):
                 "optimiser": fit.optimiser,
                 "objective": Objective(condition=self.objective.condition),
                 "progressive": None,
-                "augment": self.augment.model_copy(update={"erase": 0.0}),
+                "augment": self.augment.model_copy(update={"erase": 0.0, "edges": 0.0}),
                 "backgrounds": backgrounds,
                 "pictures_every": fit.epochs + 1,
             }

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.fitting.augment import augment_batch, erase
+from training.fitting.augment import augment_batch, draw_edges, edges, erase
 from training.recipes.schema import Augment
 
 STILL = Augment(flip=False)
@@ -28,6 +28,29 @@ def test_without_settings_nothing_changes() -> None:
     same, same_masks = augment_batch(x, STILL, masks)
     assert torch.equal(same, x) and same_masks is not None and torch.equal(same_masks, masks)
     assert torch.equal(erase(x, 0.0), x)
+
+
+def test_a_drawing_of_edges_is_dark_where_the_image_changes_and_white_elsewhere() -> None:
+    x = torch.full((1, 3, 24, 24), 0.2)
+    x[:, :, :, 12:] = 0.7  # one vertical edge between the columns 11 and 12
+    drawn = edges(x)
+    assert drawn.shape == x.shape and torch.equal((drawn * 255).round(), drawn * 255)
+    assert torch.equal(drawn[:, 0], drawn[:, 1])
+    assert bool((drawn[:, :, :, 11:13] == 0.0).all())
+    assert bool((drawn[:, :, :, :8] == 1.0).all()) and bool((drawn[:, :, :, 16:] == 1.0).all())
+    torch.testing.assert_close(edges(x.transpose(2, 3)), drawn.transpose(2, 3))
+    torch.testing.assert_close(edges(1.0 - x), drawn)  # a darker or a lighter item
+    assert bool((edges(torch.full((1, 1, 8, 8), 0.4)) == 1.0).all())
+
+
+def test_a_share_of_the_images_is_drawn() -> None:
+    x = batch()
+    torch.manual_seed(0)
+    shown = draw_edges(x, 0.3)
+    drawn = (shown == edges(x)).flatten(1).all(dim=1)
+    assert torch.equal(shown[~drawn], x[~drawn])
+    assert 10 < int(drawn.sum()) < 30
+    assert draw_edges(x, 0.0) is x
 
 
 def test_flipping_gives_each_image_or_its_mirror_image() -> None:
@@ -57,7 +80,7 @@ def test_each_setting_changes_images_differently_and_keeps_them_8_bit(name: str,
 
 
 def test_every_setting_of_the_section_is_tried_above_or_below() -> None:
-    assert set(CHANGES) | {"aspect", "erase"} == set(Augment.model_fields)
+    assert set(CHANGES) | {"aspect", "erase", "edges"} == set(Augment.model_fields)
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "blur", "rotate"])
