@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from training.errors import EncoderError
 from training.extras import extras
 from training.preprocessing import Preprocessing
-from training.reference import IMPORTED, ONNX_FILE, EncoderDescription, describe_encoder, first_line
+from training.reference import IMPORTED, ONNX_FILE, Described, EncoderDescription, describe_encoder, first_line
 
 if TYPE_CHECKING:
     from training.encoder import Encoder
@@ -61,7 +61,7 @@ def load_embedder(ref: str | Path | EncoderDescription, *, device: str = "cpu", 
         EncoderError: as for `describe_encoder`, or the ONNX file does not match the checksum on the card.
         MissingExtraError: the encoder needs PyTorch, which is not installed.
     """
-    described = ref if isinstance(ref, EncoderDescription) else describe_encoder(ref)
+    described = ref if isinstance(ref, Described) else describe_encoder(ref)
     threads = threads or os.cpu_count() or 1
     if device == "cpu" and described.family == IMPORTED:
         return _GraphEmbedder(described, threads)

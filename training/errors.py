@@ -3,6 +3,7 @@
 NitamonoError (ValueError)      printed by the CLI in one line; exit status 1
 ├── ImageError                  bytes that are not a usable image
 │   └── ImageMemoryError        an image that would take more memory than the limit
+├── DrawingError                strokes that are not a usable drawing
 ├── SourceError                 a folder or manifest that cannot be read at all
 ├── SettingError                an environment variable with an invalid value
 ├── OutputError                 a file or folder that cannot be written
@@ -23,6 +24,10 @@ class ImageError(NitamonoError):
 
 class ImageMemoryError(ImageError):
     """An image that would take more memory to decode than the limit; the message names the setting."""
+
+
+class DrawingError(NitamonoError):
+    """Strokes that are not a usable drawing; the message gives the reason, and the caller names the drawing."""
 
 
 class SourceError(NitamonoError):

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from training.encoder import Encoder, round_weights
+from training.encoder import Encoder
 from training.errors import EncoderError
 from training.finder.network import Finder
 from training.models.item_first import ItemFirst, ItemFirstConfig
 from training.onnx.export import add_onnx
 from training.preprocessing import Fit, Preprocessing
 from training.protocols import LocatingModel
+from training.stored import round_weights
 
 CARRIED = ("description", "data", "recipe", "seed", "commit", "labels", "trained_from", "licence", "attribution")
 

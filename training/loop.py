@@ -23,7 +23,7 @@ from torch import Tensor
 from training.data.dataset import Dataset, load_dataset
 from training.data.decode import ImageLimits
 from training.data.sources import SourceImage
-from training.encoder import Encoder, round_weights
+from training.encoder import Encoder
 from training.errors import EncoderError, RecipeError, SourceError
 from training.files import publish_file
 from training.finder.store import load_finder
@@ -32,10 +32,10 @@ from training.fitting.examples import Batches, Examples
 from training.fitting.figures import final_figures
 from training.fitting.item_crops import crop_to_items
 from training.fitting.module import Fitting
-from training.fitting.pictures import Pictures, draw_pictures, encode_png
+from training.fitting.pictures import Draw, Pictures, draw_pictures, encode_png
 from training.fitting.progress import ProgressBar
 from training.fitting.training_data import TrainingData, build_training_data
-from training.fitting.views import ViewMaker
+from training.fitting.views import ViewMaker, Views
 from training.item_first import item_first
 from training.layers.code_prior import SecondStage
 from training.models import MODELS
@@ -45,17 +45,23 @@ from training.provenance import build_card
 from training.recipes import Recipe, check_device_and_precision
 from training.reference import first_line
 from training.run_directory import RunDirectory
+from training.stored import round_weights
 
 STORED_AS = {"float32": torch.float32, "float16": torch.float16}  # by the recipe's `weights`
 
 
-class _Execution(NamedTuple):
-    """Where and how a fit runs; apart from rounding, the result does not depend on it."""
+class Execution(NamedTuple):
+    """Where and how a fit runs; apart from rounding, the result does not depend on it.
+
+    Args:
+        draw: makes the pictures that are written every few epochs, see `training.fitting.pictures.Pictures`.
+    """
 
     run: RunDirectory
     device: str
     precision: Any  # one of `recipes.PRECISIONS`, which Lightning's types spell out
     progress: bool
+    draw: Draw = draw_pictures
 
 
 class Finished(NamedTuple):
@@ -96,6 +102,8 @@ def train(
     """
     started = time.monotonic()
     check_device_and_precision(device, precision)
+    if recipe.drawings is not None:
+        raise RecipeError(f"recipe {recipe.name}: family {recipe.family} takes drawings, and these are images")
     run = RunDirectory(out)
     run.check_available(resume=resume)
     dataset = _load_dataset(recipe, images, limits, progress)
@@ -109,7 +117,7 @@ def train(
     model = _build_model(recipe, data)
     borrowed = load_backbone(model, recipe.backbone_weights)
     if isinstance(model, GradientModel):
-        finished = _fit_by_gradient(model, recipe, data, _Execution(run, device, precision, progress))
+        finished = fit_by_gradient(model, recipe, data, Execution(run, device, precision, progress))
     else:
         finished = _fit_in_one_pass(model, recipe, data)
     return _publish(run, recipe, dataset, data, finished, started, borrowed)
@@ -131,7 +139,7 @@ def _publish(
         borrowed: values of the card on the weights of a backbone.
     """
     round_weights(finished.model, STORED_AS[recipe.weights])
-    figures = final_figures(finished.model, *(_in_order(side, data.views) for side in (data.training, data.held_out)))
+    figures = final_figures(finished.model, *(in_order(side, data.views) for side in (data.training, data.held_out)))
     if isinstance(finished.model, SamplingModel):
         for name, picture in draw_pictures(finished.model, data.held_out.images).items():
             publish_file(run.pictures / f"{name}.png", encode_png(picture))
@@ -185,7 +193,7 @@ def _fit_in_one_pass(model: torch.nn.Module, recipe: Recipe, data: TrainingData)
     """Fit a model without gradients: incrementally, or not at all."""
     started = time.monotonic()
     if isinstance(model, IncrementalModel):
-        for batch in _in_order(data.training, data.views)():
+        for batch in in_order(data.training, data.views)():
             model.partial_fit(batch.x)
         try:
             model.check_fitted()
@@ -194,19 +202,20 @@ def _fit_in_one_pass(model: torch.nn.Module, recipe: Recipe, data: TrainingData)
     return Finished(model.eval(), model.config, {"fit_seconds": round(time.monotonic() - started, 1)})
 
 
-def _fit_by_gradient(model: torch.nn.Module, recipe: Recipe, data: TrainingData, execution: _Execution) -> Finished:
+def fit_by_gradient(model: torch.nn.Module, recipe: Recipe, data: TrainingData, execution: Execution) -> Finished:
     """Fit the model, finish it, and fit the prior over its codes if it has a second stage."""
     record = _run_lightning(model, recipe, data, execution, "")
-    shipped, config = model.eval().finish(_in_order(data.training, data.views)())  # type: ignore[operator]
+    shipped, config = model.eval().finish(in_order(data.training, data.views)())  # type: ignore[operator]
     if isinstance(shipped, TwoStageModel) and shipped.has_second_stage:
         second = recipe.for_prior()
-        views = ViewMaker(second, data.views.bank if second.backgrounds is not None else None)
+        has_bank = second.backgrounds is not None and isinstance(data.views, ViewMaker)
+        views = ViewMaker(second, data.views.bank if has_bank else None)  # type: ignore[attr-defined]
         record["prior"] = _run_lightning(SecondStage(shipped), second, data._replace(views=views), execution, "prior")
     return Finished(shipped.eval(), config, record)
 
 
 def _run_lightning(
-    model: torch.nn.Module, recipe: Recipe, data: TrainingData, execution: _Execution, stage: str
+    model: torch.nn.Module, recipe: Recipe, data: TrainingData, execution: Execution, stage: str
 ) -> dict[str, Any]:
     """Fit with Lightning and restore the best epoch; returns the record of the fit.
 
@@ -225,7 +234,7 @@ def _run_lightning(
 
 
 def _fit_to_the_end(
-    model: torch.nn.Module, recipe: Recipe, data: TrainingData, execution: _Execution, stage: str
+    model: torch.nn.Module, recipe: Recipe, data: TrainingData, execution: Execution, stage: str
 ) -> dict[str, Any]:
     module = Fitting(model, recipe, data.training, data.held_out, data.views)
     last = execution.run.checkpoints(stage) / "last.ckpt"
@@ -250,7 +259,7 @@ def _weights_of_model(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
 
 
-def _trainer(recipe: Recipe, held_out: Tensor, execution: _Execution, stage: str) -> Trainer:
+def _trainer(recipe: Recipe, held_out: Tensor, execution: Execution, stage: str) -> Trainer:
     run = execution.run
     board = f"tensorboard-{stage}" if stage else "tensorboard"
     try:
@@ -274,14 +283,14 @@ def _trainer(recipe: Recipe, held_out: Tensor, execution: _Execution, stage: str
         raise EncoderError(f"device {execution.device!r} cannot be used here ({reason}); choose cpu or auto") from exc
 
 
-def _callbacks(recipe: Recipe, held_out: Tensor, execution: _Execution, stage: str) -> list[Callback]:
+def _callbacks(recipe: Recipe, held_out: Tensor, execution: Execution, stage: str) -> list[Callback]:
     run = execution.run
     kept: dict[str, Any] = {
         "dirpath": run.checkpoints(stage), "save_on_train_epoch_end": True, "enable_version_counter": False
     }  # fmt: skip
     best = ModelCheckpoint(filename="best", monitor="val/objective", mode="min", **kept)
     last = ModelCheckpoint(filename="last", **kept)  # `save_last` of `best` is only updated with a better epoch
-    callbacks: list[Callback] = [best, last, Pictures(run.pictures, held_out, recipe.pictures_every)]
+    callbacks: list[Callback] = [best, last, Pictures(run.pictures, held_out, recipe.pictures_every, execution.draw)]
     if recipe.ema is not None:
         callbacks.append(MovingAverage(recipe.ema))
     if recipe.patience is not None:
@@ -321,7 +330,7 @@ def _quiet_lightning() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _in_order(examples: Examples, views: ViewMaker) -> Callable[[], Iterator[Batch]]:
+def in_order(examples: Examples, views: Views) -> Callable[[], Iterator[Batch]]:
     """A function that iterates over batches of the unchanged images, any number of times."""
 
     def batches() -> Iterator[Batch]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from training.data.dataset import Dataset
+from training.data.dataset import Dataset, Skipped
 from training.recipes import Recipe
 
 PACKAGES = ("nitamono", "torch", "lightning", "numpy", "pillow", "simplejpeg")
@@ -18,18 +18,25 @@ LISTED = 20  # skipped images that a card lists; all are counted
 def build_card(
     recipe: Recipe, dataset: Dataset, counts: Mapping[str, int], run: dict[str, Any], figures: dict[str, Any]
 ) -> dict[str, Any]:
-    """The card as a JSON document; it contains item ids of skipped images but no paths."""
+    """The card of an encoder of images as a JSON document; it contains item ids of skipped images but no paths."""
+    data = {
+        "fingerprint": dataset.fingerprint,
+        **counts,
+        **({"masks": dataset.mask_counts} if dataset.mask_sources else {}),
+        **describe_skipped(dataset.skipped, "images"),
+    }
+    return compose_card(recipe, describe_labels(recipe.objective.condition, counts), data, run, figures)
+
+
+def compose_card(
+    recipe: Recipe, trained_from: str, data: Mapping[str, Any], run: dict[str, Any], figures: dict[str, Any]
+) -> dict[str, Any]:
+    """The card of an encoder of images or drawings."""
     return {
         "name": recipe.name,
         "description": recipe.description,
-        "trained_from": describe_labels(recipe.objective.condition, counts),
-        "data": {
-            "fingerprint": dataset.fingerprint,
-            **counts,
-            **({"masks": dataset.mask_counts} if dataset.mask_sources else {}),
-            "skipped": len(dataset.skipped),
-            "skipped_images": [{"where": where, "reason": reason} for where, reason in dataset.skipped[:LISTED]],
-        },
+        "trained_from": trained_from,
+        "data": dict(data),
         "recipe": _without_paths(recipe),
         "seed": recipe.seed,
         "commit": git_commit(Path(__file__).parent),
@@ -37,6 +44,12 @@ def build_card(
         "run": run,
         "figures": figures,
     }
+
+
+def describe_skipped(skipped: Sequence[Skipped], kind: str) -> dict[str, Any]:
+    """The entries of a card's data on what was skipped: the number, and the first of them as `skipped_KIND`."""
+    listed = [{"where": where, "reason": reason} for where, reason in skipped[:LISTED]]
+    return {"skipped": len(skipped), f"skipped_{kind}": listed}
 
 
 def describe_labels(condition: str | None, counts: Mapping[str, int]) -> str:

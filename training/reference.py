@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from training.errors import EncoderError
 from training.preprocessing import Preprocessing
+from training.sketches.preparing import DrawingPreparation
 from training.weights_header import check_safetensors
 
 FORMAT = 1
@@ -24,14 +25,16 @@ NOT_STATED = "not stated"
 MAX_DIM = 65_536  # as in the HTTP API
 FAMILY_NAMES = (  # the keys of `training.models.MODELS`, which cannot be imported without torch
     "ae", "backbone", "beta-vae", "cvae", "delta-vae", "draw", "fusion", "glow", "hog", "infovae", "item-first", "made",
-    "multiscale", "onnx", "pca", "pixel-cnn", "pixel-cnn++", "pixel-rnn", "pixel-vae", "pixels", "real-nvp", "vae",
-    "vlae", "vq-vae", "vq-vae-2",
+    "multiscale", "onnx", "pca", "pixel-cnn", "pixel-cnn++", "pixel-rnn", "pixel-vae", "pixels", "real-nvp",
+    "sketch-rnn", "vae", "vlae", "vq-vae", "vq-vae-2",
 )  # fmt: skip
+OF_DRAWINGS = ("sketch-rnn",)  # the families in FAMILY_NAMES that take drawings instead of images
 Metric = Literal["cosine", "l2"]
+P = TypeVar("P", Preprocessing, DrawingPreparation)
 
 
 @dataclass(frozen=True)
-class EncoderDescription:
+class Described(Generic[P]):
     """The contents of an encoder directory, without its weights."""
 
     encoder_id: str
@@ -39,7 +42,7 @@ class EncoderDescription:
     dim: int
     metric: Metric
     config: dict[str, Any]
-    preprocessing: Preprocessing
+    preprocessing: P
     card: dict[str, Any]
     directory: Path
 
@@ -49,12 +52,26 @@ class EncoderDescription:
         return trained_from(self.card)
 
 
+EncoderDescription = Described[Preprocessing]
+SketchEncoderDescription = Described[DrawingPreparation]
+
+
 def describe_encoder(ref: str | Path) -> EncoderDescription:
-    """Describe an encoder by directory, name or alias (`default`, `accurate`, `small`, `label-free`).
+    """Describe an encoder of images by directory, name or alias (`default`, `accurate`, `small`, `label-free`).
 
     Raises:
-        EncoderError: the name is unknown, or files are missing, damaged, changed or of another format.
+        EncoderError: the name is unknown, or files are missing, damaged, changed or of another format, or the encoder
+            takes drawings.
     """
+    return _describe(ref, Preprocessing.from_json, of_drawings=False)
+
+
+def describe_sketch_encoder(ref: str | Path) -> SketchEncoderDescription:
+    """Describe an encoder of drawings; raises EncoderError as `describe_encoder` does, or if it takes images."""
+    return _describe(ref, DrawingPreparation.from_json, of_drawings=True)
+
+
+def _describe(ref: str | Path, prepare: Callable[[Mapping[str, Any]], P], *, of_drawings: bool) -> Described[P]:
     directory = resolve_encoder(ref)
     description = read_json(directory / "encoder.json")
     if description.get("format") != FORMAT:
@@ -62,18 +79,19 @@ def describe_encoder(ref: str | Path) -> EncoderDescription:
             f"{directory}: format {description.get('format')!r} is not {FORMAT}; train the encoder again"
         )
     check_description(directory, description)
+    check_input(directory, description["family"], of_drawings=of_drawings)
     card = read_card_of(directory)
     try:
         weights = (directory / weights_file(description["family"])).read_bytes()
         if weights_file(description["family"]) == WEIGHTS_FILE:
             check_safetensors(weights)
-        described = EncoderDescription(
+        described = Described(
             encoder_id=identity(weights, (directory / "encoder.json").read_bytes()),
             family=description["family"],
             dim=description["dim"],
             metric=description["metric"],
             config=description["config"],
-            preprocessing=Preprocessing.from_json(description["preprocessing"]),
+            preprocessing=prepare(description["preprocessing"]),
             card=card,
             directory=directory,
         )
@@ -111,6 +129,21 @@ def check_description(directory: Path, description: Mapping[str, Any]) -> None:
         raise EncoderError(f"{directory}: metric {metric!r} is neither 'cosine' nor 'l2'")
 
 
+def check_input(directory: Path, family: str, *, of_drawings: bool) -> None:
+    """Check that an encoder takes what it is to be given.
+
+    Raises:
+        EncoderError: it takes images, and not drawings, or the reverse.
+    """
+    if (family in OF_DRAWINGS) != of_drawings:
+        if of_drawings:
+            raise EncoderError(f"{directory}: family {family!r} encodes images; give an encoder of drawings")
+        raise EncoderError(
+            f"{directory}: family {family!r} encodes drawings, not images; "
+            "use it with `nitamono sketch`, or give an encoder of images"
+        )
+
+
 def read_card_of(directory: Path) -> dict[str, Any]:
     """The card of an encoder directory; empty if there is none.
 
@@ -141,7 +174,12 @@ def identity(weights: bytes, description: bytes) -> str:
 
 
 def description_bytes(
-    family: str, config: Mapping[str, Any], preprocessing: Preprocessing, *, dim: int, metric: Metric
+    family: str,
+    config: Mapping[str, Any],
+    preprocessing: Preprocessing | DrawingPreparation,
+    *,
+    dim: int,
+    metric: Metric,
 ) -> bytes:
     """The contents of encoder.json."""
     description = {

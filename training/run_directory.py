@@ -14,10 +14,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from training.encoder import Encoder
 from training.errors import RecipeError
 from training.files import publish_file
 from training.recipes import Recipe
+from training.stored import StoredModel
 
 DESCRIPTION = "encoder.json"  # makes the directory an encoder
 RECORD = "run.json"
@@ -77,7 +77,7 @@ class RunDirectory:
             if recorded.get(part) != run[part]:
                 raise RecipeError(f"{self.path} holds a run with another {part}; {remedy}, or choose another --out")
 
-    def publish(self, encoder: Encoder) -> Path:
+    def publish(self, encoder: StoredModel[Any]) -> Path:
         """Write the files of the encoder one by one, since the directory also holds the run; `encoder.json` last."""
         files = encoder.files()
         for name in sorted(files, key=lambda name: name == DESCRIPTION):

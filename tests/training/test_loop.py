@@ -18,11 +18,12 @@ from tests.conftest import write_photos
 from tests.training import runs
 from tests.training.runs import TINY, card, run, scalars, tiny
 from training.data.sources import SourceImage, read_images
-from training.encoder import load_encoder, round_weights
+from training.encoder import load_encoder
 from training.errors import EncoderError, RecipeError, SourceError
 from training.loop import train
 from training.protocols import Batch
 from training.recipes import load_recipe
+from training.stored import round_weights
 
 # Fixtures of the tests below.
 images = runs.images
@@ -126,6 +127,7 @@ import torch
 from training.data.sources import read_images
 from training.loop import train
 from training.recipes import load_recipe
+from training.stored import round_weights
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

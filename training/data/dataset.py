@@ -72,15 +72,7 @@ class Dataset:
         Raises:
             SourceError: there are fewer than two items.
         """
-        hashes = {item_id: unit_hash(item_id) for item_id in set(self.item_ids)}
-        if len(hashes) < 2:
-            raise SourceError(f"training needs at least 2 items, found {len(hashes)}")
-        order = sorted(hashes, key=lambda item_id: hashes[item_id])
-        held_out = {item_id for item_id in order if hashes[item_id] < fraction} or {order[0]}
-        if len(held_out) == len(order):
-            held_out.discard(order[-1])
-        is_held_out = np.array([item_id in held_out for item_id in self.item_ids])
-        return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+        return split_items(self.item_ids, fraction)
 
 
 def load_dataset(
@@ -140,6 +132,19 @@ def _add(found: Dataset, image: SourceImage, loaded: Loaded, pixels: NDArray[np.
     found.attributes.append(image.attributes)
     found.sha256.append(loaded.sha256)
     found.item_ids.append(image.item_id)
+
+
+def split_items(item_ids: Sequence[str], fraction: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """See `Dataset.split`."""
+    hashes = {item_id: unit_hash(item_id) for item_id in set(item_ids)}
+    if len(hashes) < 2:
+        raise SourceError(f"training needs at least 2 items, found {len(hashes)}")
+    order = sorted(hashes, key=lambda item_id: hashes[item_id])
+    held_out = {item_id for item_id in order if hashes[item_id] < fraction} or {order[0]}
+    if len(held_out) == len(order):
+        held_out.discard(order[-1])
+    is_held_out = np.array([item_id in held_out for item_id in item_ids])
+    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
 
 def unit_hash(item_id: str) -> float:

@@ -15,7 +15,7 @@ class Examples:
     """Images with their masks and labels; read-only.
 
     Args:
-        images: `(N, C, S, S)` uint8.
+        images: `(N, C, S, S)` uint8; drawings are `(N, N_max, 5)` float32, see `training.sketches`.
         items: item number of each image, `(N,)` int64.
         masks: coverage by the item `(N, S, S)` uint8, 255 throughout for images without a usable mask; None if the
             recipe needs no masks.

@@ -14,7 +14,7 @@ from training.errors import RecipeError
 from training.fitting.examples import Batches, Examples, other_photos
 from training.fitting.mining import Mined, is_due, lend_views, mine
 from training.fitting.modes import in_use, untracked
-from training.fitting.views import ViewMaker
+from training.fitting.views import Views
 from training.layers.quantise import VectorQuantiser
 from training.objectives import Extras, build_objectives
 from training.protocols import BackboneModel, Batch, GradientModel, Loss, VariationalModel
@@ -22,6 +22,7 @@ from training.recipes import Recipe
 
 HELD_OUT_SEED = 0
 LAST_STEP = 10**9  # after all warm-ups
+LOGGED = ("consistency", "contrastive", "foreground", "teacher", "prototypes", "missed", "mmd", "offsets", "pens")
 
 
 class Fitting(LightningModule):
@@ -33,7 +34,7 @@ class Fitting(LightningModule):
     """
 
     def __init__(
-        self, model: torch.nn.Module, recipe: Recipe, train: Examples, validation: Examples, views: ViewMaker
+        self, model: torch.nn.Module, recipe: Recipe, train: Examples, validation: Examples, views: Views
     ) -> None:
         super().__init__()
         if not isinstance(model, GradientModel):
@@ -96,11 +97,7 @@ class Fitting(LightningModule):
             self._views(examples, augmented=two_views, small=False), examples, LAST_STEP
         )
         figures = {"val/objective": objective}
-        figures |= {
-            f"val/{name}": scalars[name]
-            for name in ("consistency", "contrastive", "foreground", "teacher", "prototypes", "missed", "mmd")
-            if name in scalars
-        }
+        figures |= {f"val/{name}": scalars[name] for name in LOGGED if name in scalars}
         count = len(examples) // 2 if two_views else len(examples)
         if isinstance(self.model, VariationalModel):
             plain = self._views.plain(examples.take(torch.arange(count, device=examples.items.device)))

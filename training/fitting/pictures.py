@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from training.protocols import GenerativeModel
 SHOWN = 16
 GAP = 2
 COLOURS = 64  # of each frame of an animation
+Draw = Callable[[Any, Tensor], dict[str, NDArray[np.uint8]]]  # of a model and examples, pictures by name
 
 
 class Pictures(Callback):
@@ -27,19 +28,21 @@ class Pictures(Callback):
 
     Args:
         folder: for the PNG files, which are named by epoch.
-        images: validation images `(N, C, S, S)` uint8.
+        images: validation images `(N, C, S, S)` uint8, or what `draw` takes.
         every: epochs between pictures.
+        draw: makes them; None for `draw_pictures`.
     """
 
-    def __init__(self, folder: Path, images: Tensor, every: int) -> None:
+    def __init__(self, folder: Path, images: Tensor, every: int, draw: Draw | None = None) -> None:
         self.folder = folder
         self.images = images
         self.every = every
+        self.draw = draw or draw_pictures
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
         if trainer.is_global_zero and epoch % self.every == 0:
-            for name, picture in draw_pictures(pl_module.model, self.images).items():
+            for name, picture in self.draw(pl_module.model, self.images).items():
                 publish_file(self.folder / f"{name}-{epoch:04d}.png", encode_png(picture))
                 _board(trainer).add_image(name, picture, epoch, dataformats="HWC")
 

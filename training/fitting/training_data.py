@@ -9,7 +9,7 @@ import torch
 from training.data.dataset import FAILED, Dataset
 from training.errors import RecipeError
 from training.fitting.examples import Examples
-from training.fitting.views import ViewMaker, background_labels
+from training.fitting.views import ViewMaker, Views, background_labels
 from training.recipes import Recipe
 
 
@@ -23,7 +23,7 @@ class TrainingData(NamedTuple):
 
     training: Examples
     held_out: Examples
-    views: ViewMaker
+    views: Views
     label_names: list[str]
     classes: int
 

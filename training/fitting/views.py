@@ -17,6 +17,7 @@ epochs are comparable.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,28 @@ WHITE = 1.0
 TINY = 1e-9
 Look = Callable[[Tensor], Tensor]  # images to latents, without side effects on the model
 STRANGE = Augment(flip=False, brightness=0.6, contrast=0.6, saturation=0.6, hue=0.15, grey=0.25)
+
+
+class Views(Protocol):
+    """Makes the batches of a fit."""
+
+    recipe: Recipe
+
+    def __call__(
+        self,
+        examples: Examples,
+        *,
+        augmented: bool = True,
+        look: Look | None = None,
+        size: int | None = None,
+        small: bool = True,
+    ) -> Batch:
+        """One view of each example; see `ViewMaker`."""
+        ...
+
+    def plain(self, examples: Examples) -> Batch:
+        """The unchanged examples."""
+        ...
 
 
 class ViewMaker:

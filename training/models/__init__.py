@@ -24,6 +24,7 @@ from training.models.pixel_rnn import PixelRnn, PixelRnnConfig
 from training.models.pixel_vae import PixelVae, PixelVaeConfig
 from training.models.pixels import Pixels, PixelsConfig
 from training.models.real_nvp import RealNvp, RealNvpConfig
+from training.models.sketch_rnn import SketchRnn, SketchRnnConfig
 from training.models.vae import Vae, VaeConfig
 from training.models.vlae import Vlae, VlaeConfig
 from training.models.vq_vae import VqVae, VqVaeConfig
@@ -53,6 +54,7 @@ MODELS |= {
     "pixel-vae": Family(PixelVaeConfig, PixelVae),
     "pixels": Family(PixelsConfig, Pixels),
     "real-nvp": Family(RealNvpConfig, RealNvp),
+    "sketch-rnn": Family(SketchRnnConfig, SketchRnn, of_drawings=True),
     "vae": Family(VaeConfig, Vae),
     "vlae": Family(VlaeConfig, Vlae),
     "vq-vae": Family(VqVaeConfig, VqVae),

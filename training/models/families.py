@@ -13,10 +13,15 @@ from torch import nn
 
 
 class Family(NamedTuple):
-    """A frozen dataclass config, and the `torch.nn.Module` that is built from it."""
+    """A frozen dataclass config, and the `torch.nn.Module` that is built from it.
+
+    Args:
+        of_drawings: it takes drawings, as `training.sketches` prepares them, instead of images.
+    """
 
     config: type[Any]
     model: type[Any]
+    of_drawings: bool = False
 
 
 FAMILIES: dict[str, Family] = {}

@@ -22,7 +22,9 @@ __all__ = ["Recipe", "check_device_and_precision", "load_recipe", "recipe_names"
 RECIPES = Path(__file__).parent
 DEVICES = ("auto", "cpu", "gpu")
 PRECISIONS = ("32", "bf16-mixed")
-FROM_PREPROCESSING = ("size", "channels")  # fields of a model's config that are set by the preprocessing
+FROM_SECTIONS = {"size": "preprocessing", "channels": "preprocessing", "longest": "drawings"}  # fields of configs
+OF_IMAGES = ("preprocessing", "augment", "masks", "backgrounds", "item_first", "progressive", "backbone_weights")
+OF_BOTH = ("contrastive", "prototypes")  # objectives over two views of images or of drawings
 MADE_BY = {"onnx": "nitamono encoders import", "fusion": "nitamono encoders fuse"}
 FROM_LABELS = "classes"  # field of a conditional model's config: the number of labels in the data
 
@@ -113,14 +115,16 @@ def _check_model(recipe: Recipe) -> dict[str, Any]:
         raise RecipeError(
             f"recipe {recipe.name}: family {recipe.family!r} is not trained; make one with `{MADE_BY[recipe.family]}`"
         )
+    _check_input(recipe, of_drawings=MODELS[recipe.family].of_drawings)
     config = MODELS[recipe.family].config
-    known = {field.name: field for field in fields(config) if field.name not in FROM_PREPROCESSING}
+    known = {field.name: field for field in fields(config) if field.name not in FROM_SECTIONS}
     values = recipe.model_config_values()
     if FROM_LABELS in known and recipe.objective.condition is not None:
         values.setdefault(FROM_LABELS, 2)  # a placeholder: the number comes from the data
     for name in recipe.model:
-        if name in FROM_PREPROCESSING:
-            raise RecipeError(f"recipe {recipe.name}: model.{name} is set by preprocessing.{name}; leave it out")
+        if name in FROM_SECTIONS and name in {field.name for field in fields(config)}:
+            section = FROM_SECTIONS[name]
+            raise RecipeError(f"recipe {recipe.name}: model.{name} is set by {section}.{name}; leave it out")
         if name not in known:
             raise RecipeError(f"recipe {recipe.name}: model.{name} is unknown; settings are {', '.join(known)}")
     try:
@@ -128,6 +132,25 @@ def _check_model(recipe: Recipe) -> dict[str, Any]:
     except ValidationError as exc:
         raise RecipeError(f"recipe {recipe.name}: model.{_explain(exc)}") from exc
     return {name: getattr(checked, name) for name in recipe.model}
+
+
+def _check_input(recipe: Recipe, *, of_drawings: bool) -> None:
+    """Refuse settings of images for a family of drawings, and the reverse."""
+    if not of_drawings:
+        if recipe.drawings is not None:
+            raise _refusal(recipe, "drawings", f"needs a family of drawings, such as sketch-rnn, not {recipe.family}")
+        return
+    if recipe.drawings is None:
+        raise _refusal(recipe, "drawings", f"is required by family {recipe.family}; add the section, {{}} for defaults")
+    of_objective = recipe.objective.model_dump(exclude_defaults=True)
+    others = [
+        *(name for name in OF_IMAGES if name in recipe.model_fields_set),
+        *(f"objective.{name}" for name in of_objective if name not in OF_BOTH),
+    ]
+    if others:
+        raise _refusal(recipe, others[0], f"is for images, and family {recipe.family} takes drawings; leave it out")
+    if recipe.objective.shape_share > 0:
+        raise _refusal(recipe, "objective.contrastive.shape_share", "is for images; leave it out")
 
 
 def _check_objective(recipe: Recipe) -> None:

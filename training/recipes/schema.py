@@ -65,6 +65,16 @@ class Augment(Section):
     edges: float = Field(0.0, ge=0, le=1, description="fraction of images that the encoder sees as drawings of edges")
 
 
+class DrawingSettings(Section):
+    """How drawings are prepared, and changed anew in every epoch; see `training.sketches`."""
+
+    longest: int = Field(128, ge=2, le=1000, description="rows of a drawing: its points and the end")
+    epsilon: float = Field(2.0, ge=0, le=255, description="simplification, in 255ths of the drawing's longer side")
+    scale: float = Field(0.15, ge=0, lt=1, description="largest random change of width and of height, as a fraction")
+    drop: float = Field(0.1, ge=0, lt=1, description="fraction of the points inside of strokes that are dropped")
+    rotate: float = Field(0.0, ge=0, le=180, description="largest rotation in degrees, either way")
+
+
 class BackgroundKinds(Section):
     """Relative frequency of each kind of background; `folder` only counts if `backgrounds.folder` is set."""
 
@@ -268,6 +278,7 @@ class Recipe(Section):
     description: str
     family: str
     preprocessing: PreprocessingSettings = PreprocessingSettings()
+    drawings: DrawingSettings | None = Field(None, description="of drawings, for family sketch-rnn")
     item_first: ItemFirstSettings | None = Field(
         None, description="train on photos cropped by the item finder, and ship the encoder with the finder in front"
     )
@@ -395,4 +406,6 @@ class Recipe(Section):
 
     def model_config_values(self) -> dict[str, Any]:
         """The values of the family's config."""
+        if self.drawings is not None:
+            return {"longest": self.drawings.longest, **self.model}
         return {"size": self.preprocessing.size, "channels": self.preprocessing.channels, **self.model}
