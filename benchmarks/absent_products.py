@@ -59,7 +59,7 @@ def log(home: Home, searcher: Searcher, folder: Path, queries: Sequence[tuple[st
 
     embedder, at = searcher.embedder(encoder_id), datetime.now(UTC)
     vectors = [
-        embedder.embed(prepare(embedder, decode_image((folder / image).read_bytes()).pixels))[0] for _, image in queries
+        embedder.embed(prepare(embedder, decode_image((folder / image).read_bytes())))[0] for _, image in queries
     ]
     collection_id = home.catalogue.search_state("default").collection_id
     stored = [(at, vector) for vector in vectors]

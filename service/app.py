@@ -31,7 +31,7 @@ from service.paths import PlainPaths
 from service.problems import add_problem_handlers
 from service.rate_limits import RateLimits
 from service.readiness import Readiness
-from service.routes import collections, encoders, generations, items, limits, operations, page, search
+from service.routes import collections, drawings, encoders, generations, items, limits, operations, page, search
 from service.settings import Settings, load_settings
 from service.thumbnails import Thumbnails
 from service.timing import TimedSearcher
@@ -84,7 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
     add_problem_handlers(app)
     # `/similar` must come before the items, whose path parameter would match it.
     app.include_router(search.similar_router)
-    for module in (search, items, collections, limits, encoders, generations, operations, page):
+    for module in (search, drawings, items, collections, limits, encoders, generations, operations, page):
         app.include_router(module.router)
     app.mount("/static", page.PageFiles(directory=page.WEB), name="static")
     return app

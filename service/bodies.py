@@ -22,6 +22,7 @@ from indexer.ingest.items import MAX_IMAGES
 from indexer.search.filters import parse_filters
 from indexer.search.regions import Region
 from service.errors import MediaTypeError
+from service.schemas.drawings import DrawingForm, DrawingRequest
 from service.schemas.fields import MAX_FILTERS
 from service.schemas.items import ItemForm, ItemRequest
 from service.schemas.search import SearchForm, SearchRequest
@@ -93,7 +94,7 @@ async def read_body(request: Request) -> Form | bytes:
 Body = Annotated[Form | bytes, Depends(read_body)]
 
 
-# Routes call these two in their own thread: megabytes of base64 take a while.
+# Routes call these in their own thread: megabytes of base64 take a while.
 def read_query(body: Form | bytes) -> Query:
     """Read a search."""
     if isinstance(body, bytes):
@@ -115,6 +116,13 @@ def read_query(body: Form | bytes) -> Query:
         form.k, form.offset, parse_filters(form.filter), form.image, _region(form.region), rerank=form.rerank,
         find_items=form.find_items,
     )  # fmt: skip
+
+
+def read_drawing(body: Form | bytes) -> bytes:
+    """Read the file of a drawing."""
+    if isinstance(body, bytes):
+        return _from_json(DrawingRequest, body).image_base64
+    return _from_form(DrawingForm, body).image
 
 
 def read_item(body: Form | bytes) -> Item:

@@ -82,7 +82,8 @@ class Metrics:
         self._seconds.labels(*labels).observe(seconds)
 
     def observe_stage(self, stage: str, seconds: float) -> None:
-        """Record a stage: `encode` is encoding for a search or a stored item, `search` is a whole search."""
+        """Record a stage: `encode` is encoding for a search or a stored item, `search` is a whole search, and
+        `redraw` draws a drawing again."""
         self._stages.labels(stage).observe(seconds)
 
     def set_generations(self, generations: Iterable[tuple[str, int]]) -> None:

@@ -26,6 +26,7 @@ from service.auth import Needs, Scope
 from service.bodies import FORM, JSON
 from service.problems import BAD_REQUEST, KINDS, MEDIA_TYPE, TYPE_PREFIX, Kind, Problem
 from service.rate_limits import LIMITED
+from service.schemas.drawings import DrawingForm, DrawingRequest
 from service.schemas.items import ItemForm, ItemRequest
 from service.schemas.search import SearchForm, SearchRequest
 from training.errors import ImageError, ImageMemoryError, NitamonoError
@@ -37,7 +38,10 @@ reaches an operation, the connection may answer without a body: 408 if the heade
 
 Until the first API key is created, no request needs one.
 """
-UNDECLARED: tuple[type[BaseModel], ...] = (Problem, SearchForm, SearchRequest, ItemForm, ItemRequest)
+UNDECLARED: tuple[type[BaseModel], ...] = (
+    *(Problem, SearchForm, SearchRequest, ItemForm, ItemRequest),
+    *(DrawingForm, DrawingRequest),
+)
 OF_FASTAPI = ("HTTPValidationError", "ValidationError")  # not what our 422 looks like
 REFERENCE = "#/components/schemas/{model}"
 
@@ -52,6 +56,7 @@ IMAGES: Errors = (ImageMemoryError, ImageError)
 # What an operation itself raises, by its operationId.
 RAISED: dict[str, Errors] = {
     "search": (*SEARCHES, *IMAGES),
+    "redraw": (*SEARCHES, *IMAGES),
     "similar_items": SEARCHES,
     "store_item": (NotFoundError, MismatchError, CorruptError, *IMAGES),
     "show_item": (NotFoundError,),

@@ -14,7 +14,7 @@ from training.errors import EncoderError
 from training.models import MODELS
 from training.models.families import Part
 from training.preprocessing import Preprocessing
-from training.reference import EncoderDescription, describe_encoder
+from training.reference import ImageEncoderDescription, describe_encoder
 
 FAMILY = "fusion"
 
@@ -63,7 +63,7 @@ def _shares(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
     return (*rounded, round(1 - sum(rounded), 6))
 
 
-def _preprocessing(found: Sequence[EncoderDescription]) -> Preprocessing:
+def _preprocessing(found: Sequence[ImageEncoderDescription]) -> Preprocessing:
     fits = {d.preprocessing.fit: d.card.get("name", d.family) for d in found}
     if len(fits) > 1:
         differing = ", ".join(f"{name} has fit {fit}" for fit, name in fits.items())
@@ -80,7 +80,7 @@ def _types(model: Any, encoders: Sequence[Encoder]) -> dict[str, torch.dtype]:
     return types | {f"parts.{n}.{name}": t for n, e in enumerate(encoders) for name, t in e.stored_types().items()}
 
 
-def _card(found: Sequence[EncoderDescription], shares: Sequence[float]) -> dict[str, Any]:
+def _card(found: Sequence[ImageEncoderDescription], shares: Sequence[float]) -> dict[str, Any]:
     parts = [
         {
             "name": d.card.get("name", d.family),
@@ -98,7 +98,7 @@ def _card(found: Sequence[EncoderDescription], shares: Sequence[float]) -> dict[
     }
 
 
-def save_fusion(encoder: Encoder, out: Path) -> EncoderDescription:
+def save_fusion(encoder: Encoder, out: Path) -> ImageEncoderDescription:
     """Write the directory of a fusion, with an ONNX file if all parts can be exported."""
     from training.onnx.export import add_onnx
 

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from training.errors import ImageError
+
+if TYPE_CHECKING:
+    from training.data.decode import Decoded
 
 Fit = Literal["stretch", "pad", "crop"]
 Box = tuple[float, float, float, float]
@@ -44,6 +49,30 @@ class Preprocessing:
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 1 or 3, not {self.channels}")
         check_fit(self.fit)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a prepared image, `(channels, size, size)`."""
+        return (self.channels, self.size, self.size)
+
+    @property
+    def least_side(self) -> int:
+        """The height and width in pixels that an image should be decoded at, at least."""
+        return self.size
+
+    def random(self, count: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+        """Prepared images of noise `(count, channels, size, size)`."""
+        return rng.integers(0, 256, (count, *self.shape), dtype=np.uint8)
+
+    def of(self, decoded: Decoded) -> NDArray[np.uint8]:
+        """A decoded photo, prepared `(channels, size, size)`.
+
+        Raises:
+            ImageError: it is a drawing.
+        """
+        if decoded.strokes is not None:
+            raise ImageError("an SVG drawing cannot be compared with photos; give a photo, such as a JPEG or PNG file")
+        return self.apply(decoded.pixels)
 
     def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """`(H, W, 3)` uint8 to `(channels, size, size)` uint8."""

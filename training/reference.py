@@ -52,11 +52,13 @@ class Described(Generic[P]):
         return trained_from(self.card)
 
 
-EncoderDescription = Described[Preprocessing]
+ImageEncoderDescription = Described[Preprocessing]
 SketchEncoderDescription = Described[DrawingPreparation]
+EncoderDescription = ImageEncoderDescription | SketchEncoderDescription
+AnyPreprocessing = Preprocessing | DrawingPreparation
 
 
-def describe_encoder(ref: str | Path) -> EncoderDescription:
+def describe_encoder(ref: str | Path) -> ImageEncoderDescription:
     """Describe an encoder of images by directory, name or alias (`default`, `accurate`, `small`, `label-free`).
 
     Raises:
@@ -69,6 +71,17 @@ def describe_encoder(ref: str | Path) -> EncoderDescription:
 def describe_sketch_encoder(ref: str | Path) -> SketchEncoderDescription:
     """Describe an encoder of drawings; raises EncoderError as `describe_encoder` does, or if it takes images."""
     return _describe(ref, DrawingPreparation.from_json, of_drawings=True)
+
+
+def describe_any(ref: str | Path) -> EncoderDescription:
+    """Describe an encoder of images or of drawings.
+
+    Raises:
+        EncoderError: as for `describe_encoder`, whatever the encoder takes.
+    """
+    if read_json(resolve_encoder(ref) / "encoder.json").get("family") in OF_DRAWINGS:
+        return describe_sketch_encoder(ref)
+    return describe_encoder(ref)
 
 
 def _describe(ref: str | Path, prepare: Callable[[Mapping[str, Any]], P], *, of_drawings: bool) -> Described[P]:

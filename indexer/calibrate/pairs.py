@@ -229,6 +229,8 @@ def _contents_of_items(gallery: _Gallery) -> Ints:
 def _views(gallery: _Gallery, positions: Ints, files: _Files, embedder: Embedder, seed: int) -> _Queries:
     """Embed other views of photos; photos whose files cannot be read are skipped."""
     preprocessing = embedder.described.preprocessing
+    if not isinstance(preprocessing, Preprocessing):
+        raise CalibrationError("views of photos are compared for a calibration, and this collection has drawings")
 
     def view(image_id: int, pixels: Pixels) -> Pixels:
         moved, _ = other_view(np.random.default_rng([seed, image_id]), pixels)

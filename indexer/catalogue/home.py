@@ -37,7 +37,7 @@ from training.reference import (
     ENCODER_FILES,
     ONNX_FILE,
     EncoderDescription,
-    describe_encoder,
+    describe_any,
     read_json,
 )
 
@@ -169,11 +169,11 @@ class Home:
         """
         directory = self.encoder_directory(encoder_id)
         try:
-            if describe_encoder(directory).encoder_id != encoder_id or not onnx_files.export(directory):
+            if describe_any(directory).encoder_id != encoder_id or not onnx_files.export(directory):
                 return False
         except EncoderError:
             return False
-        self._record_encoder(describe_encoder(directory), new_onnx=True)
+        self._record_encoder(describe_any(directory), new_onnx=True)
         return True
 
     def amend_card(self, encoder_id: str, **values: Any) -> None:
@@ -199,7 +199,7 @@ class Home:
             MismatchError: the copy is of another encoder.
         """
         try:
-            described = describe_encoder(self.encoder_directory(encoder_id))
+            described = describe_any(self.encoder_directory(encoder_id))
         except EncoderError as exc:
             raise CorruptError(f"{exc}; run `nitamono repair`") from exc
         known = self.catalogue.encoders.get(encoder_id)

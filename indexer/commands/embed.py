@@ -34,12 +34,12 @@ def embed(
     from indexer.ingest.embed import embed_source
     from training.data.sources import read_source
     from training.files import check_output_file
-    from training.reference import describe_encoder
+    from training.reference import describe_any
 
     if out.suffix != ".npz":
         raise InvalidRequestError("out", f"{out}: name a file that ends in .npz")
     check_output_file(out)
-    described = describe_encoder(encoder)
+    described = describe_any(encoder)
     entries = list(read_source(source))
     with progress_bar("embedding", "img") as progress:
         progress.started(len(entries))

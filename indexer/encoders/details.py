@@ -20,6 +20,7 @@ from training.reference import (
     ENCODER_FILES,
     IMPORTED,
     EncoderDescription,
+    describe_any,
     describe_encoder,
     first_line,
     pretrained_names,
@@ -92,20 +93,20 @@ def find_encoder(ref: str, home: Path) -> EncoderDescription:
         EncoderError: nothing matches, or several ids begin with `ref`.
     """
     if Path(ref).exists():
-        return describe_encoder(ref)
+        return describe_any(ref)
     if not ID_PREFIX.fullmatch(ref):
-        return _stored_copy(describe_encoder(ref), home)
+        return _stored_copy(describe_any(ref), home)
     known = {d.encoder_id: d.directory for d in map(describe_encoder, pretrained_names())}
     known |= {path.name: path for path in home.glob("encoders/*")}
     matching = [directory for encoder_id, directory in known.items() if encoder_id.startswith(ref)]
     if len(matching) > 1:
         raise EncoderError(f"encoder {ref!r}: {len(matching)} ids begin with it; give more characters")
-    return describe_encoder(matching[0] if matching else ref)
+    return describe_any(matching[0] if matching else ref)
 
 
 def _stored_copy(described: EncoderDescription, home: Path) -> EncoderDescription:
     directory = home / "encoders" / described.encoder_id
-    return describe_encoder(directory) if directory.is_dir() else described
+    return describe_any(directory) if directory.is_dir() else described
 
 
 def sizes(described: EncoderDescription) -> dict[str, int]:
@@ -157,14 +158,13 @@ def details(described: EncoderDescription) -> dict[str, Any]:
 
 
 def throughput(described: EncoderDescription, device: str) -> float:
-    """Images per second on this machine, from preprocessed pixels to vectors; the median of the runs."""
+    """Images or drawings per second on this machine, once prepared, to vectors; the median of the runs."""
     import numpy as np
 
     from training.embedder import load_embedder
 
     embedder = load_embedder(described, device=device)
-    side, channels = described.preprocessing.size, described.preprocessing.channels
-    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, channels, side, side), dtype=np.uint8)
+    pixels = described.preprocessing.random(IMAGES, np.random.default_rng(0))
     embedder.embed(pixels)  # warm-up
     seconds: list[float] = []
     while sum(seconds) < RUN_SECONDS or len(seconds) < 3:

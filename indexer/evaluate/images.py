@@ -18,7 +18,7 @@ from training.data.reader import Loaded, Request, read_files
 from training.data.sources import SourceImage, SourceProblem, read_images
 from training.extras import extras
 from training.preprocessing import Preprocessing
-from training.reference import Metric
+from training.reference import Metric, describe_encoder
 
 if TYPE_CHECKING:
     from training.encoder import Encoder
@@ -55,13 +55,13 @@ class EmbedderEncoder:
     def __init__(self, ref: str) -> None:
         from training.embedder import load_embedder
 
-        embedder = load_embedder(ref)
-        self.embed = embedder.embed
-        self.encoder_id = embedder.described.encoder_id
-        self.family = embedder.described.family
-        self.dim = embedder.described.dim
-        self.metric: Metric = embedder.described.metric
-        self.preprocessing = embedder.described.preprocessing
+        described = describe_encoder(ref)
+        self.embed = load_embedder(described).embed
+        self.encoder_id = described.encoder_id
+        self.family = described.family
+        self.dim = described.dim
+        self.metric: Metric = described.metric
+        self.preprocessing = described.preprocessing
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from indexer.catalogue.home import Home
 from indexer.errors import CorruptError, MismatchError
 from training.errors import EncoderError
-from training.reference import EncoderDescription, describe_encoder, pretrained_names
+from training.reference import EncoderDescription, describe_any, pretrained_names
 
 
 def sound_encoder(home: Home, encoder_id: str, source: str | Path | None = None) -> EncoderDescription:
@@ -36,7 +36,7 @@ def find_same(encoder_id: str, source: str | Path | None) -> EncoderDescription 
     """The encoder of `source`, or else the shipped one, if it has this id."""
     for ref in [*([] if source is None else [source]), *pretrained_names()]:
         try:
-            described = describe_encoder(ref)
+            described = describe_any(ref)
         except EncoderError:
             continue
         if described.encoder_id == encoder_id:

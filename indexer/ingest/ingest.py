@@ -37,7 +37,7 @@ from training.data.decode import ImageLimits
 from training.data.manifests import StoredFile
 from training.data.reader import Failed, Request
 from training.data.sources import Entry, SourceImage, SourceProblem, read_source
-from training.reference import EncoderDescription, describe_encoder
+from training.reference import EncoderDescription, describe_any
 
 STATE_CHUNK = 1000  # source rows compared with the catalogue at a time
 RowOutcome = Literal["added", "updated", "moved", "unchanged", "rejected"]
@@ -108,11 +108,11 @@ def index_source(
     reading = Reading.of(source, [_checked(entry) for entry in read_source(source, store=partial(_store_blob, home))])
     if prune:
         check_prunable(reading)
-    given = describe_encoder(encoder_ref) if encoder_ref is not None else None
+    given = describe_any(encoder_ref) if encoder_ref is not None else None
     collection_id = home.catalogue.ensure_collection(collection)
     with home.lock(f"collection-{collection}"):
         state = home.catalogue.search_state(collection)
-        encoder = given or (sound_encoder(home, state.encoder_id) if state.encoder_id else describe_encoder("default"))
+        encoder = given or (sound_encoder(home, state.encoder_id) if state.encoder_id else describe_any("default"))
         compared = home.add_encoder(encoder)
         encoder = sound_encoder(home, encoder.encoder_id, encoder_ref)  # the copy, not the given files
         report = IndexReport(collection, encoder.encoder_id, onnx_compared=compared)

@@ -160,9 +160,9 @@ class _Photo(NamedTuple):
 
 def _embed(searcher: Searcher, encoder_id: str, data: bytes) -> _Photo:
     embedder = searcher.embedder(encoder_id)
-    with searcher.decoded(data, at_least=embedder.described.preprocessing.size) as image:
+    with searcher.decoded(data, at_least=embedder.described.preprocessing.least_side) as image:
         width, height = image.width, image.height
-        pixels = prepare(embedder, image.pixels)
+        pixels = prepare(embedder, image)
         del image  # its memory is free again after the block
     return _Photo(data, width, height, embedder.embed(pixels)[0])
 

@@ -101,10 +101,11 @@ def used_region(
     """
     if requested is not None:
         return Used(requested, "request")
-    if found is None:
+    preprocessing = embedder.described.preprocessing
+    if found is None or not isinstance(preprocessing, Preprocessing):
         return Used(WHOLE, "nobody")
     left, top, right, bottom, confidence = (float(value) for value in found[0])
-    region = _region_of(embedder.described.preprocessing.to_source((left, top, right, bottom), *size))
+    region = _region_of(preprocessing.to_source((left, top, right, bottom), *size))
     return Used(region, "encoder", min(1.0, max(0.0, confidence)))
 
 

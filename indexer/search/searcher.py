@@ -37,6 +37,7 @@ from training.errors import EncoderError, NitamonoError
 if TYPE_CHECKING:
     from indexer.search.query_log import QueryLog
     from training.embedder import Embedder
+    from training.sketches.strokes import Strokes
 
 MAX_K = 1000
 SMALLEST_SIDE = 1e-6  # of a region, for its resolution: no image has more pixels on a side, and 1 / 1e-300 overflows
@@ -100,7 +101,7 @@ class Searcher:
 
     def embedder(self, encoder_id: str) -> Embedder:
         """The embedder of an encoder of this home, loaded at the first call."""
-        from training.embedder import load_embedder
+        from training.embedder import load_embedder, warm_up
 
         if (held := self._embedders.get(encoder_id)) is not None:
             return held
@@ -113,7 +114,7 @@ class Searcher:
                     loaded = load_embedder(described, device=self._device, threads=self._threads)
                 except EncoderError as exc:
                     raise CorruptError(f"{exc}; run `nitamono repair`") from exc
-                loaded.embed(prepare(loaded, np.zeros((8, 8, 3), np.uint8)))  # warm-up: imports and allocates
+                warm_up(loaded)
                 self._embedders[encoder_id] = loaded
             return self._embedders[encoder_id]
 
@@ -146,9 +147,12 @@ class Searcher:
         embedder = self.embedder(view.manifest.encoder_id)
         # A small region must be decoded at a higher resolution than the whole image.
         smallest = max(SMALLEST_SIDE, min(region.width, region.height)) if region else 1.0
-        with self.decoded(data, at_least=ceil(embedder.described.preprocessing.size / smallest)) as image:
+        with self.decoded(data, at_least=ceil(embedder.described.preprocessing.least_side / smallest)) as image:
             size = (image.width, image.height)
-            pixels = prepare(embedder, region.crop(image.pixels) if region else image.pixels)
+            if image.strokes is not None and (region or find_items):
+                field = "region" if region else "find_items"
+                raise InvalidRequestError(field, f"{field} needs a photo; leave it out when searching with a drawing")
+            pixels = prepare(embedder, image._replace(pixels=region.crop(image.pixels)) if region else image)
             regions = items_in(image.pixels) if find_items else None
             del image  # its memory is free again after the block
         vectors, found = embedder.embed_with_regions(pixels, framed=region is not None)
@@ -156,6 +160,22 @@ class Searcher:
             self._query_log.add(view.state.collection_id, view.manifest.encoder_id, vectors)
         page = self._search(collection, view, vectors, k, offset, filters, None, rerank)
         return replace(page, used=used_region(embedder, region, found, size), regions=regions)
+
+    def redraw(self, collection: str, data: bytes) -> Strokes:
+        """A drawing as the collection's encoder draws it again from its latent, in a box of 255 units.
+
+        Raises:
+            ImageError: the data is not a usable drawing.
+            InvalidRequestError: the collection has photos.
+        """
+        from training.embedder import SketchEmbedder
+
+        embedder = Searcher.embedder(self, self._view(collection).manifest.encoder_id)  # not a subclass's wrapper
+        if not isinstance(embedder, SketchEmbedder):
+            raise InvalidRequestError("collection", f"collection {collection!r} has photos; only drawings are redrawn")
+        with self.decoded(data, at_least=embedder.described.preprocessing.least_side) as image:
+            prepare(embedder, image)  # refuses a photo
+            return embedder.redraw(image.strokes or [])
 
     def search_item(
         self,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
 from indexer.catalogue.records import EncoderRecord
+from training.reference import OF_DRAWINGS
 
 
 class Encoder(BaseModel):
     encoder_id: str
     family: str
+    input: Literal["images", "drawings"] = Field(
+        description="What the encoder takes: image files, or SVG files with the strokes of a drawing."
+    )
     dim: int
     metric: str
     trained_from: str = Field(
@@ -25,6 +29,7 @@ class Encoder(BaseModel):
         return cls(
             encoder_id=record.encoder_id,
             family=record.family,
+            input="drawings" if record.family in OF_DRAWINGS else "images",
             dim=record.dim,
             metric=record.metric,
             trained_from=record.trained_from,

@@ -52,7 +52,7 @@ def test_image_searches_are_kept_and_other_searches_are_not(home_copy: Path, pho
     )
     of_region, of_photo = kept(home_copy)
     embedder = load_embedder(encoder_dir)
-    expected = embedder.embed(prepare(embedder, decode_image(photo, at_least=16).pixels))[0]
+    expected = embedder.embed(prepare(embedder, decode_image(photo, at_least=16)))[0]
     np.testing.assert_allclose(of_photo, expected, atol=1e-6)
     assert not np.array_equal(of_region, of_photo)
 

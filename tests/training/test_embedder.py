@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.conftest import draw_photo, save_pixels_encoder
+from training.data.decode import Decoded
 from training.embedder import load_embedder, prepare
 from training.encoder import Encoder, load_encoder
 from training.errors import EncoderError
@@ -86,7 +87,7 @@ def test_images_of_another_shape_or_kind_are_refused(wrong: np.ndarray, tmp_path
 def test_prepare_is_the_encoders_own(tmp_path: Path) -> None:
     directory = save_pixels_encoder(tmp_path / "encoder", 16)
     photo = np.asarray(draw_photo(1))
-    batch = prepare(load_embedder(directory), photo)
+    batch = prepare(load_embedder(directory), Decoded(photo, *photo.shape[1::-1]))
     np.testing.assert_array_equal(batch[0], load_encoder(directory).prepare(photo).numpy())
 
 

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from PIL import Image
 
+from training.data.decode import SVG_SIDE, svg_side
 from training.data.opening import opened
 from training.data.strips import STRIP_PIXELS, reduction
+from training.sketches.raster import OVERSAMPLING
+from training.sketches.svg import MAX_ELEMENTS, is_svg
 
 BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 FRAMES_OF = {"WEBP": 4, "AVIF": 4, "HEIF": 4}  # copies of the picture that a decoder holds
 STRIP_BYTES_PER_PIXEL = 40  # of a strip while it is converted: 16-bit values in double precision, or composited alpha
 ROWS_PER_STRIP, TILE_WIDTH, TILE_HEIGHT = 278, 322, 323  # tags of TIFF 6.0
 HEADERS_OF_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15
+SVG_BYTES = 2_000 * MAX_ELEMENTS  # of its elements and points while it is read
 SEQUENTIAL = frozenset({0xC0, 0xC1, 0xC9})
 
 
@@ -28,6 +32,8 @@ def decoding_bytes(data: bytes, at_least: int | None = None) -> int:
     """
     if data[:3] == b"\xff\xd8\xff" and (jpeg := _jpeg_bytes(data, at_least)) is not None:
         return jpeg
+    if is_svg(data):
+        return SVG_BYTES + (OVERSAMPLING**2 + 4) * svg_side(at_least) ** 2
     try:
         with opened(data) as image:
             return _pillow_bytes(image, at_least)
@@ -37,6 +43,8 @@ def decoding_bytes(data: bytes, at_least: int | None = None) -> int:
 
 def image_size(data: bytes) -> tuple[int, int] | None:
     """Width and height that the header declares; None if it cannot be read."""
+    if is_svg(data):
+        return (SVG_SIDE, SVG_SIDE)
     try:
         with opened(data) as image:
             return image.size

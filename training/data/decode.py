@@ -27,9 +27,14 @@ from training.data.jpeg import EXIF_ORIENTATION, START, read_header, with_end
 from training.data.opening import describe_unknown, opened
 from training.data.strips import STRIP_PIXELS, reduction, rgb_in_strips
 from training.data.texts import visible
-from training.errors import ImageError, SettingError
+from training.errors import DrawingError, ImageError, SettingError
+from training.sketches.raster import draw_strokes
+from training.sketches.strokes import Strokes
+from training.sketches.svg import is_svg, read_svg
 
 ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
+SVG_SIDE, LEAST_SVG_SIDE = 1024, 16  # pixels
+LINE_WIDTH = 1 / 64  # of a drawing's lines, as a fraction of its side
 MAX_BYTES, MAX_PIXELS = "NITAMONO_MAX_UPLOAD_BYTES", "NITAMONO_MAX_PIXELS"
 # Pillow's plugins raise all of these on damaged files.
 DAMAGE = (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, TypeError, KeyError, RuntimeError)
@@ -72,18 +77,23 @@ class ImageLimits:
 
 
 class Decoded(NamedTuple):
-    """Pixels `(H, W, 3)` uint8 sRGB, composited on white, and the full upright size declared by the file."""
+    """Pixels `(H, W, 3)` uint8 sRGB, composited on white, and the full upright size declared by the file.
+
+    A drawing also has its strokes, see `training.sketches`. Its pixels show them as black lines on a white square.
+    """
 
     pixels: NDArray[np.uint8]
     width: int
     height: int
+    strokes: Strokes | None = None
 
 
 def decode_image(data: bytes, *, at_least: int | None = None, limits: ImageLimits | None = None) -> Decoded:
-    """Decode an image file, upright by its EXIF orientation, as 8-bit sRGB.
+    """Decode an image file, upright by its EXIF orientation, as 8-bit sRGB, or the drawing of an SVG file.
 
     Args:
-        data: the file's bytes: JPEG, PNG, WebP, BMP, GIF (first frame), TIFF, AVIF or, with the extra `heif`, HEIC.
+        data: the file's bytes: JPEG, PNG, WebP, BMP, GIF (first frame), TIFF, AVIF, SVG (its outlines as strokes) or,
+            with the extra `heif`, HEIC.
         at_least: the minimum height and width that the caller needs; a JPEG may be decoded at a reduced size that is
             no smaller than this (unless the file itself is). None decodes at full size.
         limits: maximum bytes and pixels, checked before decoding; None for those of the settings.
@@ -98,6 +108,8 @@ def decode_image(data: bytes, *, at_least: int | None = None, limits: ImageLimit
         if decoded is not None:
             return decoded
         data = _completed_cmyk(data)
+    if is_svg(data):
+        return _decode_svg(data, at_least)
     return _decode_with_pillow(data, at_least, limits)
 
 
@@ -110,6 +122,21 @@ def decode_alpha(data: bytes) -> NDArray[np.uint8] | None:
             return None
         image.load()
         return np.asarray(_upright(image).convert("RGBA").getchannel("A"), dtype=np.uint8)
+
+
+def _decode_svg(data: bytes, at_least: int | None) -> Decoded:
+    try:
+        strokes = read_svg(data)
+    except DrawingError as exc:
+        raise ImageError(f"the SVG file {exc}") from exc
+    side = svg_side(at_least)
+    lines = draw_strokes(strokes, side, width=max(1.0, LINE_WIDTH * side))
+    return Decoded(np.repeat(lines[:, :, None], 3, axis=2), SVG_SIDE, SVG_SIDE, strokes)
+
+
+def svg_side(at_least: int | None) -> int:
+    """Side in pixels of the square that a drawing is shown in."""
+    return min(SVG_SIDE if at_least is None else max(at_least, LEAST_SVG_SIDE), SVG_SIDE)
 
 
 def _decode_jpeg(data: bytes, at_least: int | None, limits: ImageLimits) -> Decoded | None:

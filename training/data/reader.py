@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import os
 import threading
 from collections import deque
@@ -17,15 +18,15 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from stat import S_ISREG
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from training.data.decode import ImageLimits, decode_image
 from training.data.processes import ChildProcess, Ended
 from training.errors import ImageError, ProcessError
 from training.preprocessing import Preprocessing
+from training.reference import AnyPreprocessing
 
 if TYPE_CHECKING:  # masks import OpenCV, which most reading processes do not need
     from training.data.masks import Mask, MaskRequest
@@ -54,7 +55,7 @@ class Loaded(NamedTuple):
     """A file that was read.
 
     Args:
-        pixels: `(C, S, S)` uint8; None if the content was known.
+        pixels: the prepared image or drawing, as `of` of the preprocessing returns it; None if the content was known.
         mask: the item's mask, `(S, S)`, if the request asked for one and it was found.
     """
 
@@ -63,7 +64,7 @@ class Loaded(NamedTuple):
     mtime_ns: int
     width: int
     height: int
-    pixels: NDArray[np.uint8] | None
+    pixels: NDArray[Any] | None
     mask: Mask | None = None
 
 
@@ -80,7 +81,7 @@ Outcome = Loaded | Failed
 
 def read_files(
     requests: Iterable[tuple[T, Request]],
-    preprocessing: Preprocessing,
+    preprocessing: AnyPreprocessing,
     *,
     processes: int | None = None,
     limits: ImageLimits | None = None,
@@ -109,7 +110,7 @@ def read_files(
         pool.close()
 
 
-def read_file(request: Request, preprocessing: Preprocessing, limits: ImageLimits) -> Outcome:
+def read_file(request: Request, preprocessing: AnyPreprocessing, limits: ImageLimits) -> Outcome:
     """Read, hash and preprocess one file; a faulty file gives `Failed` and raises nothing."""
     try:
         stat = request.path.stat()
@@ -127,23 +128,25 @@ def read_file(request: Request, preprocessing: Preprocessing, limits: ImageLimit
     if sha256 in request.known:
         return Loaded(sha256, stat.st_size, stat.st_mtime_ns, 0, 0, None)
     try:
-        decoded = decode_image(data, at_least=preprocessing.size, limits=limits)
+        decoded = decode_image(data, at_least=preprocessing.least_side, limits=limits)
+        pixels = preprocessing.of(decoded)
     except ImageError as exc:
         return Failed(str(exc), stat.st_size, stat.st_mtime_ns)
-    pixels = preprocessing.apply(decoded.pixels)
-    mask = request.mask.find(data, decoded.pixels, preprocessing, limits) if request.mask is not None else None
+    mask = None
+    if request.mask is not None and isinstance(preprocessing, Preprocessing):
+        mask = request.mask.find(data, decoded.pixels, preprocessing, limits)
     return Loaded(sha256, stat.st_size, stat.st_mtime_ns, decoded.width, decoded.height, pixels, mask)
 
 
-def _read_all(preprocessing: Preprocessing, limits: ImageLimits, requests: Sequence[Request]) -> list[Outcome]:
+def _read_all(preprocessing: AnyPreprocessing, limits: ImageLimits, requests: Sequence[Request]) -> list[Outcome]:
     return [read_file(request, preprocessing, limits) for request in requests]
 
 
 class _Pool:
     """Threads that each own a reading process and share a bounded number of tasks."""
 
-    def __init__(self, processes: int, preprocessing: Preprocessing, limits: ImageLimits) -> None:
-        per_image = preprocessing.channels * preprocessing.size**2
+    def __init__(self, processes: int, preprocessing: AnyPreprocessing, limits: ImageLimits) -> None:
+        per_image = math.prod(preprocessing.shape)
         self._window = max(2 * processes, BUFFER_BYTES // (per_image * TASK))
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._readers = [_Reader(self._tasks, preprocessing, limits) for _ in range(processes)]
@@ -180,7 +183,7 @@ class _Task(NamedTuple):
 class _Reader(threading.Thread):
     """A thread that sends tasks to its process and starts another one when that process ends."""
 
-    def __init__(self, tasks: SimpleQueue[_Task | None], preprocessing: Preprocessing, limits: ImageLimits) -> None:
+    def __init__(self, tasks: SimpleQueue[_Task | None], preprocessing: AnyPreprocessing, limits: ImageLimits) -> None:
         super().__init__(name="reader", daemon=True)
         self._tasks = tasks
         self._function = partial(_read_all, preprocessing, limits)

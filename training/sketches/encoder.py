@@ -89,7 +89,8 @@ class SketchEncoder(StoredModel[DrawingPreparation]):
         self._check_conditional("it has no latent to decode")
         noise = _generator(temperature, seed)
         parts = [
-            self.model.decode(part.to(self.device), noise, temperature=temperature) for part in torch.split(latents, AT_ONCE)
+            self.model.decode(part.to(self.device), noise, temperature=temperature)
+            for part in torch.split(latents, AT_ONCE)
         ]
         return [drawn for part in parts for drawn in self._drawn(part)]
 

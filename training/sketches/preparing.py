@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.errors import DrawingError
+from training.errors import DrawingError, ImageError
 from training.sketches.strokes import (
     Points,
     Strokes,
@@ -24,6 +24,9 @@ from training.sketches.strokes import (
     to_stroke5,
     without_repeats,
 )
+
+if TYPE_CHECKING:
+    from training.data.decode import Decoded
 
 SIDE = 255.0  # of the box that drawings are fitted to, as in QuickDraw's simplified drawings
 MAX_LONGEST = 1000  # rows
@@ -75,6 +78,33 @@ class DrawingPreparation:
             if sum(map(len, simpler)) < self.longest:
                 return to_stroke3(simpler)
             epsilon = max(1.0, COARSER * epsilon)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a prepared drawing, `(longest, 5)`."""
+        return (self.longest, 5)
+
+    @property
+    def least_side(self) -> int:
+        """The height and width in pixels that a drawing should be decoded at, at least: its pixels are not used."""
+        return 1
+
+    def random(self, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Prepared drawings of one random stroke each `(count, longest, 5)`."""
+        return np.stack([self.apply([rng.uniform(0.0, SIDE, (16, 2))]) for _ in range(count)])
+
+    def of(self, decoded: Decoded) -> NDArray[np.float32]:
+        """A decoded drawing, prepared `(longest, 5)`.
+
+        Raises:
+            ImageError: it is a photo, or not a usable drawing.
+        """
+        if decoded.strokes is None:
+            raise ImageError("a photo cannot be compared with drawings; give an SVG file with the strokes of a drawing")
+        try:
+            return self.apply(decoded.strokes)
+        except DrawingError as exc:
+            raise ImageError(f"the drawing {exc}") from exc
 
     def apply(self, strokes: Sequence[Points]) -> NDArray[np.float32]:
         """Rows `(longest, 5)`; raises DrawingError as `simplified` does."""

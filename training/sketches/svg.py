@@ -22,6 +22,7 @@ from training.sketches.strokes import Points, Strokes, without_repeats
 from training.sketches.svg_paths import flatten_ellipse, flatten_path, number_of, numbers_of
 
 MAX_BYTES = 2**22
+SNIFFED = 4096  # bytes
 MAX_ELEMENTS = 20_000  # of the file, and that are drawn, where `use` draws one again
 MAX_DEPTH = 50
 MAX_USES = 8  # of a `use` that draws a `use`
@@ -43,6 +44,12 @@ class _Element:
     def is_hidden(self) -> bool:
         style = self.attributes.get("style", "").replace(" ", "")
         return self.attributes.get("display") == "none" or "display:none" in style
+
+
+def is_svg(data: bytes) -> bool:
+    """Whether a file seems to be SVG: XML whose first kilobytes have an `svg` element, perhaps with a prefix."""
+    head = data[:SNIFFED].removeprefix(b"\xef\xbb\xbf").lstrip()
+    return head.startswith(b"<") and re.search(rb"<(\w+:)?svg[\s>/]", head) is not None
 
 
 def read_svg(data: bytes) -> Strokes:
