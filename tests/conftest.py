@@ -54,6 +54,8 @@ HEAVY = (
     "indexer/backup",
     "indexer/catalogue/test_migrations.py",
     "benchmarks",
+    "service/test_drawings.py",
+    "service/web/test_drawing.py",
     "service/test_serve.py",
     "service/test_durability.py",
     "service/test_schemathesis.py",
@@ -148,6 +150,14 @@ def encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another one, of another dimension."""
     return save_pixels_encoder(tmp_path_factory.mktemp("encoders") / "pixels-8", 8)
+
+
+@pytest.fixture(scope="session")
+def sketch_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder of drawings that has learnt four shapes."""
+    from tests.drawings import train_on_shapes
+
+    return train_on_shapes(tmp_path_factory.mktemp("encoders") / "shapes")
 
 
 @pytest.fixture(autouse=True)

@@ -137,7 +137,7 @@ class Searcher:
         """Find the items most similar to an image file, or to a region of it.
 
         Args:
-            find_items: return the regions of all items in the image as well.
+            find_items: return the regions of all items in the image as well, unless it is a drawing.
 
         Raises:
             ImageError: the image cannot be decoded.
@@ -149,11 +149,10 @@ class Searcher:
         smallest = max(SMALLEST_SIDE, min(region.width, region.height)) if region else 1.0
         with self.decoded(data, at_least=ceil(embedder.described.preprocessing.least_side / smallest)) as image:
             size = (image.width, image.height)
-            if image.strokes is not None and (region or find_items):
-                field = "region" if region else "find_items"
-                raise InvalidRequestError(field, f"{field} needs a photo; leave it out when searching with a drawing")
+            if image.strokes is not None and region:
+                raise InvalidRequestError("region", "region needs a photo; leave it out when searching with a drawing")
             pixels = prepare(embedder, image._replace(pixels=region.crop(image.pixels)) if region else image)
-            regions = items_in(image.pixels) if find_items else None
+            regions = items_in(image.pixels) if find_items and image.strokes is None else None
             del image  # its memory is free again after the block
         vectors, found = embedder.embed_with_regions(pixels, framed=region is not None)
         if self._query_log is not None:

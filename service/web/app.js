@@ -60,15 +60,13 @@ async function usePhoto(file) {
   await go({ ...NO_QUERY, photo: await photos.keep(file), filters: new Map() }, { toTop: true });
 }
 
-// The history has one entry for a drawing, however many strokes it has. Returns the key of the drawing.
+// The history has one entry for a drawing, however many strokes it has.
 async function useDrawing(file, strokes) {
   await started;
   const before = current.item === null ? current.photo : null;
   const photo = file === null ? null : await photos.keep(file, strokes);
-  const shown = go({ ...NO_QUERY, photo }, { replace: before !== null });
+  go({ ...NO_QUERY, photo }, { replace: before !== null });
   if (before !== null) await photos.forget(before);
-  shown.catch(fail);
-  return photo;
 }
 
 function chooseFilter(name, value) {
@@ -89,6 +87,7 @@ async function show(focus = false) {
   const asked = current;
   const isSearch = Boolean(asked.photo || asked.item);
   const isDrawn = takesDrawings(asked.collection);
+  document.body.dataset.input = isDrawn ? "drawings" : "photos";
   document.body.dataset.mode = isSearch || isDrawn ? "search" : "start";
   $("start").hidden = isSearch || isDrawn;
   $("sketch").hidden = !isDrawn || Boolean(asked.item);

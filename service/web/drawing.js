@@ -10,7 +10,6 @@ export class DrawingPanel {
   // Calls onDrawn with an SVG file and its strokes, or with null once the sheet is empty.
   constructor(onDrawn) {
     this.onDrawn = onDrawn;
-    this.shown = null;
     this.sketch = new Sketch($("canvas"), () => this.#changed());
     $("undo").addEventListener("click", () => this.sketch.undo());
     $("erase").addEventListener("click", () => this.sketch.clear());
@@ -18,10 +17,9 @@ export class DrawingPanel {
 
   // Shows a drawing that was made here; null for an empty sheet.
   show(drawing) {
-    const key = drawing?.key ?? null;
-    if (this.#isBusy || key === this.shown) return;
-    this.shown = key;
-    this.sketch.show(drawing?.strokes ?? []);
+    const strokes = drawing?.strokes ?? [];
+    if (this.#isBusy || JSON.stringify(strokes) === JSON.stringify(this.sketch.strokes)) return;
+    this.sketch.show(strokes);
     this.#allow();
   }
 
@@ -49,7 +47,7 @@ export class DrawingPanel {
     this.timer = setTimeout(() => this.#tell(), PAUSE_MS);
   }
 
-  async #tell() {
+  #tell() {
     if (this.sketch.current) {
       this.#changed(); // the next stroke has begun
       return;
@@ -57,6 +55,6 @@ export class DrawingPanel {
     this.timer = undefined;
     const strokes = [...this.sketch.strokes];
     const file = strokes.length > 0 ? new File([toSvg(strokes)], "drawing.svg", { type: "image/svg+xml" }) : null;
-    this.shown = await this.onDrawn(file, strokes);
+    this.onDrawn(file, strokes);
   }
 }

@@ -22,6 +22,7 @@ from service.app import create_app
 from service.serve import listen, server_config
 from service.settings import Settings
 from tests.conftest import COLOURS, draw_photo, write_photos
+from tests.drawings import write_shapes
 
 ITEMS = 30
 CATEGORIES = ("bag", "hat", "mug")
@@ -67,6 +68,17 @@ def home_copy(indexed_home: Path, tmp_path: Path) -> Path:
     """One that a test may write to."""
     ignored = shutil.ignore_patterns("thumbnails")  # of the server that all tests share
     return Path(shutil.copytree(indexed_home, tmp_path / "home", ignore=ignored))
+
+
+@pytest.fixture(scope="session")
+def drawn_home(tmp_path_factory: pytest.TempPathFactory, indexed_home: Path, sketch_encoder_dir: Path) -> Path:
+    """A home with the collection `shapes` of 40 drawings, and `shop`; read only."""
+    folder = tmp_path_factory.mktemp("drawn")
+    path = Path(shutil.copytree(indexed_home, folder / "home"))
+    with Home.open(path) as home:
+        source = write_shapes(folder / "shapes", 40)
+        index_source(home, "shapes", source, encoder_ref=str(sketch_encoder_dir), processes=0)
+    return path
 
 
 @pytest.fixture
