@@ -56,14 +56,6 @@ class SourceDrawing:
 DrawingEntry = SourceDrawing | SourceProblem
 
 
-def is_drawings(source: Path) -> bool:
-    """Whether a source is a file of drawings, or a folder whose first file is one."""
-    if source.is_dir():
-        first = next((path for path in sorted(source.rglob("*")) if path.is_file() and path.name[0] != "."), None)
-        return first is not None and first.suffix.lower() in KINDS
-    return source.suffix.lower() in KINDS
-
-
 def read_drawings(
     source: Path, *, parts: Sequence[str] | None = None
 ) -> tuple[list[SourceDrawing], list[SourceProblem]]:
