@@ -37,6 +37,12 @@ COMMANDS = (
         "Compute the log-likelihood of images under a model.",
     ),
     Entry(
+        "sketch",
+        "training.commands.sketch:sketch",
+        "Models",
+        "Draw, complete and evaluate with encoders of drawings.",
+    ),
+    Entry(
         "demo-flow",
         "training.commands.demo_flow:demo_flow",
         "Models",

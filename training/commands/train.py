@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from training.console import JsonOption, note, say
+
+if TYPE_CHECKING:
+    from training.data.entries import SourceProblem
+    from training.recipes import Recipe
+    from training.stored import StoredModel
 
 MAX_NOTES = 20  # unreadable files named on stderr
 
@@ -19,7 +24,7 @@ def train(
         list[Path] | None,
         typer.Option(
             metavar="SOURCE",
-            help="SOURCE of photos (folder or manifest); repeatable. "
+            help="SOURCE of photos (folder or manifest), or of drawings for sketch-rnn; repeatable. "
             "The same item_id in two sources denotes two items.",
         ),
     ] = None,
@@ -43,6 +48,7 @@ def train(
 ) -> None:
     """Train an encoder on your own photos, without labels.
 
+    Family sketch-rnn is trained on drawings: `.npz`, `.ndjson` or `.svg` files, or a folder of them.
     Losses are logged to OUT/tensorboard, pictures to OUT/pictures.
 
     \b
@@ -50,6 +56,7 @@ def train(
       nitamono train --list
       nitamono train vae --data photos --out encoders/vae
       nitamono train vae --data photos --out encoders/small --set model.latent_dim=64
+      nitamono train sketch-rnn --data drawings.ndjson --out encoders/sketches
     """
     from training.recipes import load_recipe, recipe_names
 
@@ -59,31 +66,55 @@ def train(
         return
     if recipe is None or not data or out is None:
         raise typer.BadParameter("give RECIPE, --data SOURCE and --out DIR (or --list)")
-    from training.data.sources import read_all
-
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
     if backgrounds is not None:
         overrides.append(f"backgrounds.folder={json.dumps(str(backgrounds))}")
     loaded = load_recipe(recipe, [*overrides, "deterministic=true"] if deterministic else overrides)
-    images, problems = read_all(data)
-    for problem in problems[:MAX_NOTES]:
-        note(f"{problem.where}: {problem.reason}")
     from training.device import precision_advice
-    from training.encoder import load_encoder
-    from training.loop import train as run
-    from training.onnx.export import add_onnx
 
     if advice := precision_advice(device, precision):
         note(advice)
-    directory = run(loaded, images, out, resume=resume, device=device, precision=precision)
-    add_onnx(directory)
-    encoder = load_encoder(directory)
+    fit = _fit_images if loaded.drawings is None else _fit_drawings
+    encoder, problems = fit(loaded, data, out, resume=resume, device=device, precision=precision)
     document = {
-        "encoder": str(directory),
+        "encoder": str(out),
         "encoder_id": encoder.encoder_id,
         "family": encoder.family,
         "dim": encoder.dim,
         "rejected": len(problems),
         "card": encoder.card,
     }
-    say(document, json_output, f"{directory}: {encoder.family}, {encoder.dim} dimensions, id {encoder.encoder_id[:12]}")
+    say(document, json_output, f"{out}: {encoder.family}, {encoder.dim} dimensions, id {encoder.encoder_id[:12]}")
+
+
+def _fit_images(
+    recipe: Recipe, data: list[Path], out: Path, **options: Any
+) -> tuple[StoredModel[Any], list[SourceProblem]]:
+    from training.data.sources import read_all
+    from training.encoder import load_encoder
+    from training.loop import train as run
+    from training.onnx.export import add_onnx
+
+    images, problems = read_all(data)
+    _note(problems)
+    directory = run(recipe, images, out, **options)
+    add_onnx(directory)
+    return load_encoder(directory), problems
+
+
+def _fit_drawings(
+    recipe: Recipe, data: list[Path], out: Path, **options: Any
+) -> tuple[StoredModel[Any], list[SourceProblem]]:
+    from training.sketches.encoder import load_sketch_encoder
+    from training.sketches.fit import train_on_drawings
+    from training.sketches.reading import TRAINING_PARTS, read_all_drawings
+
+    drawings, problems = read_all_drawings(data, parts=TRAINING_PARTS)
+    _note(problems)
+    directory = train_on_drawings(recipe, drawings, out, problems=problems, **options)
+    return load_sketch_encoder(directory), problems
+
+
+def _note(problems: list[SourceProblem]) -> None:
+    for problem in problems[:MAX_NOTES]:
+        note(f"{problem.where}: {problem.reason}")

@@ -47,8 +47,8 @@ class SketchEncoder(StoredModel[DrawingPreparation]):
         """Whether drawings can be decoded from a latent; False for the decoder alone."""
         return bool(self.model.is_conditional)
 
-    def prepare(self, drawings: Sequence[Drawing]) -> Tensor:
-        """Rows `(B, N_max, 5)` of drawings.
+    def prepare(self, drawings: Sequence[Drawing], box: float | None = None) -> Tensor:
+        """Rows `(B, N_max, 5)` of drawings; `box` is as for `DrawingPreparation.simplified`.
 
         Raises:
             DrawingError: one of them is not usable; the message names its place, from 1 on.
@@ -56,7 +56,7 @@ class SketchEncoder(StoredModel[DrawingPreparation]):
         rows = np.empty((len(drawings), self.preprocessing.longest, 5), np.float32)
         for place, strokes in enumerate(drawings):
             try:
-                rows[place] = self.preprocessing.apply(strokes)
+                rows[place] = self.preprocessing.apply(strokes, box)
             except DrawingError as exc:
                 raise DrawingError(f"drawing {place + 1} {exc}") from exc
         return torch.from_numpy(rows)
@@ -88,10 +88,7 @@ class SketchEncoder(StoredModel[DrawingPreparation]):
         """
         self._check_conditional("it has no latent to decode")
         noise = _generator(temperature, seed)
-        parts = [
-            self.model.decode(part.to(self.device), noise, temperature=temperature)
-            for part in torch.split(latents, AT_ONCE)
-        ]
+        parts = [self.model.decode(part, noise, temperature=temperature) for part in self._parts(latents)]
         return [drawn for part in parts for drawn in self._drawn(part)]
 
     def reconstruct(self, drawings: Sequence[Drawing], *, temperature: float = 0.0, seed: int = 0) -> list[Drawn]:
@@ -108,14 +105,23 @@ class SketchEncoder(StoredModel[DrawingPreparation]):
 
     @torch.inference_mode()
     def complete(
-        self, unfinished: Drawing, *, variants: int = 1, temperature: float = 1.0, seed: int = 0
+        self,
+        unfinished: Drawing,
+        *,
+        box: float | None = None,
+        variants: int = 1,
+        temperature: float = 1.0,
+        seed: int = 0,
     ) -> list[Drawn]:
         """Continuations of an unfinished drawing, whose points they begin with.
+
+        Args:
+            box: side that the finished drawing is to have, in the strokes' unit; None for that of the unfinished one.
 
         Raises:
             DrawingError: the drawing is not usable.
         """
-        begun = self.prepare([unfinished]).to(self.device).expand(variants, -1, -1)
+        begun = self.prepare([unfinished], box).to(self.device).expand(variants, -1, -1)
         noise = _generator(temperature, seed)
         return list(self._drawn(self.model.complete(begun, noise, temperature=temperature)))
 
@@ -127,6 +133,7 @@ class SketchEncoder(StoredModel[DrawingPreparation]):
         return torch.cat([self.model.elbo(Batch(x, x), generator=noise).elbo.cpu() for x in self._parts(rows)])
 
     def _parts(self, rows: Tensor) -> Iterator[Tensor]:
+        """Parts of rows or latents, on the device."""
         for part in torch.split(rows, AT_ONCE):
             yield part.to(self.device)
 

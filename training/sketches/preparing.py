@@ -59,13 +59,16 @@ class DrawingPreparation:
         if not 0.0 < self.scale < float("inf"):
             raise ValueError(f"scale must be above 0, not {self.scale}")
 
-    def simplified(self, strokes: Sequence[Points]) -> Points:
+    def simplified(self, strokes: Sequence[Points], box: float | None = None) -> Points:
         """Stroke-3 rows `(N, 3)` in units of the box, N below `longest`.
+
+        Args:
+            box: side of the box in the strokes' unit, for an unfinished drawing; None fits the drawing.
 
         Raises:
             DrawingError: the drawing has no strokes, too many of them, too many points, or one that is not finite.
         """
-        drawing = fitted(checked(strokes), SIDE)
+        drawing = fitted(checked(strokes), SIDE, box)
         fewest = sum(1 if len(stroke) == 1 else 2 for stroke in drawing)
         if fewest >= self.longest:
             raise DrawingError(
@@ -106,9 +109,9 @@ class DrawingPreparation:
         except DrawingError as exc:
             raise ImageError(f"the drawing {exc}") from exc
 
-    def apply(self, strokes: Sequence[Points]) -> NDArray[np.float32]:
-        """Rows `(longest, 5)`; raises DrawingError as `simplified` does."""
-        rows = to_stroke5(self.simplified(strokes), self.longest)
+    def apply(self, strokes: Sequence[Points], box: float | None = None) -> NDArray[np.float32]:
+        """Rows `(longest, 5)`; `box` and errors are as for `simplified`."""
+        rows = to_stroke5(self.simplified(strokes, box), self.longest)
         rows[:, :2] /= self.scale
         return rows.astype(np.float32)
 

@@ -13,8 +13,9 @@ Imports no torch.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from training.sketches.svg import MAX_BYTES as MAX_SVG_BYTES
 from training.sketches.svg import read_svg
 
 KINDS = (".npz", ".ndjson", ".svg")
+TRAINING_PARTS = ("train", "valid")  # of an `.npz` file; `test` is left for evaluation
 MAX_LINE = 2**22  # characters of a drawing in an .ndjson file
 
 
@@ -54,14 +56,6 @@ class SourceDrawing:
 DrawingEntry = SourceDrawing | SourceProblem
 
 
-def is_drawings(source: Path) -> bool:
-    """Whether a source is a file of drawings, or a folder whose first file is one."""
-    if source.is_dir():
-        first = next((path for path in sorted(source.rglob("*")) if path.is_file() and path.name[0] != "."), None)
-        return first is not None and first.suffix.lower() in KINDS
-    return source.suffix.lower() in KINDS
-
-
 def read_drawings(
     source: Path, *, parts: Sequence[str] | None = None
 ) -> tuple[list[SourceDrawing], list[SourceProblem]]:
@@ -81,6 +75,20 @@ def read_drawings(
         else:
             problems.append(entry)
     return drawings, problems
+
+
+def read_all_drawings(
+    sources: Sequence[Path], *, parts: Sequence[str] | None = None
+) -> tuple[list[SourceDrawing], list[SourceProblem]]:
+    """Several sources as one; an item_id that occurs in several sources is prefixed with their number and name."""
+    read = [read_drawings(source, parts=parts) for source in sources]
+    seen = Counter(item_id for drawings, _ in read for item_id in {each.item_id for each in drawings})
+    drawings = []
+    for number, (source, (found, _)) in enumerate(zip(sources, read, strict=True), start=1):
+        for each in found:
+            name = f"{number}-{source.stem}/{each.item_id}"
+            drawings.append(replace(each, item_id=name) if seen[each.item_id] > 1 else each)
+    return drawings, [problem for _, problems in read for problem in problems]
 
 
 def _entries(source: Path, parts: Sequence[str] | None) -> Iterator[DrawingEntry]:

@@ -75,12 +75,21 @@ def simplify(points: Points, epsilon: float) -> Points:
     return points[kept]
 
 
-def fitted(strokes: Sequence[Points], side: float) -> Strokes:
-    """The drawing with the longer side of its bounding box scaled to `side`, and its top left corner at the origin."""
+def extent(strokes: Sequence[Points]) -> float:
+    """The longer side of a drawing's bounding box."""
     points = np.concatenate(list(strokes))
-    corner = points.min(axis=0)
-    extent = float((points.max(axis=0) - corner).max())
-    return [(stroke - corner) * (side / extent if extent > 0 else 1.0) for stroke in strokes]
+    return float((points.max(axis=0) - points.min(axis=0)).max())
+
+
+def fitted(strokes: Sequence[Points], side: float, box: float | None = None) -> Strokes:
+    """The drawing scaled so that `box` becomes `side`, with the top left corner of its bounding box at the origin.
+
+    Args:
+        box: None for the longer side of its bounding box.
+    """
+    corner = np.concatenate(list(strokes)).min(axis=0)
+    whole = extent(strokes) if box is None else box
+    return [(stroke - corner) * (side / whole if whole > 0 else 1.0) for stroke in strokes]
 
 
 def without_repeats(stroke: Points) -> Points:
@@ -98,3 +107,15 @@ def _to_segment(points: NDArray[np.complex128], start: complex, end: complex) ->
         reached = reached - np.minimum(np.maximum(share, 0.0), 1.0) * along
     distances: Points = np.abs(reached)
     return distances
+
+
+def beginning(strokes: Sequence[Points], share: float) -> Strokes:
+    """The first points of a drawing, at least one: a share of all of them."""
+    left = max(1, round(share * sum(len(stroke) for stroke in strokes)))
+    found: Strokes = []
+    for stroke in strokes:
+        if left <= 0:
+            break
+        found.append(stroke[:left])
+        left -= len(stroke)
+    return found

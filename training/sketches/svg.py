@@ -221,7 +221,9 @@ def _line(element: _Element) -> list[Points]:
 
 
 def _rect(element: _Element) -> list[Points]:
-    """A rectangle; rounded corners are drawn sharp."""
+    """A rectangle, with sharp corners; one whose size is in percent is a background, and not drawn."""
+    if any("%" in element.attributes.get(name, "") for name in ("width", "height")):
+        return []
     left, top = element.number("x"), element.number("y")
     width, height = element.number("width"), element.number("height")
     if not (width > 0 and height > 0):

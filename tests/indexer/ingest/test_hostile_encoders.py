@@ -19,7 +19,7 @@ from indexer.search.searcher import Searcher
 from tests.conftest import write_photos
 from training.errors import EncoderError
 from training.models import MODELS
-from training.reference import FAMILY_NAMES, PRETRAINED, describe_encoder
+from training.reference import FAMILY_NAMES, OF_DRAWINGS, PRETRAINED, describe_encoder
 from training.weights_header import check_safetensors
 
 Harm = Callable[[Path], None]
@@ -185,3 +185,4 @@ def test_a_header_whose_length_looks_like_a_pickle_is_read(length: int) -> None:
 
 def test_the_family_names_are_those_of_the_models() -> None:
     assert list(FAMILY_NAMES) == sorted(MODELS)
+    assert list(OF_DRAWINGS) == [name for name in FAMILY_NAMES if MODELS[name].of_drawings]

@@ -91,7 +91,7 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
-ALL = sorted(MODELS)
+ALL = sorted(name for name, family in MODELS.items() if not family.of_drawings)
 
 
 GENERATIVE = [name for name in ALL if issubclass(MODELS[name].model, GenerativeModel)]
