@@ -6,6 +6,7 @@ import base64
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -110,9 +111,12 @@ def test_a_part_of_a_drawing_cannot_be_searched_with(drawn: httpx.Client) -> Non
     assert search(drawn, svg_of(draw_shape(1)), find_items="true").json()["regions"] is None
 
 
-def test_a_redrawing_needs_a_file(drawn: httpx.Client) -> None:
-    for request in ({"json": {}}, {"files": {"image": ("", b"")}}, {"data": {"image": "text"}}):
-        assert drawn.post(f"{SHAPES_URL}/redraw", **request).status_code in (415, 422)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [({"json": {}}, 422), ({"files": {"image": ("empty.svg", b"")}}, 422), ({"content": b"svg"}, 415)],
+)
+def test_a_redrawing_needs_a_file(request_: dict[str, Any], status: int, drawn: httpx.Client) -> None:
+    assert drawn.post(f"{SHAPES_URL}/redraw", **request_).status_code == status
 
 
 def test_drawings_are_stored_beside_photos_of_another_collection(

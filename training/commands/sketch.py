@@ -9,7 +9,7 @@ import typer
 
 from training.commands.group import command_group
 from training.commands.options import DeviceOption, EncoderOption, SeedOption, TemperatureOption
-from training.console import JsonOption, note, say
+from training.console import JsonOption, note, progress_bar, say
 from training.errors import DrawingError, SourceError
 
 if TYPE_CHECKING:
@@ -218,6 +218,40 @@ def evaluate(
     found = _read(loaded, source, drawings)
     report = evaluate_sketches(loaded, found, k=k, samples=samples, temperature=temperature, seed=seed)
     say({"encoder_id": loaded.encoder_id, **report}, json_output, "\n".join(_lines(report, k)))
+
+
+@sketch.command()
+def export(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option(help="New or empty folder for the SVG files and drawings.csv.")],
+    part: Annotated[
+        list[str] | None, typer.Option(help="Part of an .npz file, such as test; repeatable. Default: all of them.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of drawings.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Write drawings as SVG files that can be indexed.
+
+    Index them with `nitamono index OUT/drawings.csv --encoder ENCODER`; then the page has a sheet to draw on.
+
+    \b
+    Example:
+      nitamono sketch export drawings.ndjson --out shapes --limit 1000
+    """
+    from training.sketches.exporting import write_drawings
+    from training.sketches.reading import read_drawings
+
+    read, problems = read_drawings(source, parts=part)
+    for problem in problems[:MAX_NOTES]:
+        note(f"{problem.where}: {problem.reason}")
+    chosen = read[:limit]
+    if not chosen:
+        raise SourceError(f"{source}: has no drawing that can be read")
+    with progress_bar("writing", "drawing") as progress:
+        progress.started(len(chosen))
+        manifest = write_drawings(chosen, out, advance=progress.advance)
+    document = {"manifest": str(manifest), "drawings": len(chosen), "rejected": len(problems)}
+    say(document, json_output, f"{manifest}: {len(chosen)} drawings, {len(problems)} rejected")
 
 
 def _lines(report: dict[str, Any], k: int) -> list[str]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from training.errors import DrawingError, ImageError
 from training.sketches.strokes import (
+    MAX_POINTS,
     Points,
     Strokes,
     fitted,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 SIDE = 255.0  # of the box that drawings are fitted to, as in QuickDraw's simplified drawings
 MAX_LONGEST = 1000  # rows
-MAX_POINTS = 20_000  # of a drawing before simplification
 COARSER = 1.5  # growth of epsilon for a drawing with too many points
 
 

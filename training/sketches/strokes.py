@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Points = NDArray[np.float64]  # (n, 2)
 Strokes = list[Points]
+MAX_POINTS = 20_000  # of a drawing before simplification
 END = 4  # column of p3 in stroke-5
 
 

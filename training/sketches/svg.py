@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import DrawingError
-from training.sketches.preparing import MAX_POINTS
-from training.sketches.strokes import Points, Strokes, without_repeats
+from training.sketches.strokes import MAX_POINTS, Points, Strokes, without_repeats
 from training.sketches.svg_paths import flatten_ellipse, flatten_path, number_of, numbers_of
 
 MAX_BYTES = 2**22

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from training.errors import DrawingError
-from training.sketches.preparing import MAX_POINTS
-from training.sketches.strokes import Points
+from training.sketches.strokes import MAX_POINTS, Points
 
 PIECES = 16  # lines of a Bezier curve, and of a quarter of an ellipse
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
