@@ -4,7 +4,7 @@ DATA is a folder of archives as `benchmarks/prepare_data.py` reads it, with `emo
 `sketches-omniglot.npz` too. OUT gets one folder for each set. All pictures are portrait JPEGs of 400 x 533 pixels, as
 most photos of the catalogue are, so that neither the shape nor the file gives them away. `--photos` is a folder of
 photos named `WNID_NAME.JPEG` after the classes of ImageNet: those of HOUSEHOLD become `household`, and those of
-animals, food and scenery `other-photos`. `--cutouts` is a folder of PNG files with an alpha channel: `cutouts`, on white.
+animals, food and scenery `other-photos`. `--cutouts` is a folder of PNG files with an alpha channel: `cutouts`.
 """
 
 from __future__ import annotations
