@@ -95,13 +95,13 @@ def main() -> None:
     train, held_out = (images_of(encoder, source) for source in (asked.train, asked.held_out))
     chosen, evaluated = held_out[::2], held_out[1::2][: asked.limit]
     noise = torch.Generator().manual_seed(0)
-    seen = posterior_samples(model, train, DRAWS, noise)
-    others = posterior_samples(model, chosen, 2, noise)
+    seen = posterior_samples(encoder, train, DRAWS, noise)
+    others = posterior_samples(encoder, chosen, 2, noise)
     torch.manual_seed(0)
     flow, started = LatentFlow(LatentFlowConfig(vector_dim=seen.shape[1])), time.monotonic()
     flow.fit(seen, others, DensitySettings(epochs=asked.epochs, lr=1e-3))
     seconds = time.monotonic() - started
-    fresh = posterior_samples(model, evaluated, 1, noise)
+    fresh = posterior_samples(encoder, evaluated, 1, noise)
     gaussian = MultivariateNormal(seen.mean(dim=0), torch.cov(seen.T))
     priors = {"N(0, I)": log_standard_normal, "Gaussian": gaussian.log_prob, "flow": flow.log_prob}
     with torch.no_grad():

@@ -112,9 +112,10 @@ class LatentFlow(nn.Module):
 
 
 @torch.no_grad()
-def posterior_samples(model: VariationalModel, images: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Latents `(count * N, L)` of images `(N, C, S, S)` in [0, 1], drawn from their posteriors."""
-    parts = [draw(model.posterior(part), count, generator) for part in images.split(AT_ONCE)]
+def posterior_samples(encoder: Encoder, images: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Latents `(count * N, L)` of images `(N, C, S, S)` in [0, 1], drawn from their posteriors, image after image."""
+    posteriors = (encoder.model.posterior(part.to(encoder.device)) for part in torch.split(images, AT_ONCE))
+    parts = [draw(q, count, generator).cpu() for q in posteriors]
     return torch.cat(parts, dim=1).flatten(0, 1)
 
 
@@ -136,7 +137,7 @@ def fit_prior(encoder: Encoder, images: Tensor, *, epochs: int = 20, seed: int =
         raise EncoderError(f"a prior needs at least {HELD_OUT * FEWEST // DRAWS} images, not {len(images)}")
     noise = torch.Generator().manual_seed(seed)
     held_out = torch.arange(len(images)) % HELD_OUT == 0
-    train, others = (posterior_samples(model, images[part], DRAWS, noise) for part in (~held_out, held_out))
+    train, others = (posterior_samples(encoder, images[part], DRAWS, noise) for part in (~held_out, held_out))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         flow = LatentFlow(LatentFlowConfig(vector_dim=train.shape[1]))
@@ -150,4 +151,4 @@ def sample_images(
 ) -> Tensor:
     """Mean images `(count, C, S, S)` in [0, 1] of latents drawn from a prior that `fit_prior` made."""
     latents = prior.sample(count, torch.Generator().manual_seed(seed), temperature=temperature)
-    return torch.cat([encoder.model.decode(part) for part in latents.split(AT_ONCE)])
+    return torch.cat([encoder.model.decode(part.to(encoder.device)).cpu() for part in torch.split(latents, AT_ONCE)])

@@ -135,7 +135,7 @@ def read_typicality(path: Path, dim: int) -> TypicalityModel:
 def _check(path: Path, arrays: dict[str, NDArray[np.generic]], dim: int) -> None:
     """Check the names, shapes and values of all arrays, and convert them to float64."""
     version = arrays.get("format", np.array(None, dtype=object))
-    if version.shape != () or version.dtype.kind != "i" or int(version) != FORMAT:  # type: ignore[call-overload]
+    if version.shape != () or version.dtype.kind != "i" or int(version) != FORMAT:
         raise CorruptError(f"{path}: its format is not {FORMAT}")
     rank = arrays["axes"].shape[-1] if "axes" in arrays and arrays["axes"].ndim == 2 else 0
     count = len(arrays["reference"]) if "reference" in arrays and arrays["reference"].ndim == 1 else 0
@@ -150,5 +150,5 @@ def _check(path: Path, arrays: dict[str, NDArray[np.generic]], dim: int) -> None
     for name in ("variances", "rest", "scales"):
         if not (arrays[name] > 0).all():  # type: ignore[operator]
             raise CorruptError(f"{path}: {name} has values that are not above 0")
-    if (np.diff(arrays["reference"]) < 0).any():  # type: ignore[call-overload]
+    if (np.diff(arrays["reference"]) < 0).any():
         raise CorruptError(f"{path}: reference is not in ascending order")

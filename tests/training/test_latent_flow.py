@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.models.families import fitted, make_images
+from tests.training.models.families import as_encoder, fitted, make_images
 from training.fitting.density import DensitySettings
-from training.latent_flow import LatentFlow, LatentFlowConfig
+from training.latent_flow import LatentFlow, LatentFlowConfig, fit_prior, posterior_samples, sample_images
 from training.layers.gaussian import draw, log_standard_normal
 from training.protocols import Batch
 
@@ -103,3 +103,27 @@ def test_a_fitted_prior_raises_the_bound_of_a_vae() -> None:
             for options in ({}, {"log_prior": prior.log_prob})
         )
     assert float(better) > float(plain) + 10.0
+
+
+def test_a_prior_fitted_to_photos_draws_their_latents() -> None:
+    """Latents that were moved by 3 are drawn around 3, where N(0, I) would never be."""
+    vae = fitted("vae")
+    with torch.no_grad():
+        vae.encoder.mean.bias += 3.0
+    encoder = as_encoder(vae, "vae")
+    prior = fit_prior(encoder, make_images(120, seed=1), epochs=4)
+    drawn = prior.sample(500, torch.Generator().manual_seed(0))
+    seen = posterior_samples(encoder, make_images(120, seed=1), 1, torch.Generator().manual_seed(1))
+    assert seen.shape == (120, drawn.shape[1])
+    assert float((drawn.mean(dim=0) - seen.mean(dim=0)).abs().max()) < 0.5
+    images = sample_images(encoder, prior, 70, seed=3)
+    assert images.shape == (70, 3, vae.config.size, vae.config.size)
+    assert float(images.min()) >= 0 and float(images.max()) <= 1
+    torch.testing.assert_close(images, sample_images(encoder, prior, 70, seed=3))
+
+
+def test_posterior_samples_are_of_each_image_in_turn() -> None:
+    vae, x = fitted("vae"), make_images(70)
+    drawn = posterior_samples(as_encoder(vae, "vae"), x, 3, torch.Generator().manual_seed(0)).reshape(3, 70, -1)
+    q = vae.posterior(x)
+    assert float(((drawn - q.mean) / q.log_variance.mul(0.5).exp()).abs().max()) < 6
