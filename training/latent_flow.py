@@ -1,7 +1,7 @@
 """A flow over the latents or search vectors of an encoder: an exact density, and a prior for a VAE's latents.
 
 Layers of Glow (`training.layers.flow`) over the whitened principal axes of the vectors. With all axes, it is a density
-of the vectors themselves, which can be drawn, and which replaces N(0, I) as the prior of a VAE that is trained already:
+of the vectors themselves, which can be drawn, and replaces N(0, I) as the prior of a VAE that is trained already:
 the aggregate posterior of the training images differs from N(0, I), and a better fit of it raises the bound
     log p(x) >= E_q [ log p(x | z) + log p(z) - log q(z | x) ]
 (Tomczak, Welling: VAE with a VampPrior, 2018, https://arxiv.org/abs/1705.07120, section 2; a flow as the prior: Chen et
@@ -10,23 +10,24 @@ al.: Variational Lossy Autoencoder, 2017, https://arxiv.org/abs/1611.02731, sect
 
 from __future__ import annotations
 
-import io
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.files import publish_file
+from training.encoder import Encoder
+from training.errors import EncoderError
 from training.fitting.density import DensitySettings, fit_density
+from training.layers.gaussian import draw
+from training.layers.priors import StandardNormal
 from training.layers.search import SearchSpace
 from training.layers.vector_flow import VectorFlow, VectorFlowConfig
-from training.vector_density import DENSITY_FILE, FORMAT, DensitySpec, read_density
+from training.protocols import GenerativeModel, LabelDecodingModel, VariationalModel
 
-REFERENCE = 2000  # held-out log-densities that are stored at most
 FEWEST = 20  # held-out vectors
+DRAWS = 4  # posterior samples of an image
+HELD_OUT = 5  # every so-many-th image chooses the epoch
+AT_ONCE = 64  # images whose posteriors are computed together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +59,6 @@ class LatentFlow(nn.Module):
         torch.Size([3, 5])
     """
 
-    reference: Tensor
-
     def __init__(self, config: LatentFlowConfig) -> None:
         super().__init__()
         self.config = config
@@ -67,7 +66,6 @@ class LatentFlow(nn.Module):
         self.flow = VectorFlow(
             VectorFlowConfig(dim=config.axes, steps=config.steps, hidden=config.hidden, permutation="1x1", actnorm=True)
         )
-        self.register_buffer("reference", torch.zeros(1))
 
     @property
     def describes_vectors(self) -> bool:
@@ -75,11 +73,11 @@ class LatentFlow(nn.Module):
         return self.config.axes == self.config.vector_dim
 
     def fit(self, train: Tensor, held_out: Tensor, settings: DensitySettings) -> float:
-        """Fit the axes and the flow; returns the mean negative log-density of calibration vectors in nats.
+        """Fit the axes and the flow; returns the mean negative log-density of evaluation vectors in nats.
 
         Args:
             train: `(N, vector_dim)`.
-            held_out: of other items; every second one chooses the epoch, the rest calibrate `typicality`.
+            held_out: of other items; every second one chooses the epoch, the rest evaluate.
 
         Raises:
             ValueError: there are too few held-out vectors.
@@ -88,10 +86,6 @@ class LatentFlow(nn.Module):
             raise ValueError(f"a density needs at least {FEWEST} held-out vectors, not {len(held_out)}")
         self.space.fit(train)
         fit_density(self.flow, self.space(train), self.space(held_out[::2]), settings)
-        with torch.no_grad():
-            found = self.flow.log_prob(self.space(held_out[1::2]))
-        places = torch.linspace(0, len(found) - 1, min(REFERENCE, len(found))).round().long()
-        self.reference = found.sort().values[places]
         return -float(self.log_prob(held_out[1::2]).detach().double().mean())
 
     def log_prob(self, vectors: Tensor) -> Tensor:
@@ -100,12 +94,6 @@ class LatentFlow(nn.Module):
         if self.describes_vectors:
             flat = flat + torch.linalg.slogdet(self.space.projection).logabsdet
         return flat.reshape(vectors.shape[:-1])
-
-    @torch.no_grad()
-    def typicality(self, vectors: Tensor) -> Tensor:
-        """The fraction `(N,)` of held-out vectors whose density is at most that of each of `(N, vector_dim)`."""
-        found = self.flow.log_prob(self.space(vectors))
-        return torch.searchsorted(self.reference, found, side="right") / len(self.reference)
 
     @torch.no_grad()
     def sample(self, count: int, generator: torch.Generator | None = None, *, temperature: float = 1.0) -> Tensor:
@@ -122,28 +110,45 @@ class LatentFlow(nn.Module):
         vectors: Tensor = torch.linalg.solve(self.space.projection.T, drawn.T).T + self.space.offset
         return vectors
 
-    def save(self, directory: Path, encoder_id: str) -> Path:
-        """Write `density.npz` into an encoder directory; `training.vector_density` reads it without PyTorch."""
-        config = self.config
-        settings = {
-            "format": FORMAT,
-            "encoder_id": encoder_id,
-            "vector_dim": config.vector_dim,
-            "dim": config.axes,
-            "steps": config.steps,
-            "hidden": list(config.hidden),
-        }
-        arrays = {name: value.detach().cpu().numpy() for name, value in self.state_dict().items()}
-        buffer = io.BytesIO()
-        np.savez(buffer, settings=np.frombuffer(json.dumps(settings).encode(), np.uint8), **arrays)
-        return publish_file(directory / DENSITY_FILE, buffer.getvalue())
+
+@torch.no_grad()
+def posterior_samples(encoder: Encoder, images: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Latents `(count * N, L)` of images `(N, C, S, S)` in [0, 1], drawn from their posteriors, image after image."""
+    posteriors = (encoder.model.posterior(part.to(encoder.device)) for part in torch.split(images, AT_ONCE))
+    parts = [draw(q, count, generator).cpu() for q in posteriors]
+    return torch.cat(parts, dim=1).flatten(0, 1)
 
 
-def load_latent_flow(directory: Path) -> tuple[LatentFlow, DensitySpec]:
-    """The flow beside an encoder, and its settings; raises EncoderError as `read_density` does."""
-    spec, arrays = read_density(directory)
-    flow = LatentFlow(LatentFlowConfig(vector_dim=spec.vector_dim, dim=spec.dim, steps=spec.steps, hidden=spec.hidden))
-    flow.reference = torch.from_numpy(arrays["reference"])
-    state = {name: torch.from_numpy(arrays[name]) for name in spec.shapes()}
-    flow.load_state_dict({**flow.state_dict(), **state})
-    return flow.eval(), spec
+def fit_prior(encoder: Encoder, images: Tensor, *, epochs: int = 20, seed: int = 0) -> LatentFlow:
+    """A flow over the latents of images `(N, C, S, S)` in [0, 1], to draw latents from in place of N(0, I).
+
+    Raises:
+        EncoderError: the family has no decoder of latents with the prior N(0, I), or there are too few images.
+    """
+    model = encoder.model
+    is_plain = isinstance(model, VariationalModel) and isinstance(model, GenerativeModel)
+    if (
+        not is_plain
+        or isinstance(model, LabelDecodingModel)
+        or type(getattr(model, "prior", None)) is not StandardNormal
+    ):
+        raise EncoderError(f"family {encoder.family!r} has no prior N(0, I) of its latents that a flow could replace")
+    if len(images) < HELD_OUT * FEWEST // DRAWS:
+        raise EncoderError(f"a prior needs at least {HELD_OUT * FEWEST // DRAWS} images, not {len(images)}")
+    noise = torch.Generator().manual_seed(seed)
+    held_out = torch.arange(len(images)) % HELD_OUT == 0
+    train, others = (posterior_samples(encoder, images[part], DRAWS, noise) for part in (~held_out, held_out))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        flow = LatentFlow(LatentFlowConfig(vector_dim=train.shape[1]))
+    flow.fit(train, others, DensitySettings(epochs=epochs, lr=1e-3, seed=seed))
+    return flow.eval()
+
+
+@torch.no_grad()
+def sample_images(
+    encoder: Encoder, prior: LatentFlow, count: int, *, seed: int = 0, temperature: float = 1.0
+) -> Tensor:
+    """Mean images `(count, C, S, S)` in [0, 1] of latents drawn from a prior that `fit_prior` made."""
+    latents = prior.sample(count, torch.Generator().manual_seed(seed), temperature=temperature)
+    return torch.cat([encoder.model.decode(part.to(encoder.device)).cpu() for part in torch.split(latents, AT_ONCE)])

@@ -41,7 +41,8 @@ def search(
 
     Each line shows rank, score, probability of being the same product, item_id and title. The score is the cosine
     similarity, or the negated distance for an l2 encoder. The probability is known once the collection is calibrated
-    (see `nitamono calibrate`).
+    (see `nitamono calibrate`). A note says when nothing in the collection looks like the image: it is then less typical
+    than 99 % of held-out items. Collections of fewer than 100 items have no such note.
 
     \b
     Examples:
@@ -66,6 +67,10 @@ def search(
         except ImageError as exc:
             raise ImageError(f"{image}: {exc}") from exc
     _note_regions(page)
+    if page.typicality is not None and not page.typicality.like_catalogue:
+        note(
+            f"nothing here looks like that (typicality {page.typicality.percentile:.2g} %); the results are the nearest"
+        )
     lines = [
         f"{rank}\t{hit.score:.4f}\t{_percentage(hit.probability)}\t{hit.item_id}\t{' '.join((hit.title or '').split())}"
         for rank, hit in enumerate(page.results, start=offset + 1)

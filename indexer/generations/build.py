@@ -16,8 +16,17 @@ from numpy.typing import NDArray
 from indexer.catalogue.disk import writing
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import EncoderRecord, GenerationRecord
-from indexer.generations.manifest import FILES, NEIGHBOURS, Manifest, check_counts, check_files
+from indexer.generations.manifest import (
+    FILES,
+    NEIGHBOURS,
+    TYPICALITY,
+    Manifest,
+    check_counts,
+    check_files,
+    load_typicality,
+)
 from indexer.generations.store import remove_old
+from indexer.typicality.fit import fit_typicality
 from indexer.vectors import Floats, VectorIndex
 from indexer.vectors.engines import build_index
 from indexer.vectors.exact import recall_against_exact
@@ -53,6 +62,7 @@ def build_generation(
             manifest = _write_generation(home, collection, collection_id, number, encoder, aside)
             check_files(aside, Manifest.read(aside))  # as it is on the disk
             check_counts(aside, manifest)
+            load_typicality(aside, manifest)
             aside.rename(target)
             fsync_directory(target.parent)
     finally:
@@ -89,6 +99,9 @@ def _write_generation(
     index.write(directory / "index.faiss")
     _save(directory / "ids.npy", stored.ids)
     names = [*FILES, *_write_neighbours(index, vectors, directory)]
+    if (typicality := fit_typicality(index, stored.ids, vectors, metric)) is not None:
+        (directory / TYPICALITY).write_bytes(typicality.to_bytes())
+        names.append(TYPICALITY)
     manifest = Manifest(
         collection=collection,
         number=number,

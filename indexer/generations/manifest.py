@@ -3,6 +3,7 @@
 <number>/index.faiss      the vectors, by position
 <number>/ids.npy          (count, 2) int64: image_id and item key of each position
 <number>/neighbours.npy   (count, k): position and score of the nearest others of each vector; up to MAX_LISTED vectors
+<number>/typicality.npz   what tells how typical a query is (`indexer.typicality`); collections of 100 items and more
 <number>/manifest.json    encoder, dim, metric, factory, count, recall@10 against exact search, checksums
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from indexer.errors import CorruptError
+from indexer.typicality.typicality import TypicalityModel, read_typicality
 from indexer.vectors import Ints
 from indexer.vectors.engines import read_index
 from indexer.vectors.rerank import NeighbourLists
@@ -23,6 +25,7 @@ from training.reference import Metric, first_line
 
 FILES = ("index.faiss", "ids.npy")
 NEIGHBOURS = "neighbours.npy"  # missing in old and in large generations
+TYPICALITY = "typicality.npz"  # missing in old and in small generations; searches work without it
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,18 @@ class Manifest:
 
 
 def check_files(directory: Path, manifest: Manifest) -> None:
-    """Compare the checksum of every file of a generation with its manifest; `CorruptError` if one differs."""
-    for name in sorted({*FILES, *manifest.sha256}):
-        try:
-            found = sha256_of(directory / name)
-        except OSError as exc:
-            raise CorruptError(f"{directory / name}: cannot be read ({exc.strerror})") from exc
-        if found != manifest.sha256.get(name):
-            raise CorruptError(
-                f"{directory / name}: checksum differs from the manifest; the file was changed or damaged"
-            )
+    """Compare the checksum of every file that searches need with the manifest; `CorruptError` if one differs."""
+    for name in sorted({*FILES, *manifest.sha256} - {TYPICALITY}):
+        _check_file(directory / name, manifest)
+
+
+def _check_file(path: Path, manifest: Manifest) -> None:
+    try:
+        found = sha256_of(path)
+    except OSError as exc:
+        raise CorruptError(f"{path}: cannot be read ({exc.strerror})") from exc
+    if found != manifest.sha256.get(path.name):
+        raise CorruptError(f"{path}: checksum differs from the manifest; the file was changed or damaged")
 
 
 def check_counts(directory: Path, manifest: Manifest) -> None:
@@ -92,6 +97,18 @@ def load_neighbours(directory: Path, manifest: Manifest) -> NeighbourLists | Non
         return NeighbourLists(np.ascontiguousarray(pairs["position"]), np.ascontiguousarray(pairs["score"]))
     except (OSError, ValueError, IndexError) as exc:
         raise CorruptError(f"{directory / NEIGHBOURS}: cannot be read ({first_line(exc)})") from exc
+
+
+def load_typicality(directory: Path, manifest: Manifest) -> TypicalityModel | None:
+    """What tells how typical a query is of a generation, after its checksum has been checked; None if it has none.
+
+    Raises:
+        CorruptError: the file is missing, changed or damaged.
+    """
+    if TYPICALITY not in manifest.sha256:
+        return None
+    _check_file(directory / TYPICALITY, manifest)
+    return read_typicality(directory / TYPICALITY, manifest.dim)
 
 
 def load_ids(directory: Path) -> Ints:

@@ -26,7 +26,7 @@ def activate(home: Home, collection: str, number: int) -> GenerationRecord:
     record = find_generation(home, collection, number)
     if record.status == "removed":
         raise NotFoundError(f"generation {number} of {collection!r} was removed; {kept_generations(home, collection)}")
-    if problems := verify(home, collection, number):
+    if problems := verify(home, collection, number, optional=False):
         raise CorruptError(f"generation {number} of {collection!r} does not verify: {problems[0]}")
     put_into_service(home, collection, record)
     return find_generation(home, collection, number)

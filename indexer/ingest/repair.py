@@ -60,11 +60,12 @@ def repair(home: Home, source: str | Path | None = None) -> RepairReport:
 def _repair_collection(home: Home, collection: str, report: RepairReport) -> None:
     """Rebuild the active generation if it is damaged; remove other damaged ones, which could not be activated."""
     for record in home.catalogue.generations.all(collection):
-        if record.status == "removed" or not verify(home, collection, record.number):
+        is_active = record.status == "active"  # others need not be whole, as long as they can be activated
+        if record.status == "removed" or not verify(home, collection, record.number, optional=is_active):
             continue
         if not home.has_sound_encoder(record.encoder_id):
             continue  # reported as a problem already; the generation's files may be whole
-        if record.status == "active":
+        if is_active:
             encoder = EncoderRecord.of(home.encoder(record.encoder_id))
             report.rebuilt[collection] = build_generation(home, collection, encoder).number
         else:

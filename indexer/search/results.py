@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from indexer.search.regions import FoundItem, Used
-
-if TYPE_CHECKING:
-    pass
+from indexer.typicality.typicality import Typicality
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,8 @@ class SearchPage:
 
     Args:
         total: number of items that pass the filter.
+        typicality: how typical the query is of the collection. None in searches by item, in generations that were
+            built by earlier versions or from fewer than 100 items, and if the generation's file for it is damaged.
         used: the region that was embedded; None unless the query is an image.
         regions: all items in the query image; None unless requested.
     """
@@ -48,5 +47,6 @@ class SearchPage:
     offset: int
     total: int
     results: list[Hit]
+    typicality: Typicality | None = None
     used: Used | None = None
     regions: list[FoundItem] | None = None

@@ -28,7 +28,8 @@ from indexer.search.photos import other_photos
 from indexer.search.regions import Region, items_in, used_region
 from indexer.search.results import Hit, SearchPage
 from indexer.search.second_stage import second_stage
-from indexer.search.view import ItemScore, Subset, View, load_view
+from indexer.search.view import ItemScore, Subset, View, best_items, load_view, typicality_of
+from indexer.typicality.typicality import NEAREST
 from indexer.vectors import Floats
 from training.data.decode import Decoded, ImageLimits
 from training.embedder import prepare
@@ -43,6 +44,7 @@ MAX_K = 1000
 SMALLEST_SIDE = 1e-6  # of a region, for its resolution: no image has more pixels on a side, and 1 / 1e-300 overflows
 MAX_DEPTH = 10_000  # offset + k: deeper pages would re-sort the whole catalogue, and nobody reads them
 MAX_QUERY_IMAGES = 8
+LEAST_RANKED = NEAREST  # items that are ranked at least: typicality needs them, probabilities the best two
 FILTERS_KEPT = 64  # most recently used filters of a view whose matches are cached
 NAMES_LISTED = 50  # attributes that an error message lists
 PATIENCE = 0.3  # seconds that a search waits for a new generation to load before it uses the old one
@@ -227,9 +229,14 @@ class Searcher:
         excluded: int | None,
         rerank: Rerank,
     ) -> SearchPage:
-        subset = self._subset(view, filters or {})
-        ranked = second_stage(view, queries, max(offset + k, 2), subset, excluded, rerank, self._subset(view, {}))
+        subset, everything = self._subset(view, filters or {}), self._subset(view, {})
+        ranked = second_stage(view, queries, max(offset + k, LEAST_RANKED), subset, excluded, rerank, everything)
         page = ranked[offset : offset + k]
+        typicality = None
+        if view.typicality is not None and excluded is None:
+            is_plain = rerank == "none" and not filters
+            nearest = ranked if is_plain else best_items(view, queries, NEAREST, everything, None)
+            typicality = typicality_of(view, queries, nearest)
         probabilities: Sequence[float | None] = [None] * len(page)
         if view.calibration is not None and excluded is None:
             # Probabilities follow the similarities in falling order, which re-ranking leaves unchanged.
@@ -254,7 +261,9 @@ class Searcher:
         ]
         # The subset counts the query item if it passes the filter; the results leave it out.
         total = subset.items - (excluded is not None and self._passes(view, subset, excluded))
-        return SearchPage(collection, view.manifest.number, view.manifest.encoder_id, k, offset, total, results)
+        return SearchPage(
+            collection, view.manifest.number, view.manifest.encoder_id, k, offset, total, results, typicality
+        )
 
     def _photos_instead(self, page: Sequence[ItemScore], summaries: Mapping[int, ItemSummary]) -> dict[int, int]:
         """The image to show instead of each hit's whose file is gone."""

@@ -5,8 +5,11 @@ A view is loaded once and never modified; only its cache of filtered subsets gro
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +19,16 @@ from indexer.calibrate.calibration import Calibration, stored_calibration
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import ActiveState
 from indexer.errors import CorruptError, MismatchError
-from indexer.generations.manifest import Manifest, load_ids, load_neighbours
+from indexer.generations.manifest import Manifest, load_ids, load_neighbours, load_typicality
 from indexer.generations.store import find_generation, read_verified
 from indexer.search.intact import LoadedFiles
+from indexer.typicality.typicality import NEAREST, Typicality, TypicalityModel
 from indexer.vectors import Floats, Ints, VectorIndex
 from indexer.vectors.engines import read_index
 from indexer.vectors.exact import exact_scores
-from indexer.vectors.rerank import NeighbourLists
+from indexer.vectors.rerank import NeighbourLists, distances_of
+
+logger = logging.getLogger("nitamono")
 
 
 class ItemScore(NamedTuple):
@@ -60,6 +66,7 @@ class View:
         live_vectors: `(n, dim)`.
         lists: neighbour lists of the index; None if the generation has none.
         files: the generation's files, all of which are in memory.
+        typicality: what tells how typical a query is; None if the generation has none, or a damaged one.
         subsets: cache, by the sorted items of a filter.
     """
 
@@ -73,6 +80,7 @@ class View:
     calibration: Calibration | None
     lists: NeighbourLists | None
     files: LoadedFiles
+    typicality: TypicalityModel | None = None
     subsets: OrderedDict[tuple[tuple[str, str], ...], Subset] = field(default_factory=OrderedDict)
 
     def subset(self, items: NDArray[np.int64] | None) -> Subset:
@@ -99,20 +107,24 @@ def _distinct(values: Ints) -> int:
 
 def load_view(home: Home, collection: str, state: ActiveState, held: View | None) -> View:
     """Load the view of a state; the index of `held` is reused if it is of the same generation."""
-    if held is not None and held.state.generation == state.generation:
-        manifest, index, ids, lists, files = held.manifest, held.index, held.ids, held.lists, held.files
-    else:
-        manifest, index, ids, lists, files = _open_generation(home, collection, state)
+    is_same = held is not None and held.state.generation == state.generation
+    opened = held if held is not None and is_same else _open_generation(home, collection, state)
+    manifest = opened.manifest
     changed = home.catalogue.changes.live_items(state.collection_id, manifest.watermark)
     stored = home.catalogue.vectors.of_items(manifest.encoder_id, manifest.dim, sorted(changed))
-    calibration = stored_calibration(home, state.collection_id, manifest.encoder_id)
-    return View(state, manifest, index, ids, frozenset(changed), stored.ids, stored.vectors, calibration, lists, files)
+    return replace(
+        opened,
+        state=state,
+        removed=frozenset(changed),
+        live_ids=stored.ids,
+        live_vectors=stored.vectors,
+        calibration=stored_calibration(home, state.collection_id, manifest.encoder_id),
+        subsets=OrderedDict(),
+    )
 
 
-def _open_generation(
-    home: Home, collection: str, state: ActiveState
-) -> tuple[Manifest, VectorIndex, Ints, NeighbourLists | None, LoadedFiles]:
-    """Verify the files of a generation and read them into memory."""
+def _open_generation(home: Home, collection: str, state: ActiveState) -> View:
+    """Verify the files of a generation and read them into memory; the view has no live changes yet."""
     directory = home.generation_directory(collection, state.generation)
     record = find_generation(home, collection, state.generation)
     files = LoadedFiles(directory, lambda: read_verified(home, record))
@@ -131,7 +143,32 @@ def _open_generation(
             f"generation {state.generation} of {collection!r} was built with encoder {manifest.encoder_id[:12]}, "
             f"the catalogue records {state.encoder_id[:12]}; run `nitamono generations verify`"
         )
-    return manifest, index, ids, lists, files
+    live_ids, live_vectors = np.empty((0, 2), np.int64), np.empty((0, manifest.dim), np.float32)
+    typicality = _typicality(directory, manifest)
+    return View(state, manifest, index, ids, frozenset(), live_ids, live_vectors, None, lists, files, typicality)
+
+
+def _typicality(directory: Path, manifest: Manifest) -> TypicalityModel | None:
+    try:
+        return load_typicality(directory, manifest)
+    except CorruptError as exc:
+        logger.warning(
+            "searches in %s do not tell how typical a query is: %s; run `nitamono repair`", manifest.collection, exc
+        )
+        return None
+
+
+def typicality_of(view: View, query: Floats, nearest: Sequence[ItemScore]) -> Typicality | None:
+    """How typical a query is of a view's collection; None if the collection has no items, or nothing to tell it by.
+
+    Args:
+        query: `(1, dim)`.
+        nearest: the `NEAREST` most similar items of the whole collection.
+    """
+    if view.typicality is None or not nearest:
+        return None
+    scores = np.array([hit.score for hit in nearest[:NEAREST]], np.float32)
+    return view.typicality.of(query[0], float(distances_of(scores, view.manifest.metric).mean()))
 
 
 def best_items(view: View, queries: Floats, need: int, subset: Subset, excluded: int | None) -> list[ItemScore]:

@@ -10,6 +10,7 @@ from indexer.catalogue.records import Rerank
 from indexer.search.regions import ChosenBy, FoundItem, Region, Used
 from indexer.search.results import Hit, SearchPage
 from indexer.search.searcher import MAX_DEPTH, MAX_K
+from indexer.typicality.typicality import FLAGGED, MIN_ITEMS, Typicality
 from service.schemas.fields import (
     MAX_FILTERS,
     OR_MISSING,
@@ -167,6 +168,21 @@ def _rounded(region: Region) -> tuple[float, float, float, float]:
     return x, y, width, height
 
 
+class TypicalityOfQuery(BaseModel):
+    """How typical the query is of the collection, by its most similar items and the distribution of all."""
+
+    percentile: float = Field(
+        description="Percentage of held-out items of the collection that are at most as typical, above 0, at most 100."
+    )
+    like_catalogue: bool = Field(
+        description=f"False if the percentile is below {FLAGGED:g}: nothing in the collection looks like the query."
+    )
+
+    @classmethod
+    def of(cls, typicality: Typicality) -> Self:
+        return cls(percentile=round(typicality.percentile, 2), like_catalogue=typicality.like_catalogue)
+
+
 class SearchResponse(BaseModel):
     """Results, most similar first."""
 
@@ -177,6 +193,10 @@ class SearchResponse(BaseModel):
     offset: int
     total: int = Field(description="Number of items that match the filter.")
     took_ms: float = Field(description="Search time in milliseconds.")
+    typicality: TypicalityOfQuery | None = Field(
+        description="How typical the query is of the collection; null in a search by item, and in a generation with "
+        f"fewer than {MIN_ITEMS} items or built by an earlier version."
+    )
     used: UsedRegion | None = Field(
         description="Region of the query image that was searched with; null for a search by item or vector."
     )
@@ -195,6 +215,7 @@ class SearchResponse(BaseModel):
             offset=page.offset,
             total=page.total,
             took_ms=round(seconds * 1000, 2),
+            typicality=None if page.typicality is None else TypicalityOfQuery.of(page.typicality),
             used=None if page.used is None else UsedRegion.of(page.used),
             regions=None if page.regions is None else [FoundRegion.of(found) for found in page.regions],
             results=[SearchResult.of(page.collection, hit) for hit in page.results],

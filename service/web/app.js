@@ -5,7 +5,7 @@ import { card, skeletons } from "./cards.js";
 import { DrawingPanel } from "./drawing.js";
 import { showFilters } from "./filters.js";
 import { listenForPhotos } from "./inputs.js";
-import { askForKey, button, hideNotice, say, sentence, tell } from "./notice.js";
+import { askForKey, button, hideNotice, say, sentence, showTypicality, tell } from "./notice.js";
 import * as photos from "./photos.js";
 import { QueryPanel } from "./query.js";
 import { MAX_SHOWN, PAGE_SIZE, rankingKey, read, write } from "./route.js";
@@ -135,6 +135,7 @@ async function showAnswers(asked, signal, focus) {
   panel.showUsed(answer.used);
   panel.showItems(cache.items.get(asked.photo) ?? [], asked.region);
   hideNotice();
+  showTypicality(answer.results.length > 0 ? answer.typicality : null);
   $("grid").removeAttribute("aria-busy");
   $("grid").replaceChildren(...answer.results.slice(0, asked.k).map((result) => card(result, metric, moreLike)));
   showEnd(answer);
@@ -207,6 +208,7 @@ function clear() {
   if (!current.photo || !takesDrawings(current.collection)) sheet.hideRedrawing();
   $("grid").removeAttribute("aria-busy");
   hideNotice();
+  showTypicality(null);
   $("more").hidden = true;
   $("end").hidden = true;
   $("footer").textContent = "";

@@ -19,6 +19,16 @@ export function hideNotice() {
   $("notice").hidden = true;
 }
 
+// Says above the results that they are the nearest, but not near.
+export function showTypicality(typicality) {
+  const isUnlike = typicality?.like_catalogue === false;
+  $("unlike").hidden = !isUnlike;
+  if (!isUnlike) return;
+  const share = 100 - typicality.percentile;
+  const text = `${share >= 99.9 ? "More than 99.9" : share.toFixed(1)} % of this collection's items are more typical of it`;
+  $("unlike-text").textContent = `${text} than your photo. These are the nearest.`;
+}
+
 export function button(text, act, className = "primary") {
   const made = document.createElement("button");
   made.type = "button";

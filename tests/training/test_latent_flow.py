@@ -1,25 +1,18 @@
-"""Flows over latents: densities with and without PyTorch, typicality, and priors of a VAE."""
+"""Flows over latents: densities, and priors of a VAE."""
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from tests.training.models.families import fitted, make_images
-from training.errors import EncoderError
+from tests.training.models.families import as_encoder, fitted, make_images
 from training.fitting.density import DensitySettings
-from training.latent_flow import LatentFlow, LatentFlowConfig, load_latent_flow
+from training.latent_flow import LatentFlow, LatentFlowConfig, fit_prior, posterior_samples, sample_images
 from training.layers.gaussian import draw, log_standard_normal
 from training.protocols import Batch
-from training.vector_density import DENSITY_FILE, load_density
 
 QUICK = DensitySettings(epochs=15, batch_size=128, lr=5e-3)
 
@@ -70,99 +63,6 @@ def test_the_density_is_that_of_the_vectors_and_its_samples_have_it(flow: Latent
     assert float(mass) == pytest.approx(1.0, abs=0.05)
 
 
-def test_typicality_is_a_rank_among_held_out_vectors(flow: LatentFlow) -> None:
-    ranks = flow.typicality(ring(4000, 9))
-    assert float(ranks.mean()) == pytest.approx(0.5, abs=0.05)
-    assert float((ranks < 0.1).float().mean()) == pytest.approx(0.1, abs=0.04)
-    far = torch.tensor([[4.0, 0.0, 0.0, 0.0, 0.0], [2.0, 0.0, 1.0, 0.0, 0.0], [30.0] * 5])  # the ring has radius 2
-    assert flow.typicality(far).tolist() == [0.0, 0.0, 0.0]
-
-
-@pytest.mark.parametrize("name", ["flow", "of_two_axes"])
-def test_numpy_computes_what_pytorch_does(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    fitted_flow: LatentFlow = request.getfixturevalue(name)
-    path = fitted_flow.save(tmp_path, "abc")
-    density = load_density(tmp_path, "abc")
-    vectors = torch.cat([ring(50, 3), torch.zeros(1, 5), torch.full((1, 5), 8.0)])
-    with torch.no_grad():
-        expected = fitted_flow.double().flow.log_prob(fitted_flow.space(vectors.double()))
-        fitted_flow.float()
-    np.testing.assert_allclose(density.log_density(vectors.numpy()), expected.numpy(), rtol=1e-6, atol=1e-5)
-    np.testing.assert_allclose(density.typicality(vectors.numpy()), fitted_flow.typicality(vectors).numpy(), atol=0.005)
-    loaded, spec = load_latent_flow(tmp_path)
-    assert spec.encoder_id == "abc" and path.name == DENSITY_FILE
-    torch.testing.assert_close(loaded.log_prob(vectors), fitted_flow.log_prob(vectors))
-    assert torch.equal(loaded.typicality(vectors), fitted_flow.typicality(vectors))
-
-
-def test_reading_a_density_imports_no_torch(flow: LatentFlow, tmp_path: Path) -> None:
-    flow.save(tmp_path, "abc")
-    script = (
-        "import sys, numpy as np; from pathlib import Path; from training.vector_density import load_density\n"
-        f"print(load_density(Path({str(tmp_path)!r}), 'abc').typicality(np.zeros((2, 5))).tolist())\n"
-        "assert 'torch' not in sys.modules and 'safetensors' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == pytest.approx(flow.typicality(torch.zeros(2, 5)).tolist(), abs=0.005)
-
-
-def rewritten(directory: Path, **changes: Any) -> None:
-    """The density file with other arrays; None removes one."""
-    with np.load(directory / DENSITY_FILE) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    for name, value in changes.items():
-        if name == "settings":
-            settings = {**json.loads(bytes(arrays["settings"])), **value}
-            arrays["settings"] = np.frombuffer(json.dumps(settings).encode(), np.uint8)
-        elif value is None:
-            del arrays[name]
-        else:
-            arrays[name] = value
-    np.savez(directory / DENSITY_FILE, **arrays)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"space.offset": np.zeros(4)}, r"space.offset has shape \(4,\), expected \(5,\); fit it again"),
-        ({"flow.layers.1.layers.2.sign": None}, "flow.layers.1.layers.2.sign has shape missing"),
-        ({"flow.layers.0.layers.0.shift": np.full(5, np.nan)}, "flow.layers.0.layers.0.shift is not finite"),
-        ({"space.offset": np.array(["a"] * 5)}, "space.offset is not finite"),
-        ({"reference": None}, "has no log-densities of held-out vectors"),
-        ({"reference": np.zeros(0)}, "has no log-densities of held-out vectors"),
-        ({"settings": {"format": 2}}, "format 2 is not 1"),
-        ({"settings": {"steps": 10**9}}, "steps 1000000000 is not a whole number from 1 to 65,536"),
-        ({"settings": {"hidden": ["x"]}}, "hidden 'x' is not a whole number"),
-        ({"space.offset": np.array([None] * 5)}, "not a usable density"),
-    ],
-)
-def test_a_damaged_density_is_refused(flow: LatentFlow, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    flow.save(tmp_path, "abc")
-    rewritten(tmp_path, **changes)
-    with pytest.raises(EncoderError, match=message):
-        load_density(tmp_path, "abc")
-
-
-def test_a_density_of_another_encoder_or_none_is_refused(flow: LatentFlow, tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match="density.npz: not a usable density"):
-        load_density(tmp_path, "abc")
-    flow.save(tmp_path, "abc")
-    with pytest.raises(EncoderError, match="describes vectors of encoder abc, not of xyz; fit it again"):
-        load_density(tmp_path, "xyz")
-    (tmp_path / DENSITY_FILE).write_bytes(b"no archive")
-    with pytest.raises(EncoderError, match="not a usable density"):
-        load_density(tmp_path, "abc")
-
-
-def test_arrays_that_would_fill_the_memory_are_not_unpacked(
-    flow: LatentFlow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flow.save(tmp_path, "abc")
-    monkeypatch.setattr("training.vector_density.MAX_BYTES", 1000)
-    with pytest.raises(EncoderError, match="its arrays take .* bytes, more than 1,000"):
-        load_density(tmp_path, "abc")
-
-
 def test_a_flow_says_what_it_cannot_do(of_two_axes: LatentFlow) -> None:
     with pytest.raises(ValueError, match="the flow describes 3 of 5 axes; fit one with all axes"):
         of_two_axes.sample(3)
@@ -203,3 +103,31 @@ def test_a_fitted_prior_raises_the_bound_of_a_vae() -> None:
             for options in ({}, {"log_prior": prior.log_prob})
         )
     assert float(better) > float(plain) + 10.0
+
+
+def test_a_prior_fitted_to_photos_draws_their_latents() -> None:
+    """Latents that were moved by 3 are drawn around 3, where N(0, I) would never be."""
+    vae = fitted("vae")
+    with torch.no_grad():
+        vae.encoder.mean.bias += 3.0
+    encoder = as_encoder(vae, "vae")
+    prior = fit_prior(encoder, make_images(120, seed=1), epochs=4)
+    drawn = prior.sample(500, torch.Generator().manual_seed(0))
+    seen = posterior_samples(encoder, make_images(120, seed=1), 1, torch.Generator().manual_seed(1))
+    assert seen.shape == (120, drawn.shape[1])
+    assert float((drawn.mean(dim=0) - seen.mean(dim=0)).abs().max()) < 0.5
+    images = sample_images(encoder, prior, 70, seed=3)
+    assert images.shape == (70, 3, vae.config.size, vae.config.size)
+    assert float(images.min()) >= 0 and float(images.max()) <= 1
+    torch.testing.assert_close(images, sample_images(encoder, prior, 70, seed=3))
+
+
+def test_posterior_samples_are_of_each_image_in_turn() -> None:
+    """With hardly any noise, each draw is the mean of its image, beyond one block of images too."""
+    vae, x = fitted("vae"), make_images(70)
+    with torch.no_grad():
+        vae.encoder.log_variance.weight.zero_()
+        vae.encoder.log_variance.bias.fill_(-30.0)
+        means = vae.posterior(x).mean
+    drawn = posterior_samples(as_encoder(vae, "vae"), x, 3, torch.Generator().manual_seed(0)).reshape(3, 70, -1)
+    torch.testing.assert_close(drawn, means.expand(3, -1, -1), atol=1e-5, rtol=0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from training.commands.inputs import read_inputs
 from training.commands.options import DeviceOption, EncoderOption, SeedOption, TemperatureOption
 from training.console import JsonOption, say
 from training.errors import EncoderError
@@ -24,6 +25,10 @@ def sample(
     count: Annotated[int, typer.Option(min=1, max=1024, help="Number of images.")] = 64,
     temperature: TemperatureOption = 1.0,
     label: Annotated[str | None, typer.Option(help="Label of all images, by name or number.")] = None,
+    prior: Annotated[
+        Path | None,
+        typer.Option(metavar="SOURCE", help="Photos whose latents replace N(0, I) as the prior, by a flow."),
+    ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
     json_output: JsonOption = False,
@@ -32,20 +37,29 @@ def sample(
 
     Writes one sheet of images. Families with a decoder sample latents or codes from their prior and show the mean
     image; flows turn latents into images; autoregressive families sample each pixel. `--label` needs a model that was
-    trained with labels.
+    trained with labels. `--prior` fits a flow to the latents of your photos, and draws latents from that: a trained
+    VAE's latents differ from N(0, I), so samples look more like photos.
 
     \b
     Examples:
       nitamono sample --encoder ENCODER --out samples.png --count 16
       nitamono sample --encoder ENCODER --out bags.png --label bag --seed 7
+      nitamono sample --encoder vae-clothing-64 --out clothes.png --prior photos
     """
     from training.encoder import load_encoder
     from training.files import publish_file
     from training.fitting.pictures import encode_png, tile
+    from training.latent_flow import fit_prior, sample_images
 
     loaded = load_encoder(encoder, device)
     started = time.monotonic()
-    drawn = loaded.sample(count, seed=seed, temperature=temperature, label=_label_number(loaded, label))
+    if prior is None:
+        drawn = loaded.sample(count, seed=seed, temperature=temperature, label=_label_number(loaded, label))
+    elif label is not None:
+        raise EncoderError("--prior and --label exclude each other: the flow does not know labels")
+    else:
+        images = read_inputs(loaded, prior, None).pixels.float() / 255.0
+        drawn = sample_images(loaded, fit_prior(loaded, images, seed=seed), count, seed=seed, temperature=temperature)
     seconds = time.monotonic() - started
     publish_file(out, encode_png(tile(drawn, min(count, MAX_COLUMNS))))
     document = {"encoder_id": loaded.encoder_id, "file": str(out), "count": count, "seconds": round(seconds, 3)}

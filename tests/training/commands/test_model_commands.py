@@ -94,14 +94,32 @@ def test_sample_writes_a_sheet(pixel_cnn: Path, tmp_path: Path, run: Any) -> Non
         ("", ["--label", "99"], "label must be between 0 and"),
         ("", ["--label", "zebra"], "does not know the label 'zebra'; its labels are"),
         ("nowhere", [], "no such encoder directory or name"),
+        ("", ["--prior", "PHOTOS"], "family 'pixel-cnn' has no prior N(0, I) of its latents that a flow could replace"),
+        ("vae-clothing-64", ["--prior", "PHOTOS"], "a prior needs at least 25 images, not 24"),
+        ("vae-clothing-64", ["--prior", "PHOTOS", "--label", "0"], "--prior and --label exclude each other"),
     ],
 )
 def test_sample_says_what_it_cannot_draw(
-    encoder: str, options: list[str], message: str, pixel_cnn: Path, tmp_path: Path, run: Any
+    encoder: str, options: list[str], message: str, pixel_cnn: Path, photos: Path, tmp_path: Path, run: Any
 ) -> None:
+    options = [str(photos) if option == "PHOTOS" else option for option in options]
     status, out, err = run("sample", "--encoder", encoder or pixel_cnn, "--out", tmp_path / "x.png", *options)
     assert (status, out) == (1, "") and message in err and err.count("\n") == 1
     assert not (tmp_path / "x.png").exists()
+
+
+def test_sample_draws_from_the_latents_of_photos(tmp_path: Path, run: Any) -> None:
+    """With a prior of photos, the same seed gives the same sheet, and other photos another."""
+    sheets = {}
+    for name, start in (("one", 0), ("again", 0), ("other", 100)):
+        source = write_photos(tmp_path / f"photos-{start}", 40, start=start)
+        out = tmp_path / f"{name}.png"
+        status, _, err = run(
+            "sample", "--encoder", "vae-clothing-64", "--out", out, "--count", 3, "--prior", source, "--seed", 5
+        )
+        assert status == 0, err
+        sheets[name] = out.read_bytes()
+    assert sheets["one"] == sheets["again"] != sheets["other"]
 
 
 def test_complete_writes_what_it_drew_and_names_what_it_could_not_read(
