@@ -30,7 +30,7 @@ BASE = [
     "preprocessing.size=8", "preprocessing.channels=1", "model.likelihood=bernoulli", "model.widths=[32]",
     "model.decoder_widths=[32]", "model.depth=0", "model.latent_dim=16", f"model.receptive_field={SIGHT}",
     "model.map_width=16", "model.pixel_width=16", "model.head=32", "augment.flip=false", "augment.crop=1.0",
-    "batch_size=128", "patience=null", "epochs=16", "ema=0.95", "optimiser.warmup_steps=20", "validation=0.05",
+    "batch_size=128", "patience=null", "epochs=60", "ema=0.95", "optimiser.warmup_steps=20", "validation=0.05",
 ]  # fmt: skip
 PLAIN = ["model.free_bits=0", "model.warmup_steps=0"]
 STUDY: dict[str, tuple[str, list[str]]] = {
