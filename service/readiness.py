@@ -53,6 +53,7 @@ class Readiness:
         self._searcher = searcher
         self._lock = threading.Lock()
         self._known: list[CollectionReadiness] = []
+        self._was_checked = False
         self._trouble: CatalogueError | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
@@ -85,6 +86,7 @@ class Readiness:
             except CatalogueError as exc:
                 self._known, self._trouble = [], exc
             finally:
+                self._was_checked = True
                 self._lock.release()
         if self._trouble is not None:
             raise self._trouble
@@ -118,6 +120,8 @@ class Readiness:
             return known
         if self._trouble is not None:
             raise self._trouble
+        if not self._was_checked:
+            raise NotReadyError("the collections are being loaded; try again in a moment")
         reasons = "; ".join(f"{entry.collection}: {entry.reason}" for entry in known)
         raise NotReadyError(reasons or "there is no collection yet; run `nitamono index SOURCE`")
 

@@ -9,13 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 
 from indexer.catalogue.home import Home
 from indexer.ingest.ingest import index_source
 from indexer.ingest.repair import repair
+from indexer.search.searcher import Searcher
+from service.errors import NotReadyError
 from service.logs import JsonFormatter
+from service.readiness import Readiness
 from tests.conftest import write_photos
 from tests.service.conftest import ITEMS, Serve, assert_problem
 
@@ -34,6 +38,15 @@ def test_an_empty_home_lives_but_is_not_ready_until_something_is_indexed(
     ready = client.get("/readyz")
     assert ready.status_code == 200
     assert ready.json()["collections"] == [{"collection": "first", "ready": True, "generation": 1, "reason": None}]
+
+
+def test_a_server_that_is_still_loading_does_not_say_that_there_is_nothing(home_copy: Path) -> None:
+    with Home.open(home_copy) as home:
+        searcher = Searcher(home)
+        readiness = Readiness(home, searcher)
+        with readiness._lock, pytest.raises(NotReadyError, match="being loaded"):  # another thread loads for long
+            anyio.run(readiness.require)
+        assert [entry.ready for entry in anyio.run(readiness.require)] == [True]
 
 
 def test_a_collection_without_an_index_does_not_make_the_others_unready(
