@@ -119,20 +119,25 @@ def posterior_samples(encoder: Encoder, images: Tensor, count: int, generator: t
     return torch.cat(parts, dim=1).flatten(0, 1)
 
 
-def fit_prior(encoder: Encoder, images: Tensor, *, epochs: int = 20, seed: int = 0) -> LatentFlow:
-    """A flow over the latents of images `(N, C, S, S)` in [0, 1], to draw latents from in place of N(0, I).
-
-    Raises:
-        EncoderError: the family has no decoder of latents with the prior N(0, I), or there are too few images.
-    """
+def check_prior(encoder: Encoder) -> None:
+    """Raises EncoderError if the family does not decode latents with the prior N(0, I)."""
     model = encoder.model
-    is_plain = isinstance(model, VariationalModel) and isinstance(model, GenerativeModel)
+    decodes = isinstance(model, VariationalModel) and isinstance(model, GenerativeModel)
     if (
-        not is_plain
+        not decodes
         or isinstance(model, LabelDecodingModel)
         or type(getattr(model, "prior", None)) is not StandardNormal
     ):
         raise EncoderError(f"family {encoder.family!r} has no prior N(0, I) of its latents that a flow could replace")
+
+
+def fit_prior(encoder: Encoder, images: Tensor, *, epochs: int = 20, seed: int = 0) -> LatentFlow:
+    """A flow over the latents of images `(N, C, S, S)` in [0, 1], to draw latents from in place of N(0, I).
+
+    Raises:
+        EncoderError: as for `check_prior`, or there are too few images.
+    """
+    check_prior(encoder)
     if len(images) < HELD_OUT * FEWEST // DRAWS:
         raise EncoderError(f"a prior needs at least {HELD_OUT * FEWEST // DRAWS} images, not {len(images)}")
     noise = torch.Generator().manual_seed(seed)

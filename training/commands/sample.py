@@ -49,7 +49,7 @@ def sample(
     from training.encoder import load_encoder
     from training.files import publish_file
     from training.fitting.pictures import encode_png, tile
-    from training.latent_flow import fit_prior, sample_images
+    from training.latent_flow import check_prior, fit_prior, sample_images
 
     loaded = load_encoder(encoder, device)
     started = time.monotonic()
@@ -58,6 +58,7 @@ def sample(
     elif label is not None:
         raise EncoderError("--prior and --label exclude each other: the flow does not know labels")
     else:
+        check_prior(loaded)
         images = read_inputs(loaded, prior, None).pixels.float() / 255.0
         drawn = sample_images(loaded, fit_prior(loaded, images, seed=seed), count, seed=seed, temperature=temperature)
     seconds = time.monotonic() - started

@@ -95,7 +95,6 @@ def test_sample_writes_a_sheet(pixel_cnn: Path, tmp_path: Path, run: Any) -> Non
         ("", ["--label", "zebra"], "does not know the label 'zebra'; its labels are"),
         ("nowhere", [], "no such encoder directory or name"),
         ("", ["--prior", "PHOTOS"], "family 'pixel-cnn' has no prior N(0, I) of its latents that a flow could replace"),
-        ("vae-clothing-64", ["--prior", "PHOTOS"], "a prior needs at least 25 images, not 24"),
         ("vae-clothing-64", ["--prior", "PHOTOS", "--label", "0"], "--prior and --label exclude each other"),
     ],
 )
@@ -120,6 +119,13 @@ def test_sample_draws_from_the_latents_of_photos(tmp_path: Path, run: Any) -> No
         assert status == 0, err
         sheets[name] = out.read_bytes()
     assert sheets["one"] == sheets["again"] != sheets["other"]
+
+
+def test_a_prior_needs_photos(tmp_path: Path, photos: Path, run: Any) -> None:
+    words = ("sample", "--encoder", "vae-clothing-64", "--out", tmp_path / "x.png", "--prior", photos)
+    status, out, err = run(*words)
+    assert (status, out) == (1, "") and err.endswith("a prior needs at least 25 images, not 24\n")
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_complete_writes_what_it_drew_and_names_what_it_could_not_read(
