@@ -33,6 +33,8 @@ HEAVY = (
     "indexer/retrain",
     "indexer/calibrate",
     "indexer/compare",
+    "training/models/test_sketch_rnn.py",
+    "training/sketches/test_fit.py",
     "training/data/test_studio.py",
     "training/models/test_item_first.py",
     "training/onnx",

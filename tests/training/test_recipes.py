@@ -198,7 +198,7 @@ def test_every_setting_is_in_the_reference() -> None:
     ]
     sections += [schema.Backgrounds, schema.BackgroundKinds, schema.Objective, schema.Contrastive, schema.PriorFit]
     sections += [schema.Teacher, schema.Prototypes, schema.Mined, schema.SmallViews]
-    sections += [schema.HardBackgrounds, schema.Progressive]
+    sections += [schema.HardBackgrounds, schema.Progressive, schema.DrawingSettings]
     missing = [name for part in sections for name in part.model_fields if f"`{name}`" not in section]
     assert missing == []
 

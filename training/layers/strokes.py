@@ -73,13 +73,13 @@ class RowDistribution(NamedTuple):
 
 def row_distribution(outputs: Tensor, mixtures: int) -> RowDistribution:
     """The distribution in the outputs `(..., 6 M + 3)` of a decoder (equations 5 to 7)."""
-    weights, mean, deviation, correlation, pen = torch.split(
-        outputs.float(), [mixtures, 2 * mixtures, 2 * mixtures, mixtures, 3], dim=-1
-    )
+    outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))  # halves are too coarse for densities
+    sizes = [mixtures, 2 * mixtures, 2 * mixtures, mixtures, 3]
+    weights, mean, deviation, correlation, pen = torch.split(outputs, sizes, dim=-1)
     return RowDistribution(
         log_weights=log_softmax(weights, dim=-1),
-        mean=mean.unflatten(-1, (mixtures, 2)),
-        log_deviation=deviation.unflatten(-1, (mixtures, 2)).clamp(min=MIN_LOG_DEVIATION),
+        mean=mean.reshape(*mean.shape[:-1], mixtures, 2),
+        log_deviation=deviation.reshape(*mean.shape[:-1], mixtures, 2).clamp(min=MIN_LOG_DEVIATION),
         correlation=MAX_CORRELATION * torch.tanh(correlation),
         log_pen=log_softmax(pen, dim=-1),
     )

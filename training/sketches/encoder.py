@@ -134,8 +134,8 @@ class SketchEncoder(StoredModel[DrawingPreparation]):
 
     def _parts(self, rows: Tensor) -> Iterator[Tensor]:
         """Parts of rows or latents, on the device."""
-        for part in torch.split(rows, AT_ONCE):
-            yield part.to(self.device)
+        for first in range(0, len(rows), AT_ONCE):
+            yield rows[first : first + AT_ONCE].to(self.device)
 
     def _drawn(self, rows: Tensor) -> Iterator[Drawn]:
         for each in rows.float().cpu().numpy():

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from training.errors import DrawingError
-from training.sketches.preparing import MAX_POINTS, SIDE, DrawingPreparation, deviation_of_offsets
+from training.sketches.preparing import SIDE, DrawingPreparation, deviation_of_offsets
 from training.sketches.strokes import (
+    MAX_POINTS,
     Points,
     Strokes,
     beginning,

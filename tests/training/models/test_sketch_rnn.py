@@ -1,0 +1,378 @@
+"""Sketch-RNN: its losses by hand, its mixture, what depends on what, and the contract of all families, on drawings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import FrozenInstanceError, asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.sketches.drawings import make_drawings
+from training.layers.strokes import RowDistribution, drawing_nats, lengths_of, row_distribution
+from training.models.sketch_rnn import SketchRnn, SketchRnnConfig
+from training.protocols import Batch, GradientModel, Posterior
+from training.sketches.encoder import SketchEncoder, load_sketch_encoder, slerp
+from training.sketches.preparing import DrawingPreparation
+
+LONGEST = 24
+PREPARATION = DrawingPreparation(longest=LONGEST, scale=80.0)
+TINY: dict[str, Any] = {
+    "longest": LONGEST, "latent_dim": 5, "encoder_hidden": 6, "decoder_hidden": 8, "mixtures": 2,
+}  # fmt: skip
+ALONE = {"latent_dim": 0}
+
+
+def build(**changes: Any) -> SketchRnn:
+    torch.manual_seed(0)
+    return SketchRnn(SketchRnnConfig(**{**TINY, **changes}))
+
+
+def drawings(count: int = 6, longest: int = LONGEST) -> Tensor:
+    """Rows of drawings `(count, longest, 5)`."""
+    preparation = DrawingPreparation(longest=longest, scale=80.0)
+    return torch.stack([torch.from_numpy(preparation.apply(each.strokes)) for each in make_drawings(count)])
+
+
+def distribution(rows: int = 1, components: int = 3) -> RowDistribution:
+    """An arbitrary one, float64."""
+    outputs = torch.randn(rows, 6 * components + 3, generator=torch.Generator().manual_seed(1))
+    found = row_distribution(outputs, components)
+    return RowDistribution(*(each.double() for each in found))
+
+
+def test_the_density_of_one_normal_by_hand() -> None:
+    """Equation 4 with sigma = (2, 3), rho = 0.5, at (dx - mu_x, dy - mu_y) = (1, -2)."""
+    found = RowDistribution(
+        log_weights=torch.zeros(1, 1, dtype=torch.float64),
+        mean=torch.tensor([[[1.0, 1.0]]], dtype=torch.float64),
+        log_deviation=torch.tensor([[[math.log(2.0), math.log(3.0)]]], dtype=torch.float64),
+        correlation=torch.tensor([[0.5]], dtype=torch.float64),
+        log_pen=torch.zeros(1, 3, dtype=torch.float64),
+    )
+    z = (1 / 2) ** 2 + (-2 / 3) ** 2 - 2 * 0.5 * (1 / 2) * (-2 / 3)
+    density = math.exp(-z / (2 * 0.75)) / (2 * math.pi * 2 * 3 * math.sqrt(0.75))
+    assert float(found.log_density(torch.tensor([[2.0, -1.0]]).double())) == pytest.approx(math.log(density))
+
+
+def test_the_mixture_integrates_to_one() -> None:
+    found = distribution()
+    axis = torch.linspace(-30.0, 30.0, 1201, dtype=torch.float64)
+    grid = torch.cartesian_prod(axis, axis)
+    each = RowDistribution(*(value.expand(len(grid), *value.shape[1:]) for value in found))
+    assert float(each.log_density(grid).exp().sum()) * 0.05**2 == pytest.approx(1.0, abs=1e-3)
+    assert float(found.log_pen.exp().sum()) == pytest.approx(1.0)
+
+
+def test_draws_follow_the_mixture_and_the_temperature() -> None:
+    """Moments of many draws against those of one component, whose variances are multiplied by the temperature."""
+    one = distribution(components=1)
+    found = RowDistribution(*(value.expand(40_000, *value.shape[1:]) for value in one))
+    for temperature in (1.0, 0.25):
+        rows = found.draw(temperature, torch.Generator().manual_seed(0))
+        points = rows[rows[:, 4] == 0, :2]
+        deviation = one.log_deviation[0, 0].exp() * math.sqrt(temperature)
+        torch.testing.assert_close(points.mean(0), one.mean[0, 0], atol=0.05, rtol=0)
+        torch.testing.assert_close(points.std(0), deviation, atol=0, rtol=0.03)
+        assert float(torch.corrcoef(points.T)[0, 1]) == pytest.approx(float(one.correlation), abs=0.03)
+        shares = torch.softmax(one.log_pen[0] / temperature, 0)
+        torch.testing.assert_close(rows[:, 2:].mean(0), shares, atol=0.01, rtol=0)
+    assert bool((rows[rows[:, 4] == 1, :2] == 0).all())
+
+
+def test_a_temperature_of_zero_takes_the_heaviest_component_and_the_likeliest_state() -> None:
+    found = distribution(rows=50)
+    rows = found.draw(0.0)
+    for number in range(50):
+        heaviest = int(found.log_weights[number].argmax())
+        state = int(found.log_pen[number].argmax())
+        assert int(rows[number, 2:].argmax()) == state
+        expected = found.mean[number, heaviest] if state < 2 else torch.zeros(2).double()
+        torch.testing.assert_close(rows[number, :2], expected)
+    # the limit: nearly all draws at a tiny temperature are those
+    near = found.draw(1e-6, torch.Generator().manual_seed(0))
+    assert float(((near - rows).abs().amax(1) < 0.05).double().mean()) > 0.95
+
+
+def test_the_losses_of_a_drawing_by_hand() -> None:
+    """With zero weights every row has the same distribution, which the output's bias gives: equations 9 to 11."""
+    model = build(mixtures=1, longest=5, kl_weight=0.5, kl_min=0.2, eta_min=0.01, decay=0.9).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.output.bias.copy_(
+            torch.tensor([0.0, 1.0, 0.0, math.log(2.0), 0.0, 0.0, 0.0, math.log(2.0), math.log(5.0)])
+        )
+        assert model.encoder is not None
+        model.encoder.mean.bias.fill_(1.0)
+        model.encoder.log_variance.bias.fill_(math.log(0.25))
+    rows = [[0, 0, 1, 0, 0], [3, 1, 0, 1, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 1], [0, 0, 0, 0, 1]]
+    x = torch.tensor([rows], dtype=torch.float64)
+    model.requires_grad_(False)
+    q = model.posterior(x)
+    terms = model.losses(x, q.mean, q)
+    # N((1, 0), diag(4, 1)) at (0, 0) and at (3, 1); pens 1/8, 2/8 and 5/8
+    offsets = 2 * math.log(2 * math.pi * 2) + 0.5 * (1 / 4) + 0.5 * (4 / 4 + 1)
+    pens = math.log(8) + math.log(4) + 3 * math.log(8 / 5)
+    kl = 0.5 * (1 + 0.25 - 1 - math.log(0.25))
+    assert float(terms.offsets) == pytest.approx(offsets / 5)
+    assert float(terms.pens) == pytest.approx(pens / 5)
+    assert float(terms.kl) == pytest.approx(kl)
+    eta = 1 - 0.99 * 0.9**3
+    found = model.loss(Batch(x, x), 3)
+    assert float(found.objective) == pytest.approx((offsets + pens) / 5 + 0.5 * eta * kl)
+    bound = model.elbo(Batch(x, x))
+    to_end = math.log(8) + math.log(4) + math.log(8 / 5)
+    assert float(bound.elbo) == pytest.approx(-offsets - to_end - 5 * kl)
+    model.encoder.mean.bias.fill_(0.1)  # below the floor, the KL has no effect
+    model.encoder.log_variance.bias.zero_()
+    assert float(model.loss(Batch(x, x), 3).objective) == pytest.approx((offsets + pens) / 5 + 0.5 * eta * 0.2)
+
+
+def test_eta_rises_from_its_minimum_to_one() -> None:
+    model = build(eta_min=0.1, decay=0.5)
+    assert [model.eta(step) for step in (0, 1, 2)] == pytest.approx([0.1, 0.55, 0.775])
+    assert model.eta(10**9) == 1.0
+
+
+def test_padding_changes_neither_the_offsets_nor_the_encoder_but_counts_in_the_pens() -> None:
+    model = build()
+    short, long = drawings(longest=LONGEST), drawings(longest=2 * LONGEST)
+    z = model.latent(short)
+    assert torch.equal(z, model.latent(long))
+    one, other = (drawing_nats(model.rows_given(x, z), x) for x in (short, long))
+    torch.testing.assert_close(one.offsets, other.offsets)
+    torch.testing.assert_close(one.pens_to_end, other.pens_to_end)
+    assert bool((other.pens > one.pens + 1.0).all()), "rows of padding are part of L_p"
+    halves = [model.losses(x, z, None) for x in (short, long)]
+    torch.testing.assert_close(halves[0].offsets, 2.0 * halves[1].offsets)
+
+
+@pytest.mark.parametrize("changes", [{}, ALONE])
+def test_a_row_depends_on_the_rows_before_it_alone(changes: dict[str, Any]) -> None:
+    model = build(**changes)
+    x = drawings(1)
+    z = torch.randn(1, model.config.latent_dim)
+    for at in range(LONGEST):
+        changed = x.clone()
+        changed[0, at, :2] += 1.0
+        before, after = model.rows_given(x, z), model.rows_given(changed, z)
+        moved = (before.mean != after.mean).flatten(2).any(2)[0]
+        assert not bool(moved[: at + 1].any()), "a row saw itself or a later one"
+        if at + 1 < LONGEST:
+            assert bool(moved[at + 1]), "a row did not see the one before it"
+
+
+@pytest.mark.parametrize("changes", [{}, ALONE])
+def test_every_parameter_gets_a_gradient(changes: dict[str, Any]) -> None:
+    model = build(kl_min=0.0, **changes)
+    model.loss(Batch(drawings(), drawings()), 0).objective.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and bool((parameter.grad != 0).any()), name
+
+
+def test_the_encoder_reads_both_directions_and_no_padding() -> None:
+    """Against PyTorch's own bidirectional LSTM on packed sequences."""
+    model = build().double()
+    assert model.encoder is not None
+    both = torch.nn.LSTM(5, 6, batch_first=True, bidirectional=True).double()
+    both.load_state_dict(
+        {
+            **dict(model.encoder.forwards.named_parameters()),
+            **{f"{name}_reverse": value for name, value in model.encoder.backwards.named_parameters()},
+        }
+    )
+    x = drawings().double()
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths_of(x), batch_first=True, enforce_sorted=False)
+    last = both(packed)[1][0]
+    expected = model.encoder.mean(torch.cat([last[0], last[1]], dim=1))
+    torch.testing.assert_close(model.latent(x), expected)
+
+
+@pytest.mark.parametrize("changes", [{}, ALONE])
+def test_drawing_row_by_row_follows_the_distributions_of_whole_drawings(changes: dict[str, Any]) -> None:
+    """At temperature 0, each drawn row is the mode of what `rows_given` says of it."""
+    model = build(**changes).eval()
+    z = model.draw_latents(3, torch.Generator().manual_seed(0))
+    drawn = model.decode(z)
+    assert torch.equal(drawn, model.decode(z))
+    found = model.rows_given(drawn, z)
+    for place in range(LONGEST):
+        at = RowDistribution(*(value[:, place] for value in found))
+        is_over = drawn[:, :place, 4].amax(1) > 0 if place else torch.zeros(3, dtype=torch.bool)
+        torch.testing.assert_close(at.draw(0.0)[~is_over], drawn[~is_over, place], atol=1e-5, rtol=0)
+
+
+def test_after_its_end_a_drawing_has_nothing_but_ends() -> None:
+    model = build()
+    drawn = model.sample(50, torch.Generator().manual_seed(0))
+    ended = drawn[..., 4].cumsum(1) > 0
+    assert bool(ended.any()) and bool((drawn[ended] == torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0])).all())
+    assert bool((drawn[..., 2:].sum(-1) == 1.0).all())
+    assert torch.equal(drawn, model.sample(50, torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("changes", [{}, ALONE])
+def test_a_completion_keeps_the_points_that_are_there(changes: dict[str, Any]) -> None:
+    model = build(**changes)
+    x = drawings(2)
+    begun = x.clone()
+    begun[:, 3:] = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0])
+    drawn = model.complete(begun, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn[:, :3], x[:, :3])
+    other = model.complete(begun, torch.Generator().manual_seed(1))
+    assert not torch.equal(drawn, other)
+
+
+def test_the_latent_of_a_beginning_is_drawn_by_its_likelihood() -> None:
+    """Latents are chosen as often as the softmax of the likelihoods of the points under them says."""
+    model = build()
+    with torch.no_grad():
+        assert model.first is not None
+        model.first.weight.mul_(8.0)
+    begun = drawings(1)
+    begun[:, 3:] = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0])
+    z = model.draw_latents(4, torch.Generator().manual_seed(5))
+    points = begun[:, :3].expand(4, -1, -1)
+    nats = drawing_nats(model.rows_given(points, z), points)
+    shares = torch.softmax(-(nats.offsets + nats.pens), 0)
+    assert float(shares.max() - shares.min()) > 0.02
+    counts = torch.zeros(4)
+    generator = torch.Generator()
+    for seed in range(400):
+        generator.manual_seed(5)
+        model.draw_latents(4, generator)  # the same four as in the call below
+        state = torch.Generator().manual_seed(5)
+        chosen = _choose_with(model, begun[0], state, seed)
+        counts[int((z == chosen).all(1).nonzero())] += 1
+    torch.testing.assert_close(counts / 400, shares.detach(), atol=0.08, rtol=0)
+
+
+def _choose_with(model: SketchRnn, begun: Tensor, state: torch.Generator, seed: int) -> Tensor:
+    """A latent of a beginning from candidates that are always the same, chosen with another seed."""
+    drawn = SketchRnn.draw_latents
+
+    def fixed(count: int, generator: torch.Generator | None = None) -> Tensor:
+        z = drawn(model, count, state)
+        if generator is not None:
+            generator.manual_seed(seed)
+        return z
+
+    model.draw_latents = fixed  # type: ignore[method-assign]
+    try:
+        return model._latent_of_beginning(begun, 4, torch.Generator())
+    finally:
+        del model.draw_latents  # type: ignore[method-assign]
+
+
+OTHER: dict[str, Any] = {
+    "longest": 30, "latent_dim": 4, "encoder_hidden": 7, "decoder_hidden": 9, "mixtures": 3, "kl_weight": 3.0,
+    "kl_min": 5.0, "eta_min": 0.9, "decay": 0.1, "search_dim": 2, "whitening": 1.0, "turn": "zca",
+}  # fmt: skip
+
+
+def outcome(**changes: Any) -> Tensor:
+    """Vectors of a model with a fitted search space, and its objective over two steps."""
+    model = build(**changes)
+    x = drawings(longest=model.config.longest)
+    model.finish([Batch(x, x)])
+    parts = [model.embed(x).detach().flatten()]
+    for step in range(2):
+        torch.manual_seed(1)
+        parts.append(model.loss(Batch(x, x), step).objective.detach()[None])
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("setting", [field.name for field in fields(SketchRnnConfig)])
+def test_every_setting_has_an_effect(setting: str) -> None:
+    assert not torch.equal(outcome(), outcome(**{setting: OTHER[setting]}))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("longest", 1), ("latent_dim", -1), ("encoder_hidden", 0), ("decoder_hidden", 0), ("mixtures", 0),
+        ("kl_weight", -1.0), ("kl_min", -1.0), ("eta_min", 2.0), ("decay", 1.1), ("search_dim", 6), ("whitening", 2.0),
+        ("turn", "up"),
+    ],
+)  # fmt: skip
+def test_a_config_is_frozen_and_refuses_values_out_of_range(setting: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=setting):
+        SketchRnnConfig(**{**TINY, setting: value})
+    with pytest.raises(FrozenInstanceError):
+        SketchRnnConfig().longest = 3  # type: ignore[misc]
+
+
+def as_encoder(**changes: Any) -> SketchEncoder:
+    model = build(**changes)
+    x = drawings(30)
+    model.finish([Batch(x, x)])
+    return SketchEncoder(model, family="sketch-rnn", config=asdict(model.config), preprocessing=PREPARATION)
+
+
+@pytest.mark.parametrize("changes", [{}, ALONE])
+def test_an_encoder_keeps_the_promises_of_all_families(changes: dict[str, Any], tmp_path: Path) -> None:
+    encoder = as_encoder(**changes)
+    assert isinstance(encoder.model, GradientModel) and encoder.is_conditional == (not changes)
+    given = [each.strokes for each in make_drawings(5)]
+    vectors = encoder.embed(given)
+    assert vectors.shape == (5, encoder.dim)
+    torch.testing.assert_close(torch.from_numpy(vectors).norm(dim=1), torch.ones(5))
+    alone = torch.cat([torch.from_numpy(encoder.embed([strokes])) for strokes in given])
+    torch.testing.assert_close(alone, torch.from_numpy(vectors), atol=1e-5, rtol=0)
+    loaded = load_sketch_encoder(encoder.save(tmp_path / "encoder"))
+    assert loaded.encoder_id == encoder.encoder_id and loaded.preprocessing == encoder.preprocessing
+    assert (loaded.embed(given) == vectors).all()
+    assert torch.equal(loaded.log_likelihood(given), encoder.log_likelihood(given))
+    drawn = loaded.sample(3, seed=1)
+    assert [each.points for each in drawn] == [each.points for each in encoder.sample(3, seed=1)]
+
+
+def test_embedding_nothing_gives_no_vectors() -> None:
+    encoder = as_encoder()
+    assert encoder.embed([]).shape == (0, encoder.dim)
+
+
+def test_interpolation_is_along_the_arc() -> None:
+    first, last = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    middle = math.sqrt(0.5)
+    expected = torch.tensor([[1.0, 0.0], [middle, middle], [0.0, 1.0]])
+    torch.testing.assert_close(slerp(first, last, 3), expected)
+    torch.testing.assert_close(slerp(first, first, 3), first.expand(3, -1))
+    torch.testing.assert_close(slerp(first, -first, 3)[[0, 2]], torch.stack([first, -first]))
+
+
+@pytest.mark.parametrize("changes", [{}, ALONE])
+def test_it_learns_a_few_drawings_and_draws_them(changes: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = SketchRnn(
+        SketchRnnConfig(**{**TINY, "decoder_hidden": 48, "encoder_hidden": 16, "kl_weight": 0.01, **changes})
+    )
+    x = drawings(3)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    first = float(model.loss(Batch(x, x), 0).objective.detach())
+    for step in range(300):
+        optimiser.zero_grad()
+        found = model.loss(Batch(x, x), step)
+        found.objective.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+    assert float(found.objective.detach()) < first - 1.0
+    if not model.is_conditional:
+        lengths = lengths_of(model.sample(200, torch.Generator().manual_seed(0))).double()
+        assert float((lengths < LONGEST).double().mean()) > 0.9
+        assert float(lengths.mean()) == pytest.approx(float(lengths_of(x).double().mean()), rel=0.4)
+        return
+    drawn = model.reconstruct(x)
+    lengths = lengths_of(x)
+    assert int((lengths_of(drawn) - lengths).abs().max()) <= 1
+    for one, other, length in zip(drawn, x, lengths.tolist(), strict=True):  # the pen's whole path, but for its end
+        assert float((one - other).detach()[: length - 1, :2].cumsum(0).abs().mean()) < 0.2
+
+
+def test_objectives_over_two_views_reach_the_latent() -> None:
+    found = build().loss(Batch(drawings(), drawings()), 0)
+    assert isinstance(found.posterior, Posterior) and found.latent.requires_grad
