@@ -58,10 +58,10 @@ def read_svg(data: bytes) -> Strokes:
         DrawingError: the file is not SVG, has nothing to draw, or exceeds a limit; the message says which.
     """
     if len(data) > MAX_BYTES:
-        raise DrawingError(f"larger than {MAX_BYTES:,} bytes; simplify it")
+        raise DrawingError(f"is larger than {MAX_BYTES:,} bytes; simplify it")
     root = _parse(data)
     if root.name != "svg":
-        raise DrawingError(f"not an SVG file: its root element is {root.name[:40]!r}")
+        raise DrawingError(f"is not an SVG file: its root element is {root.name[:40]!r}")
     strokes = _Reader(root).strokes()
     if not strokes:
         raise DrawingError("has nothing to draw: no path, polyline, polygon, line, rect, circle or ellipse")
@@ -96,7 +96,7 @@ def _parse(data: bytes) -> _Element:
     except DrawingError:
         raise
     except (expat.ExpatError, LookupError, ValueError) as exc:
-        raise DrawingError(f"not an SVG file ({exc})") from exc
+        raise DrawingError(f"is not an SVG file ({exc})") from exc
     return root.children[0]
 
 
