@@ -40,7 +40,8 @@ Scores = dict[str, dict[str, Array]]  # by score, then by set; higher is more fo
 BATCH = 32
 FLOW_AXES = 64  # principal axes of the flow that does not describe all
 REPLICATES = 1000
-POOLED = 100  # pictures of each set in the pool, so that no set dominates, and for scores of pixels
+POOLED = 100  # pictures of each set in the pool, so that no set dominates
+OF_PIXELS = 50  # pictures of each foreign set for scores of pixels, which take long
 APART = ("drawn-clothes",)  # clothes themselves: reported, and left out of the pool
 CONTROLS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "known, grey": lambda image: image.convert("L").convert("RGB"),
@@ -136,7 +137,7 @@ def fitted_flow(gallery: Array, axes: int) -> Callable[[torch.Tensor], Array]:
 
 
 def pixel_scores(sets: dict[str, list[Path]], ref: str, is_vae: bool, cache: Path | None) -> Scores:
-    """Reconstruction error and bound of a VAE, or the likelihood of another model, of at most `POOLED` of each set."""
+    """Reconstruction error and bound of a VAE, or the likelihood of another model, of `OF_PIXELS` of each set."""
     path = None if cache is None else cache / f"pixels-{Path(ref).name}.npz"
     stored = dict(np.load(path)) if path is not None and path.is_file() else {}
     encoder, embedder, scores = load_encoder(ref), load_embedder(ref), Scores()
@@ -144,7 +145,7 @@ def pixel_scores(sets: dict[str, list[Path]], ref: str, is_vae: bool, cache: Pat
     for name, found in sets.items():
         if name == "gallery":
             continue
-        paths = found if name == "known" else found[:POOLED]
+        paths = found if name == "known" else found[:OF_PIXELS]
         if f"{name}/likelihood" not in stored:
             errors, nats = [], []
             for batch in pixels(paths, embedder, None):

@@ -121,8 +121,9 @@ def test_sample_draws_from_the_latents_of_photos(tmp_path: Path, run: Any) -> No
     assert sheets["one"] == sheets["again"] != sheets["other"]
 
 
-def test_a_prior_needs_photos(tmp_path: Path, photos: Path, run: Any) -> None:
-    words = ("sample", "--encoder", "vae-clothing-64", "--out", tmp_path / "x.png", "--prior", photos)
+def test_a_prior_needs_photos(tmp_path: Path, run: Any) -> None:
+    source = write_photos(tmp_path / "few", 24)
+    words = ("sample", "--encoder", "vae-clothing-64", "--out", tmp_path / "x.png", "--prior", source)
     status, out, err = run(*words)
     assert (status, out) == (1, "") and err.endswith("a prior needs at least 25 images, not 24\n")
     assert not (tmp_path / "x.png").exists()
