@@ -96,7 +96,7 @@ def _parse(data: bytes) -> _Element:
     except DrawingError:
         raise
     except (expat.ExpatError, LookupError, ValueError) as exc:
-        raise DrawingError(f"is not an SVG file ({exc})") from exc
+        raise DrawingError(f"is not well-formed ({exc})") from exc
     return root.children[0]
 
 

@@ -134,9 +134,9 @@ CIRCLE = "<circle r='1'/>"
         (f"{HEAD}<line x2='1' transform='spin(3)'/></svg>", "has the transform 'spin"),
         (f"{HEAD}</svg>", "has nothing to draw"),
         ("<html/>", "not an SVG file: its root element is 'html'"),
-        ("<svg", "not an SVG file"),
-        ("", "not an SVG file"),
-        ("<?xml version='1.0' encoding='no-such'?><svg/>", "not an SVG file"),
+        ("<svg", "is not well-formed"),
+        ("", "is not well-formed"),
+        ("<?xml version='1.0' encoding='no-such'?><svg/>", "is not well-formed"),
     ],
 )
 def test_a_file_that_means_harm_or_is_damaged_is_refused_at_once(data: str, message: str) -> None:
