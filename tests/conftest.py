@@ -48,6 +48,7 @@ HEAVY = (
     "training/test_gallery.py",
     "training/test_flow_demo.py",
     "training/test_latent_flow.py",
+    "service/test_typicality.py",
     "training/test_pretrained_backbones.py",
     "indexer/drift",
     "indexer/evaluate/test_placement_tables.py",
