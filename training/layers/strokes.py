@@ -78,8 +78,8 @@ def row_distribution(outputs: Tensor, mixtures: int) -> RowDistribution:
     weights, mean, deviation, correlation, pen = torch.split(outputs, sizes, dim=-1)
     return RowDistribution(
         log_weights=log_softmax(weights, dim=-1),
-        mean=mean.unflatten(-1, (mixtures, 2)),
-        log_deviation=deviation.unflatten(-1, (mixtures, 2)).clamp(min=MIN_LOG_DEVIATION),
+        mean=mean.reshape(*mean.shape[:-1], mixtures, 2),
+        log_deviation=deviation.reshape(*deviation.shape[:-1], mixtures, 2).clamp(min=MIN_LOG_DEVIATION),
         correlation=MAX_CORRELATION * torch.tanh(correlation),
         log_pen=log_softmax(pen, dim=-1),
     )

@@ -68,11 +68,12 @@ def simplify(points: Points, epsilon: float) -> Points:
             continue
         distances: Points = _to_segment(plane[first + 1 : last], complex(plane[first]), complex(plane[last]))
         furthest = int(distances.argmax())
-        if distances[furthest] > epsilon:
+        if float(distances[furthest]) > epsilon:
             middle = first + 1 + furthest
             kept[middle] = True
             pending += [(first, middle), (middle, last)]
-    return points[kept]
+    simpler: Points = points[kept]
+    return simpler
 
 
 def extent(strokes: Sequence[Points]) -> float:
@@ -95,7 +96,8 @@ def fitted(strokes: Sequence[Points], side: float, box: float | None = None) -> 
 def without_repeats(stroke: Points) -> Points:
     """A stroke without points that equal the one before."""
     moved = np.any(np.diff(stroke, axis=0) != 0, axis=1)
-    return stroke[np.concatenate([[True], moved])]
+    kept: Points = stroke[np.concatenate([[True], moved])]
+    return kept
 
 
 def _to_segment(points: NDArray[np.complex128], start: complex, end: complex) -> Points:
