@@ -79,7 +79,7 @@ def row_distribution(outputs: Tensor, mixtures: int) -> RowDistribution:
     return RowDistribution(
         log_weights=log_softmax(weights, dim=-1),
         mean=mean.reshape(*mean.shape[:-1], mixtures, 2),
-        log_deviation=deviation.reshape(*mean.shape[:-1], mixtures, 2).clamp(min=MIN_LOG_DEVIATION),
+        log_deviation=deviation.reshape(*deviation.shape[:-1], mixtures, 2).clamp(min=MIN_LOG_DEVIATION),
         correlation=MAX_CORRELATION * torch.tanh(correlation),
         log_pen=log_softmax(pen, dim=-1),
     )

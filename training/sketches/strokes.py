@@ -70,11 +70,12 @@ def simplify(points: Points, epsilon: float) -> Points:
             continue
         distances: Points = _to_segment(plane[first + 1 : last], complex(plane[first]), complex(plane[last]))
         furthest = int(distances.argmax())
-        if distances[furthest] > epsilon:
+        if float(distances[furthest]) > epsilon:
             middle = first + 1 + furthest
             kept[middle] = True
             pending += [(first, middle), (middle, last)]
-    return points[kept]
+    simpler: Points = points[kept]
+    return simpler
 
 
 def extent(strokes: Sequence[Points]) -> float:

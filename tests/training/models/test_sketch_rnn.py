@@ -230,9 +230,9 @@ def test_a_completion_keeps_the_points_that_are_there(changes: dict[str, Any]) -
 def test_the_latent_of_a_beginning_is_drawn_by_its_likelihood() -> None:
     """Latents are chosen as often as the softmax of the likelihoods of the points under them says."""
     model = build()
-    with torch.no_grad():
-        assert model.first is not None
-        model.first.weight.mul_(8.0)
+    model.requires_grad_(False)
+    assert model.first is not None
+    model.first.weight.mul_(8.0)
     begun = drawings(1)
     begun[:, 3:] = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0])
     z = model.draw_latents(4, torch.Generator().manual_seed(5))
@@ -241,14 +241,11 @@ def test_the_latent_of_a_beginning_is_drawn_by_its_likelihood() -> None:
     shares = torch.softmax(-(nats.offsets + nats.pens), 0)
     assert float(shares.max() - shares.min()) > 0.02
     counts = torch.zeros(4)
-    generator = torch.Generator()
     for seed in range(400):
-        generator.manual_seed(5)
-        model.draw_latents(4, generator)  # the same four as in the call below
         state = torch.Generator().manual_seed(5)
         chosen = _choose_with(model, begun[0], state, seed)
         counts[int((z == chosen).all(1).nonzero())] += 1
-    torch.testing.assert_close(counts / 400, shares.detach(), atol=0.08, rtol=0)
+    torch.testing.assert_close(counts / 400, shares, atol=0.08, rtol=0)
 
 
 def _choose_with(model: SketchRnn, begun: Tensor, state: torch.Generator, seed: int) -> Tensor:
@@ -345,32 +342,35 @@ def test_interpolation_is_along_the_arc() -> None:
     torch.testing.assert_close(slerp(first, -first, 3)[[0, 2]], torch.stack([first, -first]))
 
 
-@pytest.mark.parametrize("changes", [{}, ALONE])
-def test_it_learns_a_few_drawings_and_draws_them(changes: dict[str, Any]) -> None:
-    torch.manual_seed(0)
-    model = SketchRnn(
-        SketchRnnConfig(**{**TINY, "decoder_hidden": 48, "encoder_hidden": 16, "kl_weight": 0.01, **changes})
-    )
-    x = drawings(3)
+def fit(model: SketchRnn, x: Tensor, steps: int) -> None:
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
-    first = float(model.loss(Batch(x, x), 0).objective.detach())
-    for step in range(300):
+    for step in range(steps):
         optimiser.zero_grad()
-        found = model.loss(Batch(x, x), step)
-        found.objective.backward()
+        model.loss(Batch(x, x), step).objective.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-    assert float(found.objective.detach()) < first - 1.0
-    if not model.is_conditional:
-        lengths = lengths_of(model.sample(200, torch.Generator().manual_seed(0))).double()
-        assert float((lengths < LONGEST).double().mean()) > 0.9
-        assert float(lengths.mean()) == pytest.approx(float(lengths_of(x).double().mean()), rel=0.4)
-        return
+    model.requires_grad_(False)
+
+
+def test_it_redraws_what_it_has_learnt() -> None:
+    """With one component, a distribution cannot hedge between drawings: the latent has to say which."""
+    model = build(decoder_hidden=48, encoder_hidden=16, mixtures=1, kl_weight=0.001)
+    x = drawings(2)
+    fit(model, x, 400)
     drawn = model.reconstruct(x)
     lengths = lengths_of(x)
-    assert int((lengths_of(drawn) - lengths).abs().max()) <= 1
-    for one, other, length in zip(drawn, x, lengths.tolist(), strict=True):  # the pen's whole path, but for its end
-        assert float((one - other).detach()[: length - 1, :2].cumsum(0).abs().mean()) < 0.2
+    assert int((lengths_of(drawn) - lengths).abs().max()) <= 2
+    for one, other, length in zip(drawn, x, lengths.tolist(), strict=True):  # the pen's path, but for its end
+        assert float((one - other)[: length - 1, :2].cumsum(0).abs().mean()) < 0.3
+
+
+def test_drawings_of_the_decoder_alone_are_as_long_as_those_it_has_learnt() -> None:
+    model = build(latent_dim=0, decoder_hidden=48)
+    x = drawings(3)
+    fit(model, x, 250)
+    lengths = lengths_of(model.sample(200, torch.Generator().manual_seed(0))).double()
+    assert float((lengths < LONGEST).double().mean()) > 0.9
+    assert float(lengths.mean()) == pytest.approx(float(lengths_of(x).double().mean()), rel=0.4)
 
 
 def test_objectives_over_two_views_reach_the_latent() -> None:
