@@ -139,7 +139,7 @@ def test_a_finger_draws_on_a_phone(open_page: OpenPage, drawn_url: str) -> None:
 
 def test_an_svg_file_is_searched_with(open_page: OpenPage, drawn_url: str, tmp_path: Path) -> None:
     path = tmp_path / "square.svg"
-    path.write_bytes(svg_of(draw_shape(1001)))
+    path.write_bytes(svg_of(draw_shape(1003)))
     page = open_page(drawn_url)
     page.set_input_files("#svg", path)
     expect_kind(page, "square")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.sketches.drawings import make_drawings
+from tests.drawings import make_drawings
 from training.layers.strokes import RowDistribution, drawing_nats, lengths_of, row_distribution
 from training.models.sketch_rnn import SketchRnn, SketchRnnConfig
 from training.protocols import Batch, GradientModel, Posterior

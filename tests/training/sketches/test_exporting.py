@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.commands import json_of
-from tests.drawings import SHAPES, draw_shape
+from tests.drawings import KINDS, draw_shape
 from training.data.sources import read_images
 from training.errors import OutputError
 from training.sketches.exporting import write_drawings
@@ -19,7 +19,7 @@ from training.sketches.svg import read_svg
 
 def test_the_files_hold_the_drawings_and_the_manifest_names_them(tmp_path: Path) -> None:
     drawings = [
-        SourceDrawing(f"mine/{number}", draw_shape(number), {"category": SHAPES[number % 4]}) for number in range(8)
+        SourceDrawing(f"mine/{number}", draw_shape(number), {"category": KINDS[number % 3]}) for number in range(8)
     ]
     manifest = write_drawings(drawings, tmp_path / "out")
     images, problems = read_images(manifest)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from service.cli import main
-from tests.training.sketches.drawings import make_drawings, make_strokes, write_ndjson
+from tests.drawings import make_drawings, make_strokes, write_ndjson
 from training.encoder import load_encoder
 from training.errors import EncoderError, RecipeError
 from training.loop import train
@@ -168,7 +168,7 @@ def test_what_the_commands_cannot_do_is_one_line(trained: Path, test_source: Pat
     cases: list[tuple[tuple[object, ...], str]] = [
         (("sketch", "sample", "--encoder", "hog", "--out", out), "family 'hog' encodes images; give an encoder of"),
         (("sample", "--encoder", trained, "--out", tmp_path / "x.png"), "encodes drawings, not images; use it with"),
-        (("encoders", "show", trained), "encodes drawings, not images"),
+        (("compare", "--studio", "solids", "--encoder", trained), "encodes drawings, not images"),
         (("sketch", "sample", "--encoder", trained, "--out", tmp_path / "x.gif"), "expected a file named *.svg or"),
         (("sketch", "reconstruct", tmp_path / "empty.svg", "--encoder", trained, "--out", out), "has no drawing that"),
         (("sketch", "interpolate", single, "--encoder", trained, "--out", out), "needs at least 2 drawings, found 1"),
@@ -177,6 +177,13 @@ def test_what_the_commands_cannot_do_is_one_line(trained: Path, test_source: Pat
     for words, message in cases:
         code, _, err = run(*words)
         assert code == 1 and message in err and "Traceback" not in err, (words, err)
+
+
+def test_an_encoder_of_drawings_is_shown_and_timed_beside_one_of_images(trained: Path, run: Call) -> None:
+    code, out, err = run("encoders", "show", trained)
+    assert code == 0 and "longest" in out, err
+    code, out, err = run("encoders", "compare", trained, "hog", "--json")
+    assert code == 0 and "images_per_second" in out, err
 
 
 def test_an_encoder_of_drawings_and_one_of_images_are_not_mistaken(trained: Path, tmp_path: Path) -> None:

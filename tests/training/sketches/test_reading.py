@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.training.sketches.drawings import make_drawings, write_ndjson
+from tests.drawings import make_drawings, write_ndjson
 from training.errors import SourceError
 from training.sketches.reading import read_all_drawings, read_drawings
 from training.sketches.strokes import to_stroke3
