@@ -7,6 +7,7 @@ torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ def to_stroke5(stroke3: Points, longest: int) -> Points:
     return rows
 
 
-def from_stroke5(rows: NDArray[np.generic]) -> Points:
+def from_stroke5(rows: NDArray[np.floating[Any]]) -> Points:
     """Stroke-3 rows `(N_s, 3)` of rows `(N_max, 5)`: those before the first with p3 = 1."""
     ended = np.flatnonzero(rows[:, END] > 0.5)
     kept = rows[: ended[0]] if len(ended) else rows
