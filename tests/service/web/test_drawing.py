@@ -19,7 +19,7 @@ from tests.service.web.conftest import OpenPage, has_no_sideways_scroll, in_url
 
 Point = tuple[float, float]
 CIRCLE = [(0.5 + 0.35 * math.cos(turn / 6 * math.pi), 0.5 + 0.35 * math.sin(turn / 6 * math.pi)) for turn in range(13)]
-CROSS = [[(0.15, 0.15), (0.85, 0.85)], [(0.15, 0.85), (0.85, 0.15)]]
+CROSS = [[(0.15, 0.15), (0.85, 0.85)], [(0.85, 0.15), (0.15, 0.85)]]
 
 
 @pytest.fixture(scope="module")
