@@ -26,7 +26,8 @@ export function showTypicality(typicality) {
   if (!isUnlike) return;
   const share = 100 - typicality.percentile;
   const text = `${share >= 99.9 ? "More than 99.9" : share.toFixed(1)} % of this collection's items are more typical of it`;
-  $("unlike-text").textContent = `${text} than your photo. These are the nearest.`;
+  const query = document.body.dataset.input === "drawings" ? "drawing" : "photo";
+  $("unlike-text").textContent = `${text} than your ${query}. These are the nearest.`;
 }
 
 export function button(text, act, className = "primary") {
