@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from training.fitting.examples import Examples
 from training.fitting.modes import in_use
 from training.fitting.views import plain_images
-from training.recipes.schema import Mined as Settings
+from training.recipes.objective import Mined as Settings
 
 BLOCK_NUMBERS = 4_000_000  # cosines in memory at a time: 16 MB
 

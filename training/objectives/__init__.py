@@ -27,7 +27,7 @@ from training.objectives.prototypes import Prototypes
 from training.objectives.small_views import small_info_nce, small_swapped, with_small
 from training.objectives.teacher import Teacher, taught_nats
 from training.protocols import Loss, Posterior
-from training.recipes.schema import Objective
+from training.recipes.objective import Objective
 
 __all__ = [
     "Extras",

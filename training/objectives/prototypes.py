@@ -24,7 +24,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from training.recipes.schema import Prototypes as Settings
+from training.recipes.objective import Prototypes as Settings
 
 
 class Prototypes(nn.Module):

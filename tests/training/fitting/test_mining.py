@@ -12,7 +12,7 @@ from training.fitting.examples import Examples
 from training.fitting.mining import Mined, is_due, lend_views, mine, mutual_neighbours
 from training.models.vae import Vae, VaeConfig
 from training.objectives import info_nce
-from training.recipes.schema import Mined as Settings
+from training.recipes.objective import Mined as Settings
 
 
 def test_neighbours_of_points_on_a_circle_by_hand() -> None:

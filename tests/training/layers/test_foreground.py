@@ -17,7 +17,7 @@ from training.objectives import Objectives, foreground_nats
 from training.onnx.export import check_agreement, to_onnx
 from training.preprocessing import Preprocessing
 from training.protocols import Batch
-from training.recipes.schema import Objective
+from training.recipes.objective import Objective
 
 SIDE = 16
 

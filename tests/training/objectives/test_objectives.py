@@ -15,7 +15,7 @@ from training.fitting.views import shape_rows
 from training.models import MODELS
 from training.objectives import Objectives, build_objectives, consistency, info_nce, kl_between
 from training.protocols import Loss, Posterior
-from training.recipes.schema import Contrastive, Objective
+from training.recipes.objective import Contrastive, Objective
 
 
 def gaussians(seed: int) -> Posterior:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from training.objectives import Objectives
 from training.objectives.prototypes import Prototypes, sinkhorn
 from training.protocols import Loss
-from training.recipes.schema import Contrastive, Objective
-from training.recipes.schema import Prototypes as Settings
+from training.recipes.objective import Contrastive, Objective
+from training.recipes.objective import Prototypes as Settings
 
 
 def cosines(rows: int, columns: int, seed: int) -> Tensor:

@@ -11,7 +11,7 @@ from training.objectives import Extras, Objectives, info_nce
 from training.objectives.small_views import small_info_nce, small_swapped
 from training.protocols import Loss
 from training.recipes import load_recipe
-from training.recipes.schema import Objective
+from training.recipes.objective import Objective
 
 PAIRS, VIEWS, DIM = 4, 3, 8
 

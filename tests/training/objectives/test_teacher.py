@@ -10,8 +10,8 @@ from training.models.vae import Vae, VaeConfig
 from training.objectives import Extras, Objectives, Teacher, kl_between
 from training.objectives.teacher import taught_nats
 from training.protocols import Batch, Loss, Posterior
-from training.recipes.schema import Contrastive, Objective
-from training.recipes.schema import Teacher as Settings
+from training.recipes.objective import Contrastive, Objective
+from training.recipes.objective import Teacher as Settings
 
 
 def vae(seed: int = 0) -> Vae:
