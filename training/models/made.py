@@ -133,7 +133,7 @@ class Made(Autoregressive):
 
     def latent(self, x: Tensor) -> Tensor:
         """The last hidden layer `(B, latent_dim)` under the active masks; outside of training, the first set."""
-        return self._hidden(to_values(x), self.labels.planes(None, len(x))).to(x.dtype)
+        return self._hidden(to_values(x), self.labels.planes(None, x.shape[0])).to(x.dtype)
 
     def finish(self, batches: Iterable[Batch]) -> tuple[Self, Any]:
         self.use_masks(0)

@@ -155,7 +155,7 @@ class Multiscale(Autoregressive):
 
     def latent(self, x: Tensor) -> Tensor:
         *_, (network, group) = self._groups(x)
-        return self._pool(network(group.known, self.labels.planes(None, len(x))).features).to(x.dtype)
+        return self._pool(network(group.known, self.labels.planes(None, x.shape[0])).features).to(x.dtype)
 
     @torch.no_grad()
     def sample(

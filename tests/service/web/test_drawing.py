@@ -31,6 +31,7 @@ def drawn_url(drawn_home: Path) -> Iterator[str]:
 
 
 def place(page: Page, point: Point) -> Point:
+    expect(page.locator("#canvas")).to_be_visible()
     sheet = page.locator("#canvas").bounding_box()
     assert sheet
     return sheet["x"] + point[0] * sheet["width"], sheet["y"] + point[1] * sheet["height"]

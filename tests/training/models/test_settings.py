@@ -89,14 +89,20 @@ OTHER_CODES: dict[str, Any] = {
 }
 
 
-OTHER_DENSITY: dict[str, Any] = {**OTHER_SEARCH, "size": 8, "channels": 1, "likelihood": "bernoulli", "mixtures": 3}
+OTHER_DENSITY: dict[str, Any] = {
+    **OTHER_SEARCH,
+    "size": 8,
+    "channels": 1,
+    "likelihood": "bernoulli",
+    "mixtures": 3,
+    "classes": 3,
+    "label_dropout": (1.0, {"classes": 3}),
+}
 
 
 OTHER_RASTER: dict[str, Any] = {
     **OTHER_DENSITY,
     "width": 8,
-    "classes": 3,
-    "label_dropout": (1.0, {"classes": 3}),
     "pool": 4,
 }
 
