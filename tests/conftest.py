@@ -22,6 +22,9 @@ ROOT = Path(__file__).parent
 # test process is left with a long file at the end; tests/test_heavy.py checks the list. `make fast` leaves them out, as
 # it does the tests that need a browser or PostgreSQL.
 HEAVY = (
+    "test_main_job.py",
+    "service/test_retrain_under_load.py",
+    "service/test_kill_trials.py",
     "indexer/ingest/test_kill.py",
     "indexer/ingest/test_kill_removal.py",
     "indexer/ingest/test_catalogue_commands.py",
