@@ -124,7 +124,7 @@ class SketchEmbedder:
 
     def __init__(self, described: SketchEncoderDescription, encoder: SketchEncoder) -> None:
         self._encoder = encoder
-        self.described: EncoderDescription = described
+        self.described = described
 
     def embed(self, pixels: NDArray[np.float32]) -> Vectors:
         import torch
@@ -138,14 +138,17 @@ class SketchEmbedder:
     def embed_with_regions(self, pixels: NDArray[np.float32], *, framed: bool) -> tuple[Vectors, None]:
         return self.embed(pixels), None
 
-    def redraw(self, strokes: Strokes) -> Strokes:
-        """The drawing that the model makes of a drawing's latent, at temperature 0, in a box of 255 units.
+    def redraw(self, rows: NDArray[np.float32]) -> Strokes:
+        """The drawing that the model makes of the latent of a prepared one `(1, N_max, 5)`, in a box of 255 units.
+
+        It is the most probable one (temperature 0).
 
         Raises:
-            DrawingError: the drawing is not usable.
             EncoderError: the model has no latent.
         """
-        return self._encoder.reconstruct([strokes])[0].strokes
+        import torch
+
+        return self._encoder.decode(self._encoder.latents_of(torch.from_numpy(rows)))[0].strokes
 
 
 class _OnnxEmbedder:

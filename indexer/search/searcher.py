@@ -175,8 +175,8 @@ class Searcher:
         if not isinstance(embedder, SketchEmbedder):
             raise InvalidRequestError("collection", f"collection {collection!r} has photos; only drawings are redrawn")
         with self.decoded(data, at_least=embedder.described.preprocessing.least_side) as image:
-            prepare(embedder, image)  # refuses a photo
-            return embedder.redraw(image.strokes or [])
+            rows = embedder.described.preprocessing.of(image)
+        return embedder.redraw(rows[None])
 
     def search_item(
         self,

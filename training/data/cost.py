@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from training.data.decode import SVG_SIDE, svg_side
+from training.data.decode import svg_side
 from training.data.opening import opened
 from training.data.strips import STRIP_PIXELS, reduction
 from training.sketches.raster import OVERSAMPLING
@@ -43,8 +43,6 @@ def decoding_bytes(data: bytes, at_least: int | None = None) -> int:
 
 def image_size(data: bytes) -> tuple[int, int] | None:
     """Width and height that the header declares; None if it cannot be read."""
-    if is_svg(data):
-        return (SVG_SIDE, SVG_SIDE)
     try:
         with opened(data) as image:
             return image.size

@@ -73,11 +73,15 @@ class SketchEncoder(StoredModel[DrawingPreparation]):
         found = torch.cat(vectors) if vectors else torch.empty(0, self.dim)
         return torch.nn.functional.normalize(found, dim=1) if self.metric == "cosine" else found
 
-    @torch.inference_mode()
     def latents(self, drawings: Sequence[Drawing]) -> Tensor:
         """Posterior means `(B, latent_dim)`; raises EncoderError for the decoder alone."""
+        return self.latents_of(self.prepare(drawings))
+
+    @torch.inference_mode()
+    def latents_of(self, rows: Tensor) -> Tensor:
+        """Posterior means of rows `(B, N_max, 5)`, as from `prepare`; otherwise as `latents`."""
         self._check_conditional("drawings have no latent")
-        return torch.cat([self.model.latent(part).cpu() for part in self._parts(self.prepare(drawings))])
+        return torch.cat([self.model.latent(part).cpu() for part in self._parts(rows)])
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, *, temperature: float = 0.0, seed: int = 0) -> list[Drawn]:
