@@ -25,7 +25,7 @@ from PIL import Image, ImageOps
 from indexer.typicality.fit import fit_typicality
 from indexer.typicality.gaussian import fit_gaussian
 from indexer.typicality.typicality import FLAGGED, NEAREST
-from indexer.vectors.engines import build_index
+from indexer.vectors.engines import exact_index
 from indexer.vectors.neighbours import nearest_others
 from indexer.vectors.rerank import distances_of
 from training.data.decode import decode_image
@@ -92,7 +92,7 @@ def embedded(sets: dict[str, list[Path]], ref: str, cache: Path | None) -> dict[
 def vector_scores(vectors: dict[str, Array], metric: str) -> tuple[Scores, dict[str, Array]]:
     """Scores of search vectors, and the product's percentiles."""
     gallery = vectors["gallery"]
-    index = build_index(gallery, metric)
+    index = exact_index(gallery, metric)
     own = distances_of(nearest_others(index, gallery, NEAREST).scores, metric)
     began = time.process_time()
     ids = np.stack([np.arange(len(gallery))] * 2, axis=1)

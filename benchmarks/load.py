@@ -224,7 +224,7 @@ def bare_seconds(home_path: Path, jpegs: Sequence[bytes], repeats: int) -> float
         directory = home.generation_directory(COLLECTION, state.generation)
         embedder = load_embedder(home.encoder(state.encoder_id), threads=1)
     manifest = json.loads((directory / "manifest.json").read_text())
-    index = read_index(directory / "index.faiss", manifest["factory"])
+    index = read_index(directory, manifest["factory"], manifest["search_parameters"])
     found = []
     for number in range(repeats):
         began = time.perf_counter()

@@ -43,7 +43,7 @@ def lists_of(vectors: Floats) -> NeighbourLists:
     parts = []
     for start in range(0, len(vectors), THOUSAND):
         own = vectors[start : start + THOUSAND]
-        near = nearest_others(FaissIndex.build(own, "cosine"), own, K1)
+        near = nearest_others(FaissIndex.exact(own, "cosine"), own, K1)
         parts.append(NeighbourLists(near.positions + np.int32(start), near.scores))
     return NeighbourLists(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
@@ -55,7 +55,7 @@ def view_of(vectors: Floats) -> View:
     return View(
         state=SearchState(1, 1, "benchmark", 0, 0),
         manifest=manifest,
-        index=FaissIndex.build(vectors, "cosine"),
+        index=FaissIndex.exact(vectors, "cosine"),
         ids=ids,
         removed=frozenset(),
         live_ids=np.empty((0, 2), np.int64),
@@ -83,7 +83,7 @@ def main(counts: list[int]) -> None:
             median = float(np.median(seconds))
             print(f"| {count:,} | `{method}` | {1000 * median:.2f} | {median / plain:.2f} |")
     vectors = draw(3000, rng)
-    index = FaissIndex.build(vectors, "cosine")
+    index = FaissIndex.exact(vectors, "cosine")
     began = thread_time()
     nearest_others(index, vectors, K1)
     print(f"\nLists of 3,000 vectors: {thread_time() - began:.2f} s")

@@ -70,7 +70,7 @@ def scores_of(split: Split) -> Iterator[tuple[str, Floats]]:
             expand_query(query[None], gallery[row[:n]], "cosine") for query, row in zip(queries, order, strict=True)
         ]
         yield f"expand, {n}", exact_scores(np.concatenate(near), gallery, "cosine")
-    lists = nearest_others(FaissIndex.build(gallery, "cosine"), gallery, 20)
+    lists = nearest_others(FaissIndex.exact(gallery, "cosine"), gallery, 20)
     for n in (1, 2, 10):
         augmented = augment_database(gallery, lists.positions[:, :n], "cosine")
         yield f"augmented database, {n}", exact_scores(queries, augmented, "cosine")

@@ -15,7 +15,7 @@ import numpy as np
 
 from indexer.typicality.fit import fit_typicality
 from indexer.vectors import Floats, VectorIndex
-from indexer.vectors.engines import build_index
+from indexer.vectors.engines import exact_index
 from indexer.vectors.neighbours import nearest_others
 from indexer.vectors.rerank import K1
 
@@ -45,7 +45,7 @@ def main() -> None:
     centres = rng.normal(size=(50, asked.dim))
     vectors = (centres[rng.integers(0, 50, asked.count)] + rng.normal(size=(asked.count, asked.dim))).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    index = build_index(vectors, "cosine")
+    index = exact_index(vectors, "cosine")
     ids = np.stack([np.arange(asked.count)] * 2, axis=1)
     began, cpu = time.perf_counter(), time.process_time()
     model = fit_typicality(index, ids, vectors, "cosine")

@@ -197,7 +197,7 @@ class _Files:
 
 
 def _read_gallery(home: Home, collection_id: int, encoder: EncoderDescription) -> _Gallery:
-    _, stored = home.catalogue.vectors.snapshot(collection_id, encoder.encoder_id, encoder.dim)
+    stored = home.catalogue.vectors.all(collection_id, encoder.encoder_id, encoder.dim)
     image_ids, pks = stored.ids.T
     contents = np.array([int(sha256[:15], 16) for sha256 in stored.sha256], dtype=np.int64)
     order = np.argsort(pks, kind="stable")

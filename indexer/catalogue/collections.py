@@ -13,6 +13,7 @@ from indexer.catalogue.records import CollectionRecord
 from indexer.catalogue.schema import collections, generations, images, items, rejects
 from indexer.catalogue.values import now
 from indexer.errors import InvalidRequestError, NotFoundError
+from indexer.vectors import IndexOptions
 
 COLLECTION_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -42,6 +43,19 @@ class Collections:
     def id_of(self, name: str) -> int:
         """The id of a collection; `NotFoundError` names the collections that exist."""
         return find_collection(self.database, name)
+
+    def index_options(self, collection_id: int) -> IndexOptions:
+        """How the index of a collection is chosen."""
+        c = collections.c
+        query = select(c.index_kind, c.index_recall, c.index_memory).where(c.id == collection_id)
+        with self.database.read() as connection:
+            return IndexOptions(*connection.execute(query).one())
+
+    def set_index_options(self, collection_id: int, options: IndexOptions) -> None:
+        """Choose the index that later generations of a collection get."""
+        values = {"index_kind": options.kind, "index_recall": options.recall, "index_memory": options.memory}
+        with self.database.write() as connection:
+            connection.execute(sa.update(collections).where(collections.c.id == collection_id).values(values))
 
     def active(self) -> list[tuple[str, int | None]]:
         """Names of the collections and numbers of their active generations, without counting anything."""

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-REVISION = "0005"  # the newest file in alembic/versions; opening an up-to-date database does not import alembic
+REVISION = "0006"  # the newest file in alembic/versions; opening an up-to-date database does not import alembic
 
 metadata = MetaData(
     naming_convention={
@@ -60,6 +60,10 @@ collections = Table(
     Column("id", Id, primary_key=True),
     Column("name", String(64), nullable=False, unique=True),
     Column("created_at", Time, nullable=False),
+    # `indexer.vectors.IndexOptions`; null leaves the choice to the product.
+    Column("index_kind", String(16)),
+    Column("index_recall", Float),
+    Column("index_memory", BigInteger),
 )
 
 items = Table(

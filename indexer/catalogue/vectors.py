@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, Select, func, select
 
 from indexer.catalogue.changes import last_change
 from indexer.catalogue.engine import Database
 from indexer.catalogue.records import StoredPhoto, StoredVectors
 from indexer.catalogue.schema import images, items, vectors
 from indexer.catalogue.values import chunks, from_blob, from_blobs, utc
+
+STREAMED = 10_000  # rows read at a time
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The vectors of a collection at one moment.
+
+    Args:
+        watermark: number of the collection's last change.
+        count: number of vectors.
+        parts: all of them in order of image_id, read as they are asked for.
+    """
+
+    watermark: int
+    count: int
+    parts: Iterator[StoredVectors]
 
 
 @dataclass
@@ -28,12 +46,26 @@ class Vectors:
             rows = [row for chunk in chunks(pks) for row in connection.execute(query.where(items.c.id.in_(chunk)))]
         return _stored_vectors(rows, dim)
 
-    def snapshot(self, collection_id: int, encoder_id: str, dim: int) -> tuple[int, StoredVectors]:
-        """A consistent snapshot: the number of the collection's last change, and its vectors in order of image_id."""
-        query = _select_vectors(encoder_id).where(items.c.collection_id == collection_id).order_by(images.c.id)
+    @contextmanager
+    def snapshot(self, collection_id: int, encoder_id: str, dim: int) -> Iterator[Snapshot]:
+        """A consistent snapshot of a collection's vectors, which can be read within the block."""
+        of_collection = items.c.collection_id == collection_id
+        query = _select_vectors(encoder_id).where(of_collection).order_by(images.c.id)
+        count = _select_vectors(encoder_id).where(of_collection).with_only_columns(func.count())
         with self.database.read() as connection:
-            watermark = last_change(connection, collection_id)
-            return watermark, _stored_vectors(connection.execution_options(yield_per=10_000).execute(query), dim)
+            rows = connection.execution_options(yield_per=STREAMED).execute(query)
+            parts = (_stored_vectors(part, dim) for part in rows.partitions(STREAMED))
+            yield Snapshot(last_change(connection, collection_id), int(connection.scalar(count) or 0), parts)
+
+    def all(self, collection_id: int, encoder_id: str, dim: int) -> StoredVectors:
+        """All vectors of a collection in memory, in order of image_id."""
+        with self.snapshot(collection_id, encoder_id, dim) as snapshot:
+            parts = list(snapshot.parts)
+        return StoredVectors(
+            np.concatenate([np.empty((0, 2), np.int64), *(part.ids for part in parts)]),
+            [sha256 for part in parts for sha256 in part.sha256],
+            np.concatenate([np.empty((0, dim), np.float32), *(part.vectors for part in parts)]),
+        )
 
     def photos(self, collection_id: int, encoder_id: str) -> list[StoredPhoto]:
         """Every searchable photo with its vector, in order of image_id."""

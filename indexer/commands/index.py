@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from indexer.options import DEFAULT_HOME, PRUNE_LIMIT, CollectionOption, DeviceOption, HomeOption, ProcessesOption
 from training.console import JsonOption, note, progress_bar, say
+
+IndexKind = Literal["auto", "flat", "hnsw", "ivf", "ivf-pq"]  # as `indexer.vectors.Kind`, which imports NumPy
+INDEX = "Index"  # panel of its options
 
 
 def index(
@@ -36,6 +39,24 @@ def index(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what --prune would remove, and change nothing.")
     ] = False,
+    index_kind: Annotated[
+        IndexKind | None,
+        typer.Option(
+            "--index-kind", help="Kind of index; auto chooses by size and memory. Remembered.", rich_help_panel=INDEX
+        ),
+    ] = None,
+    recall: Annotated[
+        float | None,
+        typer.Option(
+            min=0.5, max=1, help="recall@10 that an approximate index is tuned to. Remembered.", rich_help_panel=INDEX
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Memory that the index may take, such as 2GB. Remembered.", rich_help_panel=INDEX
+        ),
+    ] = None,
     processes: ProcessesOption = None,
     device: DeviceOption = "cpu",
     json_output: JsonOption = False,
@@ -49,11 +70,15 @@ def index(
     same command again. A damaged or missing generation is built again from stored vectors. A new --encoder embeds the
     whole collection again.
 
+    Small collections are searched exactly. Large ones get an approximate index, which --index-kind, --recall and
+    --memory choose; `nitamono generations list` shows its kind and its measured recall@10.
+
     \b
     Examples:
       nitamono index photos
       nitamono index shop/catalogue.csv --collection shop --encoder default
       nitamono index shop/catalogue.csv --collection shop --prune --dry-run
+      nitamono index shop/catalogue.csv --collection shop --recall .98 --memory 2GB
     """
     from indexer.catalogue.home import Home
     from indexer.errors import InvalidRequestError
@@ -63,11 +88,13 @@ def index(
         if not prune:
             raise InvalidRequestError("dry_run", "--dry-run lists what --prune would remove; give --prune too")
         return _say_unlisted(home, collection, source, prune_limit, json_output)
+    given = _size(memory)
     with progress_bar("indexing", "img") as progress, Home.open(home, create=True) as opened:
         report = index_source(
             opened, collection, source, encoder_ref=encoder, restore_deleted=restore_deleted,
             restore_replaced=restore_replaced, prune=prune, prune_limit=prune_limit,
             advance=progress.advance, started=progress.started, processes=processes, device=device,
+            choose_index=lambda options: options.changed(index_kind, recall, given),
         )  # fmt: skip
     counts = f"added {report.added}, updated {report.updated}, unchanged {report.unchanged}, rejected {report.rejected}"
     say(asdict(report), json_output, f"{counts}; {collection!r} now serves generation {report.generation}")
@@ -89,6 +116,16 @@ def index(
         )
     if report.rejected:
         note(f"{report.rejected} rejected; `nitamono rejects list` shows the reasons")
+
+
+def _size(memory: str | None) -> int | None:
+    from indexer.errors import InvalidRequestError
+    from indexer.sizes import parse_size
+
+    try:
+        return None if memory is None else parse_size(memory)
+    except ValueError as exc:
+        raise InvalidRequestError("memory", f"--memory: {exc}") from exc
 
 
 def _say_unlisted(home: Path, collection: str, source: Path, prune_limit: float, json_output: bool) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from indexer.catalogue.records import Rerank
 from indexer.errors import InvalidRequestError
 from indexer.vectors import Floats
-from indexer.vectors.engines import build_index
+from indexer.vectors.engines import exact_index
 from indexer.vectors.exact import exact_scores
 from indexer.vectors.rerank import DEPTH, EXPANSION, K1, NeighbourLists, distances_of, expand_query, k_reciprocal
 from training.reference import Metric
@@ -58,7 +58,7 @@ def _rows(gallery: GalleryVectors, queries: Floats, same: Mapping[int, Sequence[
 def _lists(vectors: Floats, metric: Metric) -> NeighbourLists:
     from indexer.vectors.neighbours import nearest_others
 
-    return nearest_others(build_index(vectors, metric), vectors, K1)
+    return nearest_others(exact_index(vectors, metric), vectors, K1)
 
 
 def _best(row: Floats, k: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:

@@ -6,9 +6,10 @@ import io
 import os
 import shutil
 import uuid
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from indexer.catalogue.disk import writing
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import EncoderRecord, GenerationRecord
 from indexer.generations.manifest import (
-    FILES,
+    IDS,
     NEIGHBOURS,
     TYPICALITY,
     Manifest,
@@ -27,13 +28,16 @@ from indexer.generations.manifest import (
 )
 from indexer.generations.store import remove_old
 from indexer.typicality.fit import fit_typicality
-from indexer.vectors import Floats, VectorIndex
-from indexer.vectors.engines import build_index
-from indexer.vectors.exact import recall_against_exact
+from indexer.vectors import Floats, IndexOptions, Ints, VectorIndex
+from indexer.vectors.engines import build_index, plan_index
 from indexer.vectors.rerank import K1
 from training.files import fsync_directory, sha256_of
 from training.reference import Metric
 
+if TYPE_CHECKING:
+    from indexer.vectors.building import Plan
+
+RAW = "vectors.building"  # vectors of 32 bits, while the index is built
 MAX_LISTED = 100_000  # vectors: exact neighbour lists of more would take longer than embedding them
 PAIR = np.dtype([("position", "<i4"), ("score", "<f4")])
 
@@ -92,33 +96,62 @@ def build_generation(
 def _write_generation(
     home: Home, collection: str, collection_id: int, number: int, encoder: EncoderRecord, directory: Path
 ) -> Manifest:
-    watermark, stored = home.catalogue.vectors.snapshot(collection_id, encoder.encoder_id, encoder.dim)
-    vectors = stored.vectors
     metric: Metric = "cosine" if encoder.metric == "cosine" else "l2"
-    index = build_index(vectors, metric)
-    index.write(directory / "index.faiss")
-    _save(directory / "ids.npy", stored.ids)
-    names = [*FILES, *_write_neighbours(index, vectors, directory)]
-    if (typicality := fit_typicality(index, stored.ids, vectors, metric)) is not None:
+    options = home.catalogue.collections.index_options(collection_id)
+    plan, watermark, ids, vectors = _write_vectors(home, collection_id, encoder, options, directory)
+    built = build_index(vectors, metric, plan, directory)
+    _save(directory / IDS, ids)
+    names = [*built.files, IDS, *_write_neighbours(built.index, vectors, directory)]
+    if (typicality := fit_typicality(built.index, ids, vectors, metric)) is not None:
         (directory / TYPICALITY).write_bytes(typicality.to_bytes())
         names.append(TYPICALITY)
+    del vectors
+    (directory / RAW).unlink()
     manifest = Manifest(
         collection=collection,
         number=number,
         encoder_id=encoder.encoder_id,
         dim=encoder.dim,
         metric=metric,
-        count=len(vectors),
-        factory=index.factory,
-        recall_at_10=recall_against_exact(index, vectors, metric),
+        count=len(ids),
+        factory=built.index.factory,
+        recall_at_10=built.recall,
         watermark=watermark,
         sha256={name: sha256_of(directory / name) for name in names},
+        search_parameters=dict(built.index.parameters),
+        options=asdict(options),
     )
     for name in names:
         _fsync(directory / name)
     manifest.write(directory)
     fsync_directory(directory)
     return manifest
+
+
+def _write_vectors(
+    home: Home, collection_id: int, encoder: EncoderRecord, options: IndexOptions, directory: Path
+) -> tuple[Plan, int, Ints, Floats]:
+    """Write the catalogue's vectors to a temporary file in the order of the index; a part at a time is in memory.
+
+    Returns:
+        The plan of the index, the watermark, the ids by position, and the vectors, mapped from the file.
+    """
+    with home.catalogue.vectors.snapshot(collection_id, encoder.encoder_id, encoder.dim) as snapshot:
+        plan = plan_index(snapshot.count, encoder.dim, options)
+        positions = plan.order(snapshot.count)
+        ids = np.empty((snapshot.count, 2), np.int64)
+        shape = (snapshot.count, encoder.dim)
+        if snapshot.count:
+            vectors: Floats = np.memmap(directory / RAW, np.float32, "w+", shape=shape)
+        else:
+            (directory / RAW).touch()
+            vectors = np.empty(shape, np.float32)
+        start = 0
+        for part in snapshot.parts:
+            places = positions[start : start + len(part.ids)]
+            ids[places], vectors[places] = part.ids, part.vectors
+            start += len(part.ids)
+    return plan, snapshot.watermark, ids, vectors
 
 
 def _write_neighbours(index: VectorIndex, vectors: Floats, directory: Path) -> list[str]:

@@ -1,36 +1,45 @@
 """The directory of a generation: its files, how to read them, and how to verify them.
 
 <number>/index.faiss      the vectors, by position
+<number>/vectors.npy      (count, dim) of 16 bits a number; only beside an index of clusters
 <number>/ids.npy          (count, 2) int64: image_id and item key of each position
 <number>/neighbours.npy   (count, k): position and score of the nearest others of each vector; up to MAX_LISTED vectors
 <number>/typicality.npz   what tells how typical a query is (`indexer.typicality`); collections of 100 items and more
-<number>/manifest.json    encoder, dim, metric, factory, count, recall@10 against exact search, checksums
+<number>/manifest.json    encoder, dim, metric, factory and its search parameters, count, recall@10, checksums
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from indexer.errors import CorruptError
 from indexer.typicality.typicality import TypicalityModel, read_typicality
 from indexer.vectors import Ints
-from indexer.vectors.engines import read_index
+from indexer.vectors.engines import INDEX, read_index
 from indexer.vectors.rerank import NeighbourLists
 from training.files import sha256_of, write_durably
 from training.reference import Metric, first_line
 
-FILES = ("index.faiss", "ids.npy")
+IDS = "ids.npy"
+FILES = (INDEX, IDS)
 NEIGHBOURS = "neighbours.npy"  # missing in old and in large generations
 TYPICALITY = "typicality.npz"  # missing in old and in small generations; searches work without it
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The contents of `manifest.json`; `sha256` has the checksum of every other file."""
+    """The contents of `manifest.json`.
+
+    Args:
+        sha256: checksum of every other file.
+        search_parameters: `VectorIndex.parameters`; none for exact search.
+        options: the collection's `IndexOptions` when it was built; none in old manifests.
+    """
 
     collection: str
     number: int
@@ -42,13 +51,14 @@ class Manifest:
     recall_at_10: float
     watermark: int
     sha256: dict[str, str]
+    search_parameters: dict[str, int] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:
         """Read `manifest.json`; raises `CorruptError` if it is missing or malformed."""
         try:
             document = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
-            document.pop("search_parameters", None)  # always empty; earlier manifests have it
             return cls(**document)
         except (OSError, ValueError, TypeError, AttributeError) as exc:
             raise CorruptError(f"{directory / 'manifest.json'}: cannot be read ({first_line(exc)})") from exc
@@ -77,7 +87,7 @@ def _check_file(path: Path, manifest: Manifest) -> None:
 def check_counts(directory: Path, manifest: Manifest) -> None:
     """Check that index, ids and neighbour lists have the manifest's count and dimension; `CorruptError` otherwise."""
     ids = load_ids(directory)
-    index = read_index(directory / "index.faiss", manifest.factory)
+    index = read_index(directory, manifest.factory, manifest.search_parameters)
     if not index.count == len(ids) == manifest.count or index.dim != manifest.dim:
         raise CorruptError(
             f"{directory}: index has {index.count} vectors of {index.dim}, ids {len(ids)}, "
@@ -114,7 +124,7 @@ def load_typicality(directory: Path, manifest: Manifest) -> TypicalityModel | No
 def load_ids(directory: Path) -> Ints:
     """`(count, 2)` int64: image_id and item key by position."""
     try:
-        ids: Ints = np.load(directory / "ids.npy", allow_pickle=False)
+        ids: Ints = np.load(directory / IDS, allow_pickle=False)
     except (OSError, ValueError) as exc:
-        raise CorruptError(f"{directory / 'ids.npy'}: cannot be read ({first_line(exc)})") from exc
+        raise CorruptError(f"{directory / IDS}: cannot be read ({first_line(exc)})") from exc
     return ids

@@ -6,7 +6,7 @@ at any point can be repeated: it does only the remaining work and ends in the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +26,7 @@ from indexer.catalogue.records import (
 )
 from indexer.errors import CorruptError, PruneError
 from indexer.generations.build import build_generation
+from indexer.generations.manifest import Manifest
 from indexer.generations.store import find_generation, read_verified, remove_damaged
 from indexer.ingest.attributes import attributes_fault
 from indexer.ingest.embed import Advance, Embedded, embed_files
@@ -33,6 +34,7 @@ from indexer.ingest.encoders import sound_encoder
 from indexer.ingest.left_behind import EXAMPLES, LeftBehind, check_prunable, share_fault
 from indexer.ingest.rows import Reading, Row, write_of
 from indexer.options import PRUNE_LIMIT
+from indexer.vectors import IndexOptions
 from training.data.decode import ImageLimits
 from training.data.manifests import StoredFile
 from training.data.reader import Failed, Request
@@ -86,6 +88,7 @@ def index_source(
     processes: int | None = None,
     limits: ImageLimits | None = None,
     device: str = "cpu",
+    choose_index: Callable[[IndexOptions], IndexOptions] = lambda options: options,
 ) -> IndexReport:
     """Index a source into a collection and activate a generation that includes it.
 
@@ -97,6 +100,7 @@ def index_source(
         prune_limit: share of the source's images, 0 to 1; nothing is removed if it would be more.
         advance: called with the number of rows that were finished since the last call.
         started: called once with the total number of rows.
+        choose_index: from the collection's options of its index to those that it gets, which are kept.
 
     Raises:
         SourceError, EncoderError: nothing has been stored.
@@ -116,6 +120,9 @@ def index_source(
         compared = home.add_encoder(encoder)
         encoder = sound_encoder(home, encoder.encoder_id, encoder_ref)  # the copy, not the given files
         report = IndexReport(collection, encoder.encoder_id, onnx_compared=compared)
+        options = home.catalogue.collections.index_options(collection_id)
+        if (chosen := choose_index(options)) != options:
+            home.catalogue.collections.set_index_options(collection_id, chosen)
         if restore_deleted:
             home.catalogue.tombstones.remove(collection_id, {image.item_id for image in reading.images})
         started(len(reading.images) + len(reading.problems))
@@ -182,25 +189,28 @@ def _checked(entry: Entry) -> Entry:
 
 
 def _bring_generation_up_to_date(home: Home, collection: str, encoder: EncoderDescription, state: SearchState) -> int:
-    """Build a generation unless the active one is of this encoder, includes every change and verifies."""
+    """Build a generation unless the active one is of this encoder and index, includes every change and verifies."""
     active = state.generation
-    damaged = active is not None and _is_damaged(home, collection, active)
-    same_encoder = active is not None and state.encoder_id == encoder.encoder_id
+    manifest = _verified_manifest(home, collection, active)
     unindexed = home.catalogue.changes.has_unindexed(state.collection_id, state.watermark)
-    if active is not None and same_encoder and not unindexed and not damaged:
-        return active
+    if active is not None and manifest is not None and state.encoder_id == encoder.encoder_id and not unindexed:
+        options = home.catalogue.collections.index_options(state.collection_id)
+        if IndexOptions(**manifest.options) == options:
+            return active
     number = build_generation(home, collection, EncoderRecord.of(encoder)).number
-    if active is not None and damaged:
+    if active is not None and manifest is None:
         remove_damaged(home, collection, active)
     return number
 
 
-def _is_damaged(home: Home, collection: str, number: int) -> bool:
+def _verified_manifest(home: Home, collection: str, number: int | None) -> Manifest | None:
+    """The manifest of a generation; None if the generation does not exist or is damaged."""
+    if number is None:
+        return None
     try:
-        read_verified(home, find_generation(home, collection, number))
+        return read_verified(home, find_generation(home, collection, number))
     except CorruptError:
-        return True
-    return False
+        return None
 
 
 @dataclass

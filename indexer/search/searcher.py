@@ -273,7 +273,7 @@ class Searcher:
 
     @staticmethod
     def _passes(view: View, subset: Subset, pk: int) -> bool:
-        indexed = view.ids[:, 1] if subset.indexed_mask is None else view.ids[subset.indexed_mask, 1]
+        indexed = view.ids[:, 1] if subset.allowed is None else view.ids[subset.allowed.mask, 1]
         return bool((indexed == pk).any() or (view.live_ids[subset.live, 1] == pk).any())
 
     def _subset(self, view: View, filters: Mapping[str, str]) -> Subset:

@@ -14,7 +14,7 @@ import numpy as np
 from indexer.catalogue.records import Rerank
 from indexer.errors import InvalidRequestError
 from indexer.search.view import ItemScore, Subset, View, best_items
-from indexer.vectors import Floats
+from indexer.vectors import Floats, Ints
 from indexer.vectors.exact import exact_scores
 from indexer.vectors.rerank import DEPTH, EXPANSION, NeighbourLists, distances_of, expand_query, k_reciprocal
 
@@ -70,7 +70,7 @@ def _reordered(view: View, lists: NeighbourLists, queries: Floats, hits: list[It
     k, metric = lists.positions.shape[1], view.manifest.metric
     vectors = _vectors(view, hits)
     is_live = np.array([hit.pk in view.removed for hit in hits])
-    candidates = _positions(view, hits)
+    candidates = view.positions_of(_image_ids(hits))
     candidates[is_live] = -1 - np.arange(is_live.sum())
     query_lists = _nearest(view, queries, k)
     guests = _nearest(view, vectors[is_live], k)
@@ -88,10 +88,8 @@ def _nearest(view: View, vectors: Floats, k: int) -> NeighbourLists:
     return NeighbourLists(found.positions.astype(np.int32), found.scores)
 
 
-def _positions(view: View, hits: Sequence[ItemScore]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Positions of the hits' images in the index, which is sorted by image_id; arbitrary for live images."""
-    wanted = np.array([hit.image_id for hit in hits], dtype=np.int64)
-    return np.minimum(np.searchsorted(view.ids[:, 0], wanted), len(view.ids) - 1)
+def _image_ids(hits: Sequence[ItemScore]) -> Ints:
+    return np.array([hit.image_id for hit in hits], dtype=np.int64)
 
 
 def _vectors(view: View, hits: Sequence[ItemScore]) -> Floats:
@@ -101,5 +99,5 @@ def _vectors(view: View, hits: Sequence[ItemScore]) -> Floats:
     vectors = np.empty((len(hits), view.manifest.dim), np.float32)
     vectors[is_live] = view.live_vectors[[live[hit.image_id] for hit in hits if hit.pk in view.removed]]
     if not is_live.all():
-        vectors[~is_live] = view.index.vectors_at(_positions(view, hits)[~is_live])
+        vectors[~is_live] = view.index.vectors_at(view.positions_of(_image_ids(hits)[~is_live]))
     return vectors

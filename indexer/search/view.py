@@ -9,6 +9,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from indexer.generations.manifest import Manifest, load_ids, load_neighbours, lo
 from indexer.generations.store import find_generation, read_verified
 from indexer.search.intact import LoadedFiles
 from indexer.typicality.typicality import NEAREST, Typicality, TypicalityModel
-from indexer.vectors import Floats, Ints, VectorIndex
+from indexer.vectors import Allowed, Floats, Ints, VectorIndex
 from indexer.vectors.engines import read_index
 from indexer.vectors.exact import exact_scores
 from indexer.vectors.rerank import NeighbourLists, distances_of
@@ -43,13 +44,13 @@ class Subset(NamedTuple):
     """The part of a view that passes a filter.
 
     Args:
-        indexed_mask: `(count,)`, which positions of the index pass; None for all.
+        allowed: the positions of the index that pass; None for all.
         indexed: number of positions that pass.
         live: `(n,)`, which live images pass.
         items: number of items that pass.
     """
 
-    indexed_mask: NDArray[np.bool_] | None
+    allowed: Allowed | None
     indexed: int
     live: NDArray[np.bool_]
     items: int
@@ -96,7 +97,16 @@ class View:
             mask = kept if mask is None else mask & kept
         indexed = pks if mask is None else pks[mask]
         count = _distinct(np.concatenate([indexed, self.live_ids[live, 1]]))
-        return Subset(mask, len(indexed), live, count)
+        return Subset(None if mask is None else Allowed(mask), len(indexed), live, count)
+
+    def positions_of(self, image_ids: Ints) -> Ints:
+        """Positions in the index of indexed images `(n,)`; arbitrary for images that are not indexed."""
+        places = np.searchsorted(self.ids[:, 0], image_ids, sorter=self._by_image)
+        return self._by_image[np.minimum(places, len(self.ids) - 1)]
+
+    @cached_property
+    def _by_image(self) -> Ints:
+        return np.argsort(self.ids[:, 0])
 
 
 def _distinct(values: Ints) -> int:
@@ -130,7 +140,7 @@ def _open_generation(home: Home, collection: str, state: ActiveState) -> View:
     files = LoadedFiles(directory, lambda: read_verified(home, record))
     try:
         manifest = read_verified(home, record)
-        index = read_index(directory / "index.faiss", manifest.factory)
+        index = read_index(directory, manifest.factory, manifest.search_parameters)
         ids, lists = load_ids(directory), load_neighbours(directory, manifest)
         if (damage := files.damage()) is not None:  # since they were verified
             raise CorruptError(damage)
@@ -205,7 +215,7 @@ def _add_indexed(view: View, queries: Floats, k: int, subset: Subset, best: dict
     """
     if k == 0:
         return None
-    found = view.index.search(queries, k, subset.indexed_mask)
+    found = view.index.search(queries, k, subset.allowed)
     for positions, scores in zip(found.positions, found.scores, strict=True):
         real = positions >= 0
         for (image_id, pk), score in zip(view.ids[positions[real]].tolist(), scores[real].tolist(), strict=True):

@@ -1,32 +1,58 @@
-"""Which engine builds a vector index, and which one reads an index file.
+"""Which engine builds a vector index, and which one reads its files.
 
 The only module that names an engine. Engines are imported when they are first used, so that commands start fast.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from indexer.vectors import Floats, VectorIndex
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.vectors import Floats, IndexOptions, VectorIndex
 from training.reference import Metric
 
+if TYPE_CHECKING:
+    from indexer.vectors.building import Built, Plan
 
-def build_index(vectors: Floats, metric: Metric) -> VectorIndex:
-    """Index `vectors` `(n, dim)`, of unit norm for the cosine metric."""
+INDEX = "index.faiss"
+VECTORS = "vectors.npy"  # beside an index of clusters
+
+
+def exact_index(vectors: Floats, metric: Metric) -> VectorIndex:
+    """An exact index in memory of `vectors` `(n, dim)`, of unit norm for the cosine metric."""
     from indexer.vectors.faiss import FaissIndex
 
-    return FaissIndex.build(vectors, metric)
+    return FaissIndex.exact(vectors, metric)
 
 
-def read_index(path: Path, factory: str) -> VectorIndex:
-    """Open an index file.
+def plan_index(count: int, dim: int, options: IndexOptions) -> Plan:
+    """Choose the index of `count` vectors `(dim,)`."""
+    from indexer.vectors.building import Plan
+
+    return Plan.of(count, dim, options)
+
+
+def build_index(vectors: NDArray[np.floating], metric: Metric, plan: Plan, directory: Path) -> Built:
+    """Build the index of `vectors` `(n, dim)`, which are in the order of the plan, and write its files."""
+    from indexer.vectors.building import build_index
+
+    return build_index(vectors, metric, plan, directory)
+
+
+def read_index(directory: Path, factory: str, parameters: Mapping[str, int]) -> VectorIndex:
+    """Open the index of a generation.
 
     Args:
-        factory: `VectorIndex.factory` of the index when it was built, as its manifest records it.
+        factory, parameters: `VectorIndex.factory` and `VectorIndex.parameters` when it was built, as its manifest has
+            them.
 
     Raises:
-        CorruptError: the engine cannot read the file.
+        CorruptError: the engine cannot read a file.
     """
     from indexer.vectors.faiss import FaissIndex
 
-    return FaissIndex.read(path, factory)
+    return FaissIndex.read(directory, factory, parameters)

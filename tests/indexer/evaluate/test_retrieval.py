@@ -177,7 +177,7 @@ def test_an_evaluation_ranks_as_a_search_does(metric: Metric) -> None:
     if metric == "cosine":
         gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
         queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    index = FaissIndex.build(gallery, metric)
+    index = FaissIndex.exact(gallery, metric)
     view = View(
         state=SearchState(1, 1, "e", 0, 0),
         manifest=Manifest("c", 1, "e", 6, metric, 200, "Flat", 1.0, 0, {}),

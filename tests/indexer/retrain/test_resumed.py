@@ -22,6 +22,7 @@ from indexer.retrain.photos import split
 from indexer.retrain.plan import STEPS, RetrainPlan
 from indexer.retrain.run import abandon
 from indexer.search.searcher import Searcher
+from indexer.vectors import building
 from tests.indexer.conftest import served
 from tests.indexer.retrain import shop
 from tests.indexer.retrain.shop import (
@@ -156,7 +157,7 @@ def test_an_index_that_finds_too_little_is_not_put_into_service(
     home: Home, set_figures: SetFigures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_figures(pca=0.6)
-    monkeypatch.setattr(generations, "recall_against_exact", lambda *args: 0.9)
+    monkeypatch.setattr(building, "recall_against_exact", lambda *args: 0.9)
     for _ in range(2):  # resuming changes nothing
         with pytest.raises(CorruptError, match=r"generation 2 has recall@10 0.900 .* 0.95 is required"):
             retrain.retrain(home, "default", PLAN)

@@ -16,11 +16,12 @@ from indexer.ingest.ingest import index_source
 from indexer.ingest.items import delete_item, get_item, image_file, put_item
 from indexer.search.regions import Region, parse_region
 from indexer.search.searcher import Searcher
+from indexer.vectors import Allowed
+from indexer.vectors.engines import INDEX
 from indexer.vectors.exact import exact_scores, recall_against_exact
 from indexer.vectors.faiss import FaissIndex
-from tests.conftest import write_photos
 from tests.indexer.search import pages
-from tests.indexer.search.pages import jpeg, names
+from tests.indexer.search.pages import change_live, check_every_page, jpeg, names, write_coloured
 from training.errors import ImageError
 from training.reference import Metric
 
@@ -43,7 +44,7 @@ def test_faiss_equals_brute_force_with_ties_and_selection(
     """Small whole numbers make equal scores common: any of the equals may come, but no worse one."""
     vectors, queries = arrays
     mask = data.draw(st.none() | hnp.arrays(bool, len(vectors)))
-    found = FaissIndex.build(vectors, metric).search(queries, k, mask)
+    found = FaissIndex.exact(vectors, metric).search(queries, k, None if mask is None else Allowed(mask))
     exact = exact_scores(queries, vectors, metric)
     if mask is not None:
         exact = np.where(mask, exact, -np.inf)
@@ -59,46 +60,19 @@ def test_faiss_equals_brute_force_with_ties_and_selection(
 
 def test_an_index_read_from_disk_gives_what_was_built(tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).normal(size=(300, 24)).astype(np.float32)
-    built = FaissIndex.build(vectors, "l2")
-    built.write(tmp_path / "index.faiss")
-    read = FaissIndex.read(tmp_path / "index.faiss")
+    built = FaissIndex.exact(vectors, "l2")
+    built.write(tmp_path / INDEX)
+    read = FaissIndex.read(tmp_path)
     np.testing.assert_array_equal(built.search(vectors, 7).positions, read.search(vectors, 7).positions)
     assert recall_against_exact(read, vectors, "l2") == 1.0
 
 
 def test_every_page_equals_brute_force_over_items(any_home: Home, tmp_path: Path, encoder_dir: Path) -> None:
     """Several images per item, doubles among them, some items replaced and some deleted live."""
-    shop = write_photos(tmp_path / "shop", 30)
-    rows = ["item_id,image,colour"]
-    for number, path in enumerate(sorted(shop.rglob("*.jpg"))):
-        rows.append(f"item-{number // 3},{path.relative_to(shop)},{'red' if number // 3 % 2 else 'blue'}")
-        rows.append(f"copy-{number // 3},{path.relative_to(shop)},{'red' if number // 3 % 2 else 'blue'}")
-    (shop / "c.csv").write_text("\n".join(rows))
-    index_source(any_home, "default", shop / "c.csv", encoder_ref=str(encoder_dir))
+    index_source(any_home, "default", write_coloured(tmp_path / "shop", 30), encoder_ref=str(encoder_dir))
     searcher = Searcher(any_home)
-    put_item(any_home, searcher, "default", "item-1", title=None, attributes={"colour": "blue"}, images=[jpeg(77)])
-    put_item(any_home, searcher, "default", "new", title=None, attributes={"colour": "red"}, images=[jpeg(5), jpeg(6)])
-    delete_item(any_home, "default", "copy-2")
-    encoder_id = str(any_home.catalogue.search_state("default").encoder_id)
-    pks = list(range(1, 100))
-    stored = any_home.catalogue.vectors.of_items(encoder_id, searcher.embedder(encoder_id).described.dim, pks)
-    summaries = any_home.catalogue.items.summaries(pks)
-    query = stored.vectors[4]
-    for wanted in (None, {"colour": "red"}, {"colour": "nothing"}):
-        best: dict[int, float] = {}
-        for pk, score in zip(stored.ids[:, 1].tolist(), (stored.vectors @ query).tolist(), strict=True):
-            if wanted is None or summaries[pk].attributes == wanted:
-                best[pk] = max(best.get(pk, -2.0), score)
-        expected = sorted(best.values(), reverse=True)
-        seen: list[str] = []
-        scores: list[float] = []
-        for offset in range(0, 25, 4):
-            page = searcher.search_vector("default", query.tolist(), k=4, offset=offset, filters=wanted)
-            assert page.total == len(best)
-            seen += names(page)
-            scores += [hit.score for hit in page.results]
-        assert len(seen) == len(set(seen)) == len(best)
-        np.testing.assert_allclose(scores, expected, atol=1e-5)
+    change_live(any_home, searcher)
+    check_every_page(any_home, searcher, atol=1e-5)
 
 
 def test_an_uploaded_catalogue_photo_finds_itself_first(indexed: Home, tmp_path: Path) -> None:

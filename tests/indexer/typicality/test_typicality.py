@@ -19,7 +19,7 @@ from indexer.typicality.fit import fit_typicality, mean_distances
 from indexer.typicality.gaussian import Gaussian, fit_gaussian
 from indexer.typicality.typicality import FLAGGED, MIN_ITEMS, NEAREST, TypicalityModel, read_typicality
 from indexer.vectors import Floats, Ints
-from indexer.vectors.engines import build_index
+from indexer.vectors.engines import exact_index
 from training.reference import Metric
 
 DIM = 12
@@ -41,13 +41,13 @@ def alone(count: int) -> Ints:
 
 
 def fitted(vectors: Floats, metric: Metric = "cosine", ids: Ints | None = None) -> TypicalityModel:
-    found = fit_typicality(build_index(vectors, metric), alone(len(vectors)) if ids is None else ids, vectors, metric)
+    found = fit_typicality(exact_index(vectors, metric), alone(len(vectors)) if ids is None else ids, vectors, metric)
     assert found is not None
     return found
 
 
 def percentiles(model: TypicalityModel, gallery: Floats, queries: Floats, metric: Metric = "cosine") -> np.ndarray:
-    scores = build_index(gallery, metric).search(queries, NEAREST).scores.astype(np.float64)
+    scores = exact_index(gallery, metric).search(queries, NEAREST).scores.astype(np.float64)
     distances = (1 - scores if metric == "cosine" else -scores).mean(axis=1)
     return model.percentiles(model.scores(queries, distances))
 
@@ -133,13 +133,13 @@ def test_an_item_is_held_out_with_all_its_photos_and_copies() -> None:
     queries = groups(1000, 1)
 
     def distances(model: TypicalityModel) -> np.ndarray:
-        best = build_index(photos, "cosine").search(queries, 3 * NEAREST).scores[:, ::3].astype(np.float64)
+        best = exact_index(photos, "cosine").search(queries, 3 * NEAREST).scores[:, ::3].astype(np.float64)
         return model.percentiles(model.scores(queries, (1 - best).mean(axis=1)))
 
     found = distances(fitted(photos, ids=ids))
     assert float((found < 10).mean()) == pytest.approx(0.10, abs=0.06)
     listed_twice = np.concatenate([groups(300, 0)] * 2)
-    index = build_index(listed_twice, "cosine")
+    index = exact_index(listed_twice, "cosine")
     alike = mean_distances(index, np.arange(600), listed_twice, np.arange(300), "cosine")
     assert alike.min() > 0.01  # not the distance to the copy, which is 0
 
@@ -150,7 +150,7 @@ def test_mean_distances_equal_brute_force(monkeypatch: pytest.MonkeyPatch) -> No
     vectors = groups(400, 5)
     items = np.minimum(np.arange(400) // 2, 130)  # the last item has 140 photos
     positions = np.array([0, 3, 260, 399])
-    found = mean_distances(build_index(vectors, "cosine"), items, vectors, positions, "cosine")
+    found = mean_distances(exact_index(vectors, "cosine"), items, vectors, positions, "cosine")
     for place, expected in zip(positions, found, strict=True):
         away = 1 - vectors[place].astype(np.float64) @ vectors.T.astype(np.float64)
         by_item = sorted(min(away[items == item]) for item in set(items.tolist()) if item != items[place])
@@ -160,17 +160,17 @@ def test_mean_distances_equal_brute_force(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("count", [0, 1, MIN_ITEMS - 1])
 def test_too_few_items_have_no_typicality(count: int) -> None:
     vectors = groups(count, 0)
-    assert fit_typicality(build_index(vectors, "cosine"), alone(count), vectors, "cosine") is None
+    assert fit_typicality(exact_index(vectors, "cosine"), alone(count), vectors, "cosine") is None
     several = groups(500, 0)
     ids = np.stack([np.arange(500), np.arange(500) % (MIN_ITEMS - 1)], axis=1)
-    assert fit_typicality(build_index(several, "cosine"), ids, several, "cosine") is None
+    assert fit_typicality(exact_index(several, "cosine"), ids, several, "cosine") is None
 
 
 def test_the_smallest_collection_can_flag_and_equal_vectors_have_no_typicality() -> None:
     gallery = groups(MIN_ITEMS, 0)
     assert percentiles(fitted(gallery), gallery, -gallery[:5]).max() < FLAGGED
     equal = np.tile(gallery[:1], (MIN_ITEMS, 1))
-    assert fit_typicality(build_index(equal, "cosine"), alone(MIN_ITEMS), equal, "cosine") is None
+    assert fit_typicality(exact_index(equal, "cosine"), alone(MIN_ITEMS), equal, "cosine") is None
 
 
 def test_vectors_of_many_dimensions_stay_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:

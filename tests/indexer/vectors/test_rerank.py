@@ -78,7 +78,7 @@ def slow_final(
 
 
 def nearest_of(vectors: np.ndarray, catalogue: np.ndarray, k: int, metric: Metric) -> NeighbourLists:
-    found = FaissIndex.build(catalogue, metric).search(vectors, k)
+    found = FaissIndex.exact(catalogue, metric).search(vectors, k)
     return NeighbourLists(found.positions.astype(np.int32), found.scores)
 
 
@@ -86,7 +86,7 @@ def nearest_of(vectors: np.ndarray, catalogue: np.ndarray, k: int, metric: Metri
 @pytest.mark.parametrize(("k", "k2"), [(8, 3), (8, 1), (3, 2)])
 def test_k_reciprocal_equals_the_formulas_by_sets(k: int, k2: int, metric: Metric) -> None:
     catalogue, outside = clustered(metric), clustered(metric, 6, seed=1)
-    lists = nearest_others(FaissIndex.build(catalogue, metric), catalogue, k)
+    lists = nearest_others(FaissIndex.exact(catalogue, metric), catalogue, k)
     guests = nearest_of(outside[4:], catalogue, k, metric)
     for query in outside[:4]:
         candidates = np.array([5, -1, 0, 17, 33, -2, 59])
@@ -100,7 +100,7 @@ def test_k_reciprocal_equals_the_formulas_by_sets(k: int, k2: int, metric: Metri
 
 def test_a_share_of_one_leaves_the_order_of_the_distances() -> None:
     catalogue = clustered("cosine")
-    lists = nearest_others(FaissIndex.build(catalogue, "cosine"), catalogue, 5)
+    lists = nearest_others(FaissIndex.exact(catalogue, "cosine"), catalogue, 5)
     nobody = NeighbourLists(np.empty((0, 5), np.int32), np.empty((0, 5), np.float32))
     one = nearest_of(clustered("cosine", 1, seed=2), catalogue, 5, "cosine")
     distances = np.linspace(0.1, 0.9, 10)
@@ -112,7 +112,7 @@ def test_a_share_of_one_leaves_the_order_of_the_distances() -> None:
 @pytest.mark.parametrize("count", [1, 2, 7, BLOCK + 3])
 def test_neighbour_lists_equal_brute_force_and_leave_a_vector_itself_out(count: int, metric: Metric) -> None:
     vectors = clustered(metric, count)
-    found = nearest_others(FaissIndex.build(vectors, metric), vectors, 4)
+    found = nearest_others(FaissIndex.exact(vectors, metric), vectors, 4)
     exact = exact_scores(vectors, vectors, metric)
     np.fill_diagonal(exact, -np.inf)
     k = min(4, count - 1)
@@ -123,7 +123,7 @@ def test_neighbour_lists_equal_brute_force_and_leave_a_vector_itself_out(count: 
 
 def test_lists_of_equal_vectors_are_whole() -> None:
     vectors = np.ones((9, 3), np.float32)
-    found = nearest_others(FaissIndex.build(vectors, "l2"), vectors, 4)
+    found = nearest_others(FaissIndex.exact(vectors, "l2"), vectors, 4)
     assert found.positions.shape == (9, 4)
     assert all(len(set(row)) == 4 and place not in row for place, row in enumerate(found.positions.tolist()))
 

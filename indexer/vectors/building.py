@@ -1,0 +1,169 @@
+"""Builds the index of a collection: chooses its kind, holds queries out, tunes its search, and measures its recall.
+
+An approximate index is first built without `HELD_OUT` vectors, which are queries that it has never seen. The search is
+tuned to the recall target with one half of them, and its recall measured with the other. Then they are added.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.vectors import Floats, IndexOptions, Kind, VectorIndex
+from indexer.vectors.engines import INDEX, VECTORS
+from indexer.vectors.exact import RECALL_AT, Truth, recall_against_exact
+from indexer.vectors.faiss import FaissIndex, library, metric_type
+from indexer.vectors.kinds import RECALL, chosen_kind, clusters_of, factory_of
+from training.reference import Metric
+
+logger = logging.getLogger("nitamono")
+
+HELD_OUT = 1024  # vectors
+LEAST_APPROXIMATE = 4 * HELD_OUT  # vectors; fewer are always compared one by one
+BUILDING_EF = 100  # candidates for the links of a vector in a graph
+TRAINED_PER_CLUSTER = 64  # vectors that clusters and codes are fitted to
+ROWS = 50_000  # vectors added at a time
+EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+PROBES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+CANDIDATES = (32, 64, 128, 256, 512)
+HIGHEST = 0.9995  # recall that is tuned to at most: a target of 1 would only be reached by exact search
+
+
+class Plan(NamedTuple):
+    """How an index of `count` vectors is built; `held_out` of them come last."""
+
+    kind: Kind
+    held_out: int
+    recall: float
+
+    @classmethod
+    def of(cls, count: int, dim: int, options: IndexOptions) -> Plan:
+        kind = chosen_kind(count, dim, options) if count >= LEAST_APPROXIMATE else "flat"
+        return cls(kind, 0 if kind == "flat" else HELD_OUT, options.recall if options.recall is not None else RECALL)
+
+    def order(self, count: int) -> NDArray[np.int64]:
+        """Position `(count,)` of each vector: in the given order, but the held-out ones last."""
+        held_out = np.zeros(count, dtype=bool)
+        held_out[np.random.default_rng(0).permutation(count)[: self.held_out]] = True
+        positions = np.empty(count, np.int64)
+        positions[~held_out] = np.arange(count - self.held_out)
+        positions[held_out] = np.arange(count - self.held_out, count)
+        return positions
+
+
+@dataclass(frozen=True)
+class Built:
+    """An index, the names of its files, and its recall@10 against exact search."""
+
+    index: VectorIndex
+    files: list[str]
+    recall: float
+
+
+def build_index(vectors: NDArray[np.floating], metric: Metric, plan: Plan, directory: Path) -> Built:
+    """Build an index of `vectors` `(n, dim)`, which may be mapped from a file, and write its files.
+
+    Memory besides the index is bounded by a block of vectors and the sample that clusters are fitted to.
+    """
+    path = directory / INDEX
+    if plan.kind == "flat":
+        exact = FaissIndex.exact(np.asarray(vectors, np.float32), metric)
+        exact.write(path)
+        return Built(exact, [INDEX], recall_against_exact(exact, vectors, metric))
+    count, dim = vectors.shape
+    factory = factory_of(plan.kind, count, dim)
+    index = _trained(factory, vectors, metric, clusters_of(count))
+    known = vectors[: count - plan.held_out]
+    _add(index, known)
+    files = [INDEX]
+    rows: NDArray[np.floating] | None = None
+    if plan.kind != "hnsw":
+        files.append(VECTORS)
+        rows = _write_halves(directory / VECTORS, vectors)
+    queries = np.asarray(vectors[count - plan.held_out :], np.float32)
+    tuning, measuring = (Truth.of(half, known, metric) for half in np.array_split(queries, 2))
+    parameters = _tuned(index, factory, rows, tuning, plan)
+    recall = float(_recalls(FaissIndex(index, factory, vectors=rows, parameters=parameters), measuring).mean())
+    if recall < plan.recall - 0.01:
+        logger.warning("the %s index reaches a recall@10 of %.3f; %.3f was asked for", plan.kind, recall, plan.recall)
+    _add(index, vectors[count - plan.held_out :])
+    built = FaissIndex(index, factory, vectors=rows, parameters=parameters)
+    built.write(path)
+    return Built(built, files, recall)
+
+
+def _trained(factory: str, vectors: NDArray[np.floating], metric: Metric, clusters: int) -> Any:
+    index = library.index_factory(vectors.shape[1], factory, metric_type(metric))
+    if factory.startswith("HNSW"):
+        index.hnsw.efConstruction = BUILDING_EF
+        return index
+    wanted = min(len(vectors), TRAINED_PER_CLUSTER * clusters)
+    chosen = np.sort(np.random.default_rng(1).permutation(len(vectors))[:wanted])
+    index.cp.max_points_per_centroid = TRAINED_PER_CLUSTER
+    index.train(np.asarray(vectors[chosen], np.float32))
+    return index
+
+
+def _blocks(vectors: NDArray[np.floating]) -> Iterator[tuple[slice, Floats]]:
+    for start in range(0, len(vectors), ROWS):
+        block = slice(start, start + ROWS)
+        yield block, np.ascontiguousarray(vectors[block], np.float32)
+
+
+def _add(index: Any, vectors: NDArray[np.floating]) -> None:
+    for _, block in _blocks(vectors):
+        index.add(block)
+
+
+def _write_halves(path: Path, vectors: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Write vectors with 16 bits a number; returns them as mapped from the file."""
+    with path.open("wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": vectors.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for _, block in _blocks(vectors):
+            file.write(block.astype("<f2").tobytes())
+    rows: NDArray[np.floating] = np.load(path, mmap_mode="r")
+    return rows
+
+
+def _recalls(index: FaissIndex, truth: Truth) -> NDArray[np.float64]:
+    return truth.recalls(index.search(truth.queries, RECALL_AT).positions)
+
+
+def _tuned(index: Any, factory: str, rows: NDArray[np.floating] | None, truth: Truth, plan: Plan) -> dict[str, int]:
+    """The least effort that reaches the recall target, or the greatest if none does."""
+
+    def made(parameters: dict[str, int]) -> FaissIndex:
+        return FaissIndex(index, factory, vectors=rows, parameters=parameters)
+
+    def reaches(parameters: dict[str, int]) -> bool:
+        recalls = _recalls(made(parameters), truth)
+        # One standard error above the target: half of the indexes would otherwise end below it.
+        return bool(recalls.mean() - recalls.std() / len(recalls) ** 0.5 >= min(plan.recall, HIGHEST))
+
+    if plan.kind == "hnsw":
+        ef = _least(EFFORTS, lambda ef: reaches({"ef": ef}))
+        return {"ef": ef if ef is not None else EFFORTS[-1]}
+    probes = [number for number in PROBES if number <= index.nlist]
+    candidates = CANDIDATES if plan.kind == "ivf-pq" else CANDIDATES[:1]
+    reaching = [
+        {"probes": found, "candidates": compared}
+        for compared in candidates
+        if (found := _least(probes, lambda number: reaches({"probes": number, "candidates": compared}))) is not None  # noqa: B023
+    ]
+    if not reaching:
+        return {"probes": probes[-1], "candidates": candidates[-1]}
+    return min(reaching, key=lambda parameters: made(parameters).cost(1.0))
+
+
+def _least(values: Sequence[int], reaches: Callable[[int], bool]) -> int | None:
+    """The least of ascending values that reaches the target, if any does; greater ones do so too."""
+    place = bisect_left(range(len(values)), True, key=lambda place: reaches(values[place]))
+    return values[place] if place < len(values) else None
