@@ -8,7 +8,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from indexer.options import DEFAULT_HOME, PRUNE_LIMIT, CollectionOption, DeviceOption, HomeOption, ProcessesOption
+from indexer.options import (
+    DEFAULT_HOME,
+    PRUNE_LIMIT,
+    CollectionOption,
+    DeviceOption,
+    HomeOption,
+    ProcessesOption,
+    parse_size,
+)
 from training.console import JsonOption, note, progress_bar, say
 
 IndexKind = Literal["auto", "flat", "hnsw", "ivf", "ivf-pq"]  # as `indexer.vectors.Kind`, which imports NumPy
@@ -120,7 +128,6 @@ def index(
 
 def _size(memory: str | None) -> int | None:
     from indexer.errors import InvalidRequestError
-    from indexer.sizes import parse_size
 
     try:
         return None if memory is None else parse_size(memory)
