@@ -1,7 +1,7 @@
 """The directory of a generation: its files, how to read them, and how to verify them.
 
 <number>/index.faiss      the vectors, by position
-<number>/vectors.npy      (count, dim) of 16 bits a number; only beside an index of clusters
+<number>/vectors.faiss    the vectors with 16 bits a number, by position; only beside an index of clusters
 <number>/ids.npy          (count, 2) int64: image_id and item key of each position
 <number>/neighbours.npy   (count, k): position and score of the nearest others of each vector; up to MAX_LISTED vectors
 <number>/typicality.npz   what tells how typical a query is (`indexer.typicality`); collections of 100 items and more

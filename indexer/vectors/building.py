@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.vectors import Floats, IndexOptions, Kind, VectorIndex
 from indexer.vectors.engines import INDEX, VECTORS
 from indexer.vectors.exact import RECALL_AT, Truth, recall_against_exact
-from indexer.vectors.faiss import FaissIndex, library, metric_type
+from indexer.vectors.faiss import FaissIndex, library, metric_type, read_mapped
 from indexer.vectors.kinds import RECALL, chosen_kind, clusters_of, factory_of
 from training.reference import Metric
 
@@ -29,6 +30,7 @@ HELD_OUT = 1024  # vectors
 LEAST_APPROXIMATE = 4 * HELD_OUT  # vectors; fewer are always compared one by one
 BUILDING_EF = 100  # candidates for the links of a vector in a graph
 TRAINED_PER_CLUSTER = 64  # vectors that clusters and codes are fitted to
+LARGEST_HALF = 6e4  # number that 16 bits hold with room for rounding
 ROWS = 50_000  # vectors added at a time
 EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 PROBES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -73,7 +75,7 @@ def build_index(vectors: NDArray[np.floating], metric: Metric, plan: Plan, direc
     Memory besides the index is bounded by a block of vectors and the sample that clusters are fitted to.
     """
     path = directory / INDEX
-    if plan.kind == "flat":
+    if plan.kind == "flat" or not _fits_halves(vectors):
         exact = FaissIndex.exact(np.asarray(vectors, np.float32), metric)
         exact.write(path)
         return Built(exact, [INDEX], recall_against_exact(exact, vectors, metric))
@@ -82,21 +84,20 @@ def build_index(vectors: NDArray[np.floating], metric: Metric, plan: Plan, direc
     index = _trained(factory, vectors, metric, clusters_of(count))
     known = vectors[: count - plan.held_out]
     _add(index, known)
-    files = [INDEX]
-    rows: NDArray[np.floating] | None = None
-    if plan.kind != "hnsw":
-        files.append(VECTORS)
-        rows = _write_halves(directory / VECTORS, vectors)
+    has_store = plan.kind != "hnsw"
+    store = _write_store(directory / VECTORS, known, metric) if has_store else None
     queries = np.asarray(vectors[count - plan.held_out :], np.float32)
     tuning, measuring = (Truth.of(half, known, metric) for half in np.array_split(queries, 2))
-    parameters = _tuned(index, factory, rows, tuning, plan)
-    recall = float(_recalls(FaissIndex(index, factory, vectors=rows, parameters=parameters), measuring).mean())
+    parameters = _tuned(index, factory, store, tuning, plan)
+    recall = float(_recalls(FaissIndex(index, factory, store=store, parameters=parameters), measuring).mean())
     if recall < plan.recall - 0.01:
         logger.warning("the %s index reaches a recall@10 of %.3f; %.3f was asked for", plan.kind, recall, plan.recall)
     _add(index, vectors[count - plan.held_out :])
-    built = FaissIndex(index, factory, vectors=rows, parameters=parameters)
+    if has_store:
+        store = _write_store(directory / VECTORS, vectors, metric)
+    built = FaissIndex(index, factory, store=store, parameters=parameters)
     built.write(path)
-    return Built(built, files, recall)
+    return Built(built, [INDEX, VECTORS] if has_store else [INDEX], recall)
 
 
 def _trained(factory: str, vectors: NDArray[np.floating], metric: Metric, clusters: int) -> Any:
@@ -107,41 +108,59 @@ def _trained(factory: str, vectors: NDArray[np.floating], metric: Metric, cluste
     wanted = min(len(vectors), TRAINED_PER_CLUSTER * clusters)
     chosen = np.sort(np.random.default_rng(1).permutation(len(vectors))[:wanted])
     index.cp.max_points_per_centroid = TRAINED_PER_CLUSTER
+    index.cp.min_points_per_centroid = 1  # FAISS would warn
     index.train(np.asarray(vectors[chosen], np.float32))
     return index
 
 
-def _blocks(vectors: NDArray[np.floating]) -> Iterator[tuple[slice, Floats]]:
+def _blocks(vectors: NDArray[np.floating]) -> Iterator[Floats]:
     for start in range(0, len(vectors), ROWS):
-        block = slice(start, start + ROWS)
-        yield block, np.ascontiguousarray(vectors[block], np.float32)
+        yield np.ascontiguousarray(vectors[start : start + ROWS], np.float32)
+
+
+def _fits_halves(vectors: NDArray[np.floating]) -> bool:
+    """Whether 16 bits hold every number; those of unit vectors always do."""
+    return all(float(np.abs(block).max(initial=0.0)) < LARGEST_HALF for block in _blocks(vectors))
 
 
 def _add(index: Any, vectors: NDArray[np.floating]) -> None:
-    for _, block in _blocks(vectors):
+    for block in _blocks(vectors):
         index.add(block)
 
 
-def _write_halves(path: Path, vectors: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Write vectors with 16 bits a number; returns them as mapped from the file."""
+def _write_store(path: Path, vectors: NDArray[np.floating], metric: Metric) -> Any:
+    """Write vectors with 16 bits a number, a block at a time; returns the index that holds them, mapped.
+
+    FAISS writes indexes only from memory. Its file of one vector ends in the size of its codes and the codes, and has
+    the number of vectors at bytes 8 to 16; both are set to those of all vectors, and the result is read back.
+    """
+    count, dim = vectors.shape
+    store = library.index_factory(dim, "SQfp16", metric_type(metric))
+    store.add(np.zeros((1, dim), np.float32))
+    head = bytearray(library.serialize_index(store).tobytes()[: -2 * dim])
+    head[8:16] = count.to_bytes(8, "little")
+    head[-8:] = (2 * count * dim).to_bytes(8, "little")
+    path.unlink(missing_ok=True)  # an earlier one may be mapped
     with path.open("wb") as file:
-        header = {"descr": "<f2", "fortran_order": False, "shape": vectors.shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for _, block in _blocks(vectors):
+        file.write(head)
+        for block in _blocks(vectors):
             file.write(block.astype("<f2").tobytes())
-    rows: NDArray[np.floating] = np.load(path, mmap_mode="r")
-    return rows
+    store = read_mapped(path)
+    ends = store.reconstruct_n(0, 1), store.reconstruct_n(count - 1, 1)
+    if store.ntotal != count or not np.allclose(ends, [vectors[:1], vectors[-1:]], rtol=1e-3, atol=1e-3):
+        raise RuntimeError(f"FAISS {faiss.__version__} has another file format than this version knows")
+    return store
 
 
 def _recalls(index: FaissIndex, truth: Truth) -> NDArray[np.float64]:
     return truth.recalls(index.search(truth.queries, RECALL_AT).positions)
 
 
-def _tuned(index: Any, factory: str, rows: NDArray[np.floating] | None, truth: Truth, plan: Plan) -> dict[str, int]:
+def _tuned(index: Any, factory: str, store: Any, truth: Truth, plan: Plan) -> dict[str, int]:
     """The least effort that reaches the recall target, or the greatest if none does."""
 
     def made(parameters: dict[str, int]) -> FaissIndex:
-        return FaissIndex(index, factory, vectors=rows, parameters=parameters)
+        return FaissIndex(index, factory, store=store, parameters=parameters)
 
     def reaches(parameters: dict[str, int]) -> bool:
         recalls = _recalls(made(parameters), truth)

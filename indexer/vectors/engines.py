@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from indexer.vectors.building import Built, Plan
 
 INDEX = "index.faiss"
-VECTORS = "vectors.npy"  # beside an index of clusters
+VECTORS = "vectors.faiss"  # beside an index of clusters
 
 
 def exact_index(vectors: Floats, metric: Metric) -> VectorIndex:

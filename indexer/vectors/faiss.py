@@ -20,17 +20,20 @@ from indexer.errors import CorruptError
 from indexer.vectors import Allowed, Floats, Ints, Kind, Neighbours
 from indexer.vectors.engines import INDEX, VECTORS
 from indexer.vectors.exact import RECALL_AT, exact_neighbours, exact_scores
-from training.reference import Metric, first_line
+from training.reference import Metric
 
 BLOCK = 2**20  # bytes per write to a file
 MAPPED_FROM = 2**30  # bytes of an index file that is mapped and not read into memory
 MORE = 2  # times the effort, until a filtered search finds nothing better
-# Costs in comparisons of one vector of 16 bits with a query, in a row over all of them.
-SCATTERED = 3.0  # of a vector somewhere in memory
-CODED = 0.1  # of a product-quantised code
-COMPARED = 12  # vectors that a graph's walk compares for each one that it keeps
+# Costs in nanoseconds on one core, measured with vectors of 128 numbers of 16 bits; only their ratios matter.
+COMPARED = 0.4  # a number of vectors that are compared in a row
+CHECKED = 4.0  # whether a position is allowed
+SKIPPED = 5.0  # times the cost of an allowed vector that has none beside it
+VISITED = 25  # vectors that a graph's walk compares for each candidate that it keeps
+FETCHED = 120.0  # a vector somewhere in memory, besides comparing it
+CODED = 0.1  # times the cost of a vector, of its code
+UNPACKED = 3.0  # a number of a candidate that is compared exactly after its code
 
-Rows = NDArray[np.floating]
 library: Any = faiss  # its type stubs describe the C++ signatures, not the Python wrappers
 
 
@@ -38,27 +41,19 @@ class FaissIndex:
     """A FAISS index that is built or read once and never modified; many threads may search it.
 
     Args:
-        vectors: `(n, dim)` of 16 bits, which an index of clusters is compared exactly with; others contain them.
+        store: index with the vectors, if `index` does not contain them whole.
         parameters: `ef` of a graph; `probes` of clusters, and `candidates` that are compared exactly after their codes.
     """
 
     def __init__(
-        self,
-        index: Any,
-        factory: str,
-        *,
-        vectors: Rows | None = None,
-        parameters: Mapping[str, int] | None = None,
+        self, index: Any, factory: str, *, store: Any = None, parameters: Mapping[str, int] | None = None
     ) -> None:
         self._index = index
         self.factory = factory
         self.parameters: Mapping[str, int] = dict(parameters or {})
         self._kind = kind_of(factory)
-        self._vectors = vectors
-        if self._kind == "hnsw":
-            storage = library.downcast_index(library.downcast_index(index).storage)
-            codes = library.rev_swig_ptr(storage.codes.data(), storage.codes.size())
-            self._vectors = codes.view(np.float16).reshape(-1, index.d)
+        self._store = library.downcast_index(index.storage) if self._kind == "hnsw" else store or index
+        self._rows = _rows_of(self._store)
 
     @classmethod
     def exact(cls, vectors: Floats, metric: Metric) -> FaissIndex:
@@ -76,21 +71,14 @@ class FaissIndex:
             CorruptError: FAISS cannot read it, or it is not of the kind that the factory string says.
         """
         path = directory / INDEX
-        try:
-            index = library.read_index(str(path), library.IO_FLAG_MMAP_IFC if _is_large(path) else 0)
-        except RuntimeError as exc:
-            raise CorruptError(f"{path}: not a readable FAISS index; run `nitamono repair`") from exc
-        kind, vectors = kind_of(factory), None
-        expected = {"hnsw": faiss.IndexHNSW, "flat": faiss.IndexFlat}.get(kind, faiss.IndexIVF)
-        if not isinstance(index, expected):
-            raise CorruptError(f"{path}: holds an {type(index).__name__}, but the manifest says {factory}")
+        index = read_mapped(path) if _is_large(path) else _read(path, 0)
+        kind = kind_of(factory)
+        _check_kind(path, index, {"hnsw": faiss.IndexHNSW, "flat": faiss.IndexFlat}.get(kind, faiss.IndexIVF), factory)
+        store = None
         if kind in ("ivf", "ivf-pq"):
-            path = directory / VECTORS
-            try:
-                vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as exc:
-                raise CorruptError(f"{path}: cannot be read ({first_line(exc)})") from exc
-        return cls(index, factory, vectors=vectors, parameters=parameters)
+            store = read_mapped(directory / VECTORS)
+            _check_kind(directory / VECTORS, store, faiss.IndexScalarQuantizer, factory)
+        return cls(index, factory, store=store, parameters=parameters)
 
     @property
     def count(self) -> int:
@@ -110,42 +98,48 @@ class FaissIndex:
             library.write_index(self._index, library.PyCallbackIOWriter(file.write, BLOCK))
 
     def vectors_at(self, positions: Ints) -> Floats:
-        if self._vectors is not None:
-            return np.asarray(self._vectors[positions], np.float32)
-        vectors: Floats = self._index.reconstruct_batch(np.ascontiguousarray(positions, dtype=np.int64))
-        return vectors
+        return np.asarray(self._rows[positions], np.float32)
 
     def search(self, queries: Floats, k: int, allowed: Allowed | None = None) -> Neighbours:
         k = min(k, self.count)
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         if k == 0:
             return Neighbours(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64))
-        if self._vectors is None:
-            return self._collect(queries, k, library.SearchParameters(sel=_selector(allowed)))
-        if allowed is None:
-            return self._unfiltered(queries, k, self._vectors)
-        return _padded(self._filtered(queries, min(k, allowed.count), allowed, self._vectors), k)
+        if self._kind == "flat":
+            return self._compared(queries, k, allowed)
+        return self._unfiltered(queries, k) if allowed is None else self._filtered(queries, k, allowed)
 
-    def _unfiltered(self, queries: Floats, k: int, vectors: Rows) -> Neighbours:
+    def _compared(self, queries: Floats, k: int, allowed: Allowed | None) -> Neighbours:
+        """The `k` nearest by comparing every allowed vector."""
+        if allowed is not None and allowed.count * self.dim * UNPACKED < self.count * CHECKED:
+            found = exact_neighbours(queries, self._rows, k, self.metric, allowed.positions)
+            lacking = ((0, 0), (0, k - found.positions.shape[1]))
+            return Neighbours(
+                np.pad(found.scores, lacking, constant_values=-np.inf),
+                np.pad(found.positions, lacking, constant_values=-1),
+            )
+        return self._collect(self._store, queries, k, library.SearchParameters(sel=_selector(allowed)))
+
+    def _unfiltered(self, queries: Floats, k: int) -> Neighbours:
         depth = self._depth(k)
-        while self.cost(depth) < self.count:
+        while self.cost(depth) < self._cost_of_all(None):
             found = self._proposed(queries, min(self._candidates * depth, self.count), depth, None)
             if (found.positions[:, k - 1] >= 0).all():
                 return _first(found, k)
             depth *= MORE
-        return exact_neighbours(queries, vectors, k, self.metric)
+        return self._compared(queries, k, None)
 
-    def _filtered(self, queries: Floats, k: int, allowed: Allowed, vectors: Rows) -> Neighbours:
+    def _filtered(self, queries: Floats, k: int, allowed: Allowed) -> Neighbours:
         selector = _selector(allowed)
         depth, before = self._depth(k) / MORE, None
-        while self.cost(effort := depth * self.count / max(allowed.count, 1)) < allowed.count * SCATTERED:
+        while self.cost(effort := depth * self.count / max(allowed.count, 1)) < self._cost_of_all(allowed):
             found = self._proposed(queries, min(int(self._candidates * depth), allowed.count), effort, selector)
             if (found.positions >= 0).all():
                 if before is not None and _is_as_good(before, found):
                     return _first(found, k)
                 before = found
             depth *= MORE
-        return exact_neighbours(queries, vectors, k, self.metric, allowed.positions)
+        return self._compared(queries, k, allowed)
 
     @property
     def _candidates(self) -> int:
@@ -162,29 +156,43 @@ class FaissIndex:
         return depth
 
     def cost(self, effort: float) -> float:
-        """What a search for one query costs, about, in comparisons of vectors in a row."""
+        """Nanoseconds, about, of a search for one query with a multiple of the tuned effort."""
+        vector = self.dim * COMPARED
         if self._kind == "hnsw":
-            return self.parameters["ef"] * effort * COMPARED * SCATTERED
+            return self.parameters["ef"] * effort * VISITED * (FETCHED + vector)
         clusters = int(self._index.nlist)
         members = self.count / clusters * min(clusters, self.parameters["probes"] * effort)
         if self._kind == "ivf":
-            return clusters + members
-        return clusters + members * CODED + self.parameters["candidates"] * SCATTERED
+            return (clusters + members) * vector
+        candidates = self.parameters["candidates"] * (FETCHED + self.dim * UNPACKED)
+        return (clusters + members * CODED) * vector + candidates
+
+    def _cost_of_all(self, allowed: Allowed | None) -> float:
+        """Nanoseconds, about, of comparing one query with every allowed vector."""
+        vector = self.dim * COMPARED
+        if allowed is None:
+            return self.count * vector
+        share = allowed.count / self.count
+        return self.count * CHECKED + allowed.count * vector * (share + SKIPPED * (1 - share))
 
     def _proposed(self, queries: Floats, candidates: int, effort: float, selector: Any) -> Neighbours:
         """The best `candidates` that a search with a multiple of the tuned effort finds, -1 where it finds fewer."""
         if self._kind == "hnsw":
             ef = max(candidates, int(np.ceil(self.parameters["ef"] * effort)))
-            return self._collect(queries, candidates, library.SearchParametersHNSW(efSearch=ef, sel=selector))
+            return self._collect(
+                self._index, queries, candidates, library.SearchParametersHNSW(efSearch=ef, sel=selector)
+            )
         probes = min(int(self._index.nlist), int(np.ceil(self.parameters["probes"] * effort)))
-        found = self._collect(queries, candidates, library.SearchParametersIVF(nprobe=probes, sel=selector))
+        found = self._collect(
+            self._index, queries, candidates, library.SearchParametersIVF(nprobe=probes, sel=selector)
+        )
         return self._rescored(queries, found) if self._kind == "ivf-pq" else found
 
-    def _collect(self, queries: Floats, k: int, parameters: Any) -> Neighbours:
-        scores, positions = self._index.search(queries, k, params=parameters)
+    def _collect(self, index: Any, queries: Floats, k: int, parameters: Any) -> Neighbours:
+        scores, positions = index.search(queries, k, params=parameters)
         if self._index.metric_type == faiss.METRIC_L2:
             scores = -np.sqrt(np.maximum(scores, 0.0))
-        elif self._vectors is not None:
+        elif self._kind != "flat":
             np.minimum(scores, 1.0, out=scores)  # vectors of 16 bits are a little longer or shorter than 1
         return Neighbours(scores, positions)
 
@@ -211,6 +219,32 @@ def metric_type(metric: Metric) -> int:
     return int(faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2)
 
 
+def read_mapped(path: Path) -> Any:
+    """A FAISS index whose numbers stay in its file; raises `CorruptError` if FAISS cannot read it."""
+    return _read(path, library.IO_FLAG_MMAP_IFC)
+
+
+def _read(path: Path, flags: int) -> Any:
+    try:
+        return library.read_index(str(path), flags)
+    except RuntimeError as exc:
+        raise CorruptError(f"{path}: not a readable FAISS index; run `nitamono repair`") from exc
+
+
+def _check_kind(path: Path, index: Any, expected: type, factory: str) -> None:
+    if not isinstance(index, expected):
+        raise CorruptError(f"{path}: holds an {type(index).__name__}, but the manifest says {factory}")
+
+
+def _rows_of(store: Any) -> NDArray[np.floating]:
+    """The vectors `(n, dim)` of an index that has them one after another, without copying them."""
+    kind = np.float32 if isinstance(store, faiss.IndexFlat) else np.float16
+    if not store.ntotal:
+        return np.empty((0, store.d), kind)
+    rows: NDArray[np.floating] = library.rev_swig_ptr(store.codes.data(), store.codes.size()).view(kind)
+    return rows.reshape(-1, store.d)
+
+
 def _is_large(path: Path) -> bool:
     return path.is_file() and path.stat().st_size >= MAPPED_FROM
 
@@ -226,12 +260,3 @@ def _is_as_good(before: Neighbours, found: Neighbours) -> bool:
 
 def _first(found: Neighbours, k: int) -> Neighbours:
     return Neighbours(found.scores[:, :k], found.positions[:, :k])
-
-
-def _padded(found: Neighbours, k: int) -> Neighbours:
-    """`(nq, k)`, with -1 at the end where fewer positions are allowed."""
-    lacking = ((0, 0), (0, k - found.positions.shape[1]))
-    return Neighbours(
-        np.pad(found.scores, lacking, constant_values=-np.inf),
-        np.pad(found.positions, lacking, constant_values=-1),
-    )

@@ -160,6 +160,13 @@ def test_distances_of_l2_and_odd_dimensions(kind: Kind, tmp_path: Path) -> None:
     assert Truth.of(queries, vectors, "l2").recalls(found.positions).mean() > 0.9
 
 
+def test_numbers_that_16_bits_cannot_hold_are_compared_with_32(tmp_path: Path) -> None:
+    vectors = catalogue(LEAST_APPROXIMATE, 7, "l2", 0) * 1e5
+    made = build_index(vectors, "l2", Plan.of(len(vectors), 7, IndexOptions("ivf-pq")), tmp_path)
+    found = made.index.search(vectors[:5], 1)
+    assert made.index.factory == "Flat" and found.positions[:, 0].tolist() == list(range(5))
+
+
 @given(st.integers(0, 10**7), st.integers(1, 2048), st.integers(10**6, 10**10))
 @settings(max_examples=200, deadline=None)
 def test_the_chosen_index_fits_or_is_the_smallest(count: int, dim: int, memory: int) -> None:
@@ -189,5 +196,5 @@ def test_an_index_of_another_kind_than_its_manifest_says_is_refused(
     made, folder = built["ivf-pq"]
     (tmp_path / INDEX).write_bytes((folder / INDEX).read_bytes())
     (tmp_path / VECTORS).write_bytes(b"gone")
-    with pytest.raises(CorruptError, match=r"vectors\.npy: cannot be read"):
+    with pytest.raises(CorruptError, match=r"vectors\.faiss: not a readable FAISS index"):
         read_index(tmp_path, made.index.factory, made.index.parameters)
