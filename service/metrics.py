@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.tracing import Span, no_span
@@ -64,6 +64,12 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livesum",
         )
+        self._recall = Summary(
+            "nitamono_search_recall_at_10",
+            "recall@10 of some searches in approximate indexes against exact search",
+            ("collection", "filtered"),
+            registry=self.registry,
+        )
         self._refused = Counter(
             "nitamono_requests_refused_total", "Requests refused for overload", ("lane",), registry=self.registry
         )
@@ -85,6 +91,10 @@ class Metrics:
         """Record a stage: `encode` is encoding for a search or a stored item, `search` is a whole search, and
         `redraw` draws a drawing again."""
         self._stages.labels(stage).observe(seconds)
+
+    def observe_recall(self, collection: str, filtered: bool, recall: float) -> None:
+        """Record the recall@10 of a search that was probed."""
+        self._recall.labels(collection, str(filtered).lower()).observe(recall)
 
     def set_generations(self, generations: Iterable[tuple[str, int]]) -> None:
         for collection, number in generations:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from indexer.catalogue.home import Home
 from indexer.decoding import MemoryBudget
 from indexer.search.query_log import QueryLog
+from indexer.search.recall_probe import RecallProbe
 from indexer.search.searcher import Searcher
 from service.metrics import Metrics
 from training.data.decode import ImageLimits
@@ -55,7 +56,7 @@ class TimedEmbedder:
 
 
 class TimedSearcher(Searcher):
-    """A searcher that times encoding."""
+    """A searcher that times encoding and measures recall."""
 
     def __init__(
         self,
@@ -68,7 +69,10 @@ class TimedSearcher(Searcher):
         memory: MemoryBudget | None = None,
         query_log: QueryLog | None = None,
     ) -> None:
-        super().__init__(home, device=device, threads=threads, limits=limits, memory=memory, query_log=query_log)
+        super().__init__(
+            home, device=device, threads=threads, limits=limits, memory=memory, query_log=query_log,
+            recall_probe=RecallProbe(metrics.observe_recall),
+        )  # fmt: skip
         self._metrics = metrics
 
     def embedder(self, encoder_id: str) -> Embedder:

@@ -37,6 +37,7 @@ from training.errors import EncoderError, NitamonoError
 
 if TYPE_CHECKING:
     from indexer.search.query_log import QueryLog
+    from indexer.search.recall_probe import RecallProbe
     from training.embedder import Embedder
     from training.sketches.strokes import Strokes
 
@@ -55,6 +56,7 @@ class Searcher:
 
     Args:
         memory: the budget for decoding images; None reserves nothing.
+        recall_probe: measures the recall of some searches in approximate indexes.
     """
 
     def __init__(
@@ -66,8 +68,10 @@ class Searcher:
         limits: ImageLimits | None = None,
         memory: MemoryBudget | None = None,
         query_log: QueryLog | None = None,
+        recall_probe: RecallProbe | None = None,
     ) -> None:
         self.home = home
+        self._recall_probe = recall_probe
         self._memory = memory
         self._query_log = query_log
         self._threads = threads
@@ -97,6 +101,8 @@ class Searcher:
         return view.files.damage() or (encoder.damage() if encoder is not None else None)
 
     def close(self) -> None:
+        if self._recall_probe is not None:
+            self._recall_probe.close()
         with self._lock:
             self._views.clear()
             self._embedders.clear()
@@ -232,6 +238,8 @@ class Searcher:
         subset, everything = self._subset(view, filters or {}), self._subset(view, {})
         ranked = second_stage(view, queries, max(offset + k, LEAST_RANKED), subset, excluded, rerank, everything)
         page = ranked[offset : offset + k]
+        if self._recall_probe is not None:
+            self._recall_probe.offer(collection, view.index, queries[:1], subset.allowed, filtered=bool(filters))
         typicality = None
         if view.typicality is not None and excluded is None:
             is_plain = rerank == "none" and not filters

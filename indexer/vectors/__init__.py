@@ -97,6 +97,10 @@ class VectorIndex(Protocol):
         """
         ...
 
+    def search_exactly(self, queries: Floats, k: int, allowed: Allowed | None = None) -> Neighbours:
+        """As `search`, by comparing every allowed vector."""
+        ...
+
     def vectors_at(self, positions: Ints) -> Floats:
         """The stored vectors `(m, dim)` at positions `(m,)`."""
         ...
