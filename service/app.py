@@ -21,6 +21,7 @@ from service.admission import Admission, threads_needed
 from service.body_limits import BodyLimit
 from service.connections import log_shortages
 from service.deps import Service
+from service.folding import Folding
 from service.home_metrics import HomeMetrics
 from service.host_names import parse_hosts
 from service.hosts import AllowedHosts
@@ -51,6 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
         service = await anyio.to_thread.run_sync(open_service, settings, metrics)
         app.state.service = service
         service.readiness.start()
+        service.folding.start()
         try:
             yield
         finally:
@@ -120,12 +122,14 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
     )
     thumbnails = Thumbnails(home.path / "thumbnails", settings.thumbnail_bytes, limits, memory)
     return Service(
-        settings, home, searcher, Readiness(home, searcher), metrics, HomeMetrics(home), limits, memory, thumbnails, log
-    )
+        settings, home, searcher, Readiness(home, searcher), metrics, HomeMetrics(home), limits, memory, thumbnails,
+        log, Folding(home, settings),
+    )  # fmt: skip
 
 
 def close_service(service: Service) -> None:
     """Close what `open_service` opened."""
+    service.folding.stop()
     service.readiness.stop()
     service.searcher.close()
     if service.query_log is not None:

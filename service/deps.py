@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from indexer.decoding import MemoryBudget
     from indexer.search.query_log import QueryLog
     from indexer.search.searcher import Searcher
+    from service.folding import Folding
     from service.home_metrics import HomeMetrics
     from service.readiness import Readiness
     from service.thumbnails import Thumbnails
@@ -37,6 +38,7 @@ class Service:
     memory: MemoryBudget
     thumbnails: Thumbnails
     query_log: QueryLog | None
+    folding: Folding
 
 
 async def get_service(request: Request) -> Service:

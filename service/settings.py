@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     query_log: int = Field(
         default=1000, ge=0, le=1_000_000, description="recent query vectors to keep; 0 disables the log"
     )
+    fold_items: int = Field(
+        default=5000,
+        ge=0,
+        description="items changed over HTTP, from which on an index that includes them is built in the background; 0: never",
+    )
     public_read: bool = Field(default=True, description="allow searching without an API key once keys exist")
     rate_limit_address: str = Field(
         default="",

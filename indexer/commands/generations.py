@@ -75,6 +75,28 @@ def generations_verify(
         raise CorruptError(f"generation {', '.join(broken)} of {collection!r} is damaged; run `nitamono repair`")
 
 
+@generations.command("build")
+def generations_build(
+    collection: CollectionOption = "default", home: HomeOption = DEFAULT_HOME, json_output: JsonOption = False
+) -> None:
+    """Build a generation that includes all live changes.
+
+    Items that were written or deleted over HTTP are searchable at once, and become part of the index with its next
+    generation. A server builds one by itself when there are many (NITAMONO_FOLD_ITEMS), and `nitamono index` does so
+    too. Does nothing if the active generation includes every change.
+
+    \b
+    Example:
+      nitamono generations build --collection shop
+    """
+    from indexer.catalogue.home import Home
+    from indexer.ingest.folding import fold
+
+    with Home.open(home) as opened:
+        number = fold(opened, collection)
+    say({"generation": number}, json_output, f"{collection!r} now serves generation {number}")
+
+
 @generations.command("activate")
 def generations_activate(
     number: Annotated[int, typer.Argument(metavar="NUMBER", help="Generation number.")],

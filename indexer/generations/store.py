@@ -10,7 +10,7 @@ from indexer.errors import CorruptError, NotFoundError
 from indexer.generations.manifest import Manifest, check_counts, check_files, load_typicality
 from training.files import sha256_of
 
-KEEP = 3  # directories per collection: the active generation and two to roll back to
+KEEP = 3  # newest directories per collection: the active generation and two to roll back to
 
 
 def list_generations(home: Home, collection: str | None = None) -> list[GenerationRecord]:
@@ -74,11 +74,17 @@ def verify(home: Home, collection: str, number: int, *, optional: bool = True) -
 
 
 def remove_old(home: Home, collection: str) -> None:
-    """Remove the directories of all but the newest `KEEP` generations, never that of the active one."""
+    """Remove the directories of old generations.
+
+    Kept are the newest `KEEP`, the active one, and the newest that served with another encoder, to which a retraining
+    is rolled back.
+    """
     collection_id = home.catalogue.collection_id(collection)
     records = [record for record in home.catalogue.generations.all(collection) if record.status != "removed"]
+    active = next((record.encoder_id for record in records if record.status == "active"), None)
+    of_others = [record for record in records if record.encoder_id != active and record.activated_at is not None][-1:]
     for record in records[:-KEEP]:
-        if record.status != "active":
+        if record.status != "active" and record not in of_others:
             _remove(home, collection_id, record)
 
 

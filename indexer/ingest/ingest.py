@@ -134,7 +134,7 @@ def index_source(
         gone = left.gone()
         report.gone, report.gone_examples = len(gone), [image.uri for image in gone[:EXAMPLES]]
         report.seconds["embed"] = perf_counter() - began
-        report.generation = _bring_generation_up_to_date(home, collection, encoder, state)
+        report.generation = bring_generation_up_to_date(home, collection, encoder, state)
         built = perf_counter()
         calibrate_if_due(home, collection, limits=limits, device=device)
         report.seconds["calibrate"] = perf_counter() - built
@@ -188,7 +188,7 @@ def _checked(entry: Entry) -> Entry:
     return entry
 
 
-def _bring_generation_up_to_date(home: Home, collection: str, encoder: EncoderDescription, state: SearchState) -> int:
+def bring_generation_up_to_date(home: Home, collection: str, encoder: EncoderDescription, state: SearchState) -> int:
     """Build a generation unless the active one is of this encoder and index, includes every change and verifies."""
     active = state.generation
     manifest = _verified_manifest(home, collection, active)

@@ -77,6 +77,19 @@ def test_old_generations_are_removed_but_never_the_active_one(home: Home, shop: 
         activate(home, "default", 1)
 
 
+def test_the_last_generation_of_the_former_encoder_is_kept(
+    home: Home, shop: Path, encoder_dir: Path, other_encoder_dir: Path
+) -> None:
+    grow(home, shop, other_encoder_dir, 2)
+    grow(home, shop, encoder_dir, KEEP + 1)
+    kept = [record.number for record in list_generations(home, "default") if record.status != "removed"]
+    assert kept == [2, 4, 5, 6]
+    assert activate(home, "default", 2).encoder_id != list_generations(home, "default")[-1].encoder_id
+    grow(home, shop, other_encoder_dir, 1)
+    kept = [record.number for record in list_generations(home, "default") if record.status != "removed"]
+    assert kept == [5, 6, 7]
+
+
 @pytest.mark.parametrize("name", ["index.faiss", "ids.npy", "neighbours.npy", "manifest.json"])
 @pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
 def test_harm_to_any_file_is_found_and_never_activated(
