@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     fold_items: int = Field(
         default=5000,
         ge=0,
-        description="items changed over HTTP, from which on an index that includes them is built in the background; 0: never",
+        description="items changed over HTTP, from which on a new index is built in the background; 0: never",
     )
     public_read: bool = Field(default=True, description="allow searching without an API key once keys exist")
     rate_limit_address: str = Field(
