@@ -177,8 +177,8 @@ class Searcher:
         if not embedder.can_redraw:
             raise InvalidRequestError(
                 "collection",
-                f"the encoder of collection {collection!r} is a decoder alone (latent_dim 0), which searches but does not "
-                "redraw; index it with an encoder that has a latent",
+                f"the encoder of collection {collection!r} is a decoder alone (latent_dim 0), which searches but does "
+                "not redraw; index it with an encoder that has a latent",
             )
         with self.decoded(data, at_least=embedder.described.preprocessing.least_side) as image:
             rows = embedder.described.preprocessing.of(image)

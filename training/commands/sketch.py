@@ -9,7 +9,7 @@ import typer
 
 from training.commands.group import command_group
 from training.commands.options import DeviceOption, EncoderOption, SeedOption, TemperatureOption
-from training.console import JsonOption, note, progress_bar, say
+from training.console import JsonOption, note_unusable, progress_bar, say
 from training.errors import DrawingError, SourceError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 sketch = command_group("Draw, complete and evaluate with encoders of drawings.")
 
 ACROSS = 10  # drawings of a row
-MAX_NOTES = 20  # unusable drawings named on stderr
 OF_EVALUATION = ("test",)  # part of an `.npz` file that the commands read, if there is one
 
 SourceArgument = Annotated[
@@ -242,8 +241,7 @@ def export(
     from training.sketches.reading import read_drawings
 
     read, problems = read_drawings(source, parts=part)
-    for problem in problems[:MAX_NOTES]:
-        note(f"{problem.where}: {problem.reason}")
+    note_unusable(problems)
     chosen = read[:limit]
     if not chosen:
         raise SourceError(f"{source}: has no drawing that can be read")
@@ -281,10 +279,10 @@ def _load(encoder: str, out: Path | None, device: str) -> SketchEncoder:
 
 def _read(encoder: SketchEncoder, source: Path, limit: int) -> list[SourceDrawing]:
     """At most `limit` drawings that the encoder can take; the others are noted on stderr."""
+    from training.data.entries import SourceProblem
     from training.sketches.reading import read_drawings
 
     read, problems = read_drawings(source, parts=OF_EVALUATION)
-    faults = [f"{problem.where}: {problem.reason}" for problem in problems]
     found: list[SourceDrawing] = []
     for each in read:
         if len(found) == limit:
@@ -293,9 +291,8 @@ def _read(encoder: SketchEncoder, source: Path, limit: int) -> list[SourceDrawin
             encoder.preprocessing.simplified(each.strokes)
             found.append(each)
         except DrawingError as exc:
-            faults.append(f"{each.where}: {exc}")
-    for fault in faults[:MAX_NOTES]:
-        note(fault)
+            problems.append(SourceProblem(each.where, str(exc)))
+    note_unusable(problems)
     if not found:
         raise SourceError(f"{source}: has no drawing that this encoder can take")
     return found
