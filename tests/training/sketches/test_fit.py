@@ -225,8 +225,11 @@ def test_drawings_in_a_recipe_of_images_are_refused() -> None:
         load_recipe("vae", ["drawings.longest=50"])
 
 
-def test_a_contrastive_term_can_be_added(source: Path, run: Call, tmp_path: Path) -> None:
-    settings = [*TINY, "epochs=1", "objective.contrastive.weight=1", "drawings.rotate=10"]
+def test_a_contrastive_term_and_neighbours_can_be_added(source: Path, run: Call, tmp_path: Path) -> None:
+    settings = [
+        *TINY, "epochs=2", "objective={contrastive: {weight: 1}, mined: {start: 1, every: 1}}",
+        "drawings={longest: 24, rotate: 10, shear: 10, warp: 0.05, order: 0.5, reverse: 0.5}",
+    ]  # fmt: skip
     overrides = [word for setting in settings for word in ("--set", setting)]
     words = ("train", "sketch-rnn", "--data", source, "--out", tmp_path / "run", "--device", "cpu", *overrides)
     code, _, err = run(*words)
