@@ -204,8 +204,9 @@ def evaluate(
 ) -> None:
     """Evaluate an encoder on drawings it was not trained on.
 
-    Reports the bound in nats per drawing, the lengths of drawings and of samples, and, if the drawings have
-    categories, the precision among the k nearest of each one, beside that of their pixels.
+    Reports the bound in nats per drawing, the lengths of drawings and of samples, the share of drawings that find
+    themselves first with their strokes in another order or direction, and, if the drawings have categories, the
+    precision among the k nearest of each one, beside that of their pixels.
 
     \b
     Example:
@@ -260,6 +261,10 @@ def _lines(report: dict[str, Any], k: int) -> list[str]:
             f"{name}: {lengths['ended']:.1%} end, points {lengths['mean']:.1f} "
             f"(5 % {lengths['p05']:.0f}, median {lengths['median']:.0f}, 95 % {lengths['p95']:.0f})"
         )
+    shares = report["same_ink"]
+    found.append(
+        f"found first with strokes in another order: {shares['order']:.1%}, direction: {shares['direction']:.1%}"
+    )
     if report["retrieval"] is None:
         return [*found, "no category has two drawings: retrieval is not evaluated"]
     for name, value in report["retrieval"].items():

@@ -16,6 +16,7 @@ from training.layers.strokes import RowDistribution, drawing_nats, lengths_of, r
 from training.models.sketch_rnn import SketchRnn, SketchRnnConfig, _places
 from training.protocols import Batch, GradientModel, Posterior
 from training.sketches.encoder import SketchEncoder, load_sketch_encoder, slerp
+from training.sketches.evaluation import same_ink
 from training.sketches.preparing import DrawingPreparation
 
 LONGEST = 24
@@ -362,6 +363,16 @@ def test_an_encoder_keeps_the_promises_of_all_families(changes: dict[str, Any], 
     assert torch.equal(loaded.log_likelihood(given), encoder.log_likelihood(given))
     drawn = loaded.sample(3, seed=1)
     assert [each.points for each in drawn] == [each.points for each in encoder.sample(3, seed=1)]
+
+
+def test_drawings_of_one_stroke_find_themselves_in_any_order_but_not_in_the_other_direction() -> None:
+    encoder, lines = as_encoder(), [each.strokes for each in make_drawings(30) if len(each.strokes) == 1]
+    rows, state = encoder.prepare(lines), torch.get_rng_state()
+    shares = same_ink(encoder, rows)
+    assert shares["order"] == 1.0 and shares["direction"] < 0.9
+    dots = [[point[None] for point in strokes[0][:5]] for strokes in lines]
+    assert same_ink(encoder, encoder.prepare(dots))["direction"] == 1.0
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_embedding_nothing_gives_no_vectors() -> None:

@@ -155,6 +155,7 @@ def test_evaluate_reports_retrieval_beside_pixels_and_lengths(trained: Path, tes
     assert report["lengths"]["data"]["ended"] == 1.0
     code, text, _ = run(*words)
     assert code == 0 and "precision@10 encoder: " in text and "60 drawings" in text
+    assert f"in another order: {report['same_ink']['order']:.1%}, direction: " in text
 
 
 def test_what_the_commands_cannot_do_is_one_line(trained: Path, test_source: Path, run: Call, tmp_path: Path) -> None:
