@@ -52,8 +52,7 @@ class Readiness:
         self._home = home
         self._searcher = searcher
         self._lock = threading.Lock()
-        self._known: list[CollectionReadiness] = []
-        self._was_checked = False
+        self._known: list[CollectionReadiness] | None = None  # None until the first check has ended
         self._trouble: CatalogueError | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
@@ -62,7 +61,7 @@ class Readiness:
     @property
     def known(self) -> list[CollectionReadiness]:
         """The state of all collections when they were last checked."""
-        return self._known
+        return self._known or []
 
     def start(self) -> None:
         """Load and watch in the background, so that a server that is still loading answers liveness probes."""
@@ -86,11 +85,10 @@ class Readiness:
             except CatalogueError as exc:
                 self._known, self._trouble = [], exc
             finally:
-                self._was_checked = True
                 self._lock.release()
         if self._trouble is not None:
             raise self._trouble
-        return self._known
+        return self.known
 
     def _watch(self) -> None:
         """Check collections every `WATCH_EVERY` s, and the whole catalogue after `REST`."""
@@ -113,14 +111,14 @@ class Readiness:
             NotReadyError: no collection can be searched.
             CatalogueError: the catalogue cannot be used.
         """
-        known = self._known
+        known = self.known
         with anyio.move_on_after(PATIENCE if any(entry.ready for entry in known) else FIRST_PATIENCE):
             known = await anyio.to_thread.run_sync(self.check, abandon_on_cancel=True, limiter=self._threads)
         if any(entry.ready for entry in known):
             return known
         if self._trouble is not None:
             raise self._trouble
-        if not self._was_checked:
+        if self._known is None:
             raise NotReadyError("the collections are being loaded; try again in a moment")
         reasons = "; ".join(f"{entry.collection}: {entry.reason}" for entry in known)
         raise NotReadyError(reasons or "there is no collection yet; run `nitamono index SOURCE`")

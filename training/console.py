@@ -5,13 +5,25 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, NamedTuple, NoReturn
+from itertools import islice
+from typing import Annotated, Any, NamedTuple, NoReturn, Protocol
 
 import typer
 
+MAX_FAULTS = 20  # unusable files named on stderr
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+class Fault(Protocol):
+    """Something in a source that cannot be used."""
+
+    @property
+    def where(self) -> str: ...
+
+    @property
+    def reason(self) -> str: ...
 
 
 def say(document: Any, as_json: bool, text: str) -> None:
@@ -40,6 +52,12 @@ def note(line: str) -> None:
     """Print a line for the user on stderr, apart from the result."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
+
+
+def note_unusable(faults: Iterable[Fault]) -> None:
+    """Print where unusable files or rows are, and why, for the first 20 of them."""
+    for fault in islice(faults, MAX_FAULTS):
+        note(f"{fault.where}: {fault.reason}")
 
 
 def fail(message: str) -> NoReturn:

@@ -138,13 +138,18 @@ class SketchEmbedder:
     def embed_with_regions(self, pixels: NDArray[np.float32], *, framed: bool) -> tuple[Vectors, None]:
         return self.embed(pixels), None
 
+    @property
+    def can_redraw(self) -> bool:
+        """Whether drawings have a latent to be drawn again from; a decoder alone has none."""
+        return self._encoder.is_conditional
+
     def redraw(self, rows: NDArray[np.float32]) -> Strokes:
         """The drawing that the model makes of the latent of a prepared one `(1, N_max, 5)`, in a box of 255 units.
 
         It is the most probable one (temperature 0).
 
         Raises:
-            EncoderError: the model has no latent.
+            EncoderError: not `can_redraw`.
         """
         import torch
 

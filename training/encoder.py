@@ -26,7 +26,7 @@ from training.protocols import (
     SamplingModel,
 )
 from training.reference import describe_encoder
-from training.stored import StoredModel, load_model
+from training.stored import StoredModel
 
 DRAWN_AT_ONCE = 64  # images that are drawn together, to bound the memory for cached activations
 
@@ -192,14 +192,4 @@ def load_encoder(ref: str | Path, device: str | torch.device = "cpu") -> Encoder
         EncoderError: the name is unknown, files of the directory are missing, damaged or of another format, the
             encoder takes drawings, or the device is not available.
     """
-    described = describe_encoder(ref)
-    model, stored = load_model(described, device)
-    return Encoder(
-        model,
-        family=described.family,
-        config=described.config,
-        preprocessing=described.preprocessing,
-        card=described.card,
-        device=device,
-        stored=stored,
-    )
+    return Encoder.load(describe_encoder(ref), device)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from training.errors import EncoderError
 from training.preprocessing import Preprocessing
@@ -65,12 +65,12 @@ def describe_encoder(ref: str | Path) -> ImageEncoderDescription:
         EncoderError: the name is unknown, or files are missing, damaged, changed or of another format, or the encoder
             takes drawings.
     """
-    return _describe(ref, Preprocessing.from_json, of_drawings=False)
+    return _describe(_read(ref), Preprocessing.from_json, of_drawings=False)
 
 
 def describe_sketch_encoder(ref: str | Path) -> SketchEncoderDescription:
     """Describe an encoder of drawings; raises EncoderError as `describe_encoder` does, or if it takes images."""
-    return _describe(ref, DrawingPreparation.from_json, of_drawings=True)
+    return _describe(_read(ref), DrawingPreparation.from_json, of_drawings=True)
 
 
 def describe_any(ref: str | Path) -> EncoderDescription:
@@ -79,14 +79,29 @@ def describe_any(ref: str | Path) -> EncoderDescription:
     Raises:
         EncoderError: as for `describe_encoder`, whatever the encoder takes.
     """
-    if read_json(resolve_encoder(ref) / "encoder.json").get("family") in OF_DRAWINGS:
-        return describe_sketch_encoder(ref)
-    return describe_encoder(ref)
+    found = _read(ref)
+    if found.description.get("family") in OF_DRAWINGS:
+        return _describe(found, DrawingPreparation.from_json, of_drawings=True)
+    return _describe(found, Preprocessing.from_json, of_drawings=False)
 
 
-def _describe(ref: str | Path, prepare: Callable[[Mapping[str, Any]], P], *, of_drawings: bool) -> Described[P]:
+class _Read(NamedTuple):
+    """An encoder directory and its encoder.json, as bytes and parsed."""
+
+    directory: Path
+    data: bytes
+    description: dict[str, Any]
+
+
+def _read(ref: str | Path) -> _Read:
     directory = resolve_encoder(ref)
-    description = read_json(directory / "encoder.json")
+    path = directory / "encoder.json"
+    data = _bytes_of(path)
+    return _Read(directory, data, _parsed(path, data))
+
+
+def _describe(found: _Read, prepare: Callable[[Mapping[str, Any]], P], *, of_drawings: bool) -> Described[P]:
+    directory, data, description = found
     if description.get("format") != FORMAT:
         raise EncoderError(
             f"{directory}: format {description.get('format')!r} is not {FORMAT}; train the encoder again"
@@ -99,7 +114,7 @@ def _describe(ref: str | Path, prepare: Callable[[Mapping[str, Any]], P], *, of_
         if weights_file(description["family"]) == WEIGHTS_FILE:
             check_safetensors(weights)
         described = Described(
-            encoder_id=identity(weights, (directory / "encoder.json").read_bytes()),
+            encoder_id=identity(weights, data),
             family=description["family"],
             dim=description["dim"],
             metric=description["metric"],
@@ -244,9 +259,21 @@ def first_line(exc: BaseException) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; raises EncoderError if it cannot be read."""
+    return _parsed(path, _bytes_of(path))
+
+
+def _bytes_of(path: Path) -> bytes:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
+        return path.read_bytes()
+    except OSError as exc:
+        raise EncoderError(f"{path}: cannot be read ({first_line(exc)})") from exc
+
+
+def _parsed(path: Path, data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except ValueError as exc:
         raise EncoderError(f"{path}: cannot be read ({first_line(exc)})") from exc
     if not isinstance(value, dict):
         raise EncoderError(f"{path}: expected a JSON object, found {type(value).__name__}")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Generic, cast
+from typing import Any, Generic, Self, cast
 
 import numpy as np
 import torch
@@ -76,6 +76,24 @@ class StoredModel(Generic[P]):
         self._weights, self._description = stored or (_serialise(model, family, stored_as), self._describe())
         self.encoder_id = identity(self._weights, self._description)
 
+    @classmethod
+    def load(cls, described: Described[P], device: str | torch.device) -> Self:
+        """The encoder of a directory with its weights.
+
+        Raises:
+            EncoderError: files are missing, damaged or of another format, or the device is not available.
+        """
+        model, stored = _load_model(described, device)
+        return cls(
+            model,
+            family=described.family,
+            config=described.config,
+            preprocessing=described.preprocessing,
+            card=described.card,
+            device=device,
+            stored=stored,
+        )
+
     def stored_types(self) -> dict[str, torch.dtype]:
         """The dtype of each tensor in the weights file."""
         types = {name: tensor.dtype for name, tensor in self.model.state_dict().items()}
@@ -100,12 +118,8 @@ class StoredModel(Generic[P]):
         return description_bytes(self.family, self.config, self.preprocessing, dim=self.dim, metric=self.metric)
 
 
-def load_model(described: Described[P], device: str | torch.device) -> tuple[torch.nn.Module, Files]:
-    """The model of an encoder directory with its weights, and the contents of its files.
-
-    Raises:
-        EncoderError: files are missing, damaged or of another format, or the device is not available.
-    """
+def _load_model(described: Described[P], device: str | torch.device) -> tuple[torch.nn.Module, Files]:
+    """The model of an encoder directory, and the contents of its files."""
     check_device(device)
     directory = described.directory
     if described.family not in MODELS:

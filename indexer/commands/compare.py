@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from indexer.errors import InvalidRequestError
-from training.console import JsonOption, note, progress_bar, say, to_json
+from training.console import JsonOption, note, note_unusable, progress_bar, say, to_json
 
 if TYPE_CHECKING:
     from indexer.swaps.swap_set import SwapSet
@@ -94,8 +94,7 @@ def _make_set(
             )  # fmt: skip
     source = cast(Path, data)
     images, problems = read_images(source)
-    for problem in problems[:20]:
-        note(f"{problem.where}: {problem.reason}")
+    note_unusable(problems)
     return photo_set(
         source.stem, images, backgrounds=backgrounds, per_item=per_item, limit=items,
         masks=GIVEN if masks == "given" else SOURCES, seed=seed,

@@ -11,10 +11,8 @@ import typer
 
 from indexer.errors import InvalidRequestError
 from indexer.options import DEFAULT_HOME, CollectionOption, HomeOption
-from training.console import JsonOption, note, progress_bar, say
+from training.console import JsonOption, note, note_unusable, progress_bar, say
 from training.files import publish_file
-
-MAX_NOTES = 20  # unreadable photos named on stderr
 
 
 def drift(
@@ -53,8 +51,7 @@ def drift(
         publish_file(opened.drift_file(collection), (json.dumps(document, indent=1) + "\n").encode())
     for remark in report.notes:
         note(remark)
-    for problem in report.rejected[:MAX_NOTES]:
-        note(f"{problem.where}: {problem.reason}")
+    note_unusable(report.rejected)
     if report.rejected:
         note(f"{len(report.rejected)} photos could not be read")
     say(report.to_json(), json_output, report.to_text())

@@ -10,9 +10,7 @@ import typer
 
 from indexer.errors import InvalidRequestError
 from indexer.options import DeviceOption, ProcessesOption
-from training.console import JsonOption, note, progress_bar, say
-
-MAX_NOTES = 20  # rejected images named on stderr
+from training.console import JsonOption, note_unusable, progress_bar, say
 
 
 def embed(
@@ -44,8 +42,7 @@ def embed(
     with progress_bar("embedding", "img") as progress:
         progress.started(len(entries))
         report = embed_source(entries, described, out, advance=progress.advance, processes=processes, device=device)
-    for problem in report.rejected[:MAX_NOTES]:
-        note(f"{problem.where}: {problem.reason}")
+    note_unusable(report.rejected)
     document = {
         "out": str(out),
         "images": report.images,

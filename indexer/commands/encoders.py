@@ -11,7 +11,7 @@ import typer
 
 from indexer.options import DEFAULT_HOME, DeviceOption, HomeOption
 from training.commands.group import command_group
-from training.console import JsonOption, note, progress_bar, say
+from training.console import JsonOption, note_unusable, progress_bar, say
 from training.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 encoders = command_group("List, show, compare, import and combine encoders.")
 CARD_PARTS = ("source", "data", "recipe", "run", "figures")
-MAX_NOTES = 20  # unreadable photos named on stderr
 REF_HELP = "Encoder directory, name, or the first six or more characters of an id."
 
 
@@ -210,8 +209,7 @@ def _choose(directories: list[Path], refs: list[str], source: Path, relevance: s
     fusion = fuse(directories)
     with progress_bar("reading", "img") as progress:
         images = read_items(source, fusion.preprocessing, items, seed, progress)
-    for problem in images.rejected[:MAX_NOTES]:
-        note(f"{problem.where}: {problem.reason}")
+    note_unusable(images.rejected)
     return choose_weights(fusion, refs, images, relevance, seed=seed)
 
 

@@ -8,9 +8,7 @@ from typing import Annotated
 import typer
 
 from indexer.catalogue.records import Rerank
-from training.console import JsonOption, note, progress_bar, say
-
-MAX_NOTES = 20  # unreadable photos named on stderr
+from training.console import JsonOption, note, note_unusable, progress_bar, say
 
 
 def evaluate(
@@ -53,8 +51,7 @@ def evaluate(
     refs = [*(encoder or []), *(more or [])] or ["default"]
     gallery_images, gallery_problems = read_images(gallery)
     query_images, query_problems = read_images(queries)
-    for problem in [*gallery_problems, *query_problems][:MAX_NOTES]:
-        note(f"{problem.where}: {problem.reason}")
+    note_unusable([*gallery_problems, *query_problems])
     with progress_bar("reading", "img") as progress:
         evaluation = evaluate_retrieval(
             gallery_images, query_images, relevance, refs, baselines=baselines, place=place,

@@ -9,9 +9,7 @@ import typer
 
 from indexer.errors import InvalidRequestError
 from indexer.options import DeviceOption
-from training.console import JsonOption, note, progress_bar, say
-
-MAX_NOTES = 20  # unreadable photos named on stderr
+from training.console import JsonOption, note, note_unusable, progress_bar, say
 
 
 def pictures(
@@ -42,8 +40,7 @@ def pictures(
     described = describe_encoder(encoder)
     with progress_bar("reading", "img") as progress:
         chosen = choose_images(data, described.preprocessing, images, seed, progress)
-    for problem in chosen.rejected[:MAX_NOTES]:
-        note(f"{problem.where}: {problem.reason}")
+    note_unusable(chosen.rejected)
     if len(chosen.pixels) < 2:
         raise InvalidRequestError("data", f"{data}: has {len(chosen.pixels)} readable photos; give 2 or more")
     from training.encoder import load_encoder

@@ -173,13 +173,19 @@ class Searcher:
 
         Raises:
             ImageError: the data is not a usable drawing.
-            InvalidRequestError: the collection has photos.
+            InvalidRequestError: the collection has photos, or its encoder has no latent to draw from.
         """
         from training.embedder import SketchEmbedder
 
         embedder = Searcher.embedder(self, self._view(collection).manifest.encoder_id)  # not a subclass's wrapper
         if not isinstance(embedder, SketchEmbedder):
             raise InvalidRequestError("collection", f"collection {collection!r} has photos; only drawings are redrawn")
+        if not embedder.can_redraw:
+            raise InvalidRequestError(
+                "collection",
+                f"the encoder of collection {collection!r} is a decoder alone (latent_dim 0), which searches but does "
+                "not redraw; index it with an encoder that has a latent",
+            )
         with self.decoded(data, at_least=embedder.described.preprocessing.least_side) as image:
             rows = embedder.described.preprocessing.of(image)
         return embedder.redraw(rows[None])

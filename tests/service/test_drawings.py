@@ -5,20 +5,26 @@ from __future__ import annotations
 import base64
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from indexer.catalogue.home import Home
+from indexer.ingest.ingest import index_source
 from service.app import create_app
 from service.settings import Settings
-from tests.drawings import KINDS, draw_shape, svg_of
+from tests.drawings import KINDS, draw_shape, svg_of, write_shapes
 from tests.service.conftest import Serve, running
 from training.data.decode import decode_image
-from training.sketches.encoder import load_sketch_encoder
+from training.models.sketch_rnn import SketchRnn, SketchRnnConfig
+from training.sketches.encoder import SketchEncoder, load_sketch_encoder
+from training.sketches.preparing import DrawingPreparation
 
 SHAPES_URL = "/v1/collections/shapes"
 
@@ -119,6 +125,24 @@ def test_a_redrawing_needs_a_file(request_: dict[str, Any], status: int, drawn: 
     assert drawn.post(f"{SHAPES_URL}/redraw", **request_).status_code == status
 
 
+def test_a_decoder_alone_searches_but_does_not_redraw(serve: Serve, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = SketchRnnConfig(longest=20, latent_dim=0, decoder_hidden=8, mixtures=2)
+    preparation = DrawingPreparation(longest=20, scale=80.0)
+    model = SketchRnn(config)
+    encoder = SketchEncoder(model, family="sketch-rnn", config=asdict(config), preprocessing=preparation)
+    source = write_shapes(tmp_path / "shapes", 6)
+    with Home.open(tmp_path / "home", create=True) as home:
+        index_source(home, "shapes", source, encoder_ref=str(encoder.save(tmp_path / "alone")), processes=0)
+    client = serve(tmp_path / "home")
+    data = svg_of(draw_shape(4))
+    assert search(client, data).json()["results"][0]["item_id"].endswith("0004.svg")
+    answer = client.post(f"{SHAPES_URL}/redraw", files={"image": data})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["field"] == "collection"
+    assert "is a decoder alone (latent_dim 0), which searches but does not redraw" in answer.json()["detail"]
+
+
 def test_drawings_are_stored_beside_photos_of_another_collection(
     serve: Serve, drawn_home: Path, tmp_path: Path
 ) -> None:
@@ -131,9 +155,6 @@ def test_drawings_are_stored_beside_photos_of_another_collection(
 
 
 def test_an_index_leaves_out_what_is_no_drawing(tmp_path: Path, sketch_encoder_dir: Path, photo: bytes) -> None:
-    from indexer.catalogue.home import Home
-    from indexer.ingest.ingest import index_source
-
     folder = tmp_path / "mixed"
     folder.mkdir()
     (folder / "good.svg").write_bytes(svg_of(draw_shape(1)))

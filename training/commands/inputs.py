@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.console import note
+from training.console import Fault, note_unusable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from training.encoder import Encoder
-
-MAX_NOTES = 20  # unreadable files named on stderr
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,7 @@ def read_inputs(encoder: Encoder, source: Path, limit: int | None) -> Inputs:
     else:
         images, problems = read_images(source)
     dataset = load_dataset(images[:limit], encoder.preprocessing, progress=limit is None)
-    rejected = [{"where": problem.where, "reason": problem.reason} for problem in problems]
-    rejected += [{"where": where, "reason": reason} for where, reason in dataset.skipped]
-    for each in rejected[:MAX_NOTES]:
-        note(f"{each['where']}: {each['reason']}")
+    faults: list[Fault] = [*problems, *dataset.skipped]
+    note_unusable(faults)
+    rejected = [{"where": fault.where, "reason": fault.reason} for fault in faults]
     return Inputs(torch.from_numpy(dataset.images), dataset.item_ids, rejected)

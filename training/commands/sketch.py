@@ -9,7 +9,7 @@ import typer
 
 from training.commands.group import command_group
 from training.commands.options import DeviceOption, EncoderOption, SeedOption, TemperatureOption
-from training.console import JsonOption, note, progress_bar, say
+from training.console import JsonOption, note_unusable, progress_bar, say
 from training.errors import DrawingError, SourceError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 sketch = command_group("Draw, complete and evaluate with encoders of drawings.")
 
 ACROSS = 10  # drawings of a row
-MAX_NOTES = 20  # unusable drawings named on stderr
 OF_EVALUATION = ("test",)  # part of an `.npz` file that the commands read, if there is one
 
 SourceArgument = Annotated[
@@ -205,8 +204,9 @@ def evaluate(
 ) -> None:
     """Evaluate an encoder on drawings it was not trained on.
 
-    Reports the bound in nats per drawing, the lengths of drawings and of samples, and, if the drawings have
-    categories, the precision among the k nearest of each one, beside that of their pixels.
+    Reports the bound in nats per drawing, the lengths of drawings and of samples, the share of drawings that find
+    themselves first with their strokes in another order or direction, and, if the drawings have categories, the
+    precision among the k nearest of each one, beside that of their pixels.
 
     \b
     Example:
@@ -242,8 +242,7 @@ def export(
     from training.sketches.reading import read_drawings
 
     read, problems = read_drawings(source, parts=part)
-    for problem in problems[:MAX_NOTES]:
-        note(f"{problem.where}: {problem.reason}")
+    note_unusable(problems)
     chosen = read[:limit]
     if not chosen:
         raise SourceError(f"{source}: has no drawing that can be read")
@@ -262,6 +261,10 @@ def _lines(report: dict[str, Any], k: int) -> list[str]:
             f"{name}: {lengths['ended']:.1%} end, points {lengths['mean']:.1f} "
             f"(5 % {lengths['p05']:.0f}, median {lengths['median']:.0f}, 95 % {lengths['p95']:.0f})"
         )
+    shares = report["same_ink"]
+    found.append(
+        f"found first with strokes in another order: {shares['order']:.1%}, direction: {shares['direction']:.1%}"
+    )
     if report["retrieval"] is None:
         return [*found, "no category has two drawings: retrieval is not evaluated"]
     for name, value in report["retrieval"].items():
@@ -281,10 +284,10 @@ def _load(encoder: str, out: Path | None, device: str) -> SketchEncoder:
 
 def _read(encoder: SketchEncoder, source: Path, limit: int) -> list[SourceDrawing]:
     """At most `limit` drawings that the encoder can take; the others are noted on stderr."""
+    from training.data.entries import SourceProblem
     from training.sketches.reading import read_drawings
 
     read, problems = read_drawings(source, parts=OF_EVALUATION)
-    faults = [f"{problem.where}: {problem.reason}" for problem in problems]
     found: list[SourceDrawing] = []
     for each in read:
         if len(found) == limit:
@@ -293,9 +296,8 @@ def _read(encoder: SketchEncoder, source: Path, limit: int) -> list[SourceDrawin
             encoder.preprocessing.simplified(each.strokes)
             found.append(each)
         except DrawingError as exc:
-            faults.append(f"{each.where}: {exc}")
-    for fault in faults[:MAX_NOTES]:
-        note(fault)
+            problems.append(SourceProblem(each.where, str(exc)))
+    note_unusable(problems)
     if not found:
         raise SourceError(f"{source}: has no drawing that this encoder can take")
     return found

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from training.console import JsonOption, note, say
+from training.console import JsonOption, note, note_unusable, say
 
 if TYPE_CHECKING:
     from training.data.entries import SourceProblem
     from training.recipes import Recipe
     from training.stored import StoredModel
-
-MAX_NOTES = 20  # unreadable files named on stderr
 
 
 def train(
@@ -96,7 +94,7 @@ def _fit_images(
     from training.onnx.export import add_onnx
 
     images, problems = read_all(data)
-    _note(problems)
+    note_unusable(problems)
     directory = run(recipe, images, out, **options)
     add_onnx(directory)
     return load_encoder(directory), problems
@@ -110,11 +108,6 @@ def _fit_drawings(
     from training.sketches.reading import TRAINING_PARTS, read_all_drawings
 
     drawings, problems = read_all_drawings(data, parts=TRAINING_PARTS)
-    _note(problems)
+    note_unusable(problems)
     directory = train_on_drawings(recipe, drawings, out, problems=problems, **options)
     return load_sketch_encoder(directory), problems
-
-
-def _note(problems: list[SourceProblem]) -> None:
-    for problem in problems[:MAX_NOTES]:
-        note(f"{problem.where}: {problem.reason}")

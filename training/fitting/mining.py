@@ -1,4 +1,4 @@
-"""`objective.mined`: photos that are mutual nearest neighbours serve as second views of each other.
+"""`objective.mined`: photos, or drawings, that are mutual nearest neighbours serve as second views of each other.
 
 The catalogue may teach what two views of one photo cannot (another pose, or a variant sold as another item). From a
 given epoch, all training photos are embedded unchanged every few epochs; two photos of different items are neighbours
@@ -13,6 +13,7 @@ threshold on the similarity; neighbouring items are not negatives of each other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -20,9 +21,10 @@ from torch import Tensor, nn
 
 from training.fitting.examples import Examples
 from training.fitting.modes import in_use
-from training.fitting.views import plain_images
+from training.protocols import Batch
 from training.recipes.objective import Mined as Settings
 
+Plain = Callable[[Examples], Batch]
 BLOCK_NUMBERS = 4_000_000  # cosines in memory at a time: 16 MB
 
 
@@ -69,13 +71,13 @@ def is_due(settings: Settings, epoch: int, mined: Mined | None) -> bool:
     return since >= 0 and since % settings.every == 0 and (mined is None or mined.epoch < epoch)
 
 
-def mine(model: Any, examples: Examples, settings: Settings, epoch: int, batch_size: int) -> Mined:
-    """Embed all examples unchanged and find their mutual neighbours."""
+def mine(model: Any, plain: Plain, examples: Examples, settings: Settings, epoch: int, batch_size: int) -> Mined:
+    """Embed all examples as `plain` shows them, unchanged, and find their mutual neighbours."""
     device = next(model.parameters()).device
     latents = []
     with in_use(model):
         for rows in torch.split(torch.arange(len(examples)), batch_size):
-            x, _ = plain_images(examples.take(rows))
+            x = plain(examples.take(rows)).x
             latents.append(model.latent(x.to(device)).float())
     neighbours = mutual_neighbours(torch.cat(latents), examples.items.to(device), settings.neighbours)
     return Mined.of(neighbours.cpu(), examples.items, epoch)

@@ -173,7 +173,7 @@ class Fitting(LightningModule):
     def _mine(self) -> None:
         settings, epoch = self.recipe.objective.mined, self.trainer.current_epoch
         if settings is not None and is_due(settings, epoch, self._mined):
-            self._mined = mine(self.model, self._train, settings, epoch, self.recipe.batch_size)
+            self._mined = mine(self.model, self._views.plain, self._train, settings, epoch, self.recipe.batch_size)
 
     def _batches(
         self, examples: Examples, size: int, order: Tensor, generator: torch.Generator, mined: Mined | None = None

@@ -12,19 +12,23 @@ Sums are means over the batch. With `latent_dim` 0 there is no encoder: the deco
 paper's unconditional model (section 3.3), and its latent is the mean of its states over the points.
 
 Differs from the paper: an LSTM without layer normalisation and recurrent dropout, in place of a HyperLSTM; a lower
-bound on the deviations of the mixture, as repeated offsets would make its density infinite.
+bound on the deviations of the mixture, as repeated offsets would make its density infinite. With `places`, the encoder
+reads where each point is beside how it was reached, and with `pooling` mean, h is the mean of its states over the
+points instead of the last ones: either helps it to see one figure in strokes of another order. `input_dropout` hides
+rows from the decoder in training, which must then take more from z: Bowman et al.: Generating Sentences from a
+Continuous Space, 2016, https://arxiv.org/abs/1511.06349, section 3.1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
-from training.layers.checks import check_at_least, check_search, check_share
+from training.layers.checks import check_at_least, check_choice, check_search, check_share
 from training.layers.foreground import EncoderFeatures
 from training.layers.gaussian import GaussianHeads, draw, kl_to_standard_normal
 from training.layers.search import Moments, SearchSpace, Turn
@@ -33,6 +37,7 @@ from training.protocols import Batch, Elbo, Loss, Posterior
 from training.reference import Metric
 
 State = tuple[Tensor, Tensor]
+Pooling = Literal["last", "mean"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +48,10 @@ class SketchRnnConfig:
         longest: N_max, rows of a drawing: at most `longest - 1` points, and the end.
         latent_dim: N_z; 0 for the decoder alone.
         encoder_hidden: units of the encoder's LSTM in each direction.
+        places: whether the encoder also reads the place of each point from the drawing's mean point.
+        pooling: h is made of the encoder's last states, or of the mean of all.
         decoder_hidden: units of the decoder's LSTM.
+        input_dropout: fraction of the rows before that the decoder does not see in training.
         mixtures: M.
         kl_weight, kl_min: w_KL and KL_min.
         eta_min, decay: eta_min and R, by step.
@@ -54,7 +62,10 @@ class SketchRnnConfig:
     longest: int = 128
     latent_dim: int = 128
     encoder_hidden: int = 256
+    places: bool = False
+    pooling: Pooling = "last"
     decoder_hidden: int = 512
+    input_dropout: float = 0.0
     mixtures: int = 20
     kl_weight: float = 0.5
     kl_min: float = 0.2
@@ -71,8 +82,9 @@ class SketchRnnConfig:
             check_at_least(name, getattr(self, name), 1)
         for name in ("kl_weight", "kl_min"):
             check_at_least(name, getattr(self, name), 0)
-        for name in ("eta_min", "decay"):
+        for name in ("eta_min", "decay", "input_dropout"):
             check_share(name, getattr(self, name))
+        check_choice("pooling", self.pooling, get_args(Pooling))
         check_search(self.search_dim, self.described_dim, self.whitening, self.turn)
 
     @property
@@ -94,21 +106,28 @@ class StrokeEncoder(GaussianHeads):
 
     def __init__(self, config: SketchRnnConfig) -> None:
         super().__init__()
-        self.forwards = nn.LSTM(5, config.encoder_hidden, batch_first=True)
-        self.backwards = nn.LSTM(5, config.encoder_hidden, batch_first=True)
+        self.places, self.pooling = config.places, config.pooling
+        read = 7 if config.places else 5
+        self.forwards = nn.LSTM(read, config.encoder_hidden, batch_first=True)
+        self.backwards = nn.LSTM(read, config.encoder_hidden, batch_first=True)
         self.add_heads(2 * config.encoder_hidden, config.latent_dim)
 
     def forward(self, x: Tensor) -> Posterior:
         """The posterior of drawings `(B, N_max, 5)`."""
         lengths = lengths_of(x)
-        places = torch.arange(max(1, int(lengths.max())), device=x.device)
-        reversed_places = (lengths[:, None] - 1 - places).clamp(min=0)
-        last = (lengths[:, None, None] - 1).clamp(min=0)
-        ends = [
-            _at(self.forwards(x[:, : len(places)])[0], last),
-            _at(self.backwards(_at(x, reversed_places[..., None]))[0], last),
-        ]
-        return self.posterior(EncoderFeatures(torch.cat(ends, dim=2).squeeze(1), None))
+        indices = torch.arange(max(1, int(lengths.max())), device=x.device)
+        is_point = (indices < lengths[:, None]).to(x.dtype)[..., None]
+        inputs = x[:, : len(indices)]
+        if self.places:
+            inputs = torch.cat([inputs, _places(inputs, is_point)], dim=2)
+        reversed_indices = (lengths[:, None] - 1 - indices).clamp(min=0)[..., None]
+        states = [self.forwards(inputs)[0], self.backwards(_at(inputs, reversed_indices))[0]]
+        if self.pooling == "mean":
+            h = [(each * is_point).sum(1) / is_point.sum(1).clamp(min=1.0) for each in states]
+        else:
+            last = (lengths[:, None, None] - 1).clamp(min=0)
+            h = [_at(each, last).squeeze(1) for each in states]
+        return self.posterior(EncoderFeatures(torch.cat(h, dim=1), None))
 
 
 class SketchRnn(nn.Module):
@@ -166,13 +185,17 @@ class SketchRnn(nn.Module):
         vectors: Tensor = self.search(self.latent(x).to(x.dtype))
         return vectors
 
-    def rows_given(self, x: Tensor, z: Tensor) -> RowDistribution:
-        """The distribution of each row of drawings `(B, N_max, 5)` given the rows before it and z `(B, latent_dim)`."""
-        return row_distribution(self.output(self._states(x, z)), self.config.mixtures)
+    def rows_given(self, x: Tensor, z: Tensor, hidden: float = 0.0) -> RowDistribution:
+        """The distribution of each row of drawings `(B, N_max, 5)` given the rows before it and z `(B, latent_dim)`.
+
+        Args:
+            hidden: fraction of the rows before that are hidden from the decoder, at random.
+        """
+        return row_distribution(self.output(self._states(x, z, hidden)), self.config.mixtures)
 
     def losses(self, x: Tensor, z: Tensor, q: Posterior | None) -> SketchLosses:
         """L_s, L_p and L_KL of drawings `(B, N_max, 5)` with the latents z `(B, latent_dim)`."""
-        nats = drawing_nats(self.rows_given(x, z), x)
+        nats = drawing_nats(self.rows_given(x, z, self.config.input_dropout if self.training else 0.0), x)
         kl = torch.zeros((), device=x.device) if q is None else kl_to_standard_normal(q).mean()
         return SketchLosses(nats.offsets.mean() / x.shape[1], nats.pens.mean() / x.shape[1], kl)
 
@@ -292,9 +315,11 @@ class SketchRnn(nn.Module):
         shares = torch.softmax(-(nats.offsets + nats.pens).double(), dim=0).cpu()
         return z[torch.multinomial(shares, 1, generator=generator).to(z.device)]
 
-    def _states(self, x: Tensor, z: Tensor) -> Tensor:
-        """The decoder's states `(B, N, hidden)` before each row of drawings `(B, N, 5)`."""
+    def _states(self, x: Tensor, z: Tensor, hidden: float = 0.0) -> Tensor:
+        """The decoder's states `(B, N, decoder_hidden)` before each row of drawings `(B, N, 5)`."""
         before = torch.cat([self._start(x)[:, None], x[:, :-1]], dim=1)
+        if hidden > 0:
+            before = before * (torch.rand(before.shape[:2], device=x.device) >= hidden)[..., None]
         inputs = torch.cat([before, z[:, None].expand(-1, x.shape[1], -1)], dim=2)
         states: Tensor = self.decoder(inputs, self._first_state(z))[0]
         return states
@@ -316,6 +341,13 @@ class SketchRnn(nn.Module):
         return like.new_tensor([0.0, 0.0, 1.0, 0.0, 0.0]).expand(len(like), -1)
 
 
-def _at(values: Tensor, places: Tensor) -> Tensor:
-    """Rows `(B, K, F)` of values `(B, N, F)` at places `(B, K, 1)`."""
-    return values.gather(1, places.expand(-1, -1, values.shape[2]))
+def _at(values: Tensor, indices: Tensor) -> Tensor:
+    """Rows `(B, K, F)` of values `(B, N, F)` at indices `(B, K, 1)`."""
+    return values.gather(1, indices.expand(-1, -1, values.shape[2]))
+
+
+def _places(rows: Tensor, is_point: Tensor) -> Tensor:
+    """Places `(B, N, 2)` of the points of drawings `(B, N, 5)` from their mean; 0 where there is no point."""
+    places = rows[..., :2].cumsum(1)
+    mean = (places * is_point).sum(1, keepdim=True) / is_point.sum(1, keepdim=True).clamp(min=1.0)
+    return (places - mean) * is_point

@@ -24,7 +24,7 @@ DEVICES = ("auto", "cpu", "gpu")
 PRECISIONS = ("32", "bf16-mixed")
 FROM_SECTIONS = {"size": "preprocessing", "channels": "preprocessing", "longest": "drawings"}  # fields of configs
 OF_IMAGES = ("preprocessing", "augment", "masks", "backgrounds", "item_first", "progressive", "backbone_weights")
-OF_BOTH = ("contrastive", "prototypes")  # objectives over two views of images or of drawings
+OF_BOTH = ("contrastive", "prototypes", "mined")  # objectives over two views of images or of drawings
 MADE_BY = {"onnx": "nitamono encoders import", "fusion": "nitamono encoders fuse"}
 FROM_LABELS = "classes"  # field of a conditional model's config: the number of labels in the data
 

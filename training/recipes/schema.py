@@ -71,6 +71,16 @@ class DrawingSettings(Section):
     scale: float = Field(0.15, ge=0, lt=1, description="largest random change of width and of height, as a fraction")
     drop: float = Field(0.1, ge=0, lt=1, description="fraction of the points inside of strokes that are dropped")
     rotate: float = Field(0.0, ge=0, le=180, description="largest rotation in degrees, either way")
+    shear: float = Field(0.0, ge=0, le=45, description="largest slant in degrees, either way")
+    warp: float = Field(
+        0.0, ge=0, le=0.25, description="largest shift by a smooth distortion, as a fraction of the longer side"
+    )
+    order: float = Field(
+        0.0, ge=0, le=1, description="fraction of drawings whose strokes the encoder sees in random order"
+    )
+    reverse: float = Field(
+        0.0, ge=0, le=1, description="fraction of strokes that the encoder sees drawn from their other end"
+    )
 
 
 class BackgroundKinds(Section):

@@ -24,7 +24,7 @@ from training.protocols import Batch
 from training.reference import describe_sketch_encoder
 from training.sketches.preparing import DrawingPreparation
 from training.sketches.strokes import Points, Strokes
-from training.stored import StoredModel, load_model
+from training.stored import StoredModel
 
 AT_ONCE = 256  # drawings that are encoded or decoded at once
 
@@ -159,17 +159,7 @@ def load_sketch_encoder(ref: str | Path, device: str | torch.device = "cpu") -> 
         EncoderError: files of the directory are missing, damaged or of another format, the encoder takes images, or
             the device is not available.
     """
-    described = describe_sketch_encoder(ref)
-    model, stored = load_model(described, device)
-    return SketchEncoder(
-        model,
-        family=described.family,
-        config=described.config,
-        preprocessing=described.preprocessing,
-        card=described.card,
-        device=device,
-        stored=stored,
-    )
+    return SketchEncoder.load(describe_sketch_encoder(ref), device)
 
 
 def slerp(first: Tensor, last: Tensor, steps: int) -> Tensor:

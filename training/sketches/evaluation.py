@@ -7,11 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from training.layers.strokes import lengths_of
+from training.recipes.schema import DrawingSettings
+from training.sketches.augment import change_strokes
 from training.sketches.encoder import SketchEncoder
 from training.sketches.judging import interval, lengths, lengths_of_drawn, pixel_vectors, precision_at, queries
 from training.sketches.reading import SourceDrawing
+
+OTHER_STROKES = {"order": DrawingSettings(order=1.0), "direction": DrawingSettings(reverse=1.0)}
 
 
 def evaluate_sketches(
@@ -26,12 +32,13 @@ def evaluate_sketches(
     """Bound, lengths, and retrieval by category, of drawings that the encoder can take.
 
     Returns:
-        `nats` per drawing; `lengths` of `data` and `samples`; `retrieval`: precision at k with 95 % intervals over
-        categories, of the `encoder`, of `pixels`, and of their `difference`, and that by `chance`; None if no category
-        has two drawings.
+        `nats` per drawing; `lengths` of `data` and `samples`; `same_ink`, see `same_ink`; `retrieval`: precision at k
+        with 95 % intervals over categories, of the `encoder`, of `pixels`, and of their `difference`, and that by
+        `chance`; None if no category has two drawings.
     """
     strokes = [each.strokes for each in drawings]
-    points = lengths_of(encoder.prepare(strokes)).numpy()
+    rows = encoder.prepare(strokes)
+    points = lengths_of(rows).numpy()
     drawn = encoder.sample(samples, temperature=temperature, seed=seed)
     return {
         "drawings": len(drawings),
@@ -40,8 +47,27 @@ def evaluate_sketches(
             "data": lengths(points, np.ones(len(points), dtype=bool))._asdict(),
             "samples": lengths_of_drawn(drawn)._asdict(),
         },
+        "same_ink": same_ink(encoder, rows, seed),
         "retrieval": _retrieval(encoder, drawings, k),
     }
+
+
+def same_ink(encoder: SketchEncoder, rows: Tensor, seed: int = 0) -> dict[str, float]:
+    """Share of drawings `(N, N_max, 5)` that find themselves first among all when they are drawn in other strokes.
+
+    Returns:
+        by what is changed: the random `order` of the strokes, or the `direction` of all of them. Nothing that can be
+        seen differs, so that an encoder of what can be seen has 1.
+    """
+    vectors = encoder.encode(rows)
+    shares = {}
+    for name, changes in OTHER_STROKES.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            changed = encoder.encode(change_strokes(rows, changes))
+        scores = changed @ vectors.T
+        shares[name] = float((scores <= scores.diagonal()[:, None]).all(dim=1).double().mean())
+    return shares
 
 
 def _retrieval(encoder: SketchEncoder, drawings: Sequence[SourceDrawing], k: int) -> dict[str, Any] | None:

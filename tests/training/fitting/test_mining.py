@@ -8,11 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.drawings import make_drawings
 from training.fitting.examples import Examples
 from training.fitting.mining import Mined, is_due, lend_views, mine, mutual_neighbours
+from training.fitting.views import ViewMaker
+from training.models.sketch_rnn import SketchRnn, SketchRnnConfig
 from training.models.vae import Vae, VaeConfig
 from training.objectives import info_nce
+from training.recipes import load_recipe
 from training.recipes.objective import Mined as Settings
+from training.sketches.dataset import prepare_drawings
+from training.sketches.preparing import DrawingPreparation
+from training.sketches.views import SketchViews
 
 
 def test_neighbours_of_points_on_a_circle_by_hand() -> None:
@@ -97,10 +104,23 @@ def test_looking_for_them_leaves_no_trace_in_the_model() -> None:
     images = torch.randint(0, 256, (9, 3, 16, 16), dtype=torch.uint8)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    found = mine(model, Examples(images, torch.arange(9)), Settings(neighbours=2), 4, 4)
+    found = mine(
+        model, ViewMaker(load_recipe("vae")).plain, Examples(images, torch.arange(9)), Settings(neighbours=2), 4, 4
+    )
     assert model.training and torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert found.epoch == 4
     with torch.no_grad():
         latents: Tensor = model.eval().latent(images.float() / 255.0)
     assert torch.equal(found.neighbours, mutual_neighbours(latents, torch.arange(9), 2))
+
+
+def test_drawings_are_mined_by_the_latents_of_their_strokes() -> None:
+    preparation = DrawingPreparation(longest=24, scale=40.0)
+    x = torch.from_numpy(prepare_drawings(make_drawings(12), preparation).rows)
+    torch.manual_seed(0)
+    model = SketchRnn(SketchRnnConfig(longest=24, latent_dim=4, encoder_hidden=6, decoder_hidden=6, mixtures=2))
+    found = mine(model, SketchViews(load_recipe("sketch-rnn")).plain, Examples(x, torch.arange(12)), Settings(), 1, 5)
+    with torch.no_grad():
+        expected = mutual_neighbours(model.eval().latent(x), torch.arange(12), Settings().neighbours)
+    assert torch.equal(found.neighbours, expected) and found.share > 0

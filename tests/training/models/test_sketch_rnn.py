@@ -13,9 +13,10 @@ from torch import Tensor
 
 from tests.drawings import make_drawings
 from training.layers.strokes import RowDistribution, drawing_nats, lengths_of, row_distribution
-from training.models.sketch_rnn import SketchRnn, SketchRnnConfig
+from training.models.sketch_rnn import SketchRnn, SketchRnnConfig, _places
 from training.protocols import Batch, GradientModel, Posterior
 from training.sketches.encoder import SketchEncoder, load_sketch_encoder, slerp
+from training.sketches.evaluation import same_ink
 from training.sketches.preparing import DrawingPreparation
 
 LONGEST = 24
@@ -192,6 +193,41 @@ def test_the_encoder_reads_both_directions_and_no_padding() -> None:
     torch.testing.assert_close(model.latent(x), expected)
 
 
+def test_places_are_from_the_mean_point_wherever_a_drawing_begins() -> None:
+    x = drawings().double()
+    moved = x.clone()
+    moved[:, 0, :2] += torch.tensor([3.0, -2.0])
+    is_point = (x[..., 4:] < 0.5).double()
+    places = _places(x, is_point)
+    torch.testing.assert_close(_places(moved, is_point), places)
+    torch.testing.assert_close(places.diff(dim=1)[:, 0], x[:, 1, :2])
+    assert float(places.sum(1).abs().max()) < 1e-9
+
+
+def test_a_mean_over_states_is_of_points_alone() -> None:
+    model, short = build(pooling="mean").double(), drawings().double()
+    longer = torch.cat([short, short[:, -1:].expand(-1, 7, -1)], dim=1)
+    torch.testing.assert_close(model.latent(longer), model.latent(short))
+    assert model.encoder is not None
+    one = short[:1]
+    count = int(lengths_of(one))
+    ahead, back = model.encoder.forwards(one[:, :count])[0], model.encoder.backwards(one[:, :count].flip(1))[0]
+    expected = model.encoder.mean(torch.cat([ahead.mean(1), back.mean(1)], dim=1))
+    torch.testing.assert_close(model.latent(one), expected)
+
+
+def test_hidden_rows_are_hidden_in_training_alone() -> None:
+    model, x = build(input_dropout=1.0).double(), drawings().double()
+    z = model.latent(x)
+    blind = model.rows_given(x, z, 1.0)
+    torch.testing.assert_close(blind.log_pen, model.rows_given(torch.zeros_like(x), z, 1.0).log_pen)
+    assert not torch.allclose(blind.log_pen, model.rows_given(x, z).log_pen)
+    in_training = model.train().losses(x, z, None)
+    torch.testing.assert_close(in_training.pens, drawing_nats(blind, x).pens.mean() / x.shape[1])
+    open_eyed = model.eval().losses(x, z, None)
+    torch.testing.assert_close(open_eyed.pens, drawing_nats(model.rows_given(x, z), x).pens.mean() / x.shape[1])
+
+
 @pytest.mark.parametrize("changes", [{}, ALONE])
 def test_drawing_row_by_row_follows_the_distributions_of_whole_drawings(changes: dict[str, Any]) -> None:
     """At temperature 0, each drawn row is the mode of what `rows_given` says of it."""
@@ -268,6 +304,7 @@ def _choose_with(model: SketchRnn, begun: Tensor, state: torch.Generator, seed: 
 OTHER: dict[str, Any] = {
     "longest": 30, "latent_dim": 4, "encoder_hidden": 7, "decoder_hidden": 9, "mixtures": 3, "kl_weight": 3.0,
     "kl_min": 5.0, "eta_min": 0.9, "decay": 0.1, "search_dim": 2, "whitening": 1.0, "turn": "zca",
+    "places": True, "pooling": "mean", "input_dropout": 0.5,
 }  # fmt: skip
 
 
@@ -293,7 +330,7 @@ def test_every_setting_has_an_effect(setting: str) -> None:
     [
         ("longest", 1), ("latent_dim", -1), ("encoder_hidden", 0), ("decoder_hidden", 0), ("mixtures", 0),
         ("kl_weight", -1.0), ("kl_min", -1.0), ("eta_min", 2.0), ("decay", 1.1), ("search_dim", 6), ("whitening", 2.0),
-        ("turn", "up"),
+        ("turn", "up"), ("pooling", "max"), ("input_dropout", 1.5),
     ],
 )  # fmt: skip
 def test_a_config_is_frozen_and_refuses_values_out_of_range(setting: str, value: Any) -> None:
@@ -326,6 +363,16 @@ def test_an_encoder_keeps_the_promises_of_all_families(changes: dict[str, Any], 
     assert torch.equal(loaded.log_likelihood(given), encoder.log_likelihood(given))
     drawn = loaded.sample(3, seed=1)
     assert [each.points for each in drawn] == [each.points for each in encoder.sample(3, seed=1)]
+
+
+def test_drawings_of_one_stroke_find_themselves_in_any_order_but_not_in_the_other_direction() -> None:
+    encoder, lines = as_encoder(), [each.strokes for each in make_drawings(30) if len(each.strokes) == 1]
+    rows, state = encoder.prepare(lines), torch.get_rng_state()
+    shares = same_ink(encoder, rows)
+    assert shares["order"] == 1.0 and shares["direction"] < 0.9
+    dots = [[point[None] for point in strokes[0][:5]] for strokes in lines]
+    assert same_ink(encoder, encoder.prepare(dots))["direction"] == 1.0
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_embedding_nothing_gives_no_vectors() -> None:

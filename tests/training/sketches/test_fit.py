@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from service.cli import main
@@ -18,14 +17,11 @@ from training.encoder import load_encoder
 from training.errors import EncoderError, RecipeError
 from training.loop import train
 from training.recipes import load_recipe
-from training.recipes.schema import DrawingSettings
 from training.sketches.dataset import prepare_drawings
 from training.sketches.encoder import load_sketch_encoder
 from training.sketches.judging import interval, lengths, precision_at, queries
-from training.sketches.preparing import DrawingPreparation
 from training.sketches.sheets import drawing_svg
 from training.sketches.svg import read_svg
-from training.sketches.views import augment_drawings, drop_points
 
 TINY = [
     "drawings.longest=24", "model.latent_dim=8", "model.encoder_hidden=24", "model.decoder_hidden=48",
@@ -159,6 +155,7 @@ def test_evaluate_reports_retrieval_beside_pixels_and_lengths(trained: Path, tes
     assert report["lengths"]["data"]["ended"] == 1.0
     code, text, _ = run(*words)
     assert code == 0 and "precision@10 encoder: " in text and "60 drawings" in text
+    assert f"in another order: {report['same_ink']['order']:.1%}, direction: " in text
 
 
 def test_what_the_commands_cannot_do_is_one_line(trained: Path, test_source: Path, run: Call, tmp_path: Path) -> None:
@@ -229,50 +226,15 @@ def test_drawings_in_a_recipe_of_images_are_refused() -> None:
         load_recipe("vae", ["drawings.longest=50"])
 
 
-def test_a_contrastive_term_can_be_added(source: Path, run: Call, tmp_path: Path) -> None:
-    settings = [*TINY, "epochs=1", "objective.contrastive.weight=1", "drawings.rotate=10"]
+def test_a_contrastive_term_and_neighbours_can_be_added(source: Path, run: Call, tmp_path: Path) -> None:
+    settings = [
+        *TINY, "epochs=2", "objective={contrastive: {weight: 1}, mined: {start: 1, every: 1}}",
+        "drawings={longest: 24, rotate: 10, shear: 10, warp: 0.05, order: 0.5, reverse: 0.5}",
+    ]  # fmt: skip
     overrides = [word for setting in settings for word in ("--set", setting)]
     words = ("train", "sketch-rnn", "--data", source, "--out", tmp_path / "run", "--device", "cpu", *overrides)
     code, _, err = run(*words)
     assert code == 0, err
-
-
-def rows(count: int = 12) -> torch.Tensor:
-    return torch.from_numpy(prepare_drawings(make_drawings(count), DrawingPreparation(longest=24)).rows)
-
-
-def test_dropped_points_leave_all_others_where_they_are() -> None:
-    x = rows()
-    torch.manual_seed(0)
-    chosen = torch.rand(x.shape[:2]) < 0.5
-    thinned = drop_points(x, chosen)
-    for before, after, drop in zip(x, thinned, chosen, strict=True):
-        count = int((before[:, 4] == 0).sum())
-        draws = before[:count, 2] == 1
-        inside = draws & torch.cat([torch.tensor([False]), draws[:-1]])
-        kept = ~(drop[:count] & inside)
-        left = int(kept.sum())
-        assert int((after[:, 4] == 0).sum()) == left < count + 1
-        torch.testing.assert_close(after[:left, :2].cumsum(0), before[:count, :2].cumsum(0)[kept], atol=1e-3, rtol=0)
-        assert torch.equal(after[:left, 2:], before[:count, 2:][kept])
-        assert torch.equal(after[left:], torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0]).expand(24 - left, -1))
-    torch.testing.assert_close(drop_points(x, torch.zeros_like(chosen)), x, atol=1e-3, rtol=0)
-
-
-def test_drawings_are_stretched_and_turned_as_a_whole() -> None:
-    x = rows()
-    torch.manual_seed(0)
-    stretched = augment_drawings(x, DrawingSettings(scale=0.3, drop=0.0))
-    ratio = stretched[..., :2] / x[..., :2]
-    for each in ratio.unbind(0):
-        for axis in each.unbind(-1):
-            known = axis[axis.isfinite()]
-            assert float(known.max() - known.min()) < 1e-3 and 0.7 <= float(known[0]) <= 1.3
-    turned = augment_drawings(x, DrawingSettings(scale=0.0, drop=0.0, rotate=90.0))
-    torch.testing.assert_close(turned[..., :2].norm(dim=-1), x[..., :2].norm(dim=-1), atol=1e-3, rtol=0)
-    assert not torch.allclose(turned[..., :2], x[..., :2])
-    unchanged = augment_drawings(x, DrawingSettings(scale=0.0, drop=0.0))
-    torch.testing.assert_close(unchanged, x, atol=1e-3, rtol=0)
 
 
 def test_precision_by_hand() -> None:
