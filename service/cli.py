@@ -65,16 +65,23 @@ def root(
 
 
 def _exit_at_once(number: int, frame: object) -> None:
-    """Exit on Ctrl+C: a kill at any moment loses nothing, and an orderly exit could wait for killed child processes."""
+    """Exit on Ctrl+C or SIGTERM: a kill at any moment loses nothing, and an orderly exit could wait for killed children.
+
+    Without a handler, SIGTERM would not end process 1 of a container, and Lightning would end a training with status 0.
+    """
     os.write(sys.stderr.fileno(), b"\nnitamono: interrupted; stored data is safe; run the same command to continue\n")
     if processes := sys.modules.get("training.data.processes"):
         processes.hold_starts()
-    os._exit(130)
+    os._exit(128 + number)
 
 
 def main() -> None:
-    """Run a command: exit with 0 on success, 1 with one line on stderr for a Nitamono error, 2 for wrong usage."""
+    """Run a command: exit with 0 on success, 1 with one line on stderr for a Nitamono error, 2 for wrong usage.
+
+    Ctrl+C ends it with 130, and SIGTERM with 143.
+    """
     signal.signal(signal.SIGINT, _exit_at_once)
+    signal.signal(signal.SIGTERM, _exit_at_once)
     try:
         with extras("this command"):
             app(prog_name="nitamono", standalone_mode=True)
