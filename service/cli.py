@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -65,11 +66,12 @@ def root(
 
 
 def _exit_at_once(number: int, frame: object) -> None:
-    """Exit on Ctrl+C or SIGTERM: a kill at any moment loses nothing, and an orderly exit could wait for killed children.
+    """Exit on Ctrl+C and SIGTERM: a kill at any moment loses nothing, and an orderly exit could wait for dead children.
 
     Without a handler, SIGTERM would not end process 1 of a container, and Lightning would end a training with status 0.
     """
-    os.write(sys.stderr.fileno(), b"\nnitamono: interrupted; stored data is safe; run the same command to continue\n")
+    with suppress(OSError):  # nobody reads stderr any more
+        os.write(2, b"\nnitamono: interrupted; stored data is safe; run the same command to continue\n")
     if processes := sys.modules.get("training.data.processes"):
         processes.hold_starts()
     os._exit(128 + number)

@@ -102,7 +102,9 @@ def load_dataset(
     found = Dataset(pixels, [], [], [], [], coverage, [])
     requests = ((image, _request(image, masks)) for image in images)
     outcomes = read_files(requests, preprocessing, processes=processes, limits=limits)
-    for image, outcome in tqdm(outcomes, "decoding", len(images), disable=not progress or None, file=sys.stderr, unit="image"):
+    for image, outcome in tqdm(
+        outcomes, "decoding", len(images), disable=not progress or None, file=sys.stderr, unit="image"
+    ):
         if isinstance(outcome, Loaded) and outcome.pixels is not None:
             _add(found, image, outcome, outcome.pixels)
         elif not isinstance(outcome, Loaded):
