@@ -141,6 +141,7 @@ def test_every_command_line_parses() -> None:
         parse(shlex.split(re.sub(r"\$\([^)]*\)", "date", line)))
 
 
+@pytest.mark.slow
 def test_cron_prints_what_failed_and_nothing_else(tmp_path: Path) -> None:
     """Old backups are removed after a new one has succeeded, and only then."""
     backups = tmp_path / "backups"

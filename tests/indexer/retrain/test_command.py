@@ -16,11 +16,11 @@ import pytest
 from indexer.catalogue.home import Home
 from indexer.errors import BusyError
 from indexer.retrain import run as retrain
-from indexer.retrain.job import find_retrain
+from indexer.retrain.job import find_retrain, unfinished
 from indexer.retrain.outlook import outlook
 from indexer.retrain.plan import STEPS, RetrainPlan
 from service.cli import main
-from tests.commands import run, start
+from tests.commands import start
 from tests.indexer.retrain import shop
 from tests.indexer.retrain.shop import HELD_OUT, PCA, PLAN, WIDE, Killed, SetFigures, decided, say_until
 from training.reference import describe_encoder
@@ -98,9 +98,7 @@ def test_the_command_goes_on_without_options_and_abandons(
 # A scheduler: a process of its own, without a terminal
 
 
-def test_sigterm_ends_a_run_with_143_and_the_same_command_resumes_it(
-    call: Callable[..., Any], home: Home, set_figures: SetFigures
-) -> None:
+def test_sigterm_ends_a_run_with_143_and_leaves_it_to_be_resumed(home: Home) -> None:
     words = ("retrain", *OPTIONS, "--home", home.path, "--json")
     with start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None and process.stdout is not None
@@ -113,18 +111,18 @@ def test_sigterm_ends_a_run_with_143_and_the_same_command_resumes_it(
     assert process.returncode == 128 + signal.SIGTERM
     assert errors.endswith("nitamono: interrupted; stored data is safe; run the same command to continue\n")
     assert "Traceback" not in errors
-    set_figures(pca=0.3)
-    document, _ = call(*OPTIONS)
-    assert (document["number"], document["status"]) == (1, "refused")
+    assert unfinished(home, "default") == find_retrain(home, "default", 1)
 
 
-def test_a_run_beside_another_one_exits_with_1_and_names_its_process(home: Home) -> None:
-    with home.lock("retrain-default"):
-        done = run("retrain", *OPTIONS, "--home", home.path, "--json")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        f"nitamono: collection 'default' is being retrained by process {os.getpid()}; try again when that has ended\n"
-    )
+def test_a_run_beside_another_one_exits_with_1_and_names_its_process(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["nitamono", "retrain", *OPTIONS, "--home", str(home.path), "--json"])
+    with home.lock("retrain-default"), pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    message = f"collection 'default' is being retrained by process {os.getpid()}; try again when that has ended"
+    assert capsys.readouterr() == ("", f"nitamono: {message}\n")
 
 
 def test_an_encoder_that_is_trained_already_is_judged_as_it_is(home: Home, tmp_path: Path) -> None:
