@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import numpy as np
@@ -143,18 +146,17 @@ def test_a_killed_run_goes_on_from_its_last_epoch_and_ends_as_if_nothing_had_hap
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     photos, out = images[0].path.parents[1], tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(photos), str(out), *settings], stderr=subprocess.PIPE, bufsize=0
-    )
-    assert process.stderr is not None
+    terminal, stderr = pty.openpty()  # bars appear on terminals alone
+    termios.tcsetwinsize(stderr, (24, 120))
+    process = subprocess.Popen([sys.executable, str(script), str(photos), str(out), *settings], stderr=stderr)
+    os.close(stderr)
     seen = b""
     while b"epoch=3" not in seen:  # the bar tells when an epoch is over
-        read = process.stderr.read(64)
-        assert read, f"the run ended too early: {seen.decode()[-500:]}"
-        seen += read
+        assert process.poll() is None, f"the run ended too early: {seen.decode()[-500:]}"
+        seen += os.read(terminal, 64)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    process.stderr.close()
+    os.close(terminal)
     assert not (out / "encoder.json").exists()
     recipe = load_recipe("vae", settings)
     resumed = load_encoder(run(recipe, images, out, resume=True))
