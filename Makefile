@@ -55,7 +55,7 @@ test: env ## the default tests, fast ones included
 slow: env ## the tests left out of `make test`
 	$(PYTEST) -m 'slow and not wheel'
 
-wheel-test: env ## build the wheel, install it into an empty environment, index and search
+wheel-test: env ## install into an empty environment as the Dockerfile does, index and search
 	$(BIN)/python -m pytest -q -m wheel
 
 coverage: env ## line and branch coverage of the default tests

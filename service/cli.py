@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -65,16 +66,24 @@ def root(
 
 
 def _exit_at_once(number: int, frame: object) -> None:
-    """Exit on Ctrl+C: a kill at any moment loses nothing, and an orderly exit could wait for killed child processes."""
-    os.write(sys.stderr.fileno(), b"\nnitamono: interrupted; stored data is safe; run the same command to continue\n")
+    """Exit on Ctrl+C and SIGTERM: a kill at any moment loses nothing, and an orderly exit could wait for dead children.
+
+    Without a handler, SIGTERM would not end process 1 of a container, and Lightning would end a training with status 0.
+    """
+    with suppress(OSError):  # nobody reads stderr any more
+        os.write(2, b"\nnitamono: interrupted; stored data is safe; run the same command to continue\n")
     if processes := sys.modules.get("training.data.processes"):
         processes.hold_starts()
-    os._exit(130)
+    os._exit(128 + number)
 
 
 def main() -> None:
-    """Run a command: exit with 0 on success, 1 with one line on stderr for a Nitamono error, 2 for wrong usage."""
+    """Run a command: exit with 0 on success, 1 with one line on stderr for a Nitamono error, 2 for wrong usage.
+
+    Ctrl+C ends it with 130, and SIGTERM with 143.
+    """
     signal.signal(signal.SIGINT, _exit_at_once)
+    signal.signal(signal.SIGTERM, _exit_at_once)
     try:
         with extras("this command"):
             app(prog_name="nitamono", standalone_mode=True)

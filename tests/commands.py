@@ -7,8 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import typer.main
+
+from service.cli import app
 
 
 def command(*words: object) -> list[str]:
@@ -25,6 +29,15 @@ def json_of(*words: object) -> Any:
     done = run(*words, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def parse(words: Sequence[str]) -> None:
+    """Parse `nitamono ...` without running it; wrong usage raises click's error."""
+    command: Any = typer.main.get_command(app)
+    rest = list(words[1:])
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command, rest = command.commands[rest[0]], rest[1:]
+    command.make_context(words[-1], rest)
 
 
 def start(*words: object, **options: Any) -> subprocess.Popen[bytes]:

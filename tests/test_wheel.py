@@ -1,9 +1,10 @@
-"""What is installed from the wheel: all packages and their data, and enough to index photos and search."""
+"""What the Dockerfile installs: all packages and their data, and enough to index photos and search."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from tests.conftest import write_photos
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("training", "indexer", "service")
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", *LAYERS, "alembic")
+DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
 
 
 def test_the_packages_of_the_project_are_those_of_the_tree() -> None:
@@ -26,30 +27,40 @@ def test_the_packages_of_the_project_are_those_of_the_tree() -> None:
     assert sorted(listed) == sorted(".".join(folder.relative_to(ROOT).parts) for folder in folders)
 
 
-def done(command: list[str], folder: Path) -> str:
+def done(command: list[str], folder: Path, **settings: str) -> str:
     """The output of a command that must succeed, outside of the repository and without its settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("NITAMONO_", "PYTHON"))}
-    run = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True)
+    run = subprocess.run(command, cwd=folder, env={**kept, **settings}, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return run.stdout
+
+
+def copy_as_the_dockerfile_does(folder: Path) -> None:
+    """Copy what the Dockerfile copies from the repository, and nothing else."""
+    for words in re.findall(r"^COPY (?!--from)(.+)", DOCKERFILE, re.M):
+        *sources, target = words.split()
+        for source in sources:
+            if (ROOT / source).is_dir():
+                shutil.copytree(ROOT / source, folder / target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / source, folder / target)
 
 
 @pytest.mark.slow
 @pytest.mark.wheel
 @pytest.mark.timeout(1800)
-def test_a_wheel_in_an_empty_environment_indexes_photos_and_searches(tmp_path: Path) -> None:
-    source = tmp_path / "source"  # a build leaves its traces beside the packages
+def test_the_dockerfile_installs_into_an_empty_environment_that_indexes_photos_and_searches(tmp_path: Path) -> None:
+    """`pip install` builds a wheel of what was copied, and installs that."""
+    source = tmp_path / "source"
     source.mkdir()
-    for name in SOURCES:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, source / name)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    done([*pip, "wheel", "--no-deps", "--wheel-dir", str(tmp_path / "dist"), str(source)], tmp_path)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    copy_as_the_dockerfile_does(source)
     done([sys.executable, "-m", "venv", str(tmp_path / "venv")], tmp_path)
     binaries = tmp_path / "venv" / "bin"
-    constraints = ["--constraint", str(ROOT / "constraints.txt")]
-    done([str(binaries / "python"), *pip[1:], "install", *constraints, str(wheel)], tmp_path)
+    stage = DOCKERFILE.partition("AS build-serve\n")[2].partition("\nFROM")[0]
+    ((extras, install),) = re.findall(r"^ARG EXTRAS=(.+)\nRUN (pip install .+)", stage, re.M)
+    path = f"{binaries}{os.pathsep}{os.environ['PATH']}"
+    done(["/bin/sh", "-c", install], source, PATH=path, EXTRAS=extras)
+    shutil.rmtree(source)
 
     photos = write_photos(tmp_path / "photos", 3)
     nitamono = str(binaries / "nitamono")
@@ -65,3 +76,4 @@ def test_a_wheel_in_an_empty_environment_indexes_photos_and_searches(tmp_path: P
         "import service.web, importlib.resources as r; print(r.files('service.web').joinpath('index.html').is_file())"
     )
     assert done([str(binaries / "python"), "-c", page_file], tmp_path).strip() == "True"
+    assert "psycopg" in done([str(binaries / "python"), "-m", "pip", "list"], tmp_path)

@@ -75,10 +75,10 @@ class Progress(NamedTuple):
 
 @contextmanager
 def progress_bar(what: str, unit: str) -> Iterator[Progress]:
-    """A progress bar on stderr with rate and time left; it appears after half a second."""
+    """A progress bar on stderr with rate and time left, if that is a terminal; it appears after half a second."""
     from tqdm import tqdm
 
-    bar = tqdm(desc=what, unit=unit, file=sys.stderr, delay=0.5, dynamic_ncols=True, leave=True)
+    bar = tqdm(desc=what, unit=unit, file=sys.stderr, disable=None, delay=0.5, dynamic_ncols=True)
 
     def started(total: int) -> None:
         bar.total = total

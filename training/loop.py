@@ -92,7 +92,7 @@ def train(
         resume: continue the run in `out` from its last complete epoch; a finished run is left unchanged.
         device: auto, cpu or gpu.
         precision: 32, or bf16-mixed for bfloat16 where that is safe.
-        progress: show progress bars on stderr.
+        progress: show progress bars on stderr, if that is a terminal.
         limits: of bytes and pixels per image.
 
     Raises:

@@ -286,8 +286,11 @@ class Home:
         return self.path / "blobs" / sha256[:2] / sha256
 
     @contextmanager
-    def lock(self, name: str, *, wait: bool = False) -> Iterator[None]:
+    def lock(self, name: str, *, wait: bool = False, busy: str = "") -> Iterator[None]:
         """Hold a lock among processes; it is released when the process ends, even by a kill.
+
+        Args:
+            busy: what the error says that the other process does; by default, that it is writing `name`.
 
         Raises:
             BusyError: another process holds it and `wait` is not set.
@@ -303,7 +306,8 @@ class Home:
             except BlockingIOError as exc:
                 file.seek(0)
                 holder = file.read().strip() or "another"
-                raise BusyError(f"{name} is being written by process {holder}; try again when that has ended") from exc
+                busy = busy or f"{name} is being written"
+                raise BusyError(f"{busy} by process {holder}; try again when that has ended") from exc
             with suppress(OSError):  # on a full disk, the lock holds without the number of its process
                 file.truncate(0)
                 file.write(str(os.getpid()))

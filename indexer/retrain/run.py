@@ -15,6 +15,7 @@ The catalogue also stores the plan, the decision with its evidence, and the numb
 from __future__ import annotations
 
 import shutil
+from contextlib import AbstractContextManager
 
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import RetrainRecord
@@ -45,7 +46,7 @@ def retrain(
         BusyError: another process is retraining or indexing this collection.
         MismatchError: another encoder was activated during the retraining; run it again.
     """
-    with home.lock(f"retrain-{collection}"):
+    with _lock(home, collection):
         job = _begin(home, collection, plan, say)
         _run(job)
         return job.record
@@ -85,9 +86,14 @@ def _run(job: RetrainJob) -> None:
     job.home.catalogue.retrains.end(job.collection_id, job.number, "promoted", generation.number)
 
 
+def _lock(home: Home, collection: str) -> AbstractContextManager[None]:
+    """One process at a time retrains a collection, or abandons its retraining."""
+    return home.lock(f"retrain-{collection}", busy=f"collection {collection!r} is being retrained")
+
+
 def abandon(home: Home, collection: str) -> RetrainRecord:
     """End the unfinished retraining of a collection, and remove its files."""
-    with home.lock(f"retrain-{collection}"):
+    with _lock(home, collection):
         record = unfinished(home, collection)
         if record is None:
             raise NotFoundError(f"no retraining of {collection!r} is unfinished")

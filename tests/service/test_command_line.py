@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from docs.scripts import cli as reference
+from tests.commands import parse
 from training.commands.group import PANELS
 
 ROOT = Path(__file__).parents[2]
@@ -56,11 +57,7 @@ def test_each_command_has_a_summary_that_fits(found: reference.Command) -> None:
 def test_each_command_has_examples_that_parse(found: reference.Command) -> None:
     assert found.examples
     for line in found.examples:
-        words = shlex.split(line)
-        command, path = COMMANDS[0].command, words[1:]
-        while path and not path[0].startswith("-") and path[0] in getattr(command, "commands", {}):
-            command, path = command.commands[path[0]], path[1:]
-        command.make_context(words[-1], path)
+        parse(shlex.split(line))
         assert line.startswith(found.words)
 
 

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -143,18 +144,15 @@ def test_a_killed_run_goes_on_from_its_last_epoch_and_ends_as_if_nothing_had_hap
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     photos, out = images[0].path.parents[1], tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(photos), str(out), *settings], stderr=subprocess.PIPE, bufsize=0
-    )
-    assert process.stderr is not None
-    seen = b""
-    while b"epoch=3" not in seen:  # the bar tells when an epoch is over
-        read = process.stderr.read(64)
-        assert read, f"the run ended too early: {seen.decode()[-500:]}"
-        seen += read
+    process = subprocess.Popen([sys.executable, str(script), str(photos), str(out), *settings], stderr=subprocess.PIPE)
+    last, saved = out / "checkpoints" / "last.ckpt", set[int]()
+    while len(saved) < 3:  # one after each epoch
+        assert process.poll() is None, f"the run ended too early: {process.communicate()[1].decode()[-500:]}"
+        if last.exists():
+            saved.add(last.stat().st_mtime_ns)
+        time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
+    process.communicate()
     assert not (out / "encoder.json").exists()
     recipe = load_recipe("vae", settings)
     resumed = load_encoder(run(recipe, images, out, resume=True))

@@ -89,7 +89,7 @@ def load_dataset(
     Args:
         masks: sources of the items' masks, in the order in which they are tried; None finds no masks.
         processes: as in `read_files`.
-        progress: show a progress bar on stderr.
+        progress: show a progress bar on stderr, if that is a terminal.
 
     Raises:
         SourceError: none of the images can be read.
@@ -102,7 +102,9 @@ def load_dataset(
     found = Dataset(pixels, [], [], [], [], coverage, [])
     requests = ((image, _request(image, masks)) for image in images)
     outcomes = read_files(requests, preprocessing, processes=processes, limits=limits)
-    for image, outcome in tqdm(outcomes, "decoding", len(images), disable=not progress, file=sys.stderr, unit="image"):
+    for image, outcome in tqdm(
+        outcomes, "decoding", len(images), disable=not progress or None, file=sys.stderr, unit="image"
+    ):
         if isinstance(outcome, Loaded) and outcome.pixels is not None:
             _add(found, image, outcome, outcome.pixels)
         elif not isinstance(outcome, Loaded):

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 
 class ProgressBar(Callback):
-    """One progress bar for the whole fit."""
+    """One progress bar for the whole fit, if stderr is a terminal."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
@@ -18,7 +18,9 @@ class ProgressBar(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             total = int(trainer.estimated_stepping_batches)
-            self._bar = tqdm(total=total, initial=trainer.global_step, desc="training", unit="step", file=sys.stderr)
+            self._bar = tqdm(
+                total=total, initial=trainer.global_step, desc="training", unit="step", file=sys.stderr, disable=None
+            )
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if self._bar is not None:

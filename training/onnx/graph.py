@@ -6,6 +6,7 @@ it.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -107,7 +108,8 @@ class Graph:
 
 
 def open_session(data: bytes, threads: int) -> Any:
-    """An ONNX Runtime session on the CPU, without custom operators and without access to files."""
+    """An ONNX Runtime session on the CPU, without custom operators, access to files, or telemetry."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would begin with the import
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -53,7 +53,7 @@ def prepare_drawings(
 
     Args:
         problems: of the source, listed there too.
-        progress: show a progress bar on stderr.
+        progress: show a progress bar on stderr, if that is a terminal.
 
     Raises:
         SourceError: none of the drawings can be used.
@@ -62,7 +62,7 @@ def prepare_drawings(
 
     skipped = [Skipped(problem.where, problem.reason) for problem in problems]
     found: list[tuple[SourceDrawing, Points]] = []
-    for each in tqdm(drawings, "simplifying", disable=not progress, file=sys.stderr, unit="drawing"):
+    for each in tqdm(drawings, "simplifying", disable=not progress or None, file=sys.stderr, unit="drawing"):
         try:
             found.append((each, preparation.simplified(each.strokes)))
         except DrawingError as exc:

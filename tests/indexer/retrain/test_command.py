@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +14,13 @@ from typing import Any
 import pytest
 
 from indexer.catalogue.home import Home
+from indexer.errors import BusyError
 from indexer.retrain import run as retrain
-from indexer.retrain.job import find_retrain
+from indexer.retrain.job import find_retrain, unfinished
 from indexer.retrain.outlook import outlook
 from indexer.retrain.plan import STEPS, RetrainPlan
 from service.cli import main
+from tests.commands import start
 from tests.indexer.retrain import shop
 from tests.indexer.retrain.shop import HELD_OUT, PCA, PLAN, WIDE, Killed, SetFigures, decided, say_until
 from training.reference import describe_encoder
@@ -88,6 +93,36 @@ def test_the_command_goes_on_without_options_and_abandons(
     with pytest.raises(Killed):
         retrain.retrain(home, "default", PLAN, say=say_until("gate"))
     assert call("abandon")[0]["status"] == "abandoned"
+
+
+# A scheduler: a process of its own, without a terminal
+
+
+def test_sigterm_ends_a_run_with_143_and_leaves_it_to_be_resumed(home: Home) -> None:
+    words = ("retrain", *OPTIONS, "--home", home.path, "--json")
+    with start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None and process.stdout is not None
+        assert process.stderr.readline().startswith(b"export: ")
+        with pytest.raises(BusyError, match=f"'default' is being retrained by process {process.pid}; try again"):
+            retrain.retrain(home, "default", PLAN)
+        process.send_signal(signal.SIGTERM)
+        errors = process.stderr.read().decode()
+        assert process.stdout.read() == b""
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors.endswith("nitamono: interrupted; stored data is safe; run the same command to continue\n")
+    assert "Traceback" not in errors
+    assert unfinished(home, "default") == find_retrain(home, "default", 1)
+
+
+def test_a_run_beside_another_one_exits_with_1_and_names_its_process(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["nitamono", "retrain", *OPTIONS, "--home", str(home.path), "--json"])
+    with home.lock("retrain-default"), pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    message = f"collection 'default' is being retrained by process {os.getpid()}; try again when that has ended"
+    assert capsys.readouterr() == ("", f"nitamono: {message}\n")
 
 
 def test_an_encoder_that_is_trained_already_is_judged_as_it_is(home: Home, tmp_path: Path) -> None:

@@ -217,7 +217,10 @@ def test_an_abandoned_retraining_leaves_its_record_alone(home: Home, set_figures
     with pytest.raises(Killed):
         retrain.retrain(home, "default", PLAN, say=say_until("activate"))
     assert home.retrain_directory("default", 1).is_dir()
-    with home.lock("retrain-default"), pytest.raises(BusyError, match="retrain-default is being written"):
+    with (
+        home.lock("retrain-default"),
+        pytest.raises(BusyError, match="'default' is being retrained by process"),
+    ):
         abandon(home, "default")
     record = abandon(home, "default")
     assert (record.status, record.generation, unfinished(home, "default")) == ("abandoned", None, None)

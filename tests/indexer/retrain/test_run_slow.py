@@ -250,11 +250,18 @@ def has_ended(path: Path) -> bool:
         return any(record.status != "running" for record in home.catalogue.retrains.all("default"))
 
 
-@pytest.mark.parametrize("most", [0.0, 0.2, 1.0], ids=["at-once", "soon", "later"])
+@pytest.mark.parametrize(
+    ("number", "most"),
+    [(signal.SIGKILL, 0.0), (signal.SIGTERM, 0.2), (signal.SIGKILL, 1.0)],
+    ids=["at-once", "soon", "later"],
+)
 def test_killed_at_every_step_in_turn_it_ends_as_if_nothing_had_happened(
-    most: float, kills: Kills, tmp_path: Path
+    number: signal.Signals, most: float, kills: Kills, tmp_path: Path
 ) -> None:
-    """Every run is killed at the first line that none was killed at before, or up to `most` seconds after it."""
+    """Every run is killed at the first line that none was killed at before, or up to `most` seconds after it.
+
+    SIGTERM goes to the process alone, as from a container's runtime.
+    """
     rng = random.Random(most)
     home = tmp_path / "home"
     shutil.copytree(kills.home, home)
@@ -264,10 +271,13 @@ def test_killed_at_every_step_in_turn_it_ends_as_if_nothing_had_happened(
             for line in steps_in(process):
                 if line not in killed:
                     time.sleep(rng.uniform(0, most))  # a random point of progress
-                    os.killpg(process.pid, signal.SIGKILL)
+                    if number is signal.SIGKILL:
+                        os.killpg(process.pid, number)
+                    else:
+                        process.send_signal(number)
                     killed.append(line)
                     break
-        assert process.returncode in (0, -signal.SIGKILL)
+        assert process.returncode in (0, -signal.SIGKILL, 128 + signal.SIGTERM)
     if most == 0:  # a line may be said before the kill at the line above it has come
         assert len(killed) >= len(kills.lines) - 2
     assert end_of(home) == kills.end
