@@ -9,6 +9,7 @@ them in full, which is quadratic in the number of vectors, is timed for 3,000 ve
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from time import thread_time
 
 import faiss
@@ -16,8 +17,9 @@ import numpy as np
 
 from indexer.catalogue.records import Rerank, SearchState
 from indexer.generations.manifest import Manifest
+from indexer.search.intact import LoadedFiles
 from indexer.search.second_stage import second_stage
-from indexer.search.view import View
+from indexer.search.view import ItemRows, View
 from indexer.vectors import Floats
 from indexer.vectors.faiss import FaissIndex
 from indexer.vectors.neighbours import nearest_others
@@ -50,18 +52,20 @@ def lists_of(vectors: Floats) -> NeighbourLists:
 
 def view_of(vectors: Floats) -> View:
     count = len(vectors)
-    manifest = Manifest("benchmark", 1, "benchmark", DIM, "cosine", count, "Flat", {}, 1.0, 0, {})
+    manifest = Manifest("benchmark", 1, "benchmark", DIM, "cosine", count, "Flat", 1.0, 0, {})
     ids = np.stack([np.arange(count), np.arange(count) // PER_ITEM], axis=1).astype(np.int64)
     return View(
         state=SearchState(1, 1, "benchmark", 0, 0),
         manifest=manifest,
         index=FaissIndex.exact(vectors, "cosine"),
         ids=ids,
+        rows=ItemRows.of(ids[:, 1]),
         removed=frozenset(),
         live_ids=np.empty((0, 2), np.int64),
         live_vectors=np.empty((0, DIM), np.float32),
         calibration=None,
         lists=lists_of(vectors),
+        files=LoadedFiles(Path("none"), lambda: None),
     )
 
 

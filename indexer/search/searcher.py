@@ -287,8 +287,9 @@ class Searcher:
 
     @staticmethod
     def _passes(view: View, subset: Subset, pk: int) -> bool:
-        indexed = view.ids[:, 1] if subset.allowed is None else view.ids[subset.allowed.mask, 1]
-        return bool((indexed == pk).any() or (view.live_ids[subset.live, 1] == pk).any())
+        positions = view.rows.positions(view.rows.known(np.array([pk])))
+        indexed = len(positions) > 0 if subset.allowed is None else bool(subset.allowed.mask[positions].any())
+        return indexed or bool((view.live_ids[subset.live, 1] == pk).any())
 
     def _subset(self, view: View, filters: Mapping[str, str]) -> Subset:
         key = tuple(sorted(filters.items()))

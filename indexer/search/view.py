@@ -40,6 +40,43 @@ class ItemScore(NamedTuple):
     score: float
 
 
+class ItemRows(NamedTuple):
+    """The positions of each item in an index, for lookups that do not look at all of them.
+
+    Args:
+        items: `(m,)`, keys of the items in ascending order.
+        starts: `(m + 1,)`, where the rows of each begin in `rows`.
+        rows: `(count,)`, positions in the index, item by item.
+    """
+
+    items: Ints
+    starts: Ints
+    rows: Ints
+
+    @classmethod
+    def of(cls, pks: Ints) -> ItemRows:
+        """Of the item keys `(count,)` by position."""
+        rows = np.argsort(pks, kind="stable")
+        ordered = pks[rows]
+        starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))[: len(pks)]
+        return cls(ordered[starts], np.append(starts, len(pks)), rows)
+
+    def known(self, items: Ints) -> Ints:
+        """Places in `self.items` of those keys `(n,)` that are in the index."""
+        places = np.searchsorted(self.items, items)
+        inside = places < len(self.items)
+        inside[inside] = self.items[places[inside]] == items[inside]
+        found: Ints = places[inside]
+        return found
+
+    def positions(self, places: Ints) -> Ints:
+        """Positions in the index of the items at these places in `self.items`."""
+        counts = self.starts[places + 1] - self.starts[places]
+        before = np.concatenate([[0], np.cumsum(counts)[:-1]]) if len(places) else counts
+        found: Ints = self.rows[np.repeat(self.starts[places] - before, counts) + np.arange(counts.sum())]
+        return found
+
+
 class Subset(NamedTuple):
     """The part of a view that passes a filter.
 
@@ -62,6 +99,7 @@ class View:
 
     Args:
         ids: `(count, 2)`, image_id and item key by position in the index.
+        rows: the positions of each item.
         removed: keys of items that changed live: their vectors in the index are out of date.
         live_ids: `(n, 2)`, image_id and item key of the live images.
         live_vectors: `(n, dim)`.
@@ -75,6 +113,7 @@ class View:
     manifest: Manifest
     index: VectorIndex
     ids: Ints
+    rows: ItemRows
     removed: frozenset[int]
     live_ids: Ints
     live_vectors: Floats
@@ -86,18 +125,29 @@ class View:
 
     def subset(self, items: NDArray[np.int64] | None) -> Subset:
         """The subset of the items with these keys; None for all items."""
-        pks = self.ids[:, 1]
-        mask: NDArray[np.bool_] | None = None
+        removed = self.rows.known(self._removed)
         live = np.ones(len(self.live_ids), dtype=bool)
-        if items is not None:
-            mask = np.isin(pks, items)
+        if items is None:
+            if not self.removed:
+                return Subset(None, len(self.ids), live, len(self.rows.items))
+            mask = np.ones(len(self.ids), dtype=bool)
+            mask[self.rows.positions(removed)] = False
+            indexed_items = len(self.rows.items) - len(removed)
+        else:
+            mask = np.zeros(len(self.ids), dtype=bool)
+            kept = np.zeros(len(self.rows.items), dtype=bool)
+            kept[self.rows.known(items)] = True
+            kept[removed] = False
+            mask[self.rows.positions(np.flatnonzero(kept))] = True
+            indexed_items = int(np.count_nonzero(kept))
             live = np.isin(self.live_ids[:, 1], items)
-        if self.removed:
-            kept = ~np.isin(pks, np.fromiter(self.removed, dtype=np.int64, count=len(self.removed)))
-            mask = kept if mask is None else mask & kept
-        indexed = pks if mask is None else pks[mask]
-        count = _distinct(np.concatenate([indexed, self.live_ids[live, 1]]))
-        return Subset(None if mask is None else Allowed(mask), len(indexed), live, count)
+        allowed = Allowed(mask)
+        # The items of live images are among the removed ones, so that none is counted twice.
+        return Subset(allowed, allowed.count, live, indexed_items + len(set(self.live_ids[live, 1].tolist())))
+
+    @cached_property
+    def _removed(self) -> Ints:
+        return np.array(sorted(self.removed), dtype=np.int64)
 
     def positions_of(self, image_ids: Ints) -> Ints:
         """Positions in the index of indexed images `(n,)`; arbitrary for images that are not indexed."""
@@ -107,12 +157,6 @@ class View:
     @cached_property
     def _by_image(self) -> Ints:
         return np.argsort(self.ids[:, 0])
-
-
-def _distinct(values: Ints) -> int:
-    """Number of distinct values; `np.unique` would import `numpy.ma`, which costs a search from the command line."""
-    ordered = np.sort(values)
-    return int(len(ordered) > 0) + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
 
 
 def load_view(home: Home, collection: str, state: ActiveState, held: View | None) -> View:
@@ -155,7 +199,8 @@ def _open_generation(home: Home, collection: str, state: ActiveState) -> View:
         )
     live_ids, live_vectors = np.empty((0, 2), np.int64), np.empty((0, manifest.dim), np.float32)
     typicality = _typicality(directory, manifest)
-    return View(state, manifest, index, ids, frozenset(), live_ids, live_vectors, None, lists, files, typicality)
+    rows = ItemRows.of(ids[:, 1])
+    return View(state, manifest, index, ids, rows, frozenset(), live_ids, live_vectors, None, lists, files, typicality)
 
 
 def _typicality(directory: Path, manifest: Manifest) -> TypicalityModel | None:

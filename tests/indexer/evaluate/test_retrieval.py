@@ -27,7 +27,7 @@ from indexer.measures.metrics import score_blocks
 from indexer.measures.relevance import QrelsRelevance, make_relevance, read_qrels
 from indexer.search.intact import LoadedFiles
 from indexer.search.second_stage import second_stage
-from indexer.search.view import View
+from indexer.search.view import ItemRows, View
 from indexer.vectors.faiss import FaissIndex
 from indexer.vectors.neighbours import nearest_others
 from indexer.vectors.rerank import K1
@@ -183,6 +183,7 @@ def test_an_evaluation_ranks_as_a_search_does(metric: Metric) -> None:
         manifest=Manifest("c", 1, "e", 6, metric, 200, "Flat", 1.0, 0, {}),
         index=index,
         ids=np.stack([np.arange(200)] * 2, axis=1),
+        rows=ItemRows.of(np.arange(200)),
         removed=frozenset(),
         live_ids=np.empty((0, 2), np.int64),
         live_vectors=np.empty((0, 6), np.float32),
