@@ -55,6 +55,10 @@ class FaissIndex:
         self._kind = kind_of(factory)
         self._store = library.downcast_index(index.storage) if self._kind == "hnsw" else store or index
         self._rows = _rows_of(self._store)
+        # FAISS takes microseconds to tell these, several times in each search.
+        self.count, self.dim = int(index.ntotal), int(index.d)
+        self.metric: Metric = "l2" if index.metric_type == faiss.METRIC_L2 else "cosine"
+        self._clusters = int(index.nlist) if self._kind in ("ivf", "ivf-pq") else 0
 
     @classmethod
     def exact(cls, vectors: Floats, metric: Metric) -> FaissIndex:
@@ -80,18 +84,6 @@ class FaissIndex:
             store = read_mapped(directory / VECTORS)
             _check_kind(directory / VECTORS, store, faiss.IndexScalarQuantizer, factory)
         return cls(index, factory, store=store, parameters=parameters)
-
-    @property
-    def count(self) -> int:
-        return int(self._index.ntotal)
-
-    @property
-    def dim(self) -> int:
-        return int(self._index.d)
-
-    @property
-    def metric(self) -> Metric:
-        return "l2" if self._index.metric_type == faiss.METRIC_L2 else "cosine"
 
     def write(self, path: Path) -> None:
         """Write an index file; raises `OSError` if the disk is full."""
@@ -123,7 +115,8 @@ class FaissIndex:
     def _unfiltered(self, queries: Floats, k: int) -> Neighbours:
         depth = self._depth(k)
         while self.cost(depth) < self._cost_of_all(None):
-            found = self._proposed(queries, min(self._candidates * depth, self.count), depth, None)
+            candidates = k if self._kind == "hnsw" else min(self._candidates * depth, self.count)
+            found = self._proposed(queries, candidates, depth, None)
             if (found.positions[:, k - 1] >= 0).all():
                 return _first(found, k)
             depth *= MORE
@@ -160,12 +153,11 @@ class FaissIndex:
         vector = self.dim * COMPARED
         if self._kind == "hnsw":
             return self.parameters["ef"] * effort * VISITED * (FETCHED + vector)
-        clusters = int(self._index.nlist)
-        members = self.count / clusters * min(clusters, self.parameters["probes"] * effort)
+        members = self.count / self._clusters * min(self._clusters, self.parameters["probes"] * effort)
         if self._kind == "ivf":
-            return (clusters + members) * vector
+            return (self._clusters + members) * vector
         candidates = self.parameters["candidates"] * (FETCHED + self.dim * UNPACKED)
-        return (clusters + members * CODED) * vector + candidates
+        return (self._clusters + members * CODED) * vector + candidates
 
     def _cost_of_all(self, allowed: Allowed | None) -> float:
         """Nanoseconds, about, of comparing one query with every allowed vector."""
@@ -182,7 +174,7 @@ class FaissIndex:
             return self._collect(
                 self._index, queries, candidates, library.SearchParametersHNSW(efSearch=ef, sel=selector)
             )
-        probes = min(int(self._index.nlist), int(np.ceil(self.parameters["probes"] * effort)))
+        probes = min(self._clusters, int(np.ceil(self.parameters["probes"] * effort)))
         found = self._collect(
             self._index, queries, candidates, library.SearchParametersIVF(nprobe=probes, sel=selector)
         )
@@ -190,7 +182,7 @@ class FaissIndex:
 
     def _collect(self, index: Any, queries: Floats, k: int, parameters: Any) -> Neighbours:
         scores, positions = index.search(queries, k, params=parameters)
-        if self._index.metric_type == faiss.METRIC_L2:
+        if self.metric == "l2":
             scores = -np.sqrt(np.maximum(scores, 0.0))
         elif self._kind != "flat":
             np.minimum(scores, 1.0, out=scores)  # vectors of 16 bits are a little longer or shorter than 1
