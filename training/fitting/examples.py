@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from training.parallel.share import Share, share_of
 
 
 @dataclass(frozen=True)
@@ -48,29 +50,51 @@ class Examples:
         return Examples(change(self.images), change(self.items), masks, has_mask, labels)
 
 
+class Part(NamedTuple):
+    """A process's examples of a batch, and its share."""
+
+    examples: Examples
+    share: Share
+
+
 class Batches:
-    """Batches of examples in a given order.
+    """A process's part of the batches of examples in a given order, with its share of each.
 
     Args:
+        size: of the batch that all processes share.
         order: positions of the first views.
         others: positions of the second views, aligned with `order`; they fill the second half of each batch.
+        rank, processes: number of this process, and of all.
     """
 
-    def __init__(self, examples: Examples, size: int, order: Tensor, others: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        examples: Examples,
+        size: int,
+        order: Tensor,
+        others: Tensor | None = None,
+        *,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
         self.examples = examples
         self.size = size
         self.order = order
         self.others = others
+        self.rank = rank
+        self.processes = processes
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.size)
 
-    def __iter__(self) -> Iterator[Examples]:
+    def __iter__(self) -> Iterator[Part]:
         for start in range(0, len(self.order), self.size):
-            positions = self.order[start : start + self.size]
+            share = share_of(min(self.size, len(self.order) - start), self.rank, self.processes)
+            units = slice(start + share.start, start + share.stop)
+            positions = self.order[units]
             if self.others is not None:
-                positions = torch.cat([positions, self.others[start : start + self.size]])
-            yield self.examples.take(positions)
+                positions = torch.cat([positions, self.others[units]])
+            yield Part(self.examples.take(positions), share)
 
 
 def other_photos(items: Tensor, probability: float, generator: torch.Generator) -> Tensor:

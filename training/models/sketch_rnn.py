@@ -29,6 +29,7 @@ from training.layers.foreground import EncoderFeatures
 from training.layers.gaussian import GaussianHeads, draw, kl_to_standard_normal
 from training.layers.search import Moments, SearchSpace, Turn
 from training.layers.strokes import END, RowDistribution, drawing_nats, lengths_of, row_distribution
+from training.parallel.sums import mean_of_rows
 from training.protocols import Batch, Elbo, Loss, Posterior
 from training.reference import Metric
 
@@ -101,7 +102,9 @@ class StrokeEncoder(GaussianHeads):
     def forward(self, x: Tensor) -> Posterior:
         """The posterior of drawings `(B, N_max, 5)`."""
         lengths = lengths_of(x)
-        places = torch.arange(max(1, int(lengths.max())), device=x.device)
+        # On a GPU, the longest length is not worth waiting for.
+        longest = max(1, int(lengths.max())) if x.is_cpu else x.shape[1]
+        places = torch.arange(longest, device=x.device)
         reversed_places = (lengths[:, None] - 1 - places).clamp(min=0)
         last = (lengths[:, None, None] - 1).clamp(min=0)
         ends = [
@@ -173,7 +176,7 @@ class SketchRnn(nn.Module):
     def losses(self, x: Tensor, z: Tensor, q: Posterior | None) -> SketchLosses:
         """L_s, L_p and L_KL of drawings `(B, N_max, 5)` with the latents z `(B, latent_dim)`."""
         nats = drawing_nats(self.rows_given(x, z), x)
-        kl = torch.zeros((), device=x.device) if q is None else kl_to_standard_normal(q).mean()
+        kl = torch.zeros((), device=x.device) if q is None else mean_of_rows(kl_to_standard_normal(q)).mean()
         return SketchLosses(nats.offsets.mean() / x.shape[1], nats.pens.mean() / x.shape[1], kl)
 
     def eta(self, step: int) -> float:

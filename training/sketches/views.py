@@ -15,6 +15,7 @@ from torch import Tensor
 from training.fitting.examples import Examples
 from training.fitting.views import Look
 from training.layers.strokes import END
+from training.parallel.draws import uniform
 from training.protocols import Batch
 from training.recipes import Recipe
 from training.recipes.schema import DrawingSettings
@@ -53,12 +54,12 @@ def augment_drawings(rows: Tensor, settings: DrawingSettings) -> Tensor:
     """Stretched, rotated and thinned drawings `(B, N_max, 5)`, with draws from the global generator."""
     B = len(rows)
     device = rows.device
-    stretch = 1.0 + settings.scale * (2.0 * torch.rand(B, 1, 2, device=device) - 1.0)
-    angle = math.radians(settings.rotate) * (2.0 * torch.rand(B, 1, device=device) - 1.0)
+    stretch = 1.0 + settings.scale * (2.0 * uniform(B, 1, 2, device=device) - 1.0)
+    angle = math.radians(settings.rotate) * (2.0 * uniform(B, 1, device=device) - 1.0)
     x, y = (rows[..., :2] * stretch).unbind(-1)
     turned = torch.stack([angle.cos() * x - angle.sin() * y, angle.sin() * x + angle.cos() * y], dim=-1)
     changed = torch.cat([turned, rows[..., 2:]], dim=-1)
-    return drop_points(changed, torch.rand(rows.shape[:2], device=device) < settings.drop)
+    return drop_points(changed, uniform(*rows.shape[:2], device=device) < settings.drop)
 
 
 def drop_points(rows: Tensor, chosen: Tensor) -> Tensor:

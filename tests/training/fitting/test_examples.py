@@ -18,10 +18,10 @@ def made_up(count: int = 7) -> Examples:
 
 def test_batches_hold_all_rows_of_the_order_and_second_views_in_their_second_half() -> None:
     order, others = torch.tensor([3, 1, 0]), torch.tensor([4, 1, 2])
-    found = [batch.items.tolist() for batch in Batches(made_up(), 2, order, others)]
+    found = [batch.examples.items.tolist() for batch in Batches(made_up(), 2, order, others)]
     assert found == [[3, 1, 4, 1], [0, 2]]
     assert len(Batches(made_up(), 2, order)) == 2
-    first = next(iter(Batches(made_up(), 2, order)))
+    first = next(iter(Batches(made_up(), 2, order))).examples
     assert first.images[:, 0, 0, 0].tolist() == [3, 1]
     assert first.labels is not None and first.labels.tolist() == [30, 10] and first.masks is None
 
