@@ -20,7 +20,8 @@ from training.errors import RecipeError, SourceError
 from training.files import publish_file
 from training.finder.store import load_finder
 from training.fitting.devices import Devices
-from training.fitting.examples import Batches, Examples
+from training.fitting.examples import Examples
+from training.fitting.feeding import Batches
 from training.fitting.figures import final_figures
 from training.fitting.item_crops import crop_to_items
 from training.fitting.pictures import draw_pictures, encode_png
@@ -57,6 +58,7 @@ def train(
     device: str = "auto",
     devices: int = 1,
     precision: str = "32",
+    compiled: bool = False,
     progress: bool = True,
     limits: ImageLimits | None = None,
 ) -> Path:
@@ -70,6 +72,7 @@ def train(
         device: auto, cpu or gpu.
         devices: number of devices, which share the batches of the recipe; on the CPU, of processes.
         precision: 32, or bf16-mixed for bfloat16 where that is safe.
+        compiled: compile the loss of the model with `torch.compile`.
         progress: show progress bars on stderr.
         limits: of bytes and pixels per image.
 
@@ -99,7 +102,9 @@ def train(
     borrowed = load_backbone(model, recipe.backbone_weights)
     if isinstance(model, GradientModel):
         with closing(used):
-            finished = fit_by_gradient(model, recipe, data, Execution(run, used, precision, progress))
+            finished = fit_by_gradient(
+                model, recipe, data, Execution(run, used, precision, progress, compiled=compiled)
+            )
     else:
         finished = _fit_in_one_pass(model, recipe, data)
     return _publish(run, recipe, dataset, data, finished, started, borrowed)

@@ -43,6 +43,10 @@ def train(
         typer.Option(min=1, help="Number of devices that share each batch; with --device cpu, of processes."),
     ] = 1,
     precision: Annotated[str, typer.Option(help="Numeric precision: 32 or bf16-mixed.")] = "32",
+    compile_: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the step with torch.compile: a slow start, then faster on a GPU."),
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Random seed; the same as --set seed=N.")] = None,
     deterministic: Annotated[
         bool, typer.Option(help="Train reproducibly: the same weights every time, slower.")
@@ -80,7 +84,9 @@ def train(
     if advice := precision_advice(device, precision):
         note(advice)
     fit = _fit_images if loaded.drawings is None else _fit_drawings
-    encoder, problems = fit(loaded, data, out, resume=resume, device=device, devices=devices, precision=precision)
+    encoder, problems = fit(
+        loaded, data, out, resume=resume, device=device, devices=devices, precision=precision, compiled=compile_
+    )
     document = {
         "encoder": str(out),
         "encoder_id": encoder.encoder_id,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from training.data.processes import ChildProcess, Ended, Signal
 from training.errors import EncoderError, NitamonoError, ProcessError, RecipeError
@@ -69,6 +69,10 @@ class Devices:
         self.kind = kind if count == 1 or kind != "auto" else "gpu" if found else "cpu"
         self.count = count
         self._others: list[ChildProcess[Order, None]] = []
+
+    @property
+    def has_cuda(self) -> bool:
+        return self.kind != "cpu" and torch.cuda.is_available()
 
     def check_batches(self, recipe: Recipe) -> None:
         """RecipeError if the batches of a recipe do not divide over the devices."""

@@ -1,15 +1,13 @@
-"""Training images as tensors with their masks and labels, and the batches of an epoch."""
+"""Training images as tensors with their masks and labels, and the second photo of an item."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-
-from training.parallel.share import Share, share_of
 
 
 @dataclass(frozen=True)
@@ -41,60 +39,23 @@ class Examples:
         return self._each(lambda tensor: tensor[positions])
 
     def to(self, device: torch.device | str) -> Examples:
-        return self._each(lambda tensor: tensor.to(device))
+        is_gpu = torch.device(device).type == "cuda"  # the copy from pinned memory need not be waited for
+        return self._each(lambda tensor: tensor.to(device, non_blocking=is_gpu))
+
+    def pinned(self) -> Examples:
+        """In memory that a GPU copies from while it computes."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    @property
+    def bytes(self) -> int:
+        known = (self.images, self.items, self.masks, self.has_mask, self.labels)
+        return sum(tensor.nbytes for tensor in known if tensor is not None)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Examples:
         masks, has_mask, labels = (
             None if tensor is None else change(tensor) for tensor in (self.masks, self.has_mask, self.labels)
         )
         return Examples(change(self.images), change(self.items), masks, has_mask, labels)
-
-
-class Part(NamedTuple):
-    """A process's examples of a batch, and its share."""
-
-    examples: Examples
-    share: Share
-
-
-class Batches:
-    """A process's part of the batches of examples in a given order, with its share of each.
-
-    Args:
-        size: of the batch that all processes share.
-        order: positions of the first views.
-        others: positions of the second views, aligned with `order`; they fill the second half of each batch.
-        rank, processes: number of this process, and of all.
-    """
-
-    def __init__(
-        self,
-        examples: Examples,
-        size: int,
-        order: Tensor,
-        others: Tensor | None = None,
-        *,
-        rank: int = 0,
-        processes: int = 1,
-    ) -> None:
-        self.examples = examples
-        self.size = size
-        self.order = order
-        self.others = others
-        self.rank = rank
-        self.processes = processes
-
-    def __len__(self) -> int:
-        return -(-len(self.order) // self.size)
-
-    def __iter__(self) -> Iterator[Part]:
-        for start in range(0, len(self.order), self.size):
-            share = share_of(min(self.size, len(self.order) - start), self.rank, self.processes)
-            units = slice(start + share.start, start + share.stop)
-            positions = self.order[units]
-            if self.others is not None:
-                positions = torch.cat([positions, self.others[units]])
-            yield Part(self.examples.take(positions), share)
 
 
 def other_photos(items: Tensor, probability: float, generator: torch.Generator) -> Tensor:

@@ -11,7 +11,8 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from training.errors import RecipeError
-from training.fitting.examples import Batches, Examples, Part, other_photos
+from training.fitting.examples import Examples, other_photos
+from training.fitting.feeding import Batches, Part, fits_on
 from training.fitting.mining import Mined, is_due, lend_views, mine
 from training.fitting.modes import in_use, untracked
 from training.fitting.views import Views
@@ -33,20 +34,33 @@ class Fitting(LightningModule):
     Every epoch reseeds the generators from (seed, epoch), so a resumed run continues exactly as an uninterrupted one.
     The best epoch is chosen by `val/objective`: the full objective of the recipe on the held-out examples, after all
     warm-ups, with the same random draws every time.
+
+    Args:
+        compiled: compile the loss of the model with `torch.compile`.
     """
 
     def __init__(
-        self, model: torch.nn.Module, recipe: Recipe, train: Examples, validation: Examples, views: Views
+        self,
+        model: torch.nn.Module,
+        recipe: Recipe,
+        train: Examples,
+        validation: Examples,
+        views: Views,
+        *,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(model, GradientModel):
             raise ValueError(f"{type(model).__name__} is not trained by gradient")
         self.model: Any = model
+        self._loss = torch.compile(model.loss) if compiled else model.loss
         self.objectives = build_objectives(recipe.objective, model, train)
         self.recipe = recipe
         self._train = train
         self._validation = validation
         self._views = views
+        self._on_gpu: dict[int, Examples] = {}  # copies, by the examples that they are of
+        self._pinned = False
         self._mined: Mined | None = None
         self.images_seen = 0
         self.first_epoch = 0
@@ -63,6 +77,12 @@ class Fitting(LightningModule):
         generator = torch.Generator().manual_seed(HELD_OUT_SEED)
         order = torch.arange(len(self._validation))
         return self._batches(self._validation, 2 * self.recipe.batch_size, order, generator)
+
+    def on_fit_start(self) -> None:
+        sides = (self._train, self._validation)
+        if fits_on(self.device, *sides):
+            self._on_gpu = {id(side): side.to(self.device) for side in sides}
+        self._pinned = self.device.type == "cuda" and not self._on_gpu
 
     def on_train_start(self) -> None:
         self.first_epoch = self.current_epoch
@@ -131,7 +151,8 @@ class Fitting(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.recipe.optimiser
-        optimiser = torch.optim.AdamW(self._groups(), lr=settings.lr, weight_decay=settings.weight_decay)
+        fused = True if self.device.type == "cuda" else None
+        optimiser = torch.optim.AdamW(self._groups(), lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
         total = int(self.trainer.estimated_stepping_batches)
 
         def share(step: int) -> float:
@@ -155,7 +176,7 @@ class Fitting(LightningModule):
         return groups
 
     def _objective(self, batch: Batch, examples: Examples, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        loss: Loss = self.model.loss(batch, step)
+        loss: Loss = self._loss(batch, step)
         if not self.objectives.has_terms:
             return loss.objective, loss.scalars
         compared = Loss(  # the terms compare the rows of all processes
@@ -200,7 +221,8 @@ class Fitting(LightningModule):
             if mined is not None and settings.mined is not None:
                 others = lend_views(others, mined, settings.mined.share, generator)
             others = others[order]
-        return Batches(examples, size, order, others, rank=self.global_rank, processes=self.trainer.world_size)
+        waiting, rank, processes = self._on_gpu.get(id(examples), examples), self.global_rank, self.trainer.world_size
+        return Batches(waiting, size, order, others, pinned=self._pinned, rank=rank, processes=processes)
 
     def _seed(self, purpose: int) -> int:
         return (self.recipe.seed * 1_000_003 + self.trainer.current_epoch * 1009 + purpose) % 2**63

@@ -19,5 +19,7 @@ def foreground_nats(logits: Tensor, mask: Tensor, *, shrunk: float = 1.0) -> Ten
     """
     known = ~mask.isnan().flatten(1).any(dim=1)
     cells = nn.functional.adaptive_avg_pool2d(mask.nan_to_num(), (logits.shape[2], logits.shape[3]))
-    nats = nn.functional.binary_cross_entropy_with_logits(logits.to(cells.dtype), cells, reduction="none").sum(dim=(1, 2, 3))
+    nats = nn.functional.binary_cross_entropy_with_logits(logits.to(cells.dtype), cells, reduction="none").sum(
+        dim=(1, 2, 3)
+    )
     return shrunk * torch.where(known, nats, 0.0).sum() / known.sum().clamp(min=1)

@@ -55,6 +55,7 @@ def train_on_drawings(
     device: str = "auto",
     devices: int = 1,
     precision: str = "32",
+    compiled: bool = False,
     progress: bool = True,
 ) -> Path:
     """Train a recipe's model on drawings and write its encoder directory, which is returned.
@@ -62,7 +63,7 @@ def train_on_drawings(
     Args:
         recipe: of a family of drawings; see `training.recipes.load_recipe`.
         drawings: those that cannot be used are skipped, counted and listed on the card, with the source's `problems`.
-        out, resume, device, devices, precision, progress: as for `training.loop.train`.
+        out, resume, device, devices, precision, compiled, progress: as for `training.loop.train`.
 
     Raises:
         RecipeError: `out` holds another run, the recipe is not of a family of drawings, or its batches do not divide
@@ -96,7 +97,7 @@ def train_on_drawings(
     family = MODELS[recipe.family]
     model = family.model(family.config(**recipe.model_config_values()))
     with closing(used):
-        finished = fit_by_gradient(model, recipe, data, Execution(run, used, precision, progress, draw_rows))
+        finished = fit_by_gradient(model, recipe, data, Execution(run, used, precision, progress, draw_rows, compiled))
     return run.publish(_encoder(recipe, dataset, data, finished, run, started))
 
 

@@ -107,9 +107,7 @@ def test_the_gradient_of_a_shared_batch_is_that_of_the_whole(update: str, two: D
     alone, shared = two_steps(update, Rank()), two.fit(two_steps, update, tmp_path)
     assert alone.keys() == shared.keys() and {"first.weight", "norm.running_var", "quantiser.codebook"} <= alone.keys()
     for name, value in alone.items():
-        torch.testing.assert_close(
-            shared[name], value, rtol=1e-9, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        assert torch.allclose(shared[name], value, rtol=1e-9, atol=1e-10), name
 
 
 SHORT = ["batch_size=6", "epochs=2", "patience=null", "pictures_every=100"]

@@ -68,7 +68,7 @@ def fitting_of(model: Any, recipe: Recipe, data: TrainingData) -> Fitting:
     return fitting
 
 
-OFTEN = ("robust-vae", "vq-vae", "glow")
+OFTEN = ("robust-vae", "vq-vae")
 CASES = [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES]
 
 
