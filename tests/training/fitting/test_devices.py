@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tests.training.runs import drawn_data, tiny
+from tests import commands as cli
+from tests.conftest import write_photos
+from tests.training.runs import TINY, card, drawn_data, scalars, tiny
+from training.encoder import load_encoder
 from training.errors import EncoderError, ProcessError, RecipeError
 from training.fitting.devices import Devices, Rank
 from training.fitting.stage import Execution
@@ -205,3 +209,42 @@ def test_the_error_of_another_process_is_the_error_of_the_fit(tmp_path: Path) ->
     with pytest.raises(RecipeError, match=r"set optimiser\.lr below 1"):
         devices.fit(refusing, None, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_run_over_two_processes_is_resumed_by_one_and_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 24)
+    settings = ["epochs=4", "ema=0.9", "batch_size=8", "max_minutes=null", "patience=null"]
+    words = [word for each in [*TINY, *settings] for word in ("--set", each)]
+    options = ["--data", photos, "--device", "cpu", *words]
+    untouched, killed = tmp_path / "untouched", tmp_path / "killed"
+    assert cli.run("train", "vae", "--out", untouched, *options).returncode == 0
+    process = cli.start("train", "vae", "--out", killed, "--devices", 2, *options)
+    last = killed / "checkpoints" / "last.ckpt"
+    assert cli.kill_when(process, lambda: last.exists())
+    resumed = cli.run("train", "vae", "--out", killed, "--resume", *options)
+    assert resumed.returncode == 0, resumed.stderr
+    assert card(killed)["run"]["resumed_from_epoch"] >= 1
+    one, other = (load_encoder(each).model.state_dict() for each in (untouched, killed))
+    for name, value in one.items():
+        if value.is_floating_point() and "search" not in name:
+            torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-3)
+    refused = cli.run("train", "vae", "--out", tmp_path / "third", "--devices", 3, *options)
+    assert refused.returncode == 1 and "batch_size 8 does not divide over 3 devices; set it to 6 or 9" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_compiled_loss_trains_as_the_loss_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced by PyTorch's compiler, and run without generating code, which would take minutes here."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    recipe, curves = RECIPES["vae"], []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model: Any = MODELS["vae"].model(MODELS["vae"].config(**recipe.model_config_values()))
+        out = tmp_path / str(compiled)
+        out.mkdir()
+        execution = Execution(RunDirectory(out), Devices("cpu"), "32", False, compiled=compiled)
+        finished = fit_by_gradient(model, recipe, drawn_data(recipe, 27, 5), execution)
+        assert finished.run["compiled"] is compiled
+        curves.append(scalars(out, "val/objective"))
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
