@@ -90,8 +90,9 @@ def train(
     used.check_batches(recipe)
     run = RunDirectory(out)
     run.check_available(resume=resume)
-    dataset = _load_dataset(recipe, images, limits, progress)
-    data = build_training_data(recipe, dataset)
+    folder = next(each for each in (out, *out.absolute().parents) if each.is_dir())
+    dataset = _load_dataset(recipe, images, limits, progress, folder)
+    data = build_training_data(recipe, dataset, folder)
     if len(data.training) < 2:
         raise SourceError(f"training needs at least 2 images besides the held-out ones, found {len(data.training)}")
     run.claim(recipe, dataset.fingerprint)
@@ -137,12 +138,15 @@ def _publish(
     return run.publish(_encoder(recipe, finished, card))
 
 
-def _load_dataset(recipe: Recipe, images: Sequence[SourceImage], limits: ImageLimits | None, progress: bool) -> Dataset:
+def _load_dataset(
+    recipe: Recipe, images: Sequence[SourceImage], limits: ImageLimits | None, progress: bool, folder: Path
+) -> Dataset:
     masks = recipe.masks if recipe.needs_masks else None
-    dataset = load_dataset(images, recipe.photo_preprocessing(), limits=limits, progress=progress, masks=masks)
+    photos = recipe.photo_preprocessing()
+    dataset = load_dataset(images, photos, limits=limits, progress=progress, masks=masks, folder=folder)
     if recipe.item_first is None:
         return dataset
-    return crop_to_items(dataset, load_finder(), recipe.item_first, recipe.preprocessing.size)
+    return crop_to_items(dataset, load_finder(), recipe.item_first, recipe.preprocessing.size, folder)
 
 
 def _build_model(recipe: Recipe, data: TrainingData) -> torch.nn.Module:
