@@ -71,12 +71,13 @@ def build_training_data(recipe: Recipe, dataset: Dataset, folder: Path | None = 
 
 def _side(everything: Examples, rows: NDArray[np.intp], folder: Path | None) -> Examples:
     """Some of the examples; their images and masks are mapped from files in `folder` if memory is short."""
-    images, masks = (
-        None if pixels is None else torch.from_numpy(rows_of(pixels.numpy(), rows, folder))
-        for pixels in (everything.images, everything.masks)
-    )
+
+    def copied(pixels: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(rows_of(pixels.numpy(), rows, folder))
+
     small = replace(everything, images=everything.items, masks=None).take(torch.from_numpy(rows))
-    return replace(small, images=images, masks=masks)
+    masks = None if everything.masks is None else copied(everything.masks)
+    return replace(small, images=copied(everything.images), masks=masks)
 
 
 def _values(dataset: Dataset, condition: str) -> list[str]:
