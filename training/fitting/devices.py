@@ -61,7 +61,9 @@ class Devices:
         if count < 1:
             raise EncoderError(f"devices must be at least 1, not {count}")
         found = torch.cuda.device_count() if kind != "cpu" else 0
-        if kind == "gpu" and count > max(found, 1) or kind == "auto" and 0 < found < count:
+        if kind == "gpu" and count > 1 and not found:
+            raise EncoderError(f"devices is {count}, but this machine has no GPU; choose --device cpu")
+        if 0 < found < count:
             raise EncoderError(
                 f"devices is {count}, but this machine has {found} GPU{'' if found == 1 else 's'}; "
                 f"choose at most {found}, or --device cpu"

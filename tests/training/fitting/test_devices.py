@@ -179,6 +179,9 @@ def test_batches_that_do_not_divide_are_refused() -> None:
 def test_devices_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EncoderError, match="devices must be at least 1, not 0"):
         Devices("cpu", 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(EncoderError, match="devices is 2, but this machine has no GPU; choose --device cpu"):
+        Devices("gpu", 2)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(
         EncoderError, match="devices is 4, but this machine has 2 GPUs; choose at most 2, or --device cpu"
