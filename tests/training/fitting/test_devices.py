@@ -22,11 +22,13 @@ from training.errors import EncoderError, ProcessError, RecipeError
 from training.fitting.devices import Devices, Rank
 from training.fitting.stage import Execution
 from training.fitting.training_data import TrainingData
+from training.layers.flow import ActNorm
 from training.layers.gaussian import draw, mmd_to_standard_normal
 from training.layers.quantise import VectorQuantiser
 from training.loop import fit_by_gradient
 from training.models import MODELS
 from training.objectives import Extras, Objectives
+from training.parallel.draws import dropout
 from training.parallel.norm import BatchNorm2d
 from training.parallel.share import share_of, sharing
 from training.parallel.sums import gathered, mean_of_rows
@@ -52,6 +54,7 @@ class Small(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(1, 4, 3, padding=1)
         self.norm = BatchNorm2d(4)
+        self.act = ActNorm(4)
         self.quantiser = VectorQuantiser(6, 4, update=update, decay=0.5, commitment=0.25, restart=1.0)
         self.mean, self.log_variance = nn.Linear(16, 6), nn.Linear(16, 6)
         settings = Objective.model_validate(
@@ -68,7 +71,7 @@ class Small(nn.Module):
         return Posterior(self.mean(features), self.log_variance(features))
 
     def forward(self, x: Tensor, mask: Tensor, items: Tensor) -> Tensor:
-        h = self.norm(self.first(x))
+        h = dropout(self.act(self.norm(self.first(x))).z, 0.2, self.training)
         quantised = self.quantiser(h)
         q = self.posterior(quantised.z)
         z = draw(q, 2)
