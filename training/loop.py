@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
-from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
 
 from training.data.dataset import Dataset, load_dataset
 from training.data.decode import ImageLimits
 from training.data.sources import SourceImage
 from training.encoder import Encoder
-from training.errors import EncoderError, RecipeError, SourceError
+from training.errors import RecipeError, SourceError
 from training.files import publish_file
 from training.finder.store import load_finder
-from training.fitting.averaging import MovingAverage
-from training.fitting.examples import Batches, Examples
+from training.fitting.devices import Devices
+from training.fitting.examples import Examples
+from training.fitting.feeding import Batches
 from training.fitting.figures import final_figures
 from training.fitting.item_crops import crop_to_items
-from training.fitting.module import Fitting
-from training.fitting.pictures import Draw, Pictures, draw_pictures, encode_png
-from training.fitting.progress import ProgressBar
+from training.fitting.pictures import draw_pictures, encode_png
+from training.fitting.stage import Execution, fit_stage
 from training.fitting.training_data import TrainingData, build_training_data
 from training.fitting.views import ViewMaker, Views
 from training.item_first import item_first
@@ -43,25 +35,10 @@ from training.pretrained_backbones import load_backbone
 from training.protocols import Batch, GradientModel, IncrementalModel, SamplingModel, TwoStageModel
 from training.provenance import build_card
 from training.recipes import Recipe, check_device_and_precision
-from training.reference import first_line
 from training.run_directory import RunDirectory
 from training.stored import round_weights
 
 STORED_AS = {"float32": torch.float32, "float16": torch.float16}  # by the recipe's `weights`
-
-
-class Execution(NamedTuple):
-    """Where and how a fit runs; apart from rounding, the result does not depend on it.
-
-    Args:
-        draw: makes the pictures that are written every few epochs, see `training.fitting.pictures.Pictures`.
-    """
-
-    run: RunDirectory
-    device: str
-    precision: Any  # one of `recipes.PRECISIONS`, which Lightning's types spell out
-    progress: bool
-    draw: Draw = draw_pictures
 
 
 class Finished(NamedTuple):
@@ -79,7 +56,9 @@ def train(
     *,
     resume: bool = False,
     device: str = "auto",
+    devices: int = 1,
     precision: str = "32",
+    compiled: bool = False,
     progress: bool = True,
     limits: ImageLimits | None = None,
 ) -> Path:
@@ -91,23 +70,29 @@ def train(
         out: becomes the encoder directory and holds the run.
         resume: continue the run in `out` from its last complete epoch; a finished run is left unchanged.
         device: auto, cpu or gpu.
+        devices: number of devices, which share the batches of the recipe; on the CPU, of processes.
         precision: 32, or bf16-mixed for bfloat16 where that is safe.
+        compiled: compile the loss of the model with `torch.compile`.
         progress: show progress bars on stderr, if that is a terminal.
         limits: of bytes and pixels per image.
 
     Raises:
-        RecipeError: `out` holds another run, or the recipe does not fit the data.
+        RecipeError: `out` holds another run, or the recipe does not fit the data or the devices.
         SourceError: no image can be read, or there are too few of them.
-        EncoderError: the device is not available, or device or precision is unknown.
+        EncoderError: the device is not available, there are not so many, or device or precision is unknown.
+        ProcessError: the process of another device ended unexpectedly.
     """
     started = time.monotonic()
     check_device_and_precision(device, precision)
     if recipe.drawings is not None:
         raise RecipeError(f"recipe {recipe.name}: family {recipe.family} takes drawings, and these are images")
+    used = Devices(device, devices)
+    used.check_batches(recipe)
     run = RunDirectory(out)
     run.check_available(resume=resume)
-    dataset = _load_dataset(recipe, images, limits, progress)
-    data = build_training_data(recipe, dataset)
+    folder = next(each for each in (out, *out.absolute().parents) if each.is_dir())
+    dataset = _load_dataset(recipe, images, limits, progress, folder)
+    data = build_training_data(recipe, dataset, folder)
     if len(data.training) < 2:
         raise SourceError(f"training needs at least 2 images besides the held-out ones, found {len(data.training)}")
     run.claim(recipe, dataset.fingerprint)
@@ -117,7 +102,10 @@ def train(
     model = _build_model(recipe, data)
     borrowed = load_backbone(model, recipe.backbone_weights)
     if isinstance(model, GradientModel):
-        finished = fit_by_gradient(model, recipe, data, Execution(run, device, precision, progress))
+        with closing(used):
+            finished = fit_by_gradient(
+                model, recipe, data, Execution(run, used, precision, progress, compiled=compiled)
+            )
     else:
         finished = _fit_in_one_pass(model, recipe, data)
     return _publish(run, recipe, dataset, data, finished, started, borrowed)
@@ -150,12 +138,15 @@ def _publish(
     return run.publish(_encoder(recipe, finished, card))
 
 
-def _load_dataset(recipe: Recipe, images: Sequence[SourceImage], limits: ImageLimits | None, progress: bool) -> Dataset:
+def _load_dataset(
+    recipe: Recipe, images: Sequence[SourceImage], limits: ImageLimits | None, progress: bool, folder: Path
+) -> Dataset:
     masks = recipe.masks if recipe.needs_masks else None
-    dataset = load_dataset(images, recipe.photo_preprocessing(), limits=limits, progress=progress, masks=masks)
+    photos = recipe.photo_preprocessing()
+    dataset = load_dataset(images, photos, limits=limits, progress=progress, masks=masks, folder=folder)
     if recipe.item_first is None:
         return dataset
-    return crop_to_items(dataset, load_finder(), recipe.item_first, recipe.preprocessing.size)
+    return crop_to_items(dataset, load_finder(), recipe.item_first, recipe.preprocessing.size, folder)
 
 
 def _build_model(recipe: Recipe, data: TrainingData) -> torch.nn.Module:
@@ -204,130 +195,14 @@ def _fit_in_one_pass(model: torch.nn.Module, recipe: Recipe, data: TrainingData)
 
 def fit_by_gradient(model: torch.nn.Module, recipe: Recipe, data: TrainingData, execution: Execution) -> Finished:
     """Fit the model, finish it, and fit the prior over its codes if it has a second stage."""
-    record = _run_lightning(model, recipe, data, execution, "")
+    record = fit_stage(model, recipe, data, execution, "")
     shipped, config = model.eval().finish(in_order(data.training, data.views)())  # type: ignore[operator]
     if isinstance(shipped, TwoStageModel) and shipped.has_second_stage:
         second = recipe.for_prior()
         has_bank = second.backgrounds is not None and isinstance(data.views, ViewMaker)
         views = ViewMaker(second, data.views.bank if has_bank else None)  # type: ignore[attr-defined]
-        record["prior"] = _run_lightning(SecondStage(shipped), second, data._replace(views=views), execution, "prior")
+        record["prior"] = fit_stage(SecondStage(shipped), second, data._replace(views=views), execution, "prior")
     return Finished(shipped.eval(), config, record)
-
-
-def _run_lightning(
-    model: torch.nn.Module, recipe: Recipe, data: TrainingData, execution: Execution, stage: str
-) -> dict[str, Any]:
-    """Fit with Lightning and restore the best epoch; returns the record of the fit.
-
-    The record is also written beside the checkpoints, so that a resumed run does not repeat a finished stage.
-
-    Args:
-        stage: names the stage's folders; empty for the first one.
-    """
-    finished = execution.run.checkpoints(stage) / "finished.json"
-    if not finished.exists():
-        ended = _fit_to_the_end(model, recipe, data, execution, stage)
-        publish_file(finished, (json.dumps(ended, indent=2) + "\n").encode())
-    best = torch.load(finished.parent / "best.ckpt", map_location="cpu", weights_only=True)
-    model.cpu().load_state_dict(_weights_of_model(best["state_dict"]))
-    return {**json.loads(finished.read_text(encoding="utf-8")), "best_epoch": int(best["epoch"]) + 1}
-
-
-def _fit_to_the_end(
-    model: torch.nn.Module, recipe: Recipe, data: TrainingData, execution: Execution, stage: str
-) -> dict[str, Any]:
-    module = Fitting(model, recipe, data.training, data.held_out, data.views)
-    last = execution.run.checkpoints(stage) / "last.ckpt"
-    with _quiet_lightning():
-        trainer = _trainer(recipe, data.held_out.images, execution, stage)
-        started = time.monotonic()
-        trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
-        seconds = time.monotonic() - started
-    return {
-        "resumed_from_epoch": module.first_epoch,
-        "fit_seconds": round(seconds, 1),
-        "images_per_second": round(module.images_seen / seconds, 1),
-        "epochs": trainer.current_epoch,
-        "stopped_by": _stopped_by(trainer),
-        "device": str(trainer.strategy.root_device.type),
-        "precision": execution.precision,
-    }
-
-
-def _weights_of_model(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The model's part of a checkpoint; parameters of the objectives do not ship."""
-    return {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
-
-
-def _trainer(recipe: Recipe, held_out: Tensor, execution: Execution, stage: str) -> Trainer:
-    run = execution.run
-    board = f"tensorboard-{stage}" if stage else "tensorboard"
-    try:
-        return Trainer(
-            accelerator=execution.device,
-            devices=1,
-            precision=execution.precision,
-            max_epochs=recipe.epochs,
-            callbacks=_callbacks(recipe, held_out, execution, stage),
-            logger=TensorBoardLogger(run.path, name="", version=board),
-            gradient_clip_val=recipe.optimiser.clip,
-            deterministic=recipe.deterministic,
-            reload_dataloaders_every_n_epochs=1,
-            num_sanity_val_steps=0,
-            log_every_n_steps=10,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-    except MisconfigurationException as exc:
-        reason = first_line(exc)
-        raise EncoderError(f"device {execution.device!r} cannot be used here ({reason}); choose cpu or auto") from exc
-
-
-def _callbacks(recipe: Recipe, held_out: Tensor, execution: Execution, stage: str) -> list[Callback]:
-    run = execution.run
-    kept: dict[str, Any] = {
-        "dirpath": run.checkpoints(stage), "save_on_train_epoch_end": True, "enable_version_counter": False
-    }  # fmt: skip
-    best = ModelCheckpoint(filename="best", monitor="val/objective", mode="min", **kept)
-    last = ModelCheckpoint(filename="last", **kept)  # `save_last` of `best` is only updated with a better epoch
-    callbacks: list[Callback] = [best, last, Pictures(run.pictures, held_out, recipe.pictures_every, execution.draw)]
-    if recipe.ema is not None:
-        callbacks.append(MovingAverage(recipe.ema))
-    if recipe.patience is not None:
-        callbacks.append(EarlyStopping("val/objective", patience=recipe.patience, check_on_train_epoch_end=True))
-    if recipe.max_minutes is not None:
-        callbacks.append(Timer(timedelta(minutes=recipe.max_minutes), verbose=False))
-    if execution.progress:
-        callbacks.append(ProgressBar())
-    return callbacks
-
-
-def _stopped_by(trainer: Trainer) -> str:
-    """The setting that ended the fit."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Timer) and (callback.time_remaining() or 0.0) <= 0.0:
-            return "max_minutes"
-        if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
-            return "patience"
-    return "epochs"
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's advice to authors of loops, and restore its global switches after the fit."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(deterministic)
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
 
 
 def in_order(examples: Examples, views: Views) -> Callable[[], Iterator[Batch]]:
@@ -335,6 +210,6 @@ def in_order(examples: Examples, views: Views) -> Callable[[], Iterator[Batch]]:
 
     def batches() -> Iterator[Batch]:
         for part in Batches(examples, views.recipe.batch_size, torch.arange(len(examples))):
-            yield views.plain(part)
+            yield views.plain(part.examples)
 
     return batches

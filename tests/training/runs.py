@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.conftest import write_photos
 from training.data.sources import SourceImage, read_images
+from training.fitting.examples import Examples
+from training.fitting.training_data import TrainingData
+from training.fitting.views import ViewMaker
 from training.loop import train
 from training.recipes import Recipe, load_recipe
 
@@ -40,6 +44,27 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[SourceImage]:
 @pytest.fixture(scope="module")
 def trained(images: list[SourceImage], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(tiny(), images, tmp_path_factory.mktemp("runs") / "vae")
+
+
+def drawn_data(recipe: Recipe, training: int, held_out: int = 4) -> TrainingData:
+    """Both sides of a split without any file: discs on noise with their masks, two of each item, and backgrounds."""
+    size, channels = recipe.preprocessing.size, recipe.preprocessing.channels
+    generator = torch.Generator().manual_seed(0)
+    count = training + held_out
+    noise = torch.rand(count, channels, size, size, generator=generator)
+    middle = 0.3 + 0.4 * torch.rand(2, count, 1, 1, generator=generator)
+    place = torch.arange(size) / size
+    mask = ((place[:, None] - middle[0]) ** 2 + (place - middle[1]) ** 2 < 0.06).float()
+    colour = torch.rand(count // 2 + 1, channels, 1, 1, generator=generator).repeat_interleave(2, 0)[:count]
+    images = 255.0 * torch.where(mask[:, None] > 0, colour, 0.3 * noise)
+    has_mask = torch.arange(count) % 5 != 4
+    everything = Examples(images.byte(), torch.arange(count) // 2, (255.0 * mask).byte(), has_mask)
+    if not recipe.needs_masks:
+        everything = Examples(everything.images, everything.items)
+    bank = (255.0 * torch.rand(8, channels, size, size, generator=generator)).byte()
+    views = ViewMaker(recipe, bank if recipe.backgrounds is not None else None)
+    sides = everything.take(torch.arange(training)), everything.take(torch.arange(training, count))
+    return TrainingData(*sides, views, [], 0)
 
 
 def scalars(out: Path, name: str) -> list[float]:

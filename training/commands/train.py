@@ -36,7 +36,15 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option(help="Resume from the last checkpoint in OUT.")] = False,
     device: Annotated[str, typer.Option(help="Device to train on: auto, cpu or gpu.")] = "auto",
+    devices: Annotated[
+        int,
+        typer.Option(min=1, help="Number of devices that share each batch; with --device cpu, of processes."),
+    ] = 1,
     precision: Annotated[str, typer.Option(help="Numeric precision: 32 or bf16-mixed.")] = "32",
+    compile_: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the step with torch.compile: a slow start, then faster on a GPU."),
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Random seed; the same as --set seed=N.")] = None,
     deterministic: Annotated[
         bool, typer.Option(help="Train reproducibly: the same weights every time, slower.")
@@ -54,6 +62,7 @@ def train(
       nitamono train --list
       nitamono train vae --data photos --out encoders/vae
       nitamono train vae --data photos --out encoders/small --set model.latent_dim=64
+      nitamono train robust-vae --data photos --out encoders/robust --device gpu --devices 4
       nitamono train sketch-rnn --data drawings.ndjson --out encoders/sketches
     """
     from training.recipes import load_recipe, recipe_names
@@ -73,7 +82,9 @@ def train(
     if advice := precision_advice(device, precision):
         note(advice)
     fit = _fit_images if loaded.drawings is None else _fit_drawings
-    encoder, problems = fit(loaded, data, out, resume=resume, device=device, precision=precision)
+    encoder, problems = fit(
+        loaded, data, out, resume=resume, device=device, devices=devices, precision=precision, compiled=compile_
+    )
     document = {
         "encoder": str(out),
         "encoder_id": encoder.encoder_id,

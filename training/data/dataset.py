@@ -1,4 +1,4 @@
-"""The images of a source, decoded once and held in memory as 8-bit pixels."""
+"""The images of a source, decoded once and held as 8-bit pixels: in memory, or in a file that is mapped into it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.data.decode import ImageLimits
+from training.data.memory import bytes_array
 from training.data.reader import Loaded, Request, read_files
 from training.data.sources import MaskSource, SourceImage
 from training.errors import SourceError
@@ -83,6 +85,7 @@ def load_dataset(
     limits: ImageLimits | None = None,
     progress: bool = False,
     masks: tuple[MaskSource, ...] | None = None,
+    folder: Path | None = None,
 ) -> Dataset:
     """Decode the images of a source; those that cannot be read are listed in `skipped`.
 
@@ -90,6 +93,7 @@ def load_dataset(
         masks: sources of the items' masks, in the order in which they are tried; None finds no masks.
         processes: as in `read_files`.
         progress: show a progress bar on stderr, if that is a terminal.
+        folder: for a file that holds the pixels if memory does not; None uses memory.
 
     Raises:
         SourceError: none of the images can be read.
@@ -97,8 +101,8 @@ def load_dataset(
     from tqdm import tqdm
 
     shape = (len(images), preprocessing.channels, preprocessing.size, preprocessing.size)
-    pixels = np.empty(shape, dtype=np.uint8)
-    coverage = np.full((len(images), *shape[2:]), 255, dtype=np.uint8) if masks is not None else None
+    pixels = bytes_array(shape, folder)
+    coverage = bytes_array((len(images), *shape[2:]), folder) if masks is not None else None
     found = Dataset(pixels, [], [], [], [], coverage, [])
     requests = ((image, _request(image, masks)) for image in images)
     outcomes = read_files(requests, preprocessing, processes=processes, limits=limits)
@@ -128,8 +132,7 @@ def _add(found: Dataset, image: SourceImage, loaded: Loaded, pixels: NDArray[np.
     found.images[place] = pixels
     if found.masks is not None:
         usable = loaded.mask if loaded.mask is not None and loaded.mask.is_usable else None
-        if usable is not None:
-            found.masks[place] = usable.pixels
+        found.masks[place] = usable.pixels if usable is not None else 255
         found.mask_sources.append(usable.source if usable is not None else FAILED)
     found.attributes.append(image.attributes)
     found.sha256.append(loaded.sha256)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 from torchvision.transforms.v2 import functional as v2
 
+from training.parallel.draws import uniform
 from training.recipes.schema import Augment
 
 ERASED = (0.08, 0.33)  # smallest and largest side of an erased rectangle, as a fraction of the image
@@ -66,7 +67,7 @@ def erase(x: Tensor, probability: float) -> Tensor:
     row = (torch.arange(height, device=x.device) + 0.5) / height
     inside_x = (column >= left[:, None]) & (column < (left + across)[:, None])
     inside_y = (row >= top[:, None]) & (row < (top + down)[:, None])
-    chosen = torch.rand(count, device=x.device) < probability
+    chosen = uniform(len(x), device=x.device) < probability
     hidden = (chosen[:, None, None] & inside_y[:, :, None] & inside_x[:, None, :])[:, None]
     return torch.where(hidden, to_8_bit(x.mean(dim=(2, 3), keepdim=True)), x)
 
@@ -75,7 +76,7 @@ def draw_edges(x: Tensor, probability: float) -> Tensor:
     """Replace a fraction `probability` of the images by drawings of their edges, dark lines on white."""
     if probability == 0:
         return x
-    chosen = torch.rand(len(x), device=x.device) < probability
+    chosen = uniform(len(x), device=x.device) < probability
     return torch.where(chosen[:, None, None, None], edges(x), x)
 
 
@@ -103,7 +104,7 @@ def to_8_bit(x: Tensor) -> Tensor:
 
 def _move(x: Tensor, settings: Augment) -> tuple[Tensor, Tensor | float]:
     """Transformed images, padded by reflection, and a map of the pixels that are not padding."""
-    mirrored = torch.rand(len(x), device=x.device) < 0.5 if settings.flip else None
+    mirrored = uniform(len(x), device=x.device) < 0.5 if settings.flip else None
     is_still = settings.crop == 1 and settings.aspect == 1 and not _turns(settings)
     if is_still:
         return (x if mirrored is None else torch.where(mirrored[:, None, None, None], x.flip(3), x)), 1.0
@@ -125,7 +126,7 @@ def _turns(settings: Augment) -> bool:
 def _crops(x: Tensor, settings: Augment, mirrored: Tensor | None) -> Tensor:
     """Maps `(B, 3, 3)` from output to input coordinates, both in [-1, 1]: a crop, possibly mirrored."""
     count = len(x)
-    keep = settings.crop + (1.0 - settings.crop) * torch.rand(count, device=x.device)
+    keep = settings.crop + (1.0 - settings.crop) * uniform(len(x), device=x.device)
     keep_x, keep_y = keep, keep
     if settings.aspect > 1:
         stretch = torch.exp(0.5 * math.log(settings.aspect) * _signed(x))
@@ -196,7 +197,7 @@ def _recolour_hues(x: Tensor, settings: Augment) -> Tensor:
         axes = torch.tensor(TO_YIQ, device=x.device)
         x = torch.einsum("bij,bjhw->bihw", torch.linalg.inv(axes) @ turn @ axes, x)
     if settings.grey:
-        loses = torch.rand(len(x), device=x.device) < settings.grey
+        loses = uniform(len(x), device=x.device) < settings.grey
         x = torch.where(loses[:, None, None, None], luminance(x), x)
     return x
 
@@ -225,9 +226,9 @@ def _factor(x: Tensor, most: float) -> Tensor:
 
 def _uniform(x: Tensor, rows: int) -> Tensor:
     """Draws `(rows, B)` from [0, 1)."""
-    return torch.rand(rows, len(x), device=x.device)
+    return uniform(len(x), rows, device=x.device).T
 
 
 def _signed(x: Tensor) -> Tensor:
     """Draws `(B,)` from [-1, 1)."""
-    return 2.0 * torch.rand(len(x), device=x.device) - 1.0
+    return 2.0 * uniform(len(x), device=x.device) - 1.0

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from training.fitting.augment import blur, luminance, to_8_bit
+from training.parallel.draws import uniform
 from training.recipes.schema import Backgrounds
 
 SHADOW_BLUR, SHADOW_DROP = 0.05, 0.04  # blur and downward shift of a shadow, as fractions of the side
@@ -67,4 +68,4 @@ def cast_shadow(mask: Tensor, darkest: float) -> Tensor:
 
 def _random(mask: Tensor) -> Tensor:
     """A uniform draw from [0, 1) per image `(B, 1, 1, 1)`."""
-    return torch.rand(len(mask), 1, 1, 1, device=mask.device)
+    return uniform(len(mask), 1, 1, 1, device=mask.device)

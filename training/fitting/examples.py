@@ -1,8 +1,8 @@
-"""Training images as tensors with their masks and labels, and the batches of an epoch."""
+"""Training images as tensors with their masks and labels, and the second photo of an item."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,38 +39,23 @@ class Examples:
         return self._each(lambda tensor: tensor[positions])
 
     def to(self, device: torch.device | str) -> Examples:
-        return self._each(lambda tensor: tensor.to(device))
+        is_gpu = torch.device(device).type == "cuda"  # the copy from pinned memory need not be waited for
+        return self._each(lambda tensor: tensor.to(device, non_blocking=is_gpu))
+
+    def pinned(self) -> Examples:
+        """In memory that a GPU copies from while it computes."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    @property
+    def bytes(self) -> int:
+        known = (self.images, self.items, self.masks, self.has_mask, self.labels)
+        return sum(tensor.nbytes for tensor in known if tensor is not None)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Examples:
         masks, has_mask, labels = (
             None if tensor is None else change(tensor) for tensor in (self.masks, self.has_mask, self.labels)
         )
         return Examples(change(self.images), change(self.items), masks, has_mask, labels)
-
-
-class Batches:
-    """Batches of examples in a given order.
-
-    Args:
-        order: positions of the first views.
-        others: positions of the second views, aligned with `order`; they fill the second half of each batch.
-    """
-
-    def __init__(self, examples: Examples, size: int, order: Tensor, others: Tensor | None = None) -> None:
-        self.examples = examples
-        self.size = size
-        self.order = order
-        self.others = others
-
-    def __len__(self) -> int:
-        return -(-len(self.order) // self.size)
-
-    def __iter__(self) -> Iterator[Examples]:
-        for start in range(0, len(self.order), self.size):
-            positions = self.order[start : start + self.size]
-            if self.others is not None:
-                positions = torch.cat([positions, self.others[start : start + self.size]])
-            yield self.examples.take(positions)
 
 
 def other_photos(items: Tensor, probability: float, generator: torch.Generator) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from training.data.dataset import FAILED, Dataset
+from training.data.memory import bytes_array
 from training.finder.network import Finder
 from training.layers.resample import crop
 from training.models.item_first import ItemFirst, ItemFirstConfig, within
@@ -18,12 +20,15 @@ BATCH = 64
 
 
 @torch.inference_mode()
-def crop_to_items(dataset: Dataset, finder: Finder, settings: ItemFirstSettings, size: int) -> Dataset:
+def crop_to_items(
+    dataset: Dataset, finder: Finder, settings: ItemFirstSettings, size: int, folder: Path | None = None
+) -> Dataset:
     """The data set with each image and mask cropped to the item that the finder locates, `(N, 3, size, size)`.
 
     Args:
         dataset: images with side `settings.size`.
         size: side of the crops.
+        folder: as for `training.data.dataset.load_dataset`.
     """
     model = ItemFirst(
         ItemFirstConfig(
@@ -35,8 +40,8 @@ def crop_to_items(dataset: Dataset, finder: Finder, settings: ItemFirstSettings,
         )
     ).eval()
     model.finder = finder
-    images = np.empty((len(dataset), 3, size, size), np.uint8)
-    masks = None if dataset.masks is None else np.empty((len(dataset), size, size), np.uint8)
+    images = bytes_array((len(dataset), 3, size, size), folder)
+    masks = None if dataset.masks is None else bytes_array((len(dataset), size, size), folder)
     for first in range(0, len(dataset), BATCH):
         rows = slice(first, first + BATCH)
         x = torch.from_numpy(dataset.images[rows]).float() / 255.0

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from training.fitting.examples import Examples
 from training.fitting.modes import in_use
+from training.parallel.share import Share, share_of, sharing
+from training.parallel.sums import gathered
 from training.protocols import Batch
 from training.recipes.objective import Mined as Settings
 
@@ -71,15 +73,29 @@ def is_due(settings: Settings, epoch: int, mined: Mined | None) -> bool:
     return since >= 0 and since % settings.every == 0 and (mined is None or mined.epoch < epoch)
 
 
-def mine(model: Any, plain: Plain, examples: Examples, settings: Settings, epoch: int, batch_size: int) -> Mined:
-    """Embed all examples as `plain` shows them, unchanged, and find their mutual neighbours."""
+def mine(
+    model: Any,
+    plain: Plain,
+    examples: Examples,
+    settings: Settings,
+    epoch: int,
+    batch_size: int,
+    share: Share | None = None,
+) -> Mined:
+    """Embed all examples as `plain` shows them, unchanged, and find their mutual neighbours.
+
+    Args:
+        share: the examples that this process embeds; None for all of them.
+    """
+    share = share or share_of(len(examples), 0, 1)
     device = next(model.parameters()).device
     latents = []
-    with in_use(model):
-        for rows in torch.split(torch.arange(len(examples)), batch_size):
+    with in_use(model), sharing(share):
+        for rows in torch.split(torch.arange(share.start, share.stop), batch_size):
             x = plain(examples.take(rows)).x
             latents.append(model.latent(x.to(device)).float())
-    neighbours = mutual_neighbours(torch.cat(latents), examples.items.to(device), settings.neighbours)
+        embedded = gathered(torch.cat(latents))
+    neighbours = mutual_neighbours(embedded, examples.items.to(device), settings.neighbours)
     return Mined.of(neighbours.cpu(), examples.items, epoch)
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from training.data.dataset import FAILED, Dataset
+from training.data.memory import rows_of
 from training.errors import RecipeError
 from training.fitting.examples import Examples
 from training.fitting.views import ViewMaker, Views, background_labels
@@ -28,8 +33,11 @@ class TrainingData(NamedTuple):
     classes: int
 
 
-def build_training_data(recipe: Recipe, dataset: Dataset) -> TrainingData:
+def build_training_data(recipe: Recipe, dataset: Dataset, folder: Path | None = None) -> TrainingData:
     """Split a data set, number its items and labels, and draw the backgrounds.
+
+    Args:
+        folder: as for `training.data.dataset.load_dataset`.
 
     Raises:
         RecipeError: the recipe does not fit the data.
@@ -48,7 +56,7 @@ def build_training_data(recipe: Recipe, dataset: Dataset) -> TrainingData:
         labels=_numbers(found, names) if has_labels else None,
     )
     _check_masks(recipe, everything)
-    training, held_out = (everything.take(torch.from_numpy(side)) for side in dataset.split(recipe.validation))
+    training, held_out = (_side(everything, rows, folder) for rows in dataset.split(recipe.validation))
     bank = _draw_backgrounds(recipe, training)
     of_backgrounds = background_labels(len(bank)) if bank is not None and recipe.is_conditioned_on_backgrounds else 0
     classes = len(names) if has_labels else of_backgrounds
@@ -59,6 +67,17 @@ def build_training_data(recipe: Recipe, dataset: Dataset) -> TrainingData:
             "leave model.classes out"
         )
     return TrainingData(training, held_out, ViewMaker(recipe, bank), names, classes)
+
+
+def _side(everything: Examples, rows: NDArray[np.intp], folder: Path | None) -> Examples:
+    """Some of the examples; their images and masks are mapped from files in `folder` if memory is short."""
+
+    def copied(pixels: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(rows_of(pixels.numpy(), rows, folder))
+
+    small = replace(everything, images=everything.items, masks=None).take(torch.from_numpy(rows))
+    masks = None if everything.masks is None else copied(everything.masks)
+    return replace(small, images=copied(everything.images), masks=masks)
 
 
 def _values(dataset: Dataset, condition: str) -> list[str]:

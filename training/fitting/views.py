@@ -26,6 +26,9 @@ from training.fitting.augment import augment_batch, draw_edges, erase
 from training.fitting.compositing import composite, paste
 from training.fitting.examples import Examples
 from training.layers.resample import crop, resize
+from training.parallel.draws import drawing_for, integers, uniform
+from training.parallel.share import current_share
+from training.parallel.sums import rows_of_all
 from training.protocols import Batch
 from training.recipes import Recipe
 from training.recipes.schema import Augment, Backgrounds
@@ -96,7 +99,7 @@ class ViewMaker:
 
     def _make(self, examples: Examples, augmented: bool, look: Look | None, shown: int, small: bool) -> Batch:
         settings = self.recipe.augment
-        strange = shape_rows(len(examples), self.recipe.objective.shape_share).to(examples.images.device)
+        strange = own_shape_rows(len(examples), self.recipe.objective.shape_share)
         x, masks = self._changed(examples, strange) if augmented else plain_images(examples)
         seen, label = x, examples.labels
         if self.bank is not None and masks is not None:
@@ -116,7 +119,7 @@ class ViewMaker:
         )
 
     def _changed(self, examples: Examples, strange: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Augmented images and masks; the images of `strange` rows `(B,)` have strange colours."""
+        """Augmented images and masks; the images of `strange` rows `(B,)` bool, on the CPU, have strange colours."""
         images, masks = plain_images(examples)
         x, masks = augment_batch(images, self.recipe.augment, masks)
         if self.recipe.objective.shape_share > 0:
@@ -132,8 +135,7 @@ class ViewMaker:
             return None
         pairs = len(examples) // 2
         rows = torch.cat([torch.arange(pairs) + pairs * (turn % 2) for turn in range(settings.count)])
-        rows = rows.to(strange.device)
-        sources = examples.take(rows)
+        sources = examples.take(rows.to(examples.images.device))
         x, masks = self._changed(sources, strange[rows])
         if self.bank is not None and masks is not None:
             x, _ = self._on_other_backgrounds(x, masks, sources, None)
@@ -163,15 +165,20 @@ class ViewMaker:
         if self.recipe.is_conditioned_on_backgrounds:
             settings = settings.model_copy(update={"light": 0.0, "shadow": 0.0})
         numbers, mirrored = draw_numbers(bank, x)
-        replaced = examples.has_mask & (torch.rand(len(x), device=x.device) < settings.probability)
+        replaced = examples.has_mask & (uniform(len(x), device=x.device) < settings.probability)
         placed = paste(x, masks, backgrounds_of(bank, numbers, mirrored), settings)
         labels = 2 * numbers + mirrored
         if look is not None and settings.hard is not None:
-            hard = torch.nonzero(replaced & (torch.rand(len(x), device=x.device) < settings.hard.share)).squeeze(1)
-            if len(hard):
+            # The CPU chooses the rows: their number must be known without waiting for a GPU.
+            chosen = torch.nonzero(uniform(len(x)) < settings.hard.share).squeeze(1)
+            # A process without such rows draws and looks as the others do.
+            hard = (chosen if len(chosen) else torch.zeros(1, dtype=torch.long)).to(x.device)
+            with drawing_for(hard, len(x)):
                 first = placed[hard], labels[hard]
                 tried = settings.hard.candidates
-                placed[hard], labels[hard] = hardest(x[hard], masks[hard], first, bank, settings, tried, look)
+                harder = hardest(x[hard], masks[hard], first, bank, settings, tried, look)
+            if len(chosen):
+                placed, labels = placed.index_copy(0, hard, harder[0]), labels.index_copy(0, hard, harder[1])
         return (
             torch.where(replaced[:, None, None, None], placed, x),
             torch.where(replaced, labels, background_labels(len(bank)) - 1),
@@ -184,7 +191,7 @@ class ViewMaker:
 
 def draw_numbers(bank: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """A random background per image, `(B,)` each: its number, and whether it is mirrored."""
-    return torch.randint(len(bank), (len(x),), device=x.device), torch.rand(len(x), device=x.device) < 0.5
+    return integers(len(bank), len(x), x.device), uniform(len(x), device=x.device) < 0.5
 
 
 def backgrounds_of(bank: Tensor, numbers: Tensor, mirrored: Tensor) -> Tensor:
@@ -231,9 +238,15 @@ def on_white(x: Tensor, masks: Tensor) -> Tensor:
 
 
 def in_strange_colours(x: Tensor, rows: Tensor) -> Tensor:
-    """Strongly recolour the given rows `(B,)` bool, which teach shapes; see `training.objectives.parts`."""
-    strange, _ = augment_batch(x[rows], STRANGE)
-    return x.masked_scatter(rows[:, None, None, None], strange)
+    """Strongly recolour the given rows, which teach shapes; see `training.objectives.parts`.
+
+    Args:
+        rows: `(B,)` bool, on the CPU.
+    """
+    places = torch.nonzero(rows).squeeze(1).to(x.device)
+    with drawing_for(places, len(x)):
+        strange, _ = augment_batch(x[places], STRANGE)
+    return x.index_copy(0, places, strange)
 
 
 def boxes_on_items(x: Tensor, masks: Tensor | None, least: float, most: float) -> Tensor:
@@ -247,9 +260,9 @@ def boxes_on_items(x: Tensor, masks: Tensor | None, least: float, most: float) -
         least, most: limits of the side.
     """
     count, side = len(x), x.shape[3]
-    shares = least + (most - least) * torch.rand(count, device=x.device)
+    shares = least + (most - least) * uniform(count, device=x.device)
     chances = torch.ones(count, side * side, device=x.device) if masks is None else masks.flatten(1) + TINY
-    cell = torch.multinomial(chances, 1).squeeze(1)
+    cell = (chances / -torch.log(uniform(count, side * side, device=x.device))).argmax(dim=1)  # the first to arrive
     middle = (torch.stack([cell % side, cell // side], dim=1) + 0.5) / side
     half = 0.5 * shares[:, None]
     middle = torch.minimum(torch.maximum(middle, half), 1.0 - half)
@@ -266,6 +279,13 @@ def shape_rows(rows: int, share: float) -> Tensor:
     pairs = rows // 2
     pair = torch.arange(rows) % max(1, pairs)
     return pair >= pairs - round(share * pairs)
+
+
+def own_shape_rows(rows: int, share: float) -> Tensor:
+    """`shape_rows` of the rows of all processes that share a batch, for the `rows` of this process `(rows,)`."""
+    of_all = shape_rows(rows_of_all(rows), share)
+    part = current_share()
+    return of_all if part is None else part.own(of_all)
 
 
 def plain_images(examples: Examples) -> tuple[Tensor, Tensor | None]:

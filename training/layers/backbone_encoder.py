@@ -27,6 +27,8 @@ from torch import Tensor, nn
 from training.layers.backbones import LEVELS, STRIDE, Backbone, run_levels
 from training.layers.foreground import LEAST, EncoderFeatures, ForegroundPool, average
 from training.layers.gaussian import GaussianHeads
+from training.parallel.share import current_share
+from training.parallel.sums import rows_of_all, summed
 from training.protocols import Batch
 
 POSITIONS = 32  # channels of the last map that are read at every position
@@ -83,12 +85,14 @@ class BackboneEncoder(GaussianHeads):
         """
         if features.item is None:
             raise ValueError("keep needs the item's features")
+        half, count = _every_second(batch.x)
         with torch.no_grad():
             levels = [*self.backbone.levels[: self._frozen], *(level.to(batch.x.device) for level in self._teacher)]
-            last = run_levels(levels, self.backbone.normalise(batch.target[::2]))[-1]
-            wanted = average(last, self._weight(features, batch, last.shape[2])[::2])
-            variance = torch.square(wanted - wanted.mean(dim=0)).sum(dim=1).mean()
-        return torch.square(features.item[::2] - wanted).sum(dim=1).mean() / variance.clamp(min=TINY)
+            last = run_levels(levels, self.backbone.normalise(batch.target[half]))[-1]
+            wanted = average(last, self._weight(features, batch, last.shape[2])[half])
+            mean = summed(wanted.sum(dim=0)) / count
+            variance = summed(torch.square(wanted - mean).sum()) / count
+        return summed(torch.square(features.item[half] - wanted).sum()) / count / variance.clamp(min=TINY)
 
     def _weight(self, features: EncoderFeatures, batch: Batch, side: int) -> Tensor:
         """Weight of each cell of the last map in the teacher's average `(B, 1, side, side)`."""
@@ -102,3 +106,11 @@ class BackboneEncoder(GaussianHeads):
 
     def _remember(self) -> None:
         self._teacher = [deepcopy(level).requires_grad_(False) for level in self.backbone.levels[self._frozen :]]
+
+
+def _every_second(x: Tensor) -> tuple[Tensor, int]:
+    """This process's rows among every second row of all processes, and the number of those rows."""
+    rows = torch.arange(rows_of_all(len(x)))
+    share = current_share()
+    own = rows if share is None else share.own(rows)
+    return torch.nonzero(own % 2 == 0).squeeze(1).to(x.device), -(-len(rows) // 2)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from training.parallel.norm import BatchNorm2d
+
 
 class Block(nn.Module):
     """A convolution, optional batch normalisation, and SiLU."""
@@ -17,7 +19,7 @@ class Block(nn.Module):
     def __init__(self, convolution: nn.Conv2d | nn.ConvTranspose2d, normalise: bool) -> None:
         super().__init__()
         self.convolution = convolution
-        self.norm = nn.BatchNorm2d(convolution.out_channels) if normalise else None
+        self.norm = BatchNorm2d(convolution.out_channels) if normalise else None
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.convolution(x)

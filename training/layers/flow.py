@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from training.layers.blocks import Residual
+from training.parallel.sums import mean_of_rows
 
 PermutationKind = Literal["reverse", "random", "1x1"]
 START = 1e-3  # standard deviation of the weights that s and t start from
@@ -212,10 +213,12 @@ class ActNorm(Bijection):
         self.shift = nn.Parameter(torch.zeros(channels))
         self.log_scale = nn.Parameter(torch.zeros(channels))
         self.register_buffer("started", torch.tensor(False))
+        self._has_started = False  # spares reading the buffer from a GPU at every step
 
     def forward(self, x: Tensor) -> Transformed:
-        if self.training:
+        if self.training and not self._has_started:
             self._start(x.detach())
+            self._has_started = True
         z = (x + _per_channel(self.shift, x)) * torch.exp(_per_channel(self.log_scale, x))
         return Transformed(z, (x[0, 0].numel() * self.log_scale.sum()).expand(x.shape[0]))
 
@@ -226,9 +229,11 @@ class ActNorm(Bijection):
     def _start(self, x: Tensor) -> None:
         if bool(self.started):
             return
-        values = x.transpose(0, 1).flatten(1)
-        self.shift.copy_(-values.mean(dim=1))
-        self.log_scale.copy_(-values.std(dim=1, correction=0).clamp(min=SMALLEST).log())
+        values = x.flatten(2) if x.dim() > 2 else x[:, :, None]
+        mean = mean_of_rows(values.mean(dim=2))
+        variance = mean_of_rows(torch.square(values - mean[:, None]).mean(dim=2))
+        self.shift.copy_(-mean)
+        self.log_scale.copy_(-variance.sqrt().clamp(min=SMALLEST).log())
         self.started.fill_(True)
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from training.layers.foreground import EncoderFeatures
+from training.parallel.draws import normal
+from training.parallel.sums import gathered
 from training.protocols import Posterior
 
 LOG_2_PI = math.log(2.0 * math.pi)
@@ -33,9 +35,9 @@ class GaussianHeads(nn.Module):
 
 def draw(q: Posterior, count: int, generator: torch.Generator | None = None) -> Tensor:
     """Reparameterised samples `(count, B, L)`: mu + sigma eps."""
-    device = q.mean.device if generator is None else generator.device
-    noise = torch.randn((count, *q.mean.shape), generator=generator, dtype=q.mean.dtype, device=device)
-    return q.mean + torch.exp(0.5 * q.log_variance) * noise.to(q.mean.device)
+    rows, size = q.mean.shape
+    noise = normal(count * rows, size, device=q.mean.device, dtype=q.mean.dtype, generator=generator)
+    return q.mean + torch.exp(0.5 * q.log_variance) * noise.reshape(count, rows, size)
 
 
 def kl_to_standard_normal(q: Posterior) -> Tensor:
@@ -60,7 +62,10 @@ def mmd_to_standard_normal(z: Tensor, width: float) -> Tensor:
     Gretton et al.: A Kernel Two-Sample Test, 2012, https://jmlr.org/papers/v13/gretton12a.html, equation 3, with the
     kernel k(z, z') = exp(-|z - z'|^2 / (2 width^2)): unbiased, as pairs of different rows stand for E k(z, z'), and the
     expectations over N(0, I) are in closed form; it may be below 0. One row has no pair: then it is 0.
+
+    The rows are those of all processes that share a batch.
     """
+    z = gathered(z)
     N, L = z.shape
     if N < 2:
         return 0.0 * z.sum()

@@ -27,6 +27,7 @@ from training.layers.checks import check_at_least, check_choice, check_image, ch
 from training.layers.flow import Chain, PermutationKind, Squeeze, Transformed, halves
 from training.layers.gaussian import log_standard_normal
 from training.layers.search import SearchSpace, Turn
+from training.parallel.draws import uniform
 from training.protocols import Batch, Likelihood, Loss
 from training.reference import Metric
 
@@ -149,7 +150,8 @@ class ImageFlow(nn.Module):
         target, grey = batch.target, 0.5
         if batch.weight is not None:
             target = grey + (target - grey) * batch.weight
-        nats, latent = self._nats(target, torch.rand_like(target))
+        noise = uniform(len(target), *target.shape[1:], device=target.device, dtype=target.dtype)
+        nats, latent = self._nats(target, noise)
         mean = nats.mean()
         is_own = self.training and batch.x is batch.target and batch.weight is None
         return Loss(-mean, {"log_likelihood": mean.detach()}, latent if is_own else self.latent(batch.x))

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from training.parallel.draws import uniform
+
 SUMMED = 32  # most labels that a mixture sums over
 
 
@@ -52,7 +54,7 @@ class Labels(nn.Module):
             return self.share.new_zeros(count, self.classes)
         given = one_hot(label.to(self.share.device), self.classes).to(self.share)
         if dropout > 0:
-            given = given * (torch.rand(len(given), 1, device=given.device) >= dropout)
+            given = given * (uniform(len(given), 1, device=given.device) >= dropout)
         return given
 
     def planes(self, label: Tensor | None, count: int, *, dropout: float = 0.0) -> Tensor | None:

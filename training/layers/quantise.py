@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
+from training.parallel.sums import rows_at, rows_of_all, summed
+
 Update = Literal["ema", "loss"]
 EPSILON = 1e-5
 
@@ -76,24 +78,26 @@ class VectorQuantiser(nn.Module):
         self.register_buffer("sums", start.detach().clone())
         self.register_buffer("started", torch.tensor(False))
         self.register_buffer("restarted", torch.zeros(codes, dtype=torch.bool), persistent=False)
+        self._has_started = False  # spares reading the buffer from a GPU at every step
 
     def forward(self, z: Tensor) -> Quantised:
         """Quantise a map `(B, D, h, w)`; in training mode, update the moving averages and the codebook."""
+        batch, _, height, width = z.shape
         vectors = z.permute(0, 2, 3, 1).flatten(0, 2)  # (N, D)
-        if self.training:
-            self._start(vectors.detach())
+        if self.training and not self._has_started:
+            self._start(vectors.detach(), height * width)
+            self._has_started = True
         codes = self.nearest(vectors)
         chosen = embedding(codes, self.codebook)
         loss = self.commitment * torch.square(vectors - chosen.detach()).mean()
         if self.update == "loss":
             loss = loss + torch.square(vectors.detach() - chosen).mean()
-        used = torch.zeros_like(self.counts).index_add(0, codes, torch.ones_like(vectors[:, 0]))
+        used = summed(torch.zeros_like(self.counts).index_add(0, codes, torch.ones_like(vectors[:, 0])))
         share = used / used.sum()
         perplexity = torch.exp(-(share * torch.log(share + 1e-10)).sum())
         if self.training:
-            self._learn(vectors.detach(), codes, used)
+            self._learn(vectors.detach(), codes, used, height * width)
         straight = vectors + (chosen - vectors).detach()
-        batch, _, height, width = z.shape
         quantised = straight.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
         return Quantised(quantised, codes.reshape(batch, height, width), loss, perplexity.detach())
 
@@ -121,36 +125,50 @@ class VectorQuantiser(nn.Module):
         kept = optimiser.state.get(parameter, {}).values()
         for each in (parameter.grad, *kept):
             if isinstance(each, Tensor) and each.shape == parameter.shape:
-                each[rows] = 0.0
+                each.masked_fill_(rows[:, None], 0.0)
 
     @torch.no_grad()
-    def _start(self, vectors: Tensor) -> None:
+    def _start(self, vectors: Tensor, places: int) -> None:
         if bool(self.started):
             return
-        self.codebook.copy_(_pick(vectors, len(self.codebook)))
+        self.codebook.copy_(_pick(vectors, len(self.codebook), places))
         self.sums.copy_(self.codebook)
         self.started.fill_(True)
 
     @torch.no_grad()
-    def _learn(self, vectors: Tensor, codes: Tensor, used: Tensor) -> None:
+    def _learn(self, vectors: Tensor, codes: Tensor, used: Tensor, places: int) -> None:
         self.counts.mul_(self.decay).add_(used, alpha=1.0 - self.decay)
         if self.update == "ema":
-            sums = torch.zeros_like(self.sums).index_add_(0, codes, vectors)
+            sums = summed(torch.zeros_like(self.sums).index_add_(0, codes, vectors))
             self.sums.mul_(self.decay).add_(sums, alpha=1.0 - self.decay)
             total = self.counts.sum()
             smoothed = (self.counts + EPSILON) / (total + len(self.counts) * EPSILON) * total
             self.codebook.copy_(self.sums / smoothed[:, None])
-        dead = self.counts < self.restart
+        if self.restart > 0:
+            self._reset(vectors, self.counts < self.restart, places)
+
+    def _reset(self, vectors: Tensor, dead: Tensor, places: int) -> None:
+        """Reset the dead codes `(K,)` bool; a vector is drawn for each, so that nothing waits for their number."""
+        fresh, most = _pick(vectors, len(dead), places), max(1.0, self.restart)
+        self.codebook.copy_(torch.where(dead[:, None], fresh, self.codebook))
+        self.sums.copy_(torch.where(dead[:, None], fresh * most, self.sums))
+        self.counts.masked_fill_(dead, most)
         self.restarted = dead
-        if bool(dead.any()):
-            fresh = _pick(vectors, int(dead.sum()))
-            self.codebook[dead] = fresh
-            self.sums[dead] = fresh * max(1.0, self.restart)
-            self.counts[dead] = max(1.0, self.restart)
 
 
-def _pick(vectors: Tensor, count: int) -> Tensor:
-    """Random rows, without repetition if there are enough, with slight noise so that no two codes coincide."""
-    order = torch.randperm(len(vectors), device=vectors.device)
-    rows = vectors[order.repeat(-(-count // len(vectors)))[:count]]
-    return rows + 1e-3 * vectors.std() * torch.randn_like(rows) if len(vectors) > 1 else rows
+def _pick(vectors: Tensor, count: int, places: int) -> Tensor:
+    """Random rows, without repetition if there are enough, with slight noise so that no two codes coincide.
+
+    Args:
+        vectors: `(N, D)`; rows of all processes that share a batch are picked from.
+        places: number of vectors of one image.
+    """
+    available = rows_of_all(len(vectors))
+    order = torch.randperm(available, device=vectors.device)
+    rows = rows_at(vectors, order.repeat(-(-count // available))[:count], places)
+    if available < 2:
+        return rows
+    values = available * vectors.shape[1]
+    mean = summed(vectors.sum()) / values
+    deviation = (summed(torch.square(vectors - mean).sum()) / (values - 1)).sqrt()
+    return rows + 1e-3 * deviation * torch.randn_like(rows)

@@ -25,6 +25,7 @@ from training.layers.checks import check_at_least, check_search
 from training.layers.likelihoods import PixelLikelihood
 from training.layers.networks import ImageDecoder, ImageEncoder, NetworkConfig
 from training.layers.search import SearchSpace, Turn
+from training.parallel.draws import normal
 from training.protocols import Batch, Loss
 from training.reference import Metric
 
@@ -124,7 +125,7 @@ class Ae(nn.Module):
         """Negative log-likelihood of the targets given the codes, in nats per image."""
         x = batch.x
         if self.config.noise and self.training:
-            x = x + self.config.noise * torch.randn_like(x)
+            x = x + self.config.noise * normal(len(x), *x.shape[1:], device=x.device, dtype=x.dtype)
         latent = self.latent(x)
         parameter = self.decoder(latent)
         nats = self.likelihood(batch.target, parameter, batch.weight).mean()

@@ -33,6 +33,7 @@ from training.layers.gaussian import GaussianHeads, kl_to_standard_normal, log_d
 from training.layers.likelihoods import LikelihoodKind, PixelLikelihood
 from training.layers.search import Moments, SearchSpace, Turn
 from training.models.vae import BOUND_SAMPLES, VALUES_AT_ONCE
+from training.parallel.draws import normal
 from training.protocols import Batch, DrawingStep, Elbo, Likelihood, Loss, Posterior
 from training.reference import Metric
 
@@ -332,9 +333,8 @@ class Draw(nn.Module):
     def _noise(self, count: int, generator: torch.Generator | None) -> Tensor:
         """Standard normal numbers `(count, steps, step_dim)`, from the device's generator if none is given."""
         like = self.first_decoder
-        device = like.device if generator is None else generator.device
-        shape = (count, self.config.steps, self.config.step_dim)
-        return torch.randn(shape, generator=generator, dtype=like.dtype, device=device).to(like.device)
+        steps, size = self.config.steps, self.config.step_dim
+        return normal(count, steps, size, device=like.device, dtype=like.dtype, generator=generator)
 
     def _drawings(self, latent: Tensor) -> list[Drawing]:
         """The drawings after each step, of latents `(B, latent_dim)`."""

@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv_transpose2d, dropout, elu
+from torch.nn.functional import conv_transpose2d, elu
 
 from training.layers.autoregressive import RasterConfig, RasterModel
 from training.layers.causal import CausalConv2d, Scope
 from training.layers.checks import check_at_least
 from training.layers.distributions import PixelKind, build_distribution
 from training.layers.raster import RasterOutput
+from training.parallel.draws import dropout
 
 INITIAL_SCALE = 0.1  # of the last convolution of a block, as in the authors' code
 

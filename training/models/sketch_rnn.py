@@ -33,6 +33,8 @@ from training.layers.foreground import EncoderFeatures
 from training.layers.gaussian import GaussianHeads, draw, kl_to_standard_normal
 from training.layers.search import Moments, SearchSpace, Turn
 from training.layers.strokes import END, RowDistribution, drawing_nats, lengths_of, row_distribution
+from training.parallel.draws import uniform
+from training.parallel.sums import mean_of_rows
 from training.protocols import Batch, Elbo, Loss, Posterior
 from training.reference import Metric
 
@@ -115,7 +117,9 @@ class StrokeEncoder(GaussianHeads):
     def forward(self, x: Tensor) -> Posterior:
         """The posterior of drawings `(B, N_max, 5)`."""
         lengths = lengths_of(x)
-        indices = torch.arange(max(1, int(lengths.max())), device=x.device)
+        # On a GPU, the longest length is not worth waiting for.
+        longest = max(1, int(lengths.max())) if x.is_cpu else x.shape[1]
+        indices = torch.arange(longest, device=x.device)
         is_point = (indices < lengths[:, None]).to(x.dtype)[..., None]
         inputs = x[:, : len(indices)]
         if self.places:
@@ -196,7 +200,7 @@ class SketchRnn(nn.Module):
     def losses(self, x: Tensor, z: Tensor, q: Posterior | None) -> SketchLosses:
         """L_s, L_p and L_KL of drawings `(B, N_max, 5)` with the latents z `(B, latent_dim)`."""
         nats = drawing_nats(self.rows_given(x, z, self.config.input_dropout if self.training else 0.0), x)
-        kl = torch.zeros((), device=x.device) if q is None else kl_to_standard_normal(q).mean()
+        kl = torch.zeros((), device=x.device) if q is None else mean_of_rows(kl_to_standard_normal(q)).mean()
         return SketchLosses(nats.offsets.mean() / x.shape[1], nats.pens.mean() / x.shape[1], kl)
 
     def eta(self, step: int) -> float:
@@ -319,7 +323,7 @@ class SketchRnn(nn.Module):
         """The decoder's states `(B, N, decoder_hidden)` before each row of drawings `(B, N, 5)`."""
         before = torch.cat([self._start(x)[:, None], x[:, :-1]], dim=1)
         if hidden > 0:
-            before = before * (torch.rand(before.shape[:2], device=x.device) >= hidden)[..., None]
+            before = before * (uniform(*before.shape[:2], device=x.device) >= hidden)[..., None]
         inputs = torch.cat([before, z[:, None].expand(-1, x.shape[1], -1)], dim=2)
         states: Tensor = self.decoder(inputs, self._first_state(z))[0]
         return states

@@ -35,6 +35,7 @@ from training.layers.networks import ImageDecoder, ImageEncoder, NetworkConfig
 from training.layers.priors import Prior, StandardNormal
 from training.layers.resample import resize
 from training.layers.search import SearchSpace, Turn
+from training.parallel.sums import mean_of_rows
 from training.protocols import Batch, Elbo, Likelihood, Loss, Posterior
 from training.reference import Metric
 
@@ -299,7 +300,7 @@ class Vae(nn.Module):
         q = self.encoder.posterior(features)
         z = draw(q, config.samples)
         bound = self._bound(batch, q, z)
-        kl = bound.kl.mean(dim=0).clamp(min=config.free_bits).sum()
+        kl = mean_of_rows(bound.kl).clamp(min=config.free_bits).sum()
         beta = self.kl_weight(step)
         scalars = {
             "elbo": bound.elbo.mean().detach(),

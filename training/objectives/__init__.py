@@ -90,6 +90,12 @@ class Objectives(nn.Module):
             dims = [width or latent_dim] if settings.shape_share == 0 else [looks, latent_dim - looks]
             self.prototypes.extend(Prototypes(settings.prototypes, dim) for dim in dims)
 
+    @property
+    def has_terms(self) -> bool:
+        """Whether the recipe adds any term."""
+        settings = self.settings
+        return settings.has_two_views or settings.foreground > 0
+
     def forward(
         self, loss: Loss, items: Tensor, mask: Tensor | None = None, extras: Extras | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -149,7 +155,9 @@ class Objectives(nn.Module):
                 missed = small_swapped(part.small, part.latent, prototypes)
                 full = with_small(full, missed, 2 * len(part.small) // len(part.latent))
             nats.append(full)
-        return torch.stack(nats).mean()
+        # A part without a pair leaves its prototypes out, but several devices expect a gradient for all parameters.
+        nothing = 0.0 * torch.stack([each.weight.sum() for each in cast(list[Prototypes], self.prototypes)]).sum()
+        return torch.stack(nats).mean() + nothing
 
     def _compared(self, latent: Tensor, small: Tensor | None) -> Iterator[Compared]:
         share = self.settings.shape_share
@@ -157,8 +165,10 @@ class Objectives(nn.Module):
             yield Compared(0, slice(None), self.head(latent), None if small is None else self.head(small))
             return
         for part in parts_of(latent, share):
-            pairs = part.rows[: len(latent) // 2]
-            some = None if small is None else small[pairs.repeat(len(small) // len(pairs)), part.latents]
+            pairs = len(latent) // 2
+            of_part = part.rows[: len(part.rows) // 2]
+            views = None if small is None else small.reshape(-1, pairs, small.shape[1])
+            some = None if views is None else views[:, of_part, part.latents].flatten(0, 1)
             yield Compared(part.number, part.rows, latent[:, part.latents][part.rows], some)
 
 

@@ -14,6 +14,12 @@ import torch
 from torch import Tensor, nn
 
 
+def unit_length(latents: Tensor) -> Tensor:
+    """Latents `(N, D)` divided by their norms, in float32 where they are halves, which are too coarse for cosines."""
+    wide = torch.promote_types(latents.dtype, torch.float32)
+    return nn.functional.normalize(latents.to(wide), dim=1)
+
+
 def info_nce(latents: Tensor, items: Tensor, temperature: float, related: Tensor | None = None) -> Tensor:
     """InfoNCE in nats per view.
 
@@ -23,8 +29,8 @@ def info_nce(latents: Tensor, items: Tensor, temperature: float, related: Tensor
         related: further pairs of rows that are not negatives of each other, `(2B, 2B)` bool.
     """
     rows = len(latents)
-    with torch.autocast(latents.device.type, enabled=False):  # halves are too coarse for cosines
-        unit = nn.functional.normalize(latents.float(), dim=1)
+    with torch.autocast(latents.device.type, enabled=False):
+        unit = unit_length(latents)
         scores = unit @ unit.T / temperature
     partner = (torch.arange(rows, device=latents.device) + rows // 2) % rows
     left_out = items[:, None] == items[None, :]

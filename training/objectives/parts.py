@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from training.fitting.views import shape_rows
 
 
 class Part(NamedTuple):
-    """Rows `(2B,)` bool of a batch of pairs and the latents that are compared over them; 0 is looks, 1 is shapes."""
+    """Rows `(R,)` int64 of a batch of pairs and the latents that are compared over them; 0 is looks, 1 is shapes."""
 
     number: int
     rows: Tensor
@@ -26,10 +27,11 @@ class Part(NamedTuple):
 
 def parts_of(latent: Tensor, share: float) -> list[Part]:
     """The parts for looks and for shapes of latents `(2B, D)`, without parts that have no pair."""
-    in_strange_colours = shape_rows(len(latent), share).to(latent.device)
+    in_strange_colours = shape_rows(len(latent), share)
     looks = looks_of(latent.shape[1], share)
-    parts = (Part(0, ~in_strange_colours, slice(0, looks)), Part(1, in_strange_colours, slice(looks, None)))
-    return [part for part in parts if bool(part.rows.any())]
+    numbered = enumerate(((~in_strange_colours, slice(0, looks)), (in_strange_colours, slice(looks, None))))
+    parts = [Part(number, torch.nonzero(rows).squeeze(1), latents) for number, (rows, latents) in numbered]
+    return [part._replace(rows=part.rows.to(latent.device)) for part in parts if len(part.rows)]
 
 
 def looks_of(latent_dim: int, share: float) -> int:

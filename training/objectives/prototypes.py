@@ -24,6 +24,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from training.objectives.contrastive import unit_length
 from training.recipes.objective import Prototypes as Settings
 
 
@@ -37,9 +38,8 @@ class Prototypes(nn.Module):
 
     def scores(self, latents: Tensor) -> Tensor:
         """Cosines `(N, K)` of latents `(N, D)`."""
-        with torch.autocast(latents.device.type, enabled=False):  # halves are too coarse for cosines
-            unit = nn.functional.normalize(latents.float(), dim=1)
-            return unit @ nn.functional.normalize(self.weight.float(), dim=1).T
+        with torch.autocast(latents.device.type, enabled=False):
+            return unit_length(latents) @ unit_length(self.weight).T
 
     @torch.no_grad()
     def assignments(self, scores: Tensor) -> Tensor:

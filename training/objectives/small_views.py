@@ -21,6 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from training.objectives.contrastive import unit_length
 from training.objectives.prototypes import Prototypes
 
 
@@ -36,9 +37,8 @@ def small_info_nce(
     """
     pairs = len(latents) // 2
     pair = torch.arange(len(small), device=small.device) % pairs
-    with torch.autocast(small.device.type, enabled=False):  # halves are too coarse for cosines
-        unit = nn.functional.normalize(latents.detach().float(), dim=1)
-        scores = nn.functional.normalize(small.float(), dim=1) @ unit.T / temperature
+    with torch.autocast(small.device.type, enabled=False):
+        scores = unit_length(small) @ unit_length(latents.detach()).T / temperature
     view = torch.arange(len(small), device=small.device)
     source = pair + pairs * (view // pairs % 2)  # the row that a small view was cropped from
     left_out = items[source, None] == items[None, :]

@@ -17,13 +17,12 @@ in BYOL, as the likelihood prevents collapse. For a recoloured pair only the lat
 from __future__ import annotations
 
 from copy import deepcopy
-from itertools import chain
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from training.fitting.averaging import moving_average
+from training.fitting.averaging import follow
 from training.fitting.views import shape_rows
 from training.objectives.consistency import kl_per_latent
 from training.objectives.parts import looks_of
@@ -40,7 +39,7 @@ class Teacher(nn.Module):
     def __init__(self, student: nn.Module, decay: float) -> None:
         super().__init__()
         self.model: Any = deepcopy(student).requires_grad_(False)
-        self._average = moving_average(decay)
+        self._decay = decay
         self.train(False)
 
     def train(self, mode: bool = True) -> Self:
@@ -55,10 +54,7 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def follow(self, student: nn.Module, steps: int) -> None:
         """Update the average after the student's step number `steps`."""
-        count = torch.tensor(steps)
-        own, others = (chain(model.parameters(), model.buffers()) for model in (self.model, student))
-        for mine, theirs in zip(own, others, strict=True):
-            mine.copy_(self._average(mine, theirs, count))
+        follow(self.model, student, self._decay, steps)
 
 
 def taught_nats(taught: Posterior, q: Posterior, shape_share: float) -> Tensor:

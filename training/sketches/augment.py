@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from training.layers.strokes import END
+from training.parallel.draws import uniform
 from training.recipes.schema import DrawingSettings
 
 LIFTED = 3  # column of the pen state p2
@@ -32,7 +33,7 @@ def change_form(rows: Tensor, settings: DrawingSettings) -> Tensor:
     changed = torch.cat([turned, rows[..., 2:]], dim=-1)
     if settings.warp > 0:
         changed = warp(changed, settings.warp)
-    return drop_points(changed, torch.rand(rows.shape[:2], device=device) < settings.drop)
+    return drop_points(changed, uniform(*rows.shape[:2], device=device) < settings.drop)
 
 
 def change_strokes(rows: Tensor, settings: DrawingSettings) -> Tensor:
@@ -42,9 +43,9 @@ def change_strokes(rows: Tensor, settings: DrawingSettings) -> Tensor:
     B, N = rows.shape[:2]
     device = rows.device
     in_order = torch.arange(N, device=device).expand(B, N)
-    shuffled = torch.rand(B, N, device=device).argsort(1)
-    is_shuffled = torch.rand(B, 1, device=device) < settings.order
-    is_reversed = torch.rand(B, N, device=device) < settings.reverse
+    shuffled = uniform(B, N, device=device).argsort(1)
+    is_shuffled = uniform(B, 1, device=device) < settings.order
+    is_reversed = uniform(B, N, device=device) < settings.reverse
     return redrawn(rows, torch.where(is_shuffled, shuffled, in_order), is_reversed)
 
 
@@ -113,7 +114,7 @@ def drop_points(rows: Tensor, chosen: Tensor) -> Tensor:
 
 def _symmetric(*shape: int, device: torch.device) -> Tensor:
     """Uniform between -1 and 1."""
-    return 2.0 * torch.rand(*shape, device=device) - 1.0
+    return 2.0 * uniform(*shape, device=device) - 1.0
 
 
 def _end(like: Tensor) -> Tensor:

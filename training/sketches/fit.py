@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from training.data.dataset import split_items
 from training.data.entries import SourceProblem
 from training.errors import RecipeError, SourceError
 from training.files import publish_file
+from training.fitting.devices import Devices
 from training.fitting.examples import Examples
 from training.fitting.figures import latent_use
 from training.fitting.pictures import encode_png, tile
+from training.fitting.stage import Execution
 from training.fitting.training_data import TrainingData
 from training.layers.strokes import lengths_of
-from training.loop import STORED_AS, Execution, Finished, fit_by_gradient, in_order
+from training.loop import STORED_AS, Finished, fit_by_gradient, in_order
 from training.models import MODELS
 from training.protocols import Batch
 from training.provenance import compose_card, describe_skipped
@@ -50,7 +53,9 @@ def train_on_drawings(
     problems: Sequence[SourceProblem] = (),
     resume: bool = False,
     device: str = "auto",
+    devices: int = 1,
     precision: str = "32",
+    compiled: bool = False,
     progress: bool = True,
 ) -> Path:
     """Train a recipe's model on drawings and write its encoder directory, which is returned.
@@ -58,18 +63,22 @@ def train_on_drawings(
     Args:
         recipe: of a family of drawings; see `training.recipes.load_recipe`.
         drawings: those that cannot be used are skipped, counted and listed on the card, with the source's `problems`.
-        out, resume, device, precision, progress: as for `training.loop.train`.
+        out, resume, device, devices, precision, compiled, progress: as for `training.loop.train`.
 
     Raises:
-        RecipeError: `out` holds another run, or the recipe is not of a family of drawings.
+        RecipeError: `out` holds another run, the recipe is not of a family of drawings, or its batches do not divide
+            over the devices.
         SourceError: no drawing can be used, or there are too few of them.
-        EncoderError: the device is not available, or device or precision is unknown.
+        EncoderError: the device is not available, there are not so many, or device or precision is unknown.
+        ProcessError: the process of another device ended unexpectedly.
     """
     started = time.monotonic()
     settings = recipe.drawings
     if settings is None:
         raise RecipeError(f"recipe {recipe.name}: family {recipe.family} takes images; train it on images")
     check_device_and_precision(device, precision)
+    used = Devices(device, devices)
+    used.check_batches(recipe)
     run = RunDirectory(out)
     run.check_available(resume=resume)
     preparation = DrawingPreparation(settings.longest, settings.epsilon)
@@ -87,8 +96,8 @@ def train_on_drawings(
     torch.manual_seed(recipe.seed)
     family = MODELS[recipe.family]
     model = family.model(family.config(**recipe.model_config_values()))
-    execution = Execution(run, device, precision, progress, draw_rows)
-    finished = fit_by_gradient(model, recipe, data, execution)
+    with closing(used):
+        finished = fit_by_gradient(model, recipe, data, Execution(run, used, precision, progress, draw_rows, compiled))
     return run.publish(_encoder(recipe, dataset, data, finished, run, started))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
-from torch.optim.swa_utils import AveragedModel
 
-from training.fitting.averaging import moving_average
+from training.fitting.averaging import follow
 
 
 class Counter(torch.nn.Module):
@@ -22,26 +23,26 @@ class Counter(torch.nn.Module):
 def test_two_steps_by_hand() -> None:
     """The first update copies; then d is 2/11 and 3/12 until it reaches the decay."""
     model = Counter()
-    averaged = AveragedModel(model, avg_fn=moving_average(0.2), use_buffers=True)
+    averaged = deepcopy(model)
     found = []
-    for value in (1.0, 2.0, 4.0):
+    for step, value in enumerate((1.0, 2.0, 4.0)):
         with torch.no_grad():
             model.weight.fill_(value)
             model.steps.add_(3)
-        averaged.update_parameters(model)
-        found.append(float(averaged.module.weight.detach()))
-        assert torch.equal(averaged.module.steps, model.steps)
+        follow(averaged, model, 0.2, step)
+        found.append(float(averaged.weight.detach()))
+        assert torch.equal(averaged.steps, model.steps)
     second = 2 / 11 * 1.0 + 9 / 11 * 2.0
     assert found == pytest.approx([1.0, second, 0.2 * second + 0.8 * 4.0])
 
 
 def test_a_short_run_does_not_keep_what_it_began_with() -> None:
     model = Counter()
-    averaged = AveragedModel(model, avg_fn=moving_average(0.999), use_buffers=True)
+    averaged = deepcopy(model)
     for value in range(200):
         with torch.no_grad():
             model.weight.fill_(float(value > 20))
             model.seen.fill_(True)
-        averaged.update_parameters(model)
-    assert float(averaged.module.weight.detach()) > 0.99
-    assert bool(averaged.module.seen)
+        follow(averaged, model, 0.999, value)
+    assert float(averaged.weight.detach()) > 0.99
+    assert bool(averaged.seen)

@@ -6,7 +6,8 @@ import copy
 
 import torch
 
-from training.fitting.examples import Batches, Examples, other_photos
+from training.fitting.examples import Examples, other_photos
+from training.fitting.feeding import AHEAD, Batches, ahead
 from training.fitting.views import ViewMaker
 from training.recipes import load_recipe
 
@@ -18,12 +19,24 @@ def made_up(count: int = 7) -> Examples:
 
 def test_batches_hold_all_rows_of_the_order_and_second_views_in_their_second_half() -> None:
     order, others = torch.tensor([3, 1, 0]), torch.tensor([4, 1, 2])
-    found = [batch.items.tolist() for batch in Batches(made_up(), 2, order, others)]
+    found = [batch.examples.items.tolist() for batch in Batches(made_up(), 2, order, others)]
     assert found == [[3, 1, 4, 1], [0, 2]]
     assert len(Batches(made_up(), 2, order)) == 2
-    first = next(iter(Batches(made_up(), 2, order)))
+    first = next(iter(Batches(made_up(), 2, order))).examples
     assert first.images[:, 0, 0, 0].tolist() == [3, 1]
     assert first.labels is not None and first.labels.tolist() == [30, 10] and first.masks is None
+
+
+def test_batches_that_a_thread_prepares_come_in_order_and_in_advance() -> None:
+    prepared: list[int] = []
+
+    def prepare(number: int) -> int:
+        prepared.append(number)
+        return number
+
+    batches = ahead(range(6), prepare)
+    assert next(batches) == 0 and len(prepared) <= 1 + AHEAD
+    assert list(batches) == [1, 2, 3, 4, 5] == prepared[1:]
 
 
 def test_copies_of_the_module_that_holds_them_do_not_copy_examples() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
-from torch.optim.swa_utils import AveragedModel
 
 from tests.training.layers.raster_cases import binary_images
-from training.fitting.averaging import moving_average
+from training.fitting.averaging import follow
 from training.models.made import Made, MadeConfig, to_images, to_values
 from training.protocols import Batch
 
@@ -77,15 +78,15 @@ def test_every_step_of_a_made_has_the_next_set_of_masks() -> None:
 def test_a_moving_average_of_a_made_has_masks_that_belong_together() -> None:
     torch.manual_seed(0)
     made = Made(MadeConfig(size=8, hidden=(40,), masks=3)).train()
-    averaged = AveragedModel(made, avg_fn=moving_average(0.9), use_buffers=True)
+    averaged = deepcopy(made)
     x = torch.rand(2, 1, 8, 8).round()
     for step in range(5):
         made.loss(Batch(x, x), step)
-        averaged.update_parameters(made)
+        follow(averaged, made, 0.9, step)
     alone = Made(made.config).eval()
-    alone.load_state_dict(averaged.module.state_dict())
+    alone.load_state_dict(averaged.state_dict())
     averaged.eval()
-    torch.testing.assert_close(averaged.module.loss(Batch(x, x), 9).objective, alone.loss(Batch(x, x), 9).objective)
+    torch.testing.assert_close(averaged.loss(Batch(x, x), 9).objective, alone.loss(Batch(x, x), 9).objective)
 
 
 def test_values_in_raster_order_and_back() -> None:
