@@ -110,7 +110,8 @@ class FaissIndex:
                 np.pad(found.scores, lacking, constant_values=-np.inf),
                 np.pad(found.positions, lacking, constant_values=-1),
             )
-        return self._collect(self._store, queries, k, library.SearchParameters(sel=_selector(allowed)))
+        parameters = None if allowed is None else library.SearchParameters(sel=_selector(allowed))
+        return self._collect(self._store, queries, k, parameters)
 
     def _unfiltered(self, queries: Floats, k: int) -> Neighbours:
         depth = self._depth(k)
@@ -241,8 +242,8 @@ def _is_large(path: Path) -> bool:
     return path.is_file() and path.stat().st_size >= MAPPED_FROM
 
 
-def _selector(allowed: Allowed | None) -> Any:
-    return None if allowed is None else library.IDSelectorBitmap(allowed.bits)
+def _selector(allowed: Allowed) -> Any:
+    return library.IDSelectorBitmap(allowed.bits)
 
 
 def _is_as_good(before: Neighbours, found: Neighbours) -> bool:
