@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from indexer.catalogue.collections import find_collection
 from indexer.catalogue.engine import Database
 from indexer.catalogue.schema import items
+from indexer.catalogue.values import chunks
 
 FACET_ATTRIBUTES = 50
 FACET_VALUES = 100  # of an attribute
@@ -58,15 +59,24 @@ class Attributes:
         with self.database.read() as connection:
             return set(connection.scalars(query.where(items.c.collection_id == collection_id)))
 
-    def matching_items(self, collection_id: int, filters: Mapping[str, str]) -> list[int]:
-        """Sorted keys of the items whose attributes have all of these values."""
+    def matching_items(
+        self, collection_id: int, filters: Mapping[str, str], among: Iterable[int] | None = None
+    ) -> list[int]:
+        """Sorted keys of the items whose attributes have all of these values.
+
+        Args:
+            among: keys of the items that are looked at; None for all.
+        """
         query = select(items.c.id).where(items.c.collection_id == collection_id).order_by(items.c.id)
         for key, value in filters.items():
             pairs = self._pairs()
             matches = (pairs.c.key == key) & (pairs.c.value == value)
             query = query.where(sa.exists(select(sa.literal(1)).select_from(pairs).where(matches)))
         with self.database.read() as connection:
-            return list(connection.scalars(query))
+            if among is None:
+                return list(connection.scalars(query))
+            parts = (connection.scalars(query.where(items.c.id.in_(chunk))) for chunk in chunks(sorted(among)))
+            return [pk for part in parts for pk in part]
 
     def _pairs(self) -> Any:
         each = func.jsonb_each_text if self.database.is_postgresql else func.json_each

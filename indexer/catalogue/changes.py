@@ -27,6 +27,13 @@ class Changes:
         with self.database.read() as connection:
             return set(connection.scalars(query))
 
+    def changed_items(self, collection_id: int, after: int, *, at_most: int) -> set[int] | None:
+        """Keys of the items that changed after a change id, in any way; None if there are more changes."""
+        query = select(changes.c.item_pk).where(changes.c.collection_id == collection_id, changes.c.id > after)
+        with self.database.read() as connection:
+            found = connection.scalars(query.limit(at_most + 1)).all()
+        return None if len(found) > at_most else {pk for pk in found if pk is not None}
+
     def has_unindexed(self, collection_id: int, watermark: int) -> bool:
         """Whether a new generation would differ from one with this watermark."""
         query = select(changes.c.id).where(

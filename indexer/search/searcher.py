@@ -17,12 +17,12 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import ActiveState, ItemSummary, Rerank
 from indexer.decoding import MemoryBudget, decoded
 from indexer.errors import CorruptError, InvalidRequestError, NotFoundError
+from indexer.search.filters import KEPT, FilterMatches
 from indexer.search.intact import LoadedFiles
 from indexer.search.photos import other_photos
 from indexer.search.regions import Region, items_in, used_region
@@ -46,8 +46,6 @@ SMALLEST_SIDE = 1e-6  # of a region, for its resolution: no image has more pixel
 MAX_DEPTH = 10_000  # offset + k: deeper pages would re-sort the whole catalogue, and nobody reads them
 MAX_QUERY_IMAGES = 8
 LEAST_RANKED = NEAREST  # items that are ranked at least: typicality needs them, probabilities the best two
-FILTERS_KEPT = 64  # most recently used filters of a view whose matches are cached
-NAMES_LISTED = 50  # attributes that an error message lists
 PATIENCE = 0.3  # seconds that a search waits for a new generation to load before it uses the old one
 
 
@@ -71,6 +69,7 @@ class Searcher:
         recall_probe: RecallProbe | None = None,
     ) -> None:
         self.home = home
+        self._matches = FilterMatches(home.catalogue)
         self._recall_probe = recall_probe
         self._memory = memory
         self._query_log = query_log
@@ -297,22 +296,14 @@ class Searcher:
             if key in view.subsets:
                 view.subsets.move_to_end(key)
                 return view.subsets[key]
-        subset = view.subset(self._matching_items(view, filters) if filters else None)
+        state = view.state
+        items = self._matches.items(state.collection_id, filters, state.last_change) if filters else None
+        subset = view.subset(items)
         with self._lock:
             view.subsets[key] = subset
-            while len(view.subsets) > FILTERS_KEPT:
+            while len(view.subsets) > KEPT:
                 view.subsets.popitem(last=False)
         return subset
-
-    def _matching_items(self, view: View, filters: Mapping[str, str]) -> NDArray[np.int64]:
-        known = self.home.catalogue.attributes.names(view.state.collection_id)
-        for name in filters:
-            if name not in known:
-                names = ", ".join(sorted(known)[:NAMES_LISTED]) or "none"
-                raise InvalidRequestError("filter", f"no item has an attribute {name!r}; attributes are {names}")
-        return np.array(
-            self.home.catalogue.attributes.matching_items(view.state.collection_id, filters), dtype=np.int64
-        )
 
     def _view(self, collection: str) -> View:
         state = self.home.catalogue.active_state(collection)
