@@ -20,7 +20,8 @@ import numpy as np
 from indexer.errors import CorruptError
 from indexer.typicality.typicality import TypicalityModel, read_typicality
 from indexer.vectors import Ints
-from indexer.vectors.engines import INDEX, read_index
+from indexer.vectors.engines import read_index
+from indexer.vectors.kinds import INDEX
 from indexer.vectors.rerank import NeighbourLists
 from training.files import sha256_of, write_durably
 from training.reference import Metric, first_line

@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.vectors import Floats, IndexOptions, Kind, VectorIndex
-from indexer.vectors.engines import INDEX, VECTORS
 from indexer.vectors.exact import RECALL_AT, Truth, recall_against_exact
 from indexer.vectors.faiss import FaissIndex, library, metric_type, read_mapped
-from indexer.vectors.kinds import RECALL, chosen_kind, clusters_of, factory_of
+from indexer.vectors.kinds import INDEX, RECALL, VECTORS, chosen_kind, clusters_of, factory_of
 from training.reference import Metric
 
 logger = logging.getLogger("nitamono")

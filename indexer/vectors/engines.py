@@ -18,9 +18,6 @@ from training.reference import Metric
 if TYPE_CHECKING:
     from indexer.vectors.building import Built, Plan
 
-INDEX = "index.faiss"
-VECTORS = "vectors.faiss"  # beside an index of clusters
-
 
 def exact_index(vectors: Floats, metric: Metric) -> VectorIndex:
     """An exact index in memory of `vectors` `(n, dim)`, of unit norm for the cosine metric."""

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from indexer.errors import CorruptError
 from indexer.vectors import Allowed, Floats, Ints, Kind, Neighbours
-from indexer.vectors.engines import INDEX, VECTORS
 from indexer.vectors.exact import RECALL_AT, exact_neighbours, exact_scores
+from indexer.vectors.kinds import INDEX, VECTORS
 from training.reference import Metric
 
 BLOCK = 2**20  # bytes per write to a file

@@ -1,4 +1,4 @@
-"""Kinds of index: which one suits a collection, its FAISS factory string, and what it needs.
+"""Kinds of index: which one suits a collection, its files and FAISS factory string, and what it needs.
 
 - `flat` holds 32 bits a number and compares every vector.
 - `hnsw` holds 16 bits a number and a graph of links, along which it walks (Malkov and Yashunin: Efficient and Robust
@@ -17,6 +17,8 @@ from math import log2
 
 from indexer.vectors import IndexOptions, Kind
 
+INDEX = "index.faiss"  # file of an index
+VECTORS = "vectors.faiss"  # file beside an index of clusters
 FLAT_NUMBERS = 8 * 10**6  # numbers that are compared one by one in about 2 ms on one core
 HNSW_UP_TO = 3 * 10**6  # vectors; a graph of more would take hours to build on a few cores
 LINKS = 32  # of each vector in a graph; twice that at its lowest level

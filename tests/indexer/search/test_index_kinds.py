@@ -16,7 +16,7 @@ from indexer.ingest.ingest import index_source
 from indexer.search.searcher import Searcher
 from indexer.vectors import IndexOptions, Kind, building
 from indexer.vectors import faiss as engine
-from indexer.vectors.engines import VECTORS
+from indexer.vectors.kinds import VECTORS
 from service.cli import app
 from tests.conftest import write_photos
 from tests.indexer.search.pages import change_live, check_every_page, write_coloured

@@ -17,9 +17,9 @@ from indexer.ingest.items import delete_item, get_item, image_file, put_item
 from indexer.search.regions import Region, parse_region
 from indexer.search.searcher import Searcher
 from indexer.vectors import Allowed
-from indexer.vectors.engines import INDEX
 from indexer.vectors.exact import exact_scores, recall_against_exact
 from indexer.vectors.faiss import FaissIndex
+from indexer.vectors.kinds import INDEX
 from tests.indexer.search import pages
 from tests.indexer.search.pages import change_live, check_every_page, jpeg, names, write_coloured
 from training.errors import ImageError

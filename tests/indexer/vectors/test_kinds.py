@@ -14,9 +14,9 @@ from indexer.errors import CorruptError
 from indexer.vectors import KINDS, Allowed, Floats, IndexOptions, Kind
 from indexer.vectors import faiss as engine
 from indexer.vectors.building import HELD_OUT, LEAST_APPROXIMATE, Built, Plan, build_index
-from indexer.vectors.engines import INDEX, VECTORS, read_index
+from indexer.vectors.engines import read_index
 from indexer.vectors.exact import Truth, exact_neighbours
-from indexer.vectors.kinds import chosen_kind, clusters_of, factory_of, index_bytes
+from indexer.vectors.kinds import INDEX, VECTORS, chosen_kind, clusters_of, factory_of, index_bytes
 from training.reference import Metric
 
 COUNT, DIM = 6000, 16
