@@ -60,7 +60,8 @@ def test_pairs_are_the_hits_and_scores_of_a_search(home: Home, tmp_path: Path, e
     index(home, write_rows(shop / "shop.csv", rows), encoder_dir)
     pairs = pairs_of(home, encoder_dir)
     described = describe_encoder(encoder_dir)
-    stored = home.catalogue.vectors.all(1, described.encoder_id, described.dim)
+    with home.catalogue.vectors.snapshot(1, described.encoder_id, described.dim) as snapshot:
+        (stored,) = snapshot.parts
     kept = list(zip(stored.ids[:, 1].tolist(), stored.vectors, strict=True))
     expected = set()
     for place, (pk, query) in enumerate(kept):
