@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 QUERIES = 400  # query items: the ECE's confidence interval is about 0.01 wide, and the time is bounded
 MIN_POSITIVES = 20  # pairs of the same product, and of different ones; with fewer, a curve would be noise
-VIEWS = range(100, QUERIES + 1)  # photos that `nitamono index` embeds from another view
-IMAGES_PER_VIEW = 32  # a view costs as much as indexing 1.4 images, so calibration takes at most 5 % of the run
 GROWTH = 2  # calibrate again when the collection has grown by this factor
 
 
@@ -39,7 +37,6 @@ def calibrate(
     encoder_id: str | None = None,
     present: float | Literal["auto"] | None = None,
     queries: int = QUERIES,
-    views: int | None = None,
     seed: int = 0,
     limits: ImageLimits | None = None,
     device: str = "cpu",
@@ -51,7 +48,6 @@ def calibrate(
         present: share of queries whose product is in the catalogue, in (0, 1]; "auto" estimates it from recent
             queries, None keeps the share of the last calibration.
         queries: maximum number of items that are used as queries.
-        views: the same for items with a single photo, which has to be embedded again; None for `queries`.
         seed: random seed of the query photos, the folds and the bootstrap.
         limits, device: for embedding other views of photos.
 
@@ -87,7 +83,6 @@ def calibrate(
             state.collection_id,
             described,
             queries=queries,
-            views=views,
             present=float(present),
             seed=seed,
             limits=limits,
@@ -165,8 +160,7 @@ def calibrate_if_due(
         if images < max(MIN_CALIBRATION_ITEMS, GROWTH * calibrated, GROWTH * known.get("tried", 0)):
             return None
         try:
-            views = min(max(VIEWS[0], images // IMAGES_PER_VIEW), VIEWS[-1])
-            return calibrate(home, collection, views=views, limits=limits, device=device)
+            return calibrate(home, collection, limits=limits, device=device)
         except CalibrationError as exc:
             refused = {**known, "tried": images, "refused": str(exc)}
             home.catalogue.calibrations.put(state.collection_id, state.encoder_id, refused)

@@ -39,7 +39,7 @@ from training.preprocessing import Preprocessing
 from training.reference import EncoderDescription, Metric
 
 HITS = 10  # default k of a search
-LOOKED_AT = 1.5  # photos that are checked for near-duplicates among the hits, for each query; nearest pairs first
+LOOKED_AT = 600  # photos that are checked for near-duplicates among the hits, nearest pairs first
 BATCH = 128  # views per embedding batch
 BLOCK_NUMBERS = 4_000_000  # scores in memory at a time, 16 MB
 PICTURE = Preprocessing(size=64)
@@ -116,7 +116,6 @@ def collect_pairs(
     encoder: EncoderDescription,
     *,
     queries: int,
-    views: int | None = None,
     present: float,
     seed: int,
     limits: ImageLimits | None = None,
@@ -127,7 +126,6 @@ def collect_pairs(
     Memory is bounded: three numbers for each image of the collection, and a part of its vectors.
 
     Args:
-        views: maximum number of items if their photos have to be embedded from another view; None for `queries`.
         present: share of queries whose product is in the gallery, in (0, 1].
 
     Raises:
@@ -135,7 +133,7 @@ def collect_pairs(
     """
     files = _Files(home, limits or ImageLimits())
     gallery = _read_gallery(home, collection_id, encoder)
-    truth, positions = _choose(gallery, queries, queries if views is None else views, np.random.default_rng(seed))
+    truth, positions = _choose(gallery, queries, np.random.default_rng(seed))
     if truth == "photos":
         chosen = _photos(gallery, positions)
     else:
@@ -229,14 +227,14 @@ def _read_gallery(home: Home, collection_id: int, encoder: EncoderDescription) -
     )
 
 
-def _choose(gallery: _Gallery, photos: int, views: int, rng: np.random.Generator) -> tuple[Truth, Ints]:
-    """The kind of ground truth, and gallery positions of one random photo each of random items, at most so many."""
+def _choose(gallery: _Gallery, queries: int, rng: np.random.Generator) -> tuple[Truth, Ints]:
+    """The kind of ground truth, and gallery positions of one random photo each of at most `queries` random items."""
     several = np.flatnonzero(_contents_of_items(gallery) > 1)
     truth: Truth = "photos" if len(several) >= MIN_CALIBRATION_ITEMS else "views"
     items = several if truth == "photos" else np.unique(gallery.items)
     if len(items) < MIN_CALIBRATION_ITEMS:
         raise CalibrationError(f"{len(items)} items have a searchable photo; {MIN_CALIBRATION_ITEMS} are needed")
-    chosen = rng.permutation(items)[: photos if truth == "photos" else views]
+    chosen = rng.permutation(items)[:queries]
     first = np.searchsorted(gallery.items, chosen)
     return truth, first + rng.integers(np.searchsorted(gallery.items, chosen, side="right") - first)
 
@@ -291,7 +289,9 @@ def _search(gallery: _Gallery, chosen: _Queries, metric: Metric, *, without_copi
             places = np.searchsorted(gallery.image_ids, part.ids[:, 0], sorter=by_id)
             positions = by_id[np.minimum(places, len(by_id) - 1)]
             order = np.argsort(positions, kind="stable")
-            order = order[gallery.image_ids[positions[order]] == part.ids[order, 0]]  # others are newer than the gallery
+            order = order[
+                gallery.image_ids[positions[order]] == part.ids[order, 0]
+            ]  # others are newer than the gallery
             positions, vectors = positions[order], part.vectors[order]
             rows = max(1, BLOCK_NUMBERS // max(1, len(positions)))
             for first in range(0, count if len(positions) else 0, rows):
@@ -349,13 +349,13 @@ def _products(gallery: _Gallery, chosen: _Queries, hits: _Hits, files: _Files) -
 
 
 def _nearest_others(gallery: _Gallery, chosen: _Queries, hits: _Hits) -> list[int]:
-    """Gallery positions of the photos in the nearest pairs of different items, about `LOOKED_AT` for each query."""
+    """Gallery positions of the photos in the nearest pairs of different items, about `LOOKED_AT` in all."""
     others = (hits.positions >= 0) & (gallery.items[hits.positions] != gallery.items[chosen.positions][:, None])
     rows, columns = np.nonzero(others)
     looked: dict[int, None] = {}
     for pair in np.argsort(-hits.scores[rows, columns], kind="stable"):
         looked[int(chosen.positions[rows[pair]])] = None
         looked[int(hits.positions[rows[pair], columns[pair]])] = None
-        if len(looked) >= LOOKED_AT * len(chosen.positions):
+        if len(looked) >= LOOKED_AT:
             break
     return list(looked)

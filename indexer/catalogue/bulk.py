@@ -57,7 +57,10 @@ def _copy_rows(
             copy.set_types(types)
             for row in rows:
                 copy.write_row(
-                    [Jsonb(value) if kind == "jsonb" else value for kind, value in zip(types, row.values(), strict=True)]
+                    [
+                        Jsonb(value) if kind == "jsonb" else value
+                        for kind, value in zip(types, row.values(), strict=True)
+                    ]
                 )
     except psycopg.Error as exc:  # as SQLAlchemy would raise it
         raise sa.exc.DBAPIError.instance(statement, None, exc, psycopg.Error, dialect=connection.dialect) from exc
