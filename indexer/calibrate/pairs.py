@@ -15,7 +15,9 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -24,6 +26,8 @@ from indexer.calibrate.calibration import MIN_CALIBRATION_ITEMS
 from indexer.calibrate.probability import Groups, Labels, Numbers, best_others
 from indexer.catalogue.home import Home
 from indexer.catalogue.queries import distinct_vectors
+from indexer.catalogue.records import StoredVectors
+from indexer.catalogue.vectors import Snapshot
 from indexer.errors import CalibrationError
 from indexer.measures.ground_truth import Pixels, Truth, other_view, products
 from indexer.vectors import Floats, Ints
@@ -71,12 +75,22 @@ class Pairs:
 
 @dataclass(frozen=True)
 class _Gallery:
-    """The searchable images sorted by item; arrays are `(n,)`, `vectors` are `(n, dim)`."""
+    """The searchable images sorted by item; arrays are `(n,)`. Their vectors stay in the catalogue.
+
+    Args:
+        items: numbered from 0.
+        contents: the first 60 bits of their sha256.
+        pks: `(items,)`, key of each item.
+        vectors_of: the vectors of the items with some keys.
+        snapshot: all vectors, a part at a time.
+    """
 
     image_ids: Ints
-    items: Ints  # numbered from 0
-    contents: Ints  # the first 60 bits of their sha256
-    vectors: Floats
+    items: Ints
+    contents: Ints
+    pks: Ints
+    vectors_of: Callable[[Sequence[int]], StoredVectors]
+    snapshot: Callable[[], AbstractContextManager[Snapshot]]
 
 
 @dataclass(frozen=True)
@@ -109,6 +123,8 @@ def collect_pairs(
 ) -> Pairs:
     """Collect the pairs of at most `queries` random items, with one photo of each as the query.
 
+    Memory is bounded: three numbers for each image of the collection, and a part of its vectors.
+
     Args:
         present: share of queries whose product is in the gallery, in (0, 1].
 
@@ -119,7 +135,7 @@ def collect_pairs(
     gallery = _read_gallery(home, collection_id, encoder)
     truth, positions = _choose(gallery, queries, np.random.default_rng(seed))
     if truth == "photos":
-        chosen = _Queries(positions, gallery.vectors[positions])
+        chosen = _photos(gallery, positions)
     else:
         chosen = _views(gallery, positions, files, load_embedder(encoder, device=device), seed)
     hits = _search(gallery, chosen, encoder.metric, without_copies=truth == "photos")
@@ -164,7 +180,7 @@ def recent_first_hits(home: Home, collection_id: int, encoder: EncoderDescriptio
     """The first hits of the logged queries in the present gallery; repeated vectors count once."""
     vectors = distinct_vectors(home.catalogue.queries.all(collection_id, encoder.encoder_id))
     gallery = _read_gallery(home, collection_id, encoder)
-    if not vectors or not len(gallery.items) or gallery.items[-1] == 0:
+    if not vectors or len(gallery.pks) < 2:
         return FirstHits(np.empty(0), np.empty(0))
     chosen = _Queries(np.zeros(len(vectors), np.int64), np.stack(vectors))
     best = _search(gallery, chosen, encoder.metric, without_copies=False).scores.astype(np.float64)
@@ -197,12 +213,18 @@ class _Files:
 
 
 def _read_gallery(home: Home, collection_id: int, encoder: EncoderDescription) -> _Gallery:
-    stored = home.catalogue.vectors.all(collection_id, encoder.encoder_id, encoder.dim)
-    image_ids, pks = stored.ids.T
-    contents = np.array([int(sha256[:15], 16) for sha256 in stored.sha256], dtype=np.int64)
+    vectors = home.catalogue.vectors
+    image_ids, pks, contents = vectors.keys(collection_id, encoder.encoder_id).T
     order = np.argsort(pks, kind="stable")
-    _, items = np.unique(pks[order], return_inverse=True)
-    return _Gallery(image_ids[order], items.astype(np.int64), contents[order], stored.vectors[order])
+    known, items = np.unique(pks[order], return_inverse=True)
+    return _Gallery(
+        image_ids[order],
+        items.astype(np.int64),
+        contents[order],
+        known,
+        partial(vectors.of_items, encoder.encoder_id, encoder.dim),
+        partial(vectors.snapshot, collection_id, encoder.encoder_id, encoder.dim),
+    )
 
 
 def _choose(gallery: _Gallery, queries: int, rng: np.random.Generator) -> tuple[Truth, Ints]:
@@ -226,6 +248,15 @@ def _contents_of_items(gallery: _Gallery) -> Ints:
     return np.bincount(items[fresh])
 
 
+def _photos(gallery: _Gallery, positions: Ints) -> _Queries:
+    """The photos themselves; those that were deleted meanwhile are skipped."""
+    stored = gallery.vectors_of(gallery.pks[gallery.items[positions]].tolist())
+    places = {image_id: place for place, image_id in enumerate(stored.ids[:, 0].tolist())}
+    kept = [position for position in positions.tolist() if int(gallery.image_ids[position]) in places]
+    chosen = np.array(kept, dtype=np.int64)
+    return _Queries(chosen, stored.vectors[[places[image_id] for image_id in gallery.image_ids[chosen].tolist()]])
+
+
 def _views(gallery: _Gallery, positions: Ints, files: _Files, embedder: Embedder, seed: int) -> _Queries:
     """Embed other views of photos; photos whose files cannot be read are skipped."""
     preprocessing = embedder.described.preprocessing
@@ -236,7 +267,7 @@ def _views(gallery: _Gallery, positions: Ints, files: _Files, embedder: Embedder
         moved, _ = other_view(np.random.default_rng([seed, image_id]), pixels)
         return preprocessing.apply(moved)
 
-    views = files.read(gallery.image_ids[positions].tolist(), 2 * preprocessing.size, view)
+    views = files.read(gallery.image_ids[positions].tolist(), preprocessing.least_side, view)
     seen = [found for found in views if found is not None]
     if len(seen) < MIN_CALIBRATION_ITEMS:
         raise CalibrationError(
@@ -249,31 +280,62 @@ def _views(gallery: _Gallery, positions: Ints, files: _Files, embedder: Embedder
 
 def _search(gallery: _Gallery, chosen: _Queries, metric: Metric, *, without_copies: bool) -> _Hits:
     """The best items of each query; `without_copies` leaves out all images with the content of the query photo."""
-    starts = np.flatnonzero(np.diff(gallery.items, prepend=-1))
-    k = min(HITS, len(starts))
-    positions = np.full((len(chosen.positions), k), -1, dtype=np.int64)
-    best = np.empty((len(chosen.positions), k), dtype=np.float32)
-    rows = max(1, BLOCK_NUMBERS // len(gallery.items))
-    for first in range(0, len(chosen.positions), rows):
-        block = slice(first, first + rows)
-        scores = exact_scores(chosen.vectors[block], gallery.vectors, metric)
-        if without_copies:
-            scores[gallery.contents[chosen.positions[block]][:, None] == gallery.contents[None]] = -np.inf
-        of_items = np.maximum.reduceat(scores, starts, axis=1)
-        top = np.argpartition(-of_items, k - 1, axis=1)[:, :k]
-        falling = np.argsort(-np.take_along_axis(of_items, top, axis=1), axis=1, kind="stable")
-        top = np.take_along_axis(top, falling, axis=1)
-        best[block] = np.take_along_axis(of_items, top, axis=1)
-        for row, item in np.argwhere(np.isfinite(best[block])):
-            start = starts[top[row, item]]
-            of_item = scores[row, start : np.searchsorted(gallery.items, top[row, item], side="right")]
-            positions[first + row, item] = start + of_item.argmax()
-    return _Hits(positions, best)
+    count = len(chosen.positions)
+    k = min(HITS, len(gallery.pks))
+    hits = _Hits(np.full((count, k), -1, dtype=np.int64), np.full((count, k), -np.inf, dtype=np.float32))
+    by_id = np.argsort(gallery.image_ids)
+    with gallery.snapshot() as snapshot:
+        for part in snapshot.parts:
+            places = np.searchsorted(gallery.image_ids, part.ids[:, 0], sorter=by_id)
+            positions = by_id[np.minimum(places, len(by_id) - 1)]
+            order = np.argsort(positions, kind="stable")
+            order = order[
+                gallery.image_ids[positions[order]] == part.ids[order, 0]
+            ]  # others are newer than the gallery
+            positions, vectors = positions[order], part.vectors[order]
+            rows = max(1, BLOCK_NUMBERS // max(1, len(positions)))
+            for first in range(0, count if len(positions) else 0, rows):
+                block = slice(first, first + rows)
+                scores = exact_scores(chosen.vectors[block], vectors, metric)
+                if without_copies:
+                    of_query = gallery.contents[chosen.positions[block]]
+                    scores[of_query[:, None] == gallery.contents[positions][None]] = -np.inf
+                _keep_best(gallery.items, _Hits(hits.positions[block], hits.scores[block]), positions, scores)
+    return hits
+
+
+def _keep_best(items: Ints, hits: _Hits, positions: Ints, scores: Floats) -> None:
+    """Put the best items of a part of the gallery among the hits `(q, k)` so far, in place.
+
+    Args:
+        items: of each position in the gallery.
+        positions: `(m,)`, of the part, ascending.
+        scores: `(q, m)`.
+    """
+    starts = np.flatnonzero(np.diff(items[positions], prepend=-1))
+    ends = np.append(starts[1:], len(positions))
+    of_items = np.maximum.reduceat(scores, starts, axis=1)
+    k = hits.scores.shape[1]
+    top = np.argpartition(-of_items, min(k, len(starts)) - 1, axis=1)[:, :k]
+    best = np.take_along_axis(of_items, top, axis=1)
+    found = np.full(best.shape, -1, dtype=np.int64)
+    for row, column in np.argwhere(best > hits.scores[:, -1:]):
+        start = starts[top[row, column]]
+        found[row, column] = positions[start + scores[row, start : ends[top[row, column]]].argmax()]
+    best[found < 0] = -np.inf
+    found, best = np.concatenate([hits.positions, found], axis=1), np.concatenate([hits.scores, best], axis=1)
+    order = np.lexsort((-best, items[found]), axis=1)  # an item may have images in several parts
+    found, best = np.take_along_axis(found, order, axis=1), np.take_along_axis(best, order, axis=1)
+    again = (items[found[:, 1:]] == items[found[:, :-1]]) & (found[:, 1:] >= 0) & (found[:, :-1] >= 0)
+    best[:, 1:][again] = -np.inf
+    order = np.argsort(-best, axis=1, kind="stable")[:, :k]
+    hits.scores[:] = np.take_along_axis(best, order, axis=1)
+    hits.positions[:] = np.where(np.isfinite(hits.scores), np.take_along_axis(found, order, axis=1), -1)
 
 
 def _products(gallery: _Gallery, chosen: _Queries, hits: _Hits, files: _Files) -> Ints:
     """The product of each item `(items,)`: the item itself, or the first of the items that near-duplicates link."""
-    product = np.arange(int(gallery.items[-1]) + 1)
+    product = np.arange(len(gallery.pks))
     positions = np.array(_nearest_others(gallery, chosen, hits), dtype=np.int64)
     found = files.read(gallery.image_ids[positions].tolist(), PICTURE.size, lambda _, pixels: PICTURE.apply(pixels))
     pictures = [picture.transpose(1, 2, 0) for picture in found if picture is not None]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import sqlalchemy as sa
 from sqlalchemy import Connection, func, select
 
+from indexer.catalogue.bulk import insert_rows
 from indexer.catalogue.engine import Database
 from indexer.catalogue.schema import changes
 from indexer.catalogue.values import now
@@ -69,5 +69,4 @@ def log_changes(
         {"collection_id": collection_id, "at": at, "kind": kind, "item_pk": pk, "item_id": item_id, "live": live}
         for kind, pk, item_id in logged
     ]
-    if values:
-        connection.execute(sa.insert(changes), values)
+    insert_rows(connection, changes, values)

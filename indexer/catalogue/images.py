@@ -65,7 +65,7 @@ class Images:
         found: dict[tuple[str, str], ImageState] = {}
         with self.database.read() as connection:
             for chunk in chunks(sorted(set(item_ids))):
-                for item_id, uri, *rest in connection.execute(query.where(items.c.item_id.in_(chunk))):
+                for item_id, uri, *rest in connection.execute(query.where(items.c.item_id.in_(chunk))).all():
                     found[item_id, uri] = ImageState(*rest)
         return found
 

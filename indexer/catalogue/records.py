@@ -168,8 +168,7 @@ class SecretRecord:
     is_replaced: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ImageState:
+class ImageState(NamedTuple):
     """The stored state of an image of an item, to tell whether its file has changed."""
 
     image_id: int
@@ -184,8 +183,7 @@ class ImageState:
     has_vector: bool
 
 
-@dataclass(frozen=True, slots=True)
-class StoredImage:
+class StoredImage(NamedTuple):
     """An image with its item, and the source that it belongs to.
 
     Args:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 from sqlalchemy import Row, Select, func, select
 
 from indexer.catalogue.changes import last_change
@@ -57,15 +58,15 @@ class Vectors:
             parts = (_stored_vectors(part, dim) for part in rows.partitions(STREAMED))
             yield Snapshot(last_change(connection, collection_id), int(connection.scalar(count) or 0), parts)
 
-    def all(self, collection_id: int, encoder_id: str, dim: int) -> StoredVectors:
-        """All vectors of a collection in memory, in order of image_id."""
-        with self.snapshot(collection_id, encoder_id, dim) as snapshot:
-            parts = list(snapshot.parts)
-        return StoredVectors(
-            np.concatenate([np.empty((0, 2), np.int64), *(part.ids for part in parts)]),
-            [sha256 for part in parts for sha256 in part.sha256],
-            np.concatenate([np.empty((0, dim), np.float32), *(part.vectors for part in parts)]),
-        )
+    def keys(self, collection_id: int, encoder_id: str) -> NDArray[np.int64]:
+        """image_id, item key and the first 60 bits of the content's SHA-256 of each vector, `(n, 3)`."""
+        query = _select_vectors(encoder_id).with_only_columns(images.c.id, items.c.id, images.c.sha256)
+        query = query.where(items.c.collection_id == collection_id).order_by(images.c.id)
+        found = [np.empty((0, 3), np.int64)]
+        with self.database.read() as connection:
+            for part in connection.execution_options(yield_per=STREAMED).execute(query).partitions():
+                found.append(np.array([(image_id, pk, int(sha256[:15], 16)) for image_id, pk, sha256 in part]))
+        return np.concatenate(found)
 
     def photos(self, collection_id: int, encoder_id: str) -> list[StoredPhoto]:
         """Every searchable photo with its vector, in order of image_id."""

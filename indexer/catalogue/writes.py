@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, func, select
 
+from indexer.catalogue.bulk import insert_rows
 from indexer.catalogue.records import OVER_HTTP, ImageWrite
 from indexer.catalogue.schema import images, items, vectors
 from indexer.catalogue.values import chunks, now, to_blob
@@ -106,16 +107,13 @@ def _describe_items(connection: Connection, changed: Sequence[tuple[int, ImageWr
 
 
 def _insert_items(connection: Connection, collection_id: int, writes: Sequence[ImageWrite]) -> dict[str, int]:
-    if not writes:
-        return {}
     at = now()
     rows = [
         {"collection_id": collection_id, "item_id": write.item_id, "title": write.title,
          "attributes": write.attributes, "created_at": at, "updated_at": at}
         for write in writes
     ]  # fmt: skip
-    made = connection.execute(sa.insert(items).returning(items.c.item_id, items.c.id), rows)
-    return {item_id: pk for item_id, pk in made}
+    return dict(insert_rows(connection, items, rows, items.c.item_id, items.c.id))
 
 
 def upsert_images(
@@ -150,16 +148,13 @@ def _update_images(connection: Connection, known: Sequence[tuple[int, ImageWrite
     connection.execute(sa.update(images).where(images.c.id == sa.bindparam("pk")).values(values), rows)
 
 
-def _insert_images(connection: Connection, missing: Sequence[tuple[int, ImageWrite]]) -> list[Row[int, str, int]]:
+def _insert_images(connection: Connection, missing: Sequence[tuple[int, ImageWrite]]) -> list[tuple[Any, ...]]:
     """Insert images of items by key; returns (item key, uri, image_id) of each."""
-    if not missing:
-        return []
     rows = [
         {"item_pk": pk, "uri": write.uri, **{name: getattr(write, name) for name in IMAGE_FIELDS}}
         for pk, write in missing
     ]
-    insert = sa.insert(images).returning(images.c.item_pk, images.c.uri, images.c.id)
-    return list(connection.execute(insert, rows))
+    return insert_rows(connection, images, rows, images.c.item_pk, images.c.uri, images.c.id)
 
 
 def write_vectors(
@@ -179,5 +174,4 @@ def write_vectors(
     for chunk in chunks([value["image_id"] for value in values]):
         old = vectors.c.image_id.in_(chunk) & (vectors.c.encoder_id == encoder_id)
         connection.execute(sa.delete(vectors).where(old))
-    if values:
-        connection.execute(sa.insert(vectors), values)
+    insert_rows(connection, vectors, values)

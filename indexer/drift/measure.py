@@ -161,7 +161,7 @@ def _pick_stored(home: Home, name: str, photos: Sequence[StoredPhoto], request: 
     pks = np.array([photo.item_pk for photo in photos], dtype=np.int64)
     chosen = one_photo_each(pks, request.limit, _rng(request, name))
     taken = [photos[place] for place in chosen]
-    images = [SourceImage(photo.item_id, home.uri_path(photo.uri), where=photo.uri) for photo in taken]
+    images = [SourceImage(photo.item_id, str(home.uri_path(photo.uri)), where=photo.uri) for photo in taken]
     return _Pick(name, len(np.unique(pks)), images, _stack(photo.vector for photo in taken), pks[chosen])
 
 

@@ -297,8 +297,9 @@ class _Run:
             self.advance(untouched)
 
     def _count_untouched(self, row: Row) -> None:
-        self.report.count("updated" if row.has_new_description else "unchanged")
-        if row.has_new_description or (row.state is not None and row.state.source != self.source):
+        described = row.has_new_description
+        self.report.count("updated" if described else "unchanged")
+        if described or (row.state is not None and row.state.source != self.source):
             self.pending.append(row.description(self.source))
 
     def _count_read(self, row: Row, embedded: Embedded, left: LeftBehind) -> ImageWrite:

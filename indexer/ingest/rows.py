@@ -64,7 +64,7 @@ class Row:
         if state is None or state.size is None or state.status != "ok" or not state.has_vector:
             return False
         try:
-            stat = os.stat(self.entry.path)
+            stat = os.stat(self.entry.file)
         except OSError:
             return False
         return (stat.st_size, stat.st_mtime_ns) == (state.size, state.mtime_ns)

@@ -38,7 +38,8 @@ def other_view(rng: np.random.Generator, pixels: Pixels, mask: Pixels | None = N
     turn[:, 2] = turn[:, 2] + rng.uniform(-MOVE, MOVE, 2) * np.array([width, height])
     light = rng.uniform(1 - EXPOSURE, 1 + EXPOSURE) * (1 + rng.uniform(-TINT, TINT, 3))
     moved = cv2.warpAffine(pixels, turn, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    lit = np.clip(np.round(moved * light), 0, 255).astype(np.uint8)
+    levels = np.clip(np.round(np.arange(256)[:, None] * light), 0, 255).astype(np.uint8)
+    lit = np.asarray(cv2.LUT(moved, levels.reshape(256, 1, 3)), np.uint8)
     if mask is None:
         return lit, None
     return lit, cv2.warpAffine(mask, turn, (width, height), flags=cv2.INTER_LINEAR).astype(np.uint8)

@@ -52,7 +52,7 @@ def split(home: Home, collection: str, share: float) -> tuple[list[SourceImage],
         if is_held_out and photo.sha256 in learnt:
             continue
         mask = home.uri_path(photo.mask_uri) if photo.mask_uri else None
-        image = SourceImage(photo.item_id, home.uri_path(photo.uri), None, photo.attributes, mask, photo.uri)
+        image = SourceImage(photo.item_id, str(home.uri_path(photo.uri)), None, photo.attributes, mask, photo.uri)
         sides[is_held_out].append(image)
     return sides
 
@@ -78,8 +78,6 @@ def to_rows(images: Sequence[SourceImage]) -> list[dict[str, Any]]:
 
 def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[SourceImage]:
     return [
-        SourceImage(
-            r["item_id"], Path(r["path"]), None, r["attributes"], Path(r["mask"]) if r["mask"] else None, r["path"]
-        )
+        SourceImage(r["item_id"], r["path"], None, r["attributes"], Path(r["mask"]) if r["mask"] else None, r["path"])
         for r in rows
     ]

@@ -31,7 +31,7 @@ def read_inputs(encoder: Encoder, source: Path, limit: int | None) -> Inputs:
     from training.data.sources import MANIFESTS, SourceImage, SourceProblem, read_images
 
     if source.is_file() and source.suffix.lower() not in MANIFESTS:
-        images, problems = [SourceImage(source.name, source)], list[SourceProblem]()
+        images, problems = [SourceImage(source.name, str(source))], list[SourceProblem]()
     else:
         images, problems = read_images(source)
     dataset = load_dataset(images[:limit], encoder.preprocessing, progress=limit is None)

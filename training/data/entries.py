@@ -13,12 +13,14 @@ class SourceImage:
     """One image of one item, as described by its source; the image file has not been read yet.
 
     Args:
+        file: absolute path of the image. A `Path` for each of a million files would take most of the time and memory
+            of reading a folder.
         uri: the image's name in a catalogue that keeps a copy; None for an image that stays where it is.
         mask_uri: the same for the mask.
     """
 
     item_id: str
-    path: Path
+    file: str
     title: str | None = None
     attributes: dict[str, str] = field(default_factory=dict)
     mask: Path | None = None
@@ -27,9 +29,13 @@ class SourceImage:
     mask_uri: str | None = None
 
     @property
+    def path(self) -> Path:
+        return Path(self.file)
+
+    @property
     def stored_as(self) -> str:
         """The name under which a catalogue stores the image."""
-        return self.uri or str(self.path)
+        return self.uri or self.file
 
     @property
     def mask_stored_as(self) -> str | None:

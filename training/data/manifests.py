@@ -52,7 +52,7 @@ class _Reader:
     name: str
     base: str
     store: StoreFile
-    seen: dict[tuple[str, Path], str]  # the row of each pair of item_id and image
+    seen: dict[tuple[str, str], str]  # the row of each pair of item_id and image
 
     def read(self, number: int, fields: dict[str, Any] | str) -> Entry:
         where = f"{self.name} row {number}"
@@ -65,7 +65,7 @@ class _Reader:
             entry = self._image(where, item_id or "", fields)
         except (_RowFault, RecursionError) as exc:
             return SourceProblem(where, str(exc), item_id, image, item_id is None)
-        earlier = self.seen.setdefault((entry.item_id, entry.path), where)
+        earlier = self.seen.setdefault((entry.item_id, entry.file), where)
         if earlier != where:
             reason = f"{earlier} has the same item_id and image; keep one of the rows"
             return SourceProblem(where, reason, entry.item_id, entry.stored_as)
@@ -84,7 +84,7 @@ class _Reader:
             raise _RowFault("image is empty; expected a path relative to the manifest")
         mask = self._file("mask", fields.get("mask"))
         path, uri = mask if mask is not None else (None, None)
-        return SourceImage(item_id, image.path, title, attributes, path, where, image.uri, uri)
+        return SourceImage(item_id, str(image.path), title, attributes, path, where, image.uri, uri)
 
     def _file(self, column: str, value: Any) -> StoredFile | None:
         """The file of a cell: a path, bytes, or the object of bytes and path of Hugging Face's `datasets`."""

@@ -89,6 +89,7 @@ def _read_folder(root: Path) -> Iterator[Entry]:
             )
             continue
         folders = []
+        attributes = {"category": relative.rstrip("/")} if relative else {}
         for child in children:
             if child.name.startswith("."):
                 continue
@@ -102,16 +103,15 @@ def _read_folder(root: Path) -> Iterator[Entry]:
                 reason = "the link points outside the source folder"
                 yield SourceProblem(child.path, reason, name, child.path, is_folder)
             elif not is_folder:
-                yield _folder_image(child.path, name, relative)
+                yield _folder_image(child.path, name, attributes)
             elif not child.is_symlink():
                 folders.append((child.path, name + "/"))
         pending.extend(reversed(folders))
 
 
-def _folder_image(path: str, name: str, relative: str) -> Entry:
+def _folder_image(path: str, name: str, attributes: dict[str, str]) -> Entry:
     if fault := path_fault(name):
         return SourceProblem(name, f"the file name {fault}", None, name)
     if fault := id_fault(name):
         return SourceProblem(name, f"the item_id, which is the file's path, {fault}", name, name)
-    attributes = {"category": relative.rstrip("/")} if relative else {}
-    return SourceImage(item_id=name, path=Path(path), attributes=attributes, where=name)
+    return SourceImage(item_id=name, file=path, attributes=attributes, where=name)

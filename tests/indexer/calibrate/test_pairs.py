@@ -60,7 +60,8 @@ def test_pairs_are_the_hits_and_scores_of_a_search(home: Home, tmp_path: Path, e
     index(home, write_rows(shop / "shop.csv", rows), encoder_dir)
     pairs = pairs_of(home, encoder_dir)
     described = describe_encoder(encoder_dir)
-    stored = home.catalogue.vectors.all(1, described.encoder_id, described.dim)
+    with home.catalogue.vectors.snapshot(1, described.encoder_id, described.dim) as snapshot:
+        (stored,) = snapshot.parts
     kept = list(zip(stored.ids[:, 1].tolist(), stored.vectors, strict=True))
     expected = set()
     for place, (pk, query) in enumerate(kept):
@@ -136,3 +137,18 @@ def test_a_hit_that_has_no_other_is_judged_by_its_score(shelves: Searcher) -> No
     [hit] = search(shelves, filters={"place": "7"}, k=5).results
     assert hit.probability == pytest.approx(0.5 + 0.25 * hit.score)
     assert search(shelves, filters={"place": "7"}, k=5, offset=1).results == []
+
+
+@pytest.mark.parametrize("photos_of_an_item", [1, 2])
+def test_pairs_do_not_depend_on_the_parts_in_which_vectors_are_read(
+    photos_of_an_item: int, home: Home, tmp_path: Path, encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = write_photos(tmp_path / "shop", 120, categories=("all",))
+    rows = [(f"item-{number % (120 // photos_of_an_item)}", f"all/{number:04d}.jpg") for number in range(120)]
+    index(home, write_rows(shop / "shop.csv", rows), encoder_dir)
+    whole = pairs_of(home, encoder_dir)
+    monkeypatch.setattr("indexer.catalogue.vectors.STREAMED", 7)
+    parts = pairs_of(home, encoder_dir)
+    assert whole.truth == ("views" if photos_of_an_item == 1 else "photos")
+    np.testing.assert_allclose(parts.scores, whole.scores, atol=1e-6)
+    np.testing.assert_array_equal(parts.labels, whole.labels)

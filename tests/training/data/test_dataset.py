@@ -59,7 +59,7 @@ def test_nothing_readable_is_an_error_that_says_why(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(b"")
     with pytest.raises(SourceError, match=r"none of 1 images can be read; the first, a: .*0 bytes"):
-        load_dataset([SourceImage("a", path)], SMALL)
+        load_dataset([SourceImage("a", str(path))], SMALL)
     with pytest.raises(SourceError, match="none of 0 images can be read"):
         load_dataset([], SMALL)
 

@@ -175,9 +175,9 @@ def test_a_data_set_counts_where_its_masks_are_from(tmp_path: Path) -> None:
         (tmp_path / f"{name}.png").write_bytes(png(pixels))
     (tmp_path / "mask.png").write_bytes(png((scene()[..., 0] < 200).astype(np.uint8) * 255))
     (tmp_path / "broken.png").write_bytes(b"no image")
-    rows = [SourceImage(name, tmp_path / f"{name}.png") for name in ("alpha", "border", "noise")]
-    rows.append(SourceImage("column", tmp_path / "column.png", mask=tmp_path / "mask.png"))
-    rows.append(SourceImage("broken mask", tmp_path / "border.png", mask=tmp_path / "broken.png"))
+    rows = [SourceImage(name, str(tmp_path / f"{name}.png")) for name in ("alpha", "border", "noise")]
+    rows.append(SourceImage("column", str(tmp_path / "column.png"), mask=tmp_path / "mask.png"))
+    rows.append(SourceImage("broken mask", str(tmp_path / "border.png"), mask=tmp_path / "broken.png"))
     dataset = load_dataset(rows, SMALL, masks=("column", "alpha", "border", "grabcut"))
     assert dataset.mask_sources == ["alpha", "border", "failed", "column", "border"]
     assert dataset.mask_counts == {"column": 1, "alpha": 1, "border": 2, "finder": 0, "grabcut": 0, "failed": 1}
@@ -194,7 +194,7 @@ def test_several_processes_find_the_masks_that_one_finds(tmp_path: Path) -> None
     for number in range(60):
         path = tmp_path / f"{number}.png"
         path.write_bytes(png(scene((number * 4, 40, 200 - number))))
-        rows.append(SourceImage(str(number), path))
+        rows.append(SourceImage(str(number), str(path)))
     alone, pooled = (load_dataset(rows, SMALL, processes=n, masks=("border", "grabcut")) for n in (0, 2))
     assert alone.masks is not None and pooled.masks is not None
     assert np.array_equal(alone.masks, pooled.masks) and alone.mask_sources == pooled.mask_sources

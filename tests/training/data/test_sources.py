@@ -53,7 +53,7 @@ def test_a_manifest_row_becomes_an_image_with_its_attributes(tmp_path: Path) -> 
     assert problems == []
     first, second = images
     assert first == SourceImage(
-        "7", tmp_path / "m/a/b.jpg", "Red, bag", {"category": "bags", "price": "12.50"}, tmp_path / "m/a/m.png",
+        "7", str(tmp_path / "m/a/b.jpg"), "Red, bag", {"category": "bags", "price": "12.50"}, tmp_path / "m/a/m.png",
         "catalogue.csv row 2",
     )  # fmt: skip
     assert (second.title, second.mask, second.attributes) == (None, None, {})

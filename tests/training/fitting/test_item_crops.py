@@ -67,7 +67,7 @@ def test_a_recipe_that_finds_the_item_first_ships_an_encoder_that_does(tmp_path:
         x, y = rng.integers(5, 40, 2)
         pixels[y : y + 40, x : x + 40] = rng.integers(0, 160, 3)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-        images.append(SourceImage(f"item {number}", tmp_path / f"{number}.png"))
+        images.append(SourceImage(f"item {number}", str(tmp_path / f"{number}.png")))
     changes = ["epochs=1", "batch_size=4", "model.widths=[4,6,8,8]", "model.decoder_widths=[8,8,6,4]",
                "model.latent_dim=8", "backgrounds.count=4", "item_first.passes=2"]  # fmt: skip
     recipe = load_recipe("item-first-vae", changes)
