@@ -159,34 +159,15 @@ def fit_logistic(scores: Numbers, labels: Labels) -> Curve:
 
 def fit_isotonic(scores: Numbers, labels: Labels) -> Curve:
     """Isotonic regression on Platt's targets; knots are the ends of its steps."""
+    from scipy.optimize import isotonic_regression
+
     targets, _ = _targets(labels)
     places, place_of, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    levels = isotonic_levels(np.bincount(place_of, weights=targets) / counts, counts)
+    means = np.bincount(place_of, weights=targets) / counts
+    levels = isotonic_regression(means, weights=counts).x
     is_end = np.ones(len(levels), dtype=bool)
     is_end[1:-1] = (levels[1:-1] != levels[:-2]) | (levels[1:-1] != levels[2:])
     return _curve("isotonic", places[is_end], levels[is_end])
-
-
-def isotonic_levels(means: Numbers, weights: Groups) -> Numbers:
-    """The non-decreasing values `(n,)` nearest to `means` `(n,)` in weighted least squares.
-
-    Pools adjacent violators (Barlow et al.: Statistical Inference under Order Restrictions, 1972, section 1.2). Only
-    runs of equal means are passed to Python. Importing SciPy for this would take longer than a whole calibration of a
-    small collection.
-    """
-    starts = np.flatnonzero(np.diff(means, prepend=np.nan) != 0)
-    totals = np.add.reduceat(weights, starts).tolist()
-    pooled: list[tuple[float, int, int]] = []  # mean, weight and number of runs of each level
-    for mean, weight in zip(means[starts].tolist(), totals, strict=True):
-        runs = 1
-        while pooled and pooled[-1][0] >= mean:
-            before, of_before, more = pooled.pop()
-            mean = (before * of_before + mean * weight) / (of_before + weight)
-            weight, runs = of_before + weight, runs + more
-        pooled.append((mean, weight, runs))
-    levels = np.repeat([mean for mean, _, _ in pooled], [runs for _, _, runs in pooled])
-    found: Numbers = np.repeat(levels, np.diff(starts, append=len(means)))
-    return found
 
 
 def folds(groups: Groups, count: int = FOLDS, *, seed: int = 0) -> NDArray[np.int64]:
