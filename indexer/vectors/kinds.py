@@ -70,9 +70,9 @@ def _codes(dim: int) -> int:
 
 
 def clusters_of(count: int) -> int:
-    """Number of clusters: the power of two next to four times the root of the count."""
-    wanted = 4 * max(count, 1) ** 0.5
-    return int(2 ** max(2, round(log2(wanted))))
+    """Number of clusters: the power of two next to four times the root of the count, and few if the count is small."""
+    wanted = min(4 * count**0.5, count / 4)
+    return int(2 ** max(2, round(log2(max(wanted, 1)))))
 
 
 def default_memory() -> int:
