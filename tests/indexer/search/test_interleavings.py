@@ -33,7 +33,7 @@ from indexer.vectors import faiss as engine
 from tests.conftest import write_photos
 from tests.indexer.search.pages import jpeg, names
 
-LISTED = 16  # items of the source
+LISTED = 24  # items of the source
 OTHERS = [f"late-{number}" for number in range(4)]  # items that are written over HTTP
 
 
@@ -108,7 +108,7 @@ class Interleavings(RuleBasedStateMachine):
 
 
 def test_a_deleted_item_never_returns(encoder_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "LEAST_APPROXIMATE", 8)
+    monkeypatch.setattr(building, "LEAST_APPROXIMATE", 18)  # FAISS fits 16 codes
     monkeypatch.setattr(building, "HELD_OUT", 2)
     monkeypatch.setattr(engine.FaissIndex, "cost", lambda self, effort: 0.0 if effort < 100 else 10**9)
     Interleavings.encoder = encoder_dir
