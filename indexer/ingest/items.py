@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -170,7 +171,10 @@ def _embed(searcher: Searcher, encoder_id: str, data: bytes) -> _Photo:
 def _write(
     home: Home, item_id: str, title: str | None, attributes: Mapping[str, str], uri: str, photo: _Photo
 ) -> ImageWrite:
-    stat = home.uri_path(uri).stat()
+    try:
+        modified = home.uri_path(uri).stat().st_mtime_ns
+    except FileNotFoundError:  # `clean` has just removed it; `put_item` stores it again
+        modified = time.time_ns()
     return ImageWrite(
         item_id=item_id,
         uri=uri,
@@ -179,8 +183,8 @@ def _write(
         title=title,
         attributes=dict(attributes),
         sha256=uri.partition(":")[2],
-        size=stat.st_size,
-        mtime_ns=stat.st_mtime_ns,
+        size=len(photo.data),
+        mtime_ns=modified,
         width=photo.width,
         height=photo.height,
         source=OVER_HTTP,

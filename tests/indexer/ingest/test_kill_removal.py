@@ -199,3 +199,25 @@ def test_a_killed_prune_ends_the_same_when_it_is_started_again(
     clean(any_home)
     assert orphans(any_home) == []
     writer.check()
+
+
+def test_a_photo_that_is_removed_while_it_is_stored_again_is_kept(
+    home: Home, tmp_path: Path, encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`clean` removes an unused photo right after a write has found it."""
+    index_source(home, "default", write_photos(tmp_path / "a", 4), encoder_ref=str(encoder_dir), processes=0)
+    data = (tmp_path / "a" / "bag" / "0000.jpg").read_bytes()
+    uri = home.add_blob(data)
+    calls: list[str] = []
+    real = Home.add_blob
+
+    def found_then_gone(self: Home, data: bytes) -> str:
+        stored = real(self, data)
+        if not calls:
+            self.uri_path(stored).unlink()
+        calls.append(stored)
+        return stored
+
+    monkeypatch.setattr(Home, "add_blob", found_then_gone)
+    put_item(home, Searcher(home), "default", "new", title=None, attributes={}, images=[data])
+    assert home.uri_path(uri).read_bytes() == data and len(calls) == 2
