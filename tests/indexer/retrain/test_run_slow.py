@@ -277,7 +277,8 @@ def test_killed_at_every_step_in_turn_it_ends_as_if_nothing_had_happened(
                         process.send_signal(number)
                     killed.append(line)
                     break
-        assert process.returncode in (0, -signal.SIGKILL, 128 + signal.SIGTERM)
+        # A shell sees 143 too if SIGTERM ends the process itself, as where no handler is set.
+        assert process.returncode in (0, -signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM)
     if most == 0:  # a line may be said before the kill at the line above it has come
         assert len(killed) >= len(kills.lines) - 2
     assert end_of(home) == kills.end
