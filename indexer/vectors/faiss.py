@@ -127,7 +127,8 @@ class FaissIndex:
         selector = _selector(allowed)
         depth, before = self._depth(k) / MORE, None
         while REPEATED * self.cost(effort := depth * self.count / max(allowed.count, 1)) < self._cost_of_all(allowed):
-            found = self._proposed(queries, min(int(self._candidates * depth), allowed.count), effort, selector)
+            candidates = min(max(int(self._candidates * depth), RECALL_AT), allowed.count)
+            found = self._proposed(queries, candidates, effort, selector)
             if (found.positions >= 0).all():
                 if before is not None and _is_as_good(before, found):
                     return _first(found, k)

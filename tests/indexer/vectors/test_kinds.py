@@ -130,6 +130,21 @@ def test_a_filtered_search_keeps_its_recall_and_is_never_short(
     assert np.mean(recalls) >= 0.95
 
 
+@pytest.mark.parametrize("k", [1, 4, 8])
+def test_a_few_results_under_a_filter_from_a_graph_that_keeps_few_candidates(
+    built: dict[Kind, tuple[Built, Path]], k: int, vectors: Floats, queries: Floats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first attempt keeps fewer candidates than recall is measured with."""
+    made, folder = built["hnsw"]
+    monkeypatch.setattr(engine, "VISITED", 0.01)  # as if the graph were large
+    index = read_index(folder, made.index.factory, {"ef": 16})
+    allowed = Allowed(np.arange(COUNT) % 2 == 0)
+    found = index.search(queries, k, allowed)
+    exact = index.search_exactly(queries, k, allowed)
+    assert found.positions.shape == (len(queries), k)
+    assert (found.scores >= exact.scores[:, -1:] - 1e-6).mean() > 0.9
+
+
 @pytest.mark.parametrize("kind", APPROXIMATE)
 def test_pages_of_one_depth_do_not_overlap(built: dict[Kind, tuple[Built, Path]], kind: Kind, queries: Floats) -> None:
     """The first results stay the same when more of them are asked for."""
