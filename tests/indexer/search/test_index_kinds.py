@@ -76,15 +76,15 @@ def test_options_are_remembered_and_a_change_builds_another_index(
         report = json.loads(index("--encoder", str(encoder_dir), "--json", *options).stdout)
         found = manifest(home)
         assert report["generation"] == found.number
-        return f"{found.number} {found.factory[:4]}"
+        return f"{found.number} {found.factory[:5]}"
 
     assert run() == "1 Flat"
-    assert run("--index-kind", "hnsw", "--memory", "2GB") == "2 HNSW"
-    assert run() == "2 HNSW"
-    assert run("--recall", "0.95") == "3 HNSW"
+    assert run("--index-kind", "hnsw", "--memory", "2GB") == "2 HNSW3"
+    assert run() == "2 HNSW3"
+    assert run("--recall", "0.95") == "3 HNSW3"
     assert home.catalogue.collections.index_options(1) == IndexOptions("hnsw", 0.95, 2 * 10**9)
     assert run("--index-kind", "auto") == "4 Flat"
-    assert run("--memory", "1B") == "5 IVF3"
+    assert run("--memory", "1B") == "5 IVF16"
     assert (home.generation_directory("default", 5) / VECTORS).is_file()
 
 
