@@ -60,14 +60,11 @@ class Folding:
 
     def due(self) -> list[str]:
         """The collections with so many live items that a new generation should include them."""
-        catalogue = self._home.catalogue
-        found = []
-        for record in catalogue.generations.all():
-            if record.status == "active":
-                live = catalogue.changes.live_items(catalogue.collection_id(record.collection), record.watermark)
-                if len(live) >= max(self._settings.fold_items, LIVE_SHARE * record.count):
-                    found.append(record.collection)
-        return found
+        return [
+            record.collection
+            for record, live in self._home.catalogue.active_generations()
+            if live >= max(self._settings.fold_items, LIVE_SHARE * record.count)
+        ]
 
     def _fold(self, collection: str) -> None:
         try:

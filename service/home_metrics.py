@@ -69,7 +69,8 @@ class HomeMetrics:
 
     def _catalogue(self, known: Sequence[CollectionRecord]) -> Iterator[GaugeMetricFamily]:
         catalogue = self._home.catalogue
-        active = [record for record in catalogue.generations.all() if record.status == "active"]
+        live = catalogue.active_generations()
+        active = [record for record, _ in live]
         size = catalogue.database.size()
         yield _gauge("nitamono_catalogue_bytes", "Size of the catalogue's database", [], [((), size)])
         one = ["collection"]
@@ -87,11 +88,12 @@ class HomeMetrics:
             "nitamono_index_created_timestamp_seconds", "Time when the active index was built",
             one, [((g.collection,), _seconds(g.created_at)) for g in active],
         )  # fmt: skip
-        live = [
-            ((g.collection,), len(catalogue.changes.live_items(catalogue.collection_id(g.collection), g.watermark)))
-            for g in active
-        ]
-        yield _gauge("nitamono_index_live_items", "Items changed since the active index was built", one, live)
+        yield _gauge(
+            "nitamono_index_live_items",
+            "Items changed since the active index was built",
+            one,
+            [((g.collection,), count) for g, count in live],
+        )
 
     def _keys(self) -> Iterator[GaugeMetricFamily]:
         expiring = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 import typer.main
 
 from service.cli import app
@@ -38,6 +40,16 @@ def parse(words: Sequence[str]) -> None:
     while rest and rest[0] in getattr(command, "commands", {}):
         command, rest = command.commands[rest[0]], rest[1:]
     command.make_context(words[-1], rest)
+
+
+def installed(name: str, found: str | None, package: str) -> str:
+    """The path of a program; where its Debian package is missing, the test is skipped, or fails in CI."""
+    if found is None:
+        message = f"{name} is not installed (apt-get install {package})"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
 
 
 def start(*words: object, **options: Any) -> subprocess.Popen[bytes]:

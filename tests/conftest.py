@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from tests.commands import installed
+
 ROOT = Path(__file__).parent
 # Files and folders whose tests train, draw catalogues or start processes. They start first, in this order, so that no
 # test process is left with a long file at the end; tests/test_heavy.py checks the list. `make fast` leaves them out, as
@@ -175,12 +177,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _postgres_binary(name: str) -> str:
     found = shutil.which(name) or next(map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None)
-    if found is None:
-        message = f"PostgreSQL's {name} is not installed (apt-get install postgresql)"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
+    return installed(f"PostgreSQL's {name}", found, "postgresql")
 
 
 @pytest.fixture(scope="session")

@@ -289,9 +289,8 @@ def _search(gallery: _Gallery, chosen: _Queries, metric: Metric, *, without_copi
             places = np.searchsorted(gallery.image_ids, part.ids[:, 0], sorter=by_id)
             positions = by_id[np.minimum(places, len(by_id) - 1)]
             order = np.argsort(positions, kind="stable")
-            order = order[
-                gallery.image_ids[positions[order]] == part.ids[order, 0]
-            ]  # others are newer than the gallery
+            is_known = gallery.image_ids[positions[order]] == part.ids[order, 0]  # others are newer than the gallery
+            order = order[is_known]
             positions, vectors = positions[order], part.vectors[order]
             rows = max(1, BLOCK_NUMBERS // max(1, len(positions)))
             for first in range(0, count if len(positions) else 0, rows):

@@ -24,7 +24,7 @@ from indexer.catalogue.images import Images
 from indexer.catalogue.items import Items
 from indexer.catalogue.keys import ApiKeys
 from indexer.catalogue.queries import RecentQueries
-from indexer.catalogue.records import ActiveState, SearchState
+from indexer.catalogue.records import ActiveState, GenerationRecord, SearchState
 from indexer.catalogue.rejects import Rejects
 from indexer.catalogue.retrains import Retrains
 from indexer.catalogue.schema import calibrations, changes, collections, generations
@@ -109,6 +109,14 @@ class Catalogue:
             state.last_change,
             state.calibrated_at,
         )
+
+    def active_generations(self) -> list[tuple[GenerationRecord, int]]:
+        """The active generation of each collection, with the number of items that live writes changed since."""
+        active = [record for record in self.generations.all() if record.status == "active"]
+        return [
+            (record, len(self.changes.live_items(self.collection_id(record.collection), record.watermark)))
+            for record in active
+        ]
 
 
 def _select_search_state() -> Select[Any]:

@@ -106,7 +106,7 @@ def _write_generation(
         (directory / TYPICALITY).write_bytes(typicality.to_bytes())
         names.append(TYPICALITY)
     del vectors
-    (directory / RAW).unlink()
+    (directory / RAW).unlink(missing_ok=True)
     manifest = Manifest(
         collection=collection,
         number=number,
@@ -140,12 +140,9 @@ def _write_vectors(
         plan = plan_index(snapshot.count, encoder.dim, options)
         positions = plan.order(snapshot.count)
         ids = np.empty((snapshot.count, 2), np.int64)
-        shape = (snapshot.count, encoder.dim)
-        if snapshot.count:
-            vectors: Floats = np.memmap(directory / RAW, np.float32, "w+", shape=shape)
-        else:
-            (directory / RAW).touch()
-            vectors = np.empty(shape, np.float32)
+        vectors: Floats = np.empty((0, encoder.dim), np.float32)
+        if snapshot.count:  # an empty file cannot be mapped
+            vectors = np.memmap(directory / RAW, np.float32, "w+", shape=(snapshot.count, encoder.dim))
         start = 0
         for part in snapshot.parts:
             places = positions[start : start + len(part.ids)]

@@ -19,7 +19,7 @@ import yaml
 
 from indexer.catalogue.home import Home
 from service.settings import Settings
-from tests.commands import parse
+from tests.commands import installed, parse
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -41,12 +41,7 @@ OVERLAYS: tuple[tuple[str, ...], ...] = (
 def tool(name: str, package: str) -> str:
     """A program beside this Python or on the path; a Debian package that is missing skips the test outside of CI."""
     found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
-    if found is None:
-        message = f"{name} is not installed (apt-get install {package})"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
+    return installed(name, found, package)
 
 
 def passes(*command: object, **options: Any) -> str:
