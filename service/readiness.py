@@ -20,6 +20,7 @@ from training.errors import NitamonoError
 
 PATIENCE = 0.05  # seconds that a probe of a ready server waits for the check
 FIRST_PATIENCE = 2.0  # the same while nothing is ready
+KEY_PATIENCE = 0.5  # seconds that a probe waits for the check of its key; the probes of Kubernetes wait 1 s by default
 PROBE_THREADS = 2
 WATCH_EVERY = 10.0  # seconds
 REST = 1000  # times the duration of a check of the catalogue's structure, until the next one
@@ -126,7 +127,7 @@ class Readiness:
     async def in_probe(self, check: Callable[[], bool]) -> bool:
         """Run a check in a thread of the probes; False if it takes long or fails, as with a damaged database."""
         allowed = False
-        with anyio.move_on_after(PATIENCE if self._known else FIRST_PATIENCE), suppress(NitamonoError):
+        with anyio.move_on_after(KEY_PATIENCE if self._known else FIRST_PATIENCE), suppress(NitamonoError):
             allowed = await anyio.to_thread.run_sync(check, abandon_on_cancel=True, limiter=self._threads)
         return allowed
 

@@ -7,7 +7,9 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from indexer.catalogue.home import Home
@@ -26,6 +28,13 @@ HARMS: dict[str, Callable[[Path], object]] = {
 }
 
 
+def state_of(client: httpx.Client) -> dict[str, Any]:
+    """The state of the only collection; a server that is too busy to check who asks names none, so this asks again."""
+    named = (client.get("/readyz").json()["collections"] for _ in range(20))
+    (state,) = next(states for states in named if states)
+    return dict(state)
+
+
 @pytest.mark.parametrize("harm", HARMS)
 def test_damage_to_a_loaded_generation_changes_no_result_and_is_reported_until_it_is_repaired(
     harm: str, serve: Serve, home_copy: Path, photo: bytes, caplog: pytest.LogCaptureFixture
@@ -36,7 +45,7 @@ def test_damage_to_a_loaded_generation_changes_no_result_and_is_reported_until_i
     with Home.open(home_copy) as home:
         HARMS[harm](home.generation_directory("shop", 1))
         for _ in range(2):
-            (state,) = client.get("/readyz").json()["collections"]
+            state = state_of(client)
             assert state["ready"] and "searches use the copy in memory" in state["reason"]
         assert 'nitamono_generation_damaged{collection="shop"} 1.0' in client.get("/metrics").text
         assert client.post(SEARCH, files={"image": photo}, data=form).json()["results"] == before
@@ -44,7 +53,7 @@ def test_damage_to_a_loaded_generation_changes_no_result_and_is_reported_until_i
         assert repair(home).rebuilt == {"shop": 2}
     after = client.post(SEARCH, files={"image": photo}, data=form).json()["results"]
     assert [hit["item_id"] for hit in after] == [hit["item_id"] for hit in before]
-    states = (client.get("/readyz").json()["collections"][0] for _ in range(1000))
+    states = (state_of(client) for _ in range(1000))
     assert next(state for state in states if state["generation"] == 2)["reason"] is None
     assert 'nitamono_generation_damaged{collection="shop"} 0.0' in client.get("/metrics").text
 
@@ -54,7 +63,7 @@ def test_damage_to_a_loaded_encoder_is_reported(serve: Serve, home_copy: Path, p
     assert client.post(SEARCH, files={"image": photo}).status_code == 200
     (encoder,) = (home_copy / "encoders").iterdir()
     flip(encoder / "weights.safetensors")
-    (state,) = client.get("/readyz").json()["collections"]
+    state = state_of(client)
     assert state["ready"] and "nitamono repair" in state["reason"]
     assert client.post(SEARCH, files={"image": photo}).status_code == 200
 
@@ -66,4 +75,4 @@ def test_a_touched_file_is_whole(serve: Serve, home_copy: Path, photo: bytes) ->
         for path in home.generation_directory("shop", 1).iterdir():
             shutil.copy(path, home_copy / "copy")
             os.replace(home_copy / "copy", path)
-    assert client.get("/readyz").json()["collections"][0]["reason"] is None
+    assert state_of(client)["reason"] is None
