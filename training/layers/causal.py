@@ -110,7 +110,7 @@ class Everywhere:
     def halved(
         self, conv: CausalConv2d, x: Tensor, inside: Callable[[Tensor, Scope], tuple[Tensor, Any]]
     ) -> tuple[Tensor, Any]:
-        return inside(self.convolve(conv, x), self)
+        return inside(conv(self, x), self)
 
 
 class Cursor:

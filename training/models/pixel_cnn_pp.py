@@ -3,10 +3,10 @@
 Salimans, Karpathy, Chen, Kingma: PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and
 Other Modifications, 2017, https://arxiv.org/abs/1701.05517: the likelihood (section 2.1), conditioning on whole pixels
 (2.2), convolutions of stride 2 instead of dilation (2.3), shortcuts from the downward to the upward pass (2.4), dropout
-in the residual blocks (2.5). Two streams as in the gated PixelCNN; a block is x + a . sigmoid(b) with a, b from two
-convolutions after concatenated ELUs (figure 2 and the authors' code).
+in the residual blocks (2.5), and weight normalisation as in the authors' code. Two streams as in the gated PixelCNN; a
+block is x + a . sigmoid(b) with a, b from two convolutions after concatenated ELUs (figure 2 and the authors' code).
 
-Differs from the paper: no weight normalisation; smaller by default.
+Differs from the paper: smaller, and weights are not normalised, by default.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv_transpose2d, elu
+from torch.nn.functional import elu
 
 from training.layers.autoregressive import RasterConfig, RasterModel
 from training.layers.causal import CausalConv2d, Scope
 from training.layers.checks import check_at_least
 from training.layers.distributions import PixelKind, build_distribution
 from training.layers.raster import RasterOutput
+from training.layers.weight_norm import normalise_weight
 from training.parallel.draws import dropout
 
 INITIAL_SCALE = 0.1  # of the last convolution of a block, as in the authors' code
@@ -36,12 +37,14 @@ class PixelCnnPpConfig(RasterConfig):
         scales: number of scales, each with half the side of the one before.
         blocks: residual blocks of each stream at each scale in the downward pass; one more in the upward pass.
         dropout: dropout rate of the inner features of a block.
+        weight_norm: normalise the weights of convolutions, and start their gains from the first batch.
     """
 
     likelihood: PixelKind = "logistic-mixture"
     scales: int = 3
     blocks: int = 2
     dropout: float = 0.0
+    weight_norm: bool = False
 
     def __post_init__(self) -> None:
         check_at_least("scales", self.scales, 1)
@@ -75,6 +78,8 @@ class PixelCnnPp(RasterModel):
             config.channels + 1, distribution.parameters, config.width,
             scales=config.scales, blocks=config.blocks, drop=config.dropout, condition=config.classes or 0,
         )  # fmt: skip
+        if config.weight_norm:
+            network.normalise_weights()
         super().__init__(config, network)
 
 
@@ -171,7 +176,7 @@ class Scale(nn.Module):
 
     def _inside_v(self, x: Tensor, at: Scope, condition: Tensor | None) -> tuple[Tensor, Rows]:
         rows = self.inside.vertical(at, x, condition)
-        grown = conv_transpose2d(rows.up[-1], self.grow_v.weight, self.grow_v.bias, stride=2)
+        grown: Tensor = self.grow_v(rows.up[-1])
         return grown[:, :, :, 1:], rows
 
     def _inside_h(self, x: Tensor, at: Scope, rows: Rows, condition: Tensor | None) -> Tensor:
@@ -198,6 +203,13 @@ class ScaledNetwork(nn.Module):
         self.left = CausalConv2d(inputs, width, (2, 1), above=1, before=1)
         self.scale = Scale(width, scales, blocks, drop, condition)
         self.out = CausalConv2d(width, parameters, (1, 1))
+
+    def normalise_weights(self) -> None:
+        """Normalise the weights of all convolutions that have a bias; see `training.layers.weight_norm`."""
+        inner = {module.second for module in self.modules() if isinstance(module, GatedBlock)}
+        for module in list(self.modules()):
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
+                normalise_weight(module, INITIAL_SCALE if module in inner else 1.0)
 
     def conditions(self, condition: Tensor | None) -> list[Tensor]:
         return [] if condition is None else [condition]

@@ -140,12 +140,20 @@ def test_a_receptive_field_of_one_sees_the_latent_alone() -> None:
     assert not torch.allclose(first, changed)
 
 
+def normalised(network: ScaledNetwork) -> ScaledNetwork:
+    """With weight normalisation, started."""
+    network.normalise_weights()
+    predict(network.train(), to_input(torch.rand(8, 1, 4, 4)))
+    return network
+
+
 NETWORKS = {
     "gated": (lambda: GatedNetwork(2, 1, 6, 3, (1,), 6, groups=1), (3, 3)),
     "plain": (lambda: PlainNetwork(2, 1, 6, 3, (1,), 6, groups=1), (3, 3)),
     "row lstm": (lambda: RecurrentNetwork(PixelRnnConfig(**{**RNN, "recurrence": "row", "channels": 1}), 1, 1), (3, 3)),
     "diagonal bilstm": (lambda: RecurrentNetwork(PixelRnnConfig(**{**RNN, "channels": 1}), 1, 1), (3, 3)),
     "plus plus": (lambda: ScaledNetwork(2, 1, 4, scales=2, blocks=1, drop=0.0), (4, 2)),
+    "plus plus, normalised": (lambda: normalised(ScaledNetwork(2, 1, 4, scales=2, blocks=1, drop=0.0)), (4, 2)),
     "plus plus, square": (lambda: ScaledNetwork(2, 1, 4, scales=2, blocks=1, drop=0.0), (4, 4)),
 }
 

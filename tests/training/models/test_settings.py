@@ -199,7 +199,7 @@ OTHER: dict[str, dict[str, Any]] = {
     },
     "pca": {"size": 8, "channels": 1, "components": 4, "oversample": 1, "whitening": 1.0},
     "pixel-cnn": {**OTHER_RASTER, "architecture": "plain", "kernel": 5, "dilations": (2,), "head": 6},
-    "pixel-cnn++": {**OTHER_RASTER, "scales": 1, "blocks": 2, "dropout": 0.5},
+    "pixel-cnn++": {**OTHER_RASTER, "scales": 1, "blocks": 2, "dropout": 0.5, "weight_norm": True},
     "pixel-rnn": {**OTHER_RASTER, "recurrence": "row", "layers": 2, "kernel": 5, "head": 6},
     "pixel-vae": OTHER_PIXEL_VAE,
     "pixels": {"size": 8, "channels": 1},
