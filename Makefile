@@ -7,10 +7,10 @@ DEMO_PORT ?= 8080
 # wait for one another.
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest -q $(PARALLEL)
-fast test slow coverage: export OMP_NUM_THREADS := 1
+fast test slow soak coverage: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check lint docs fast test slow wheel-test coverage format hooks clean
+.PHONY: help env demo check lint docs fast test slow soak wheel-test coverage format hooks clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -47,13 +47,16 @@ lint: env ## formatting, lint, types (tests too) and import contracts
 	$(BIN)/lint-imports
 
 fast: env ## the fast tests, about a minute on 2 cores
-	$(PYTEST) -m 'not slow and not heavy'
+	$(PYTEST) -m 'not slow and not soak and not heavy'
 
 test: env ## the default tests, fast ones included
 	$(PYTEST)
 
 slow: env ## the tests left out of `make test`
-	$(PYTEST) -m 'slow and not wheel'
+	$(PYTEST) -m 'slow and not soak and not wheel'
+
+soak: env ## slow tests at more moments and for longer; run it before a release
+	$(PYTEST) -m soak
 
 wheel-test: env ## install into an empty environment as the Dockerfile does, index and search
 	$(BIN)/python -m pytest -q -m wheel

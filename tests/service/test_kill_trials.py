@@ -19,7 +19,7 @@ from tests.indexer.conftest import orphans
 from tests.service.test_durability import start
 from tests.service.writers import Writer
 
-TRIALS = 6
+TRIALS = 4
 LONGEST = 1.5  # seconds of writing before a kill
 FIRST_PHOTO = 2000
 STEP = 1000  # photos between two writers

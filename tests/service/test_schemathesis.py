@@ -1,6 +1,6 @@
 """schemathesis, with all its checks: whatever is generated from the OpenAPI document is answered as it says.
 
-`make test` runs a short, seeded part; the slow tests run every phase, without a key and with one of each scope.
+`make test` runs a short, seeded part; slow and soak tests run every phase, without a key and with one of each scope.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tests.service.conftest import Serve
 
 CONFIG = Path(__file__).with_suffix("").with_name("schemathesis.toml")
 SEED = 20_261_130
+OFTEN = {(None, True), ("read", False), ("write", True), ("admin", False)}  # the others are soak tests
 
 
 def document(client: httpx.Client, *, has_keys: bool = True) -> dict[str, Any]:
@@ -53,9 +54,14 @@ def test_a_short_run_finds_nothing(serve: Serve, home_copy: Path, catalogue: Cat
     assert "Tested: 16" in said and "No issues found" in said
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("public_read", [True, False])
-@pytest.mark.parametrize("scope", [None, "read", "write", "admin"])
+@pytest.mark.parametrize(
+    ("scope", "public_read"),
+    [
+        pytest.param(scope, public_read, marks=pytest.mark.slow if (scope, public_read) in OFTEN else pytest.mark.soak)
+        for scope in (None, "read", "write", "admin")
+        for public_read in (True, False)
+    ],
+)
 def test_a_long_run_finds_nothing(
     scope: str | None, public_read: bool, serve: Serve, home_copy: Path, catalogue: Catalogue, tmp_path: Path
 ) -> None:

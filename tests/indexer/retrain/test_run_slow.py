@@ -252,8 +252,10 @@ def has_ended(path: Path) -> bool:
 
 @pytest.mark.parametrize(
     ("number", "most"),
-    [(signal.SIGTERM, 0.2), (signal.SIGKILL, 0.5)],
-    ids=["told", "killed"],
+    [
+        pytest.param(signal.SIGTERM, 0.2, id="told", marks=pytest.mark.soak),
+        pytest.param(signal.SIGKILL, 0.5, id="killed"),
+    ],
 )
 def test_killed_at_every_step_in_turn_it_ends_as_if_nothing_had_happened(
     number: signal.Signals, most: float, kills: Kills, tmp_path: Path
@@ -279,8 +281,6 @@ def test_killed_at_every_step_in_turn_it_ends_as_if_nothing_had_happened(
                     break
         # A shell sees 143 too if SIGTERM ends the process itself, as where no handler is set.
         assert process.returncode in (0, -signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM)
-    if most == 0:  # a line may be said before the kill at the line above it has come
-        assert len(killed) >= len(kills.lines) - 2
     assert end_of(home) == kills.end
     verified = subprocess.run(
         [sys.executable, "-m", "service.cli", "generations", "verify", "--home", str(home)], capture_output=True
