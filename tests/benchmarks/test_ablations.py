@@ -60,7 +60,7 @@ def test_queries_with_nothing_to_find_take_no_part(ablations: ModuleType) -> Non
     assert ablations.by_item(["a", "b", "a", "c"], np.array([1.0, 0.5, 0.0, np.nan])) == {"a": 0.5, "b": 0.5}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_table_from_training_to_json_that_is_not_made_twice(
     ablations: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

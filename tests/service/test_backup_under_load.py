@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.commands import json_of
 from tests.indexer.search.pages import jpeg
@@ -25,6 +26,7 @@ def fixed_hits(url: str) -> list[tuple[str, float]]:
     return [(hit["item_id"], hit["score"]) for hit in answer.json()["results"]]
 
 
+@pytest.mark.slow
 def test_a_backup_under_load_restores_to_a_home_that_answers_the_same(home_copy: Path, tmp_path: Path) -> None:
     server, url = start(home_copy)
     written: list[str] = []

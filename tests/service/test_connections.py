@@ -190,6 +190,7 @@ def process(
         started.wait()
 
 
+@pytest.mark.slow
 def test_a_server_out_of_file_descriptors_says_so_and_recovers(home_copy: Path) -> None:
     with process(home_copy, shell="ulimit -n 64; ", NITAMONO_KEEP_ALIVE="1") as (url, _, log):
         host, port = url.removeprefix("http://").split(":")
@@ -203,6 +204,7 @@ def test_a_server_out_of_file_descriptors_says_so_and_recovers(home_copy: Path) 
         assert httpx.get(f"{url}/healthz", timeout=10).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_server_that_is_told_to_stop_ends_its_requests_and_refuses_others(home_copy: Path, workers: str) -> None:
     with process(home_copy, "--workers", workers) as (url, started, log):
@@ -252,6 +254,7 @@ def test_a_connection_accepted_in_the_moment_of_a_stop_serves_one_request() -> N
         assert received.startswith(b"HTTP/1.1 200") and b"connection: close" in received
 
 
+@pytest.mark.slow
 def test_the_time_of_a_stop_is_bounded(home_copy: Path) -> None:
     with process(home_copy, NITAMONO_DRAIN_SECONDS="1") as (url, started, _):
         host, port = url.removeprefix("http://").split(":")

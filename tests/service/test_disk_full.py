@@ -120,6 +120,7 @@ def test_a_full_file_system_is_507_until_there_is_space(home_copy: Path, tmp_pat
             assert client.put(f"{ITEMS}/new", files={"image": jpeg(7)}).status_code == 201
 
 
+@pytest.mark.slow
 def test_index_on_a_full_file_system_says_so_in_one_line_and_keeps_what_is_served(
     home_copy: Path, tmp_path: Path, photo: bytes
 ) -> None:

@@ -19,7 +19,7 @@ from tests.indexer.conftest import orphans
 from tests.service.test_durability import start
 from tests.service.writers import Writer
 
-TRIALS = 4
+TRIALS = 10
 LONGEST = 1.5  # seconds of writing before a kill
 FIRST_PHOTO = 2000
 STEP = 1000  # photos between two writers
@@ -86,12 +86,13 @@ def trial_of_the_server(home: Path, trial: int, workers: int, seconds: float) ->
     return sum(client.acknowledged for client in clients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_server_loses_nothing_that_it_acknowledged(workers: int, home_copy: Path) -> None:
     assert trial_of_the_server(home_copy, 0, workers, 1.0) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_a_server_killed_at_random_moments_loses_nothing(home_copy: Path) -> None:
     moments = random.Random(0)
@@ -137,7 +138,7 @@ def test_a_killed_worker_loses_nothing_and_is_replaced(home_copy: Path) -> None:
     assert trials_of_a_worker(home_copy, 1) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_workers_killed_at_random_moments_lose_nothing(home_copy: Path) -> None:
     assert trials_of_a_worker(home_copy, TRIALS) >= TRIALS

@@ -66,6 +66,7 @@ def test_a_server_without_write_permission_searches_and_refuses_writes(protected
     assert ("in-the-log" in names) is ("copy" in protected.parts)
 
 
+@pytest.mark.slow
 def test_a_server_on_a_read_only_file_system_searches_and_refuses_writes(
     home_copy: Path, tmp_path: Path, photo: bytes
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_server_on_a_read_only_file_system_searches_and_refuses_writes(
             check(client, folder, photo)
 
 
+@pytest.mark.slow
 def test_commands_on_a_read_only_home_read_or_say_why_not(protected: Path, tmp_path: Path, photo: bytes) -> None:
     query = tmp_path / "query.jpg"
     query.write_bytes(photo)
@@ -94,6 +96,7 @@ def test_commands_on_a_read_only_home_read_or_say_why_not(protected: Path, tmp_p
         assert "read-only" in done.stderr or "cannot be written (Permission denied)" in done.stderr
 
 
+@pytest.mark.slow
 def test_changes_by_a_process_that_may_write_are_seen(home_copy: Path, tmp_path: Path, encoder_dir: Path) -> None:
     """Such as a container that mounts the home read-only, beside one that indexes."""
     if not WITHOUT_RIGHTS:

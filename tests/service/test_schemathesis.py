@@ -67,7 +67,7 @@ def test_a_long_run_finds_nothing(
 ) -> None:
     client = serve(home_copy, public_read=public_read)
     key = None if scope is None else create_key(catalogue, "checker", scope)
-    said = check(document(client, has_keys=key is not None), client, tmp_path, key, "--max-examples", "15")
+    said = check(document(client, has_keys=key is not None), client, tmp_path, key, "--max-examples", "10")
     assert "Tested: 16" in said and "No issues found" in said
 
 

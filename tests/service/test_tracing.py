@@ -50,6 +50,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Received]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_a_search_is_traced_with_its_stages_and_probes_are_not(collector: Received, home_copy: Path) -> None:
     server, url = start(home_copy)
     try:

@@ -272,6 +272,7 @@ def test_a_backup_has_it_and_names_a_damaged_one(home: Path, tmp_path: Path) -> 
         assert len(load_ids(opened.generation_directory("shop", 1))) == ITEMS
 
 
+@pytest.mark.slow
 def test_the_command_line_says_so(large_home: Path, tmp_path: Path) -> None:
     foreign, typical = tmp_path / "foreign.jpg", tmp_path / "typical.jpg"
     foreign.write_bytes(FOREIGN)

@@ -37,6 +37,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(stop.value.code or 0)
 
 
+@pytest.mark.slow
 def test_demo_flow_trains_and_writes_its_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,6 +76,7 @@ def test_demo_flow_says_what_it_cannot_do(
     assert captured.out == "" and message in captured.err and captured.err.strip().count("\n") == 0
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--steps", 2, "--hidden", 8, "--epochs", 1, "--points", 500]
     contents = []
@@ -102,6 +104,7 @@ def test_the_density_of_the_double_moon_integrates_to_one_and_is_that_of_its_poi
     assert float(radius.std()) == pytest.approx(NOISE, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_fit_keeps_the_best_epoch_on_the_held_out_points() -> None:
     torch.manual_seed(0)
     noise = torch.Generator().manual_seed(0)

@@ -32,6 +32,8 @@ from training.models import MODELS
 from training.preprocessing import Preprocessing
 from training.protocols import Batch
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"widths": (8, 16), "decoder_widths": (16, 8)}
 CODES = {**SMALL, "codes": 16, "code_dim": 4, "pool": 2}
 MIXTURE: dict[str, Any] = {"likelihood": "logistic-mixture", "mixtures": 2}

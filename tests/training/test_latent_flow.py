@@ -42,6 +42,7 @@ def of_two_axes() -> LatentFlow:
     return found
 
 
+@pytest.mark.slow
 def test_a_flow_of_latents_beats_the_gaussian_of_their_covariance(flow: LatentFlow) -> None:
     train, held_out = ring(3000, 0), ring(2000, 7)
     gaussian = torch.distributions.MultivariateNormal(train.mean(dim=0), torch.cov(train.T))

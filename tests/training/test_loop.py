@@ -108,6 +108,7 @@ def test_a_run_from_before_a_setting_was_there_is_the_same_run(images: list[Sour
         run(tiny("epochs=1"), images, out, resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema", ["0.9", "null"])
 def test_equal_runs_give_equal_weights_in_deterministic_mode(
     ema: str, images: list[SourceImage], tmp_path: Path
@@ -137,6 +138,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_epoch_and_ends_as_if_nothing_had_happened(
     images: list[SourceImage], tmp_path: Path
 ) -> None:

@@ -83,6 +83,7 @@ def test_files_that_are_no_state_dict_are_refused_and_run_nothing(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_a_vae_is_trained_on_a_backbone_and_needs_no_weights_file_afterwards(weights: Path, tmp_path: Path) -> None:
     images, _ = read_images(write_photos(tmp_path / "photos", 40))
     local = tmp_path / "local.pth"

@@ -51,6 +51,7 @@ ROBUST = {
 ZERO_AT_FIRST = {"consistency": "objective.consistency=1e-6", "teacher": "objective.teacher={weight: 1e-6, decay: 0.9}"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(ROBUST))
 def test_each_objective_lowers_its_own_term(name: str, shop: list[SourceImage], tmp_path: Path) -> None:
     settings, term = ROBUST[name]
@@ -77,6 +78,7 @@ def test_nothing_of_the_objectives_ships(shop: list[SourceImage], tmp_path: Path
     assert load_encoder(plain).model.state_dict().keys() == load_encoder(robust).model.state_dict().keys()
 
 
+@pytest.mark.slow
 def test_what_selects_an_epoch_is_the_bound_where_nothing_else_is_asked(trained: Path) -> None:
     for objective, bound in zip(scalars(trained, "val/objective"), scalars(trained, "val/elbo"), strict=True):
         assert objective == pytest.approx(-bound, rel=0.01)
@@ -96,6 +98,7 @@ WITH_STATE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ema", "name"),
     [
@@ -175,6 +178,7 @@ def test_conditions_that_the_data_cannot_meet_are_refused(shop: list[SourceImage
         run(load_recipe(path, wrong), shop, tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["ae", "vq-vae"])
 def test_families_without_a_posterior_can_be_contrasted(family: str, shop: list[SourceImage], tmp_path: Path) -> None:
     path = family_file(tmp_path, family)

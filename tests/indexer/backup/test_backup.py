@@ -261,7 +261,7 @@ ALWAYS = 2
 
 
 @pytest.mark.parametrize("command", ["backup", "restore"])
-@pytest.mark.parametrize("trial", [pytest.param(n, marks=() if n < ALWAYS else pytest.mark.slow) for n in range(KILLS)])
+@pytest.mark.parametrize("trial", [pytest.param(n, marks=() if n < ALWAYS else pytest.mark.soak) for n in range(KILLS)])
 def test_a_kill_leaves_nothing_or_all_and_the_next_run_succeeds(
     home: Home, tmp_path: Path, command: str, trial: int
 ) -> None:

@@ -41,6 +41,7 @@ def photos_of(studio: Path, numbers: tuple[int, ...]) -> list[tuple[str, str]]:
     return [row for place, row in enumerate(rows) if place % 3 in numbers]
 
 
+@pytest.mark.slow
 def test_the_studio_is_calibrated_on_pairs_held_out_and_on_photos_it_never_had(home: Home, studio: Path) -> None:
     seconds = index(home, write_rows(studio / "two.csv", photos_of(studio, (0, 1))), "robust-vae-small-64")
     assert 0 < seconds["calibrate"] < seconds["total"]

@@ -29,6 +29,8 @@ from service.cli import main
 from training.encoder import load_encoder
 from training.errors import EncoderError
 
+pytestmark = pytest.mark.slow
+
 REPLICATES = 100
 SEED = 5
 

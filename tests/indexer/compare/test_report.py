@@ -24,6 +24,8 @@ from indexer.measures.disentanglement import Dci, Disentanglement, Mig
 from indexer.measures.metrics import NO_INTERVAL
 from indexer.swaps.sources import studio_set
 
+pytestmark = pytest.mark.slow
+
 ENCODERS = ("pixels", "robust-vae-small-64")
 BACKGROUNDS = 3
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 812}
@@ -151,7 +153,6 @@ def test_the_switch_colours_the_maps_by_item_or_background(page: Page, report: P
     assert not page.locator("#key-item").is_visible()
 
 
-@pytest.mark.slow
 def test_a_point_says_what_it_is(page: Page, report: Path, comparison: Comparison) -> None:
     page.goto(report.as_uri())
     page.locator("#map-0").scroll_into_view_if_needed()
@@ -163,7 +164,6 @@ def test_a_point_says_what_it_is(page: Page, report: Path, comparison: Compariso
     assert any(name in (told.text_content() or "") for name in comparison.set.items)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read_on_its_paper(page: Page, report: Path, scheme: Any) -> None:
     page.emulate_media(color_scheme=scheme)
@@ -188,7 +188,6 @@ def luminance(colour: str) -> float:
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
-@pytest.mark.slow
 def test_a_phone_scrolls_tables_not_the_page(page: Page, report: Path) -> None:
     page.set_viewport_size(PHONE)  # type: ignore[arg-type]
     page.goto(report.as_uri())

@@ -24,6 +24,8 @@ from service.cli import main
 from training.console import Progress
 from training.data.studio.catalogue import write_catalogue
 
+pytestmark = pytest.mark.slow
+
 NEW_KINDS = ("bowl", "stool")
 KINDS = 11
 OF_EACH = 12

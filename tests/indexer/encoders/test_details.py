@@ -71,6 +71,7 @@ def test_an_encoder_is_found_by_the_beginning_of_its_id(
             find_encoder(ref, home.path)
 
 
+@pytest.mark.slow
 def test_comparing_sets_settings_figures_sizes_and_speed_side_by_side(
     call: Callable[..., Any], encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,6 +130,7 @@ def test_an_imported_encoder_is_measured_beside_others(call: Callable[..., Any],
     assert compared["encoders"][net]["dim"] == DIM
 
 
+@pytest.mark.slow
 def test_an_active_imported_encoder_is_what_a_retraining_has_to_beat(
     call: Callable[..., Any], folder: Path, tmp_path: Path
 ) -> None:

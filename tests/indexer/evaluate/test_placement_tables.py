@@ -16,6 +16,8 @@ from indexer.evaluate.placement_tables import placement_lines, placement_tables
 from indexer.swaps.placement import GROUNDS, PER_GROUND
 from indexer.swaps.swap_set import SwapSet
 
+pytestmark = pytest.mark.slow
+
 
 class Tables(HTMLParser):
     """The captions of a page's tables, and the words of its pictures."""

@@ -51,6 +51,7 @@ def ids(home: Home) -> list[str]:
     return [line.partition("\t")[0] for line in succeeded(home, "items", "list")[0].splitlines()]
 
 
+@pytest.mark.slow
 def test_restore_deleted_brings_back_what_index_left_out(home: Home, shop: Path) -> None:
     everything = ids(home)
     delete_item(home, "default", everything[0])
@@ -63,6 +64,7 @@ def test_restore_deleted_brings_back_what_index_left_out(home: Home, shop: Path)
     assert ids(home) == everything
 
 
+@pytest.mark.slow
 def test_restore_replaced_takes_an_item_from_its_source_again(home: Home, shop: Path) -> None:
     item_id = ids(home)[0]
     put_item(home, Searcher(home), "default", item_id, title="Corrected", attributes={}, images=[jpeg(70)])
@@ -73,6 +75,7 @@ def test_restore_replaced_takes_an_item_from_its_source_again(home: Home, shop: 
     assert (restored.title, [image.uri for image in restored.images]) == (None, [str(shop / item_id)])
 
 
+@pytest.mark.slow
 def test_a_moved_source_is_recognised_and_said_so(home: Home, shop: Path, tmp_path: Path) -> None:
     moved = shop.rename(tmp_path / "elsewhere")
     report = document(home, "index", moved)
@@ -82,6 +85,7 @@ def test_a_moved_source_is_recognised_and_said_so(home: Home, shop: Path, tmp_pa
     assert len(ids(home)) == PHOTOS
 
 
+@pytest.mark.slow
 def test_files_that_are_gone_are_reported_and_prune_removes_them(home: Home, shop: Path) -> None:
     (shop / "bag/0000.jpg").unlink()
     err = succeeded(home, "index", shop)[1]
@@ -96,6 +100,7 @@ def test_files_that_are_gone_are_reported_and_prune_removes_them(home: Home, sho
     assert document(home, "items", "list", "--gone") == {"items": []}
 
 
+@pytest.mark.slow
 def test_prune_refuses_what_looks_like_a_disk_that_is_not_mounted(home: Home, shop: Path) -> None:
     everything = ids(home)
     shutil.rmtree(shop / "bag")
@@ -114,6 +119,7 @@ def test_prune_refuses_what_looks_like_a_disk_that_is_not_mounted(home: Home, sh
     assert "give --prune too" in failed(home, "index", shop, "--dry-run")
 
 
+@pytest.mark.slow
 def test_items_are_removed_all_or_none_and_stay_removed(home: Home, shop: Path) -> None:
     everything = ids(home)
     assert "no item 'missing' in this collection" in failed(home, "items", "remove", everything[0], "missing")

@@ -24,7 +24,7 @@ from tests.conftest import draw_photo, write_photos
 from tests.indexer.conftest import served, stored
 
 KILLS = 20
-ALWAYS = (0, 2, 5, 7)  # every kind of moment, two in a first indexing and two in an update; the others are slow tests
+ALWAYS = (0, 2, 5, 7)  # every kind of moment, two in a first indexing and two in an update; the others are soak tests
 PHOTOS = 320
 
 
@@ -91,8 +91,9 @@ def random_moment(kill: int, attempt: int, home: Path) -> Callable[[], bool]:
     return moments[kill % len(moments)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "kill", [pytest.param(kill, marks=() if kill in ALWAYS else pytest.mark.slow) for kill in range(KILLS)]
+    "kill", [pytest.param(kill, marks=() if kill in ALWAYS else pytest.mark.soak) for kill in range(KILLS)]
 )
 def test_killed_at_a_random_moment_and_started_again_ends_the_same(
     kill: int, homes: tuple[Path, Path, Path], tmp_path: Path, encoder_dir: Path
@@ -139,6 +140,7 @@ def test_a_killed_indexer_leaves_no_process_behind(
     assert workers_of(process.pid) == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_no_image(
     homes: tuple[Path, Path, Path], tmp_path: Path, encoder_dir: Path
 ) -> None:
@@ -151,6 +153,7 @@ def test_a_worker_that_is_killed_costs_no_image(
     assert state_of(tmp_path / "home") == state_of(undisturbed)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_at_once_and_the_next_run_goes_on(
     homes: tuple[Path, Path, Path], tmp_path: Path, encoder_dir: Path
 ) -> None:

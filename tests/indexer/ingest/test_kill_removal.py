@@ -31,11 +31,11 @@ from tests.indexer.ingest.test_clean import OLD, age, leftovers
 from tests.indexer.search.pages import jpeg
 
 KILLS = 10  # on each database
-ALWAYS = (1, 2)  # the others are slow tests
+ALWAYS = (1, 2)  # the others are soak tests
 PHOTOS = 60
 CONTENTS = [jpeg(900 + number) for number in range(6)]  # few, so that a photo is uploaded again after its item's end
 trials = pytest.mark.parametrize(
-    "kill", [pytest.param(kill, marks=() if kill in ALWAYS else pytest.mark.slow) for kill in range(KILLS)]
+    "kill", [pytest.param(kill, marks=() if kill in ALWAYS else pytest.mark.soak) for kill in range(KILLS)]
 )
 
 
@@ -155,6 +155,7 @@ def keys(home: Home) -> dict[str, tuple[int, int]]:
         return {item_id: (pk, image_id) for item_id, pk, image_id in connection.execute(query)}
 
 
+@pytest.mark.slow
 @trials
 def test_a_killed_prune_ends_the_same_when_it_is_started_again(
     kill: int,

@@ -91,6 +91,7 @@ def test_an_altered_onnx_file_is_refused_at_its_first_registration(home: Home, s
     assert home.catalogue.encoders.all() == [] and not (home.path / "encoders").exists()
 
 
+@pytest.mark.slow
 def test_a_graph_of_something_else_is_refused(home: Home, shop: Path, encoder: Path, tmp_path: Path) -> None:
     other = as_encoder(build("ae", latent_dim=3), "ae").save(tmp_path / "other")
     add_onnx(other)

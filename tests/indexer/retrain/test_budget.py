@@ -153,6 +153,7 @@ def simulated() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_ten_retrainings_of_equals_promote_one_in_twenty_at_most(simulated: ModuleType) -> None:
     """The rule until now fails this, and so does the new bound if each retraining may spend 5 %."""
     trials, rng = 150, np.random.default_rng(0)

@@ -125,6 +125,7 @@ def test_a_run_beside_another_one_exits_with_1_and_names_its_process(
     assert capsys.readouterr() == ("", f"nitamono: {message}\n")
 
 
+@pytest.mark.slow
 def test_an_encoder_that_is_trained_already_is_judged_as_it_is(home: Home, tmp_path: Path) -> None:
     """Its copy is measured under the same id, and nothing is trained."""
     from training.baselines import write_baselines

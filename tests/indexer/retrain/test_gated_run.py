@@ -66,6 +66,7 @@ def old_decision(active: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_retraining_is_judged_on_backgrounds_of_its_own(home: Home) -> None:
     for _ in range(2):
         assert retrain.retrain(home, "default", PLAN).status == "refused"
@@ -78,6 +79,7 @@ def test_every_retraining_is_judged_on_backgrounds_of_its_own(home: Home) -> Non
     assert {len(row) for document in evidence for row in document["swapped"]} == {BACKGROUNDS}
 
 
+@pytest.mark.slow
 def test_a_retraining_that_was_killed_keeps_its_backgrounds(home: Home) -> None:
     """Encoders measured after the kill see the same pictures as those measured before."""
     said: list[str] = []
@@ -158,6 +160,7 @@ def test_an_unfinished_retraining_of_the_version_before_goes_on(home: Home, set_
     assert asdict(decision_of(home, 1).rule) == OLD_PLAN["gate"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_can_be_found_and_what_may_be_spent(home: Home, set_figures: SetFigures) -> None:
     plan = RetrainPlan(("pca",), PCA, held_out=HELD_OUT)
     before = outlook(home, "default", plan)

@@ -223,6 +223,7 @@ def test_what_is_indexed_between_a_kill_and_going_on_is_served(
     assert rollback(home, "default").encoder_id != page.encoder_id
 
 
+@pytest.mark.slow
 def test_a_held_out_photo_that_goes_between_two_measurements_has_all_measured_again(
     home: Home, original: Path, tmp_path: Path
 ) -> None:

@@ -16,6 +16,8 @@ from indexer.search.searcher import Searcher
 from service.cli import app
 from tests.finding import SEVERAL, SEVERAL_SIZE, finds_red, photo, several, shop_that_finds
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=["stretch", "pad"])
 def searcher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Searcher:

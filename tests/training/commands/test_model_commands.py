@@ -61,6 +61,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return call
 
 
+@pytest.mark.slow
 def test_a_model_that_draws_pixel_by_pixel_trains_and_is_told_its_labels(pixel_cnn: Path) -> None:
     encoder = load_encoder(pixel_cnn)
     names = encoder.card["labels"]["names"]
@@ -107,6 +108,7 @@ def test_sample_says_what_it_cannot_draw(
     assert not (tmp_path / "x.png").exists()
 
 
+@pytest.mark.slow
 def test_sample_draws_from_the_latents_of_photos(tmp_path: Path, run: Any) -> None:
     """With a prior of photos, the same seed gives the same sheet, and other photos another."""
     sheets = {}
@@ -173,6 +175,7 @@ VQ = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_prior_is_fitted_after_all_else_and_changes_nothing_of_it(photos: Path, tmp_path: Path) -> None:
     images = [image for image in read_images(photos)[0] if image.category]
     told, counted = (

@@ -42,6 +42,7 @@ def photos() -> dict[str, list[Photo]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_border_tells_items_on_plain_backgrounds(photos: dict[str, list[Photo]]) -> None:
     masks = [(border_mask(photo.image), photo.mask) for photo in photos["plain"]]
     usable = [overlap(mask, exact) for mask, exact in masks if mask.is_usable]
@@ -189,6 +190,7 @@ def test_a_data_set_counts_where_its_masks_are_from(tmp_path: Path) -> None:
     assert without.fingerprint == dataset.fingerprint
 
 
+@pytest.mark.slow
 def test_several_processes_find_the_masks_that_one_finds(tmp_path: Path) -> None:
     rows = []
     for number in range(60):

@@ -65,6 +65,7 @@ def test_a_process_that_ends_is_named_with_its_status() -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_photos_are_drawn_ends_every_process_with_one_line(tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "service.cli", "sample-catalogue", "--out", str(tmp_path / "shop"),

@@ -46,6 +46,7 @@ def test_the_same_seed_draws_the_same_photo_and_another_seed_another() -> None:
     assert (first.image != other.image).any()
 
 
+@pytest.mark.slow
 def test_an_item_does_not_depend_on_how_many_there_are(shop: Path, tmp_path: Path) -> None:
     few = write_catalogue(tmp_path / "few", items=8, photos_per_item=1, size=96, processes=0).parent
     same = [path.name for path in sorted((few / "images").iterdir())]
@@ -155,6 +156,7 @@ def test_the_manifests_read_back_without_a_problem(shop: Path) -> None:
         assert mask.pixels.max() == 255 and mask.pixels.min() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(SOLIDS))
 def test_solids_of_every_kind_are_whole_and_stay_inside(kind: str) -> None:
     for number in [number for number in range(44) if category_of(3, number, "solids") == kind]:

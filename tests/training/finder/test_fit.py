@@ -41,6 +41,7 @@ def test_the_objective_falls_to_near_nothing_for_a_perfect_mask_and_ignores_what
     assert float(objective(FinderOutput(wrong, perfect.quality), mask, torch.ones_like(mask))) > 0.1
 
 
+@pytest.mark.slow
 def test_a_short_fit_finds_red_things_and_its_quality_tells_good_masks_from_bad(tmp_path: Path):
     maker = SceneMaker(red_squares(), blue_backgrounds(), 32)
     steps = []
@@ -90,6 +91,7 @@ def test_settings_out_of_range_are_refused(settings, reason):
         FinderFit(**settings)
 
 
+@pytest.mark.slow
 def test_a_damaged_finder_is_refused_with_its_name(tmp_path: Path):
     directory = save_finder(Finder(TINY), tmp_path / "finder", {})
     (directory / "weights.safetensors").write_bytes(b"broken")

@@ -37,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_photos_cutouts_and_backgrounds_all_take_part(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("training.finder.make.BACKGROUNDS", 12)
     plan = FinderPlan(
@@ -59,6 +60,7 @@ def test_nothing_to_cut_out_and_missing_folders_are_errors(tmp_path: Path):
         make_finder(FinderPlan(shapes=1, studio=0, cutouts=tmp_path / "absent"), tmp_path / "out", config=TINY)
 
 
+@pytest.mark.slow
 def test_the_commands_train_a_finder_and_put_it_before_an_encoder(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

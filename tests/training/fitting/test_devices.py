@@ -109,6 +109,7 @@ def two_steps(update: str, rank: Rank) -> dict[str, Any]:
     return {**values, **{name: buffer for name, buffer in model.named_buffers() if buffer.is_floating_point()}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", ["ema", "loss"])
 def test_the_gradient_of_a_shared_batch_is_that_of_the_whole(update: str, two: Devices, tmp_path: Path) -> None:
     alone, shared = two_steps(update, Rank()), two.fit(two_steps, update, tmp_path)
@@ -156,6 +157,7 @@ def fitted(recipe: Recipe, data: TrainingData, devices: Devices, out: Path) -> t
     return curves, finished.model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_the_curves_of_two_processes_are_those_of_one(name: str, two: Devices, tmp_path: Path) -> None:
     recipe = RECIPES[name]

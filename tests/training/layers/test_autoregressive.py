@@ -62,6 +62,7 @@ def test_scales_let_pixels_see_all_before_them() -> None:
     assert torch.equal(sees_ever(model), allowed(model))
 
 
+@pytest.mark.slow
 def test_a_diagonal_bilstm_sees_all_before_but_the_end_of_the_row_above() -> None:
     """The state from the right, a row lower, has seen what comes before the last pixel of its row, not that pixel."""
     seen, before = sees_ever(build("diagonal bilstm")), allowed(build("diagonal bilstm"))

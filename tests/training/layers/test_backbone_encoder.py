@@ -55,6 +55,7 @@ def test_gradients_reach_all_that_is_not_frozen(family: str) -> None:
     assert {id(p) for p in model.backbone_parameters()} <= {id(p) for p in model.parameters() if p.requires_grad}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "changes"),
     [

@@ -21,6 +21,7 @@ from training.models.pixel_vae import PixelVae, PixelVaeConfig
 from training.protocols import Batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_cached_sampling_draws_what_naive_sampling_draws(case: str) -> None:
     model = build(case)
@@ -150,6 +151,7 @@ def test_labels_are_summed_over_where_they_are_unknown(family: str) -> None:
     torch.testing.assert_close(model.log_likelihood(x).nats, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["made", "multiscale"])
 def test_training_teaches_what_each_label_looks_like(family: str) -> None:
     torch.manual_seed(0)

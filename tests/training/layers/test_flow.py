@@ -153,6 +153,7 @@ def test_a_density_of_two_numbers_integrates_to_one(permutation: Any, actnorm: b
     assert float(density.max()) > 0.01
 
 
+@pytest.mark.slow
 def test_a_flow_learns_where_points_are_and_draws_them_there() -> None:
     """The moments of a correlated Gaussian, its entropy, and the density of the samples."""
     torch.manual_seed(0)

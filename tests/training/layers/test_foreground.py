@@ -82,6 +82,7 @@ def test_what_is_surely_background_hardly_counts() -> None:
     assert (finer[0] - finer[1]).abs().max() > 0.3
 
 
+@pytest.mark.slow
 def test_the_guess_learns_from_masks_and_images_without_one_teach_it_nothing() -> None:
     torch.manual_seed(0)
     vae = Vae(config())
@@ -124,6 +125,7 @@ def test_the_nats_are_the_cross_entropy_of_the_cells() -> None:
     torch.testing.assert_close(foreground_nats(logits, mask), expected)
 
 
+@pytest.mark.slow
 def test_it_ships_and_exports_as_any_vae() -> None:
     torch.manual_seed(0)
     x, _ = squares(24)

@@ -26,6 +26,7 @@ def test_features_are_averages_of_the_last_map() -> None:
     assert model.dim == 1280
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_principal_axes_are_those_of_all_photos_at_once() -> None:
     torch.manual_seed(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from training.models.beta_vae import BetaVae, BetaVaeConfig
@@ -16,6 +17,7 @@ def tiny(beta: float = 4.0) -> BetaVae:
     return BetaVae(config)
 
 
+@pytest.mark.slow
 def test_a_larger_beta_buys_a_smaller_kl_with_a_worse_likelihood() -> None:
     x = make_images(64, size=8)
     kls, likelihoods = [], []

@@ -69,6 +69,7 @@ def test_a_generative_model_reconstructs(family: str) -> None:
     assert 0.0 <= float(images.min()) and float(images.max()) <= 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", SAMPLING)
 def test_samples_are_images_that_the_seed_decides(family: str) -> None:
     encoder = fitted_encoder(family)

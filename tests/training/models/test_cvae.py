@@ -79,6 +79,7 @@ def cvae(sets: Any) -> Cvae:
     return trained(Cvae(CvaeConfig(**SMALL, classes=CLASSES)), *sets[0])
 
 
+@pytest.mark.slow
 def test_the_label_leaves_the_latent(sets: Any, cvae: Cvae) -> None:
     vae = trained(Vae(VaeConfig(**SMALL)), *sets[0])
     told, untold = probe(cvae, *sets), probe(vae, *sets)

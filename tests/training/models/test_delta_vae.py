@@ -69,6 +69,7 @@ def test_the_measured_rate_is_never_below_the_committed_rate_which_is_the_closed
     torch.testing.assert_close(rates, torch.full_like(rates, RATE), atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_training_against_its_latent_stops_at_the_committed_rate() -> None:
     model, x = tiny(beta=100.0).train(), make_images(16).double()
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)

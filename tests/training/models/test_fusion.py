@@ -118,6 +118,7 @@ def save_finding(directory: Path, doubt: float, seed: int) -> Path:
     ).save(directory)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_fusion_tells_the_region_of_its_first_part_that_finds_the_item(tmp_path: Path) -> None:
     finding = [save_finding(tmp_path / f"finding{n}", doubt, n) for n, doubt in enumerate((0.0, 0.2))]
     fusion = fuse([save_pixels(tmp_path / "pixels"), *finding], [0.2, 0.5, 0.3])

@@ -214,6 +214,7 @@ def inner() -> Encoder:
     return Encoder(model, family="vae", config=asdict(config), preprocessing=Preprocessing(16, 3, "pad"), card=card)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [pytest.param({}, marks=pytest.mark.slow), {"beside": 0.4, "spare_plain": True}])
 def test_put_before_a_vae_it_is_an_encoder_like_any_other(inner: Encoder, settings: dict[str, Any], tmp_path: Path):
     finder = Finder(FinderConfig(**FINDER)).eval()

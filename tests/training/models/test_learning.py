@@ -40,6 +40,7 @@ def test_the_gradient_reaches_every_parameter(family: str, changes: dict[str, An
         assert parameter.grad is not None and bool((parameter.grad != 0).any()), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [*PIXELWISE, *FLOWS])
 def test_a_density_learns_one_batch_by_heart(family: str) -> None:
     wide: dict[str, Any] = {"hidden": (200, 200)} if family == "made" else {"width": 16}

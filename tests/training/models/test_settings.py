@@ -221,6 +221,7 @@ SLOW_TO_EXPORT = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family",
     [
@@ -269,6 +270,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "setting"), SETTINGS)
 def test_every_setting_has_an_effect(family: str, setting: str) -> None:
     other = OTHER[family][setting]

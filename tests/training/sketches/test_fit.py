@@ -68,6 +68,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Call:
     return call
 
 
+@pytest.mark.slow
 def test_the_card_says_what_the_encoder_was_made_of(trained: Path) -> None:
     card = json.loads((trained / "card.json").read_text())
     assert card["trained_from"] == "label-free: 240 drawings"
@@ -176,6 +177,7 @@ def test_what_the_commands_cannot_do_is_one_line(trained: Path, test_source: Pat
         assert code == 1 and message in err and "Traceback" not in err, (words, err)
 
 
+@pytest.mark.slow
 def test_an_encoder_of_drawings_is_shown_and_timed_beside_one_of_images(trained: Path, run: Call) -> None:
     code, out, err = run("encoders", "show", trained)
     assert code == 0 and "longest" in out, err
