@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.postgres import PostgresServer
+from tests import postgres
 
 ROOT = Path(__file__).parent
 # Files and folders whose tests train, draw catalogues or start processes. They start first, in this order, so that no
@@ -83,7 +82,10 @@ def needs_a_server(item: pytest.Item) -> bool:
     """Whether a test needs a browser or PostgreSQL."""
     parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     fixtures = set(item.fixturenames) if isinstance(item, pytest.Function) else set()
-    return bool(fixtures & {"browser", "postgres_url"}) or parameters.get("database_url") == "postgresql"
+    values = [value for value in parameters.values() if isinstance(value, str)]
+    return bool(fixtures & {"browser", "postgres_server"}) or any(
+        v.startswith(("postgres", "pgvector")) for v in values
+    )
 
 
 def heaviness(path: Path) -> int:
@@ -173,7 +175,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real PostgreSQL with pgvector; yields the URL of its `postgres` database."""
-    server = PostgresServer(tmp_path_factory.mktemp("postgres"), tmp_path_factory.getbasetemp().parent)
+    server = postgres.PostgresServer(tmp_path_factory.mktemp("postgres"), tmp_path_factory.getbasetemp().parent)
     server.start()
     yield server.url
     server.stop()
@@ -182,15 +184,8 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
     """An empty database of its own."""
-    import psycopg
-
-    name = f"t{time.monotonic_ns()}"
-    base = postgres_server.replace("+psycopg", "")
-    with psycopg.connect(base, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    yield postgres_server.rsplit("/", 1)[0] + f"/{name}"
-    with psycopg.connect(base, autocommit=True) as connection:
-        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    with postgres.database(postgres_server) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -21,7 +21,7 @@ from indexer.catalogue.home import Home
 from indexer.catalogue.records import ActiveState
 from indexer.errors import CorruptError, MismatchError
 from indexer.generations.manifest import Manifest, load_ids, load_neighbours, load_typicality
-from indexer.generations.store import find_generation, read_verified
+from indexer.generations.store import find_generation, read_verified, table_of
 from indexer.search.intact import LoadedFiles
 from indexer.typicality.typicality import NEAREST, Typicality, TypicalityModel
 from indexer.vectors import Allowed, Floats, Ints, VectorIndex
@@ -184,7 +184,7 @@ def _open_generation(home: Home, collection: str, state: ActiveState) -> View:
     files = LoadedFiles(directory, lambda: read_verified(home, record))
     try:
         manifest = read_verified(home, record)
-        index = read_index(directory, manifest.factory, manifest.search_parameters)
+        index = read_index(directory, manifest.factory, manifest.search_parameters, table_of(home, record, manifest))
         ids, lists = load_ids(directory), load_neighbours(directory, manifest)
         if (damage := files.damage()) is not None:  # since they were verified
             raise CorruptError(damage)
