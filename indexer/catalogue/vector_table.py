@@ -20,6 +20,7 @@ from training.reference import Metric
 PLAIN_UP_TO = 8008  # bytes of a vector that fits on a page of 8 KiB, and is not moved out of its row
 OPERATORS: dict[Metric, str] = {"cosine": "<#>", "l2": "<->"}  # both are the smaller, the nearer
 CLASSES: dict[Metric, str] = {"cosine": "halfvec_ip_ops", "l2": "halfvec_l2_ops"}
+REMEDY = "run `nitamono repair`"
 UNDEFINED_TABLE, DISK_FULL = "42P01", "53100"
 LARGEST_HALF = 6e4  # number of a query that 16 bits hold
 QUERIES = 64  # of a statement
@@ -120,7 +121,7 @@ class VectorTable:
         with self._connected() as connection:
             sent = connection.exec_driver_sql(statement, {"positions": wanted.tolist()}).scalars().all()
         if len(sent) != len(wanted):
-            raise CorruptError(f"the table {self.name} lacks {len(wanted) - len(sent)} vectors")
+            raise CorruptError(f"the table {self.name} lacks {len(wanted) - len(sent)} vectors; {REMEDY}")
         rows = np.frombuffer(b"".join(map(bytes, sent)), _sent(dim))["numbers"].astype(np.float32)
         found: Floats = rows[places]
         return found
@@ -153,7 +154,7 @@ class VectorTable:
         except sa.exc.ProgrammingError as exc:
             if sqlstate_of(exc) != UNDEFINED_TABLE:
                 raise
-            raise CorruptError(f"the table {self.name} of its vectors is missing from the database") from exc
+            raise CorruptError(f"the table {self.name} of its vectors is missing from the database; {REMEDY}") from exc
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class PgvectorIndex(ApproximateIndex):
         """
         count, dim, is_halves, has_graph = table.shape()
         if is_halves != bool(parameters) or (parameters and not has_graph):
-            raise CorruptError(f"the table {table.name} does not hold the index that the manifest says, {factory}")
+            raise CorruptError(f"the table {table.name} does not hold the {factory} that the manifest says")
         return cls(table, count, dim, parameters=parameters)
 
     def vectors_at(self, positions: Ints) -> Floats:
@@ -134,13 +134,18 @@ def chosen_kind(count: int, dim: int, options: IndexOptions) -> Kind:
             f"an index of kind {kind!r} is FAISS's alone; choose --index-kind hnsw, flat or auto with "
             "NITAMONO_VECTORS=pgvector"
         )
+    check_dim(kind, dim)
+    return kind
+
+
+def check_dim(kind: Kind, dim: int) -> None:
+    """Raise `IndexerError` if vectors have more numbers than pgvector's index of a kind takes."""
     if dim > LARGEST_DIM[kind]:
         remedy = "choose --index-kind flat, which compares every vector, or " if dim <= LARGEST_DIM["flat"] else ""
         raise IndexerError(
             f"pgvector's {kind} index holds at most {LARGEST_DIM[kind]:,} numbers of a vector, and the encoder has "
             f"{dim:,}; {remedy}use an encoder with fewer, or NITAMONO_VECTORS=faiss"
         )
-    return kind
 
 
 def _cost_of_scan(count: int, dim: int) -> float:

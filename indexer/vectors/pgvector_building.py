@@ -20,7 +20,7 @@ from indexer.vectors.building import (
     warn_if_low,
 )
 from indexer.vectors.exact import Truth, recall_against_exact
-from indexer.vectors.pgvector import LARGEST_EF, LINKS, PgvectorIndex, Table
+from indexer.vectors.pgvector import LARGEST_EF, LINKS, PgvectorIndex, Table, check_dim
 
 LARGEST_MEMORY = 2**30  # bytes that the server is asked for while it builds a graph; it may have been told more
 OF_A_NODE = 400  # bytes of a vector in a graph that is being built, besides its numbers
@@ -39,10 +39,15 @@ class NewTable(Table, Protocol):
 
 
 def build_table(vectors: NDArray[np.floating], plan: Plan, table: NewTable) -> Built:
-    """Build an index of `vectors` `(n, dim)`, which may be mapped from a file; a block of them is in memory."""
+    """Build an index of `vectors` `(n, dim)`, which may be mapped from a file; a block of them is in memory.
+
+    Raises:
+        IndexerError: they have too many numbers.
+    """
     count, dim = vectors.shape
     halves = plan.kind == "hnsw" and fits_halves(vectors)
     known = vectors[: count - plan.held_out] if halves else vectors
+    check_dim("hnsw" if halves else "flat", dim)
     table.create(dim, halves=halves)
     table.append(0, blocks_of(known), halves=halves)
     if not halves:
