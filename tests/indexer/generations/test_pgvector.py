@@ -14,8 +14,10 @@ import pytest
 
 from indexer.backup.backup import back_up
 from indexer.backup.restore import restore
+from indexer.catalogue import vector_tables
 from indexer.catalogue.home import Home
 from indexer.errors import CorruptError, IndexerError
+from indexer.generations.build import build_generation
 from indexer.generations.manifest import Manifest
 from indexer.generations.store import KEEP, verify
 from indexer.ingest.clean import clean
@@ -161,6 +163,21 @@ def test_a_table_without_a_generation_is_removed_by_clean(
         assert connection.execute("SELECT to_regclass('generation_vectors_of_someone_else')").fetchone() != (None,)
 
 
+def test_a_table_that_is_being_dumped_is_dropped_later(
+    home: Home, tmp_path: Path, encoder_dir: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Indexing does not wait for the end of a dump, which reads all tables in one transaction."""
+    monkeypatch.setattr(vector_tables, "DROP_WAIT", "50ms")
+    index_source(home, "default", write_photos(tmp_path / "a", 4), encoder_ref=str(encoder_dir), processes=0)
+    with psycopg.connect(postgres_url.replace("+psycopg", "")) as dump:
+        dump.execute("LOCK TABLE generation_vectors_1_1 IN ACCESS SHARE MODE")
+        for _ in range(KEEP):
+            build_generation(home, "default", home.catalogue.encoders.all()[0])
+        assert "generation_vectors_1_1" in tables(postgres_url)
+    clean(home)
+    assert tables(postgres_url) == [f"generation_vectors_1_{number}" for number in range(2, KEEP + 2)]
+
+
 @pytest.mark.parametrize("harm", ["DROP TABLE {}", "DELETE FROM {} WHERE position = 3", "DROP INDEX {}_vector_idx"])
 @pytest.mark.parametrize("means", ["repair", "index"])
 def test_a_lost_table_is_built_again(
@@ -291,3 +308,16 @@ def test_large_numbers_are_kept_and_asked_for(home: Home, postgres_url: str) -> 
             np.testing.assert_allclose(made.vectors_at(np.array([7, 0, 7])), vectors[[7, 0, 7]] * scale, rtol=2e-3)
             for far in (1e5, 1e30):
                 assert (made.search(np.full((2, 5), far, np.float32), 3).positions >= 0).all()
+
+
+def test_a_graph_that_does_not_fit_into_shared_memory_is_built_by_one_process(home: Home, postgres_url: str) -> None:
+    with connected(postgres_url) as connection:
+        connection.execute("CREATE EXTENSION vector")
+    vectors = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+    with home.catalogue.vector_tables.new(7, 1, "l2") as table:
+        table.create(5, halves=True)
+        table.append(0, [vectors], halves=True)
+        table.connection.exec_driver_sql(f"ALTER TABLE {table.name} SET (parallel_workers = 2)")
+        table.add_graph(16, 64, 10**12)  # bytes, which no machine shares among its processes
+        assert table.connection.exec_driver_sql("SHOW max_parallel_maintenance_workers").scalar() == "0"
+        assert table.shape() == (60, 5, True, True)
