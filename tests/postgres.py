@@ -30,16 +30,19 @@ class PostgresServer:
         """`ours` is a folder that this test run alone may enter."""
         self.data = data
         self._user = None
+        self._programs = Path(program("postgres")).parent
         if os.geteuid() == 0:  # the server refuses to run as root
             known = {entry.pw_name for entry in pwd.getpwall()}
             self._user = "postgres" if "postgres" in known else "nobody"
             for parent in data.parents:  # it has to come through the folders that are ours alone
                 if any(parent.is_relative_to(root) and parent != Path(root) for root in (tempfile.gettempdir(), ours)):
                     parent.chmod(parent.stat().st_mode | 0o011)
+            if not all(parent.stat().st_mode & 0o001 for parent in self._programs.parents):  # such as /root
+                self._programs = Path(shutil.copytree(self._programs.parent, f"{data}-programs")) / "bin"
             shutil.chown(data, self._user)
             data.chmod(0o700)
         subprocess.run(
-            [program("initdb"), "-D", data, "-U", "nitamono", "--auth=trust", "--encoding=UTF8", "--no-sync",
+            [self._programs / "initdb", "-D", data, "-U", "nitamono", "--auth=trust", "--encoding=UTF8", "--no-sync",
              "--locale=C"],
             user=self._user, check=True, capture_output=True, cwd="/",
         )  # fmt: skip
@@ -54,15 +57,15 @@ class PostgresServer:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            [program("postgres"), "-D", self.data, "-p", str(self.port), "-k", str(self.data),
+            [self._programs / "postgres", "-D", self.data, "-p", str(self.port), "-k", str(self.data),
              "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"],
             user=self._user, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         self._wait()
 
-    def stop(self) -> None:
-        """Stop at once, whoever is connected."""
-        self._process.send_signal(signal.SIGINT)
+    def stop(self, *, crash: bool = False) -> None:
+        """Stop at once, whoever is connected; with `crash` without ending anything in order."""
+        self._process.send_signal(signal.SIGQUIT if crash else signal.SIGINT)
         self._process.wait(timeout=30)
 
     def _wait(self) -> None:

@@ -16,12 +16,13 @@ from indexer.generations.manifest import Manifest
 from indexer.ingest.ingest import index_source
 from tests.postgres import PostgresServer
 from tests.service.conftest import ITEMS, Serve, assert_problem
+from tests.service.writers import Writer
 
 SEARCH = "/v1/collections/shop/search"
 
 
 def found(client: httpx.Client, photo: bytes, **form: object) -> list[str]:
-    answer = client.post(SEARCH, files={"image": photo}, data={"k": str(ITEMS + 5), **form})
+    answer = client.post(SEARCH, files={"image": photo}, data={"k": "35", **form})
     assert answer.status_code == 200, answer.text
     return [hit["item_id"] for hit in answer.json()["results"]]
 
@@ -51,9 +52,13 @@ def test_a_server_answers_writes_and_recovers_by_itself(
             bags = [name for name in expected if name.startswith("bag/")]
             assert found(client, photo, filter="category=bag") == bags
 
-            answers = under_load(client, photo, database)
+            writer = Writer(str(client.base_url), "live", 200)
+            answers = under_load(client, photo, writer, database)
             assert set(answers) == {(200, None), (503, "urn:nitamono:problem:catalogue-unavailable")}
-            assert found(client, photo) == expected and client.get("/readyz").status_code == 200
+            served = found(client, photo, k="1000")
+            assert [name for name in served if not name.startswith("live-")] == expected
+            assert writer.acknowledged > 5 and client.get("/readyz").status_code == 200
+            writer.check(client)
 
             with psycopg.connect(database.url.replace("+psycopg", ""), autocommit=True) as connection:
                 connection.execute("DROP TABLE generation_vectors_1_2")
@@ -63,8 +68,14 @@ def test_a_server_answers_writes_and_recovers_by_itself(
         database.stop()
 
 
-def under_load(client: httpx.Client, photo: bytes, database: PostgresServer) -> Counter[tuple[int, str | None]]:
-    """Stop the database while searches run, and start it again; counts the answers by status and type of problem."""
+def under_load(
+    client: httpx.Client, photo: bytes, writer: Writer, database: PostgresServer
+) -> Counter[tuple[int, str | None]]:
+    """Crash the database while items are sought and written, and start it again.
+
+    Returns:
+        The answers to searches by status and type of problem.
+    """
     answers: Counter[tuple[int, str | None]] = Counter()
     ended = threading.Event()
 
@@ -73,9 +84,9 @@ def under_load(client: httpx.Client, photo: bytes, database: PostgresServer) -> 
             answer = client.post(SEARCH, files={"image": photo})
             answers[answer.status_code, answer.json().get("type")] += 1
 
-    threads = [threading.Thread(target=search) for _ in range(2)]
-    for thread in threads:
-        thread.start()
+    searching = threading.Thread(target=search)
+    searching.start()
+    writer.start()
 
     def wait_for(status: int) -> None:
         before = sum(count for (found, _), count in answers.items() if found == status)
@@ -86,12 +97,12 @@ def under_load(client: httpx.Client, photo: bytes, database: PostgresServer) -> 
 
     try:
         wait_for(200)
-        database.stop()
+        database.stop(crash=True)
         wait_for(503)
         database.start()
         wait_for(200)
     finally:
         ended.set()
-        for thread in threads:
-            thread.join()
+        searching.join()
+        writer.stop()
     return answers

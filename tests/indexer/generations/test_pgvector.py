@@ -269,13 +269,14 @@ def test_a_user_who_may_not_add_the_extension_is_told_who_may(
         role = f"user{time.monotonic_ns()}"
         connection.execute(f"CREATE ROLE {role} LOGIN")
         connection.execute(f"GRANT ALL ON SCHEMA public TO {role}")
-        shop = write_photos(tmp_path / "shop", 4)
+        shop = write_photos(tmp_path / "shop", 48)
         with opened(tmp_path / "home", postgres_url.replace("nitamono@", f"{role}@")) as home:
             with pytest.raises(IndexerError, match="run `CREATE EXTENSION vector` in the database as one who may"):
                 index_source(home, "default", shop, encoder_ref=str(encoder_dir), processes=0)
             connection.execute("CREATE EXTENSION vector")
-            index_source(home, "default", shop, processes=0)
-            assert manifest(home).factory == FLAT
+            index_source(home, "default", shop, processes=0, choose_index=lambda old: old.changed("hnsw", None, None))
+            assert manifest(home).factory == HNSW
+            assert len(Searcher(home).search_image("default", jpeg(3), k=5).results) == 5
         connection.execute(f"DROP OWNED BY {role}")
         connection.execute(f"DROP ROLE {role}")
 
