@@ -38,7 +38,7 @@ class PostgresServer:
                 if any(parent.is_relative_to(root) and parent != Path(root) for root in (tempfile.gettempdir(), ours)):
                     parent.chmod(parent.stat().st_mode | 0o011)
             if not all(parent.stat().st_mode & 0o001 for parent in self._programs.parents):  # such as /root
-                self._programs = Path(shutil.copytree(self._programs.parent, f"{data}-programs")) / "bin"
+                self._programs = _copied(self._programs, Path(f"{data}-programs"))
             shutil.chown(data, self._user)
             data.chmod(0o700)
         subprocess.run(
@@ -80,6 +80,15 @@ class PostgresServer:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
+
+
+def _copied(programs: Path, target: Path) -> Path:
+    """A copy of the programs where any user may run them, with the libraries that they look for beside their package."""
+    package = programs.parents[1]
+    libraries = package.with_name(f"{package.name}.libs")
+    shutil.copytree(programs.parent, target / package.name / programs.parent.name)
+    shutil.copytree(libraries, target / libraries.name)
+    return target / programs.relative_to(package.parent)
 
 
 @contextmanager
