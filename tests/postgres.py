@@ -83,7 +83,7 @@ class PostgresServer:
 
 
 def _copied(programs: Path, target: Path) -> Path:
-    """A copy of the programs where any user may run them, with the libraries that they look for beside their package."""
+    """A copy of the programs that any user may run, with the libraries that they look for beside their package."""
     package = programs.parents[1]
     libraries = package.with_name(f"{package.name}.libs")
     shutil.copytree(programs.parent, target / package.name / programs.parent.name)
