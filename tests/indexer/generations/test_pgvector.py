@@ -16,7 +16,7 @@ from indexer.backup.backup import back_up
 from indexer.backup.restore import restore
 from indexer.catalogue import vector_tables
 from indexer.catalogue.home import Home
-from indexer.errors import CorruptError, IndexerError
+from indexer.errors import CatalogueError, CorruptError, IndexerError
 from indexer.generations.build import build_generation
 from indexer.generations.manifest import Manifest
 from indexer.generations.store import KEEP, verify
@@ -142,6 +142,23 @@ def test_a_killed_build_leaves_no_table(
     assert tables(postgres_url) == [] and not home.catalogue.generations.all("default")
     assert run(*words).returncode == 0
     assert tables(postgres_url) == ["generation_vectors_1_1"] and manifest(home).number == 1
+
+
+@pytest.mark.parametrize("step", ["append", "add_graph"])
+def test_a_build_whose_connection_is_lost_says_so_and_leaves_no_table(home: Home, postgres_url: str, step: str) -> None:
+    vectors = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+    with connected(postgres_url) as connection:
+        connection.execute("CREATE EXTENSION vector")
+        with pytest.raises(CatalogueError, match="cannot be used .*connection"):
+            with home.catalogue.vector_tables.new(7, 1, "l2") as table:
+                table.create(5, halves=True)
+                pid = table.connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+                connection.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+                if step == "append":
+                    table.append(0, [vectors], halves=True)
+                else:
+                    table.add_graph(16, 64, 10**6)
+        assert tables(postgres_url) == [] == home.catalogue.collections.all()
 
 
 def test_a_table_without_a_generation_is_removed_by_clean(
