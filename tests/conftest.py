@@ -60,6 +60,7 @@ HEAVY = (
     "service/web/test_drawing.py",
     "service/test_serve.py",
     "service/test_durability.py",
+    "service/test_pgvector.py",
     "service/test_schemathesis.py",
     "service/test_damaged_catalogue.py",
     "service/test_disk_full.py",

@@ -73,7 +73,7 @@ def manifest(home: Home) -> Manifest:
     return Manifest.read(home.generation_directory("default", number))
 
 
-@pytest.mark.parametrize(("kind", "factory"), [("flat", FLAT), ("hnsw", HNSW)])
+@pytest.mark.parametrize(("kind", "factory"), [pytest.param("flat", FLAT, marks=pytest.mark.slow), ("hnsw", HNSW)])
 def test_pages_filters_and_live_changes(
     home: Home, tmp_path: Path, encoder_dir: Path, postgres_url: str, kind: Kind, factory: str
 ) -> None:
@@ -92,9 +92,9 @@ def test_pages_filters_and_live_changes(
     for number in range(KEEP):
         fold(home, "default")
         assert manifest(home).number == number + 2
-        check_every_page(home, searcher, atol=2e-3)
         put_item(home, searcher, "default", "new", title=None, attributes={}, images=[jpeg(90 + number)])
     assert tables(postgres_url) == [f"generation_vectors_1_{number}" for number in range(2, KEEP + 2)]
+    check_every_page(home, searcher, atol=2e-3)
     for rerank in ("expand", "reciprocal"):
         page = searcher.search_item("default", "item-3", k=5, rerank=rerank)
         assert names(page)[0] == "copy-3"
@@ -116,6 +116,7 @@ def test_the_setting_chooses_the_engine_of_the_next_generation_and_the_manifest_
     assert indexed("faiss") == (3, "Flat")
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_no_table(
     home: Home, tmp_path: Path, encoder_dir: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,13 +196,18 @@ def test_a_table_that_is_being_dumped_is_dropped_later(
     assert tables(postgres_url) == [f"generation_vectors_1_{number}" for number in range(2, KEEP + 2)]
 
 
-@pytest.mark.parametrize("harm", ["DROP TABLE {}", "DELETE FROM {} WHERE position = 3", "DROP INDEX {}_vector_idx"])
-@pytest.mark.parametrize("means", ["repair", "index"])
+@pytest.mark.parametrize(
+    ("means", "harm"),
+    [
+        ("index", "DROP TABLE {}"),  # indexing looks whether there is a table, repair at what is in it
+        ("repair", "DROP TABLE {}"),
+        pytest.param("repair", "DELETE FROM {} WHERE position = 3", marks=pytest.mark.slow),
+        pytest.param("repair", "DROP INDEX {}_vector_idx", marks=pytest.mark.slow),
+    ],
+)
 def test_a_lost_table_is_built_again(
-    home: Home, tmp_path: Path, encoder_dir: Path, postgres_url: str, harm: str, means: str
+    home: Home, tmp_path: Path, encoder_dir: Path, postgres_url: str, means: str, harm: str
 ) -> None:
-    if means == "index" and not harm.startswith("DROP TABLE"):
-        pytest.skip("indexing looks whether there is a table, and repair at what is in it")
     shop = write_photos(tmp_path / "shop", 48)
     index_source(
         home, "default", shop, encoder_ref=str(encoder_dir), processes=0,
@@ -226,7 +232,7 @@ def test_a_lost_table_is_built_again(
         assert names(found) == names(expected)
 
 
-@pytest.mark.parametrize("with_tables", [True, False])
+@pytest.mark.parametrize("with_tables", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_backup_and_a_dump_restore_a_home_that_answers(
     home: Home, tmp_path: Path, encoder_dir: Path, postgres_url: str, postgres_server: str, with_tables: bool
 ) -> None:
@@ -259,8 +265,9 @@ def test_what_is_missing_is_named_with_a_remedy(
     with pytest.raises(IndexerError, match="NITAMONO_VECTORS is 'milvus'; write faiss or pgvector"):
         Home.open(tmp_path / "sqlite", create=True)
     monkeypatch.setenv("NITAMONO_VECTORS", "pgvector")
-    done = run("index", write_photos(tmp_path / "shop", 2), "--home", tmp_path / "sqlite")
-    assert done.returncode == 1 and "needs a catalogue in PostgreSQL; set NITAMONO_DATABASE_URL" in done.stderr
+    with pytest.raises(IndexerError, match="needs a catalogue in PostgreSQL; set NITAMONO_DATABASE_URL"):
+        Home.open(tmp_path / "sqlite", create=True)
+    write_photos(tmp_path / "shop", 2)
 
     def refused(reason: str) -> None:
         with opened(tmp_path / "home", postgres_url) as home, pytest.raises(IndexerError, match=reason):

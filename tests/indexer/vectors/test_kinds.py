@@ -234,7 +234,7 @@ def test_as_many_results_as_the_index_holds(built: Indexes, kind: str, queries: 
     assert (nothing.positions == -1).all() and nothing.positions.shape == (2, 3)
 
 
-@pytest.mark.parametrize("kind", [*APPROXIMATE, *ON_PGVECTOR])
+@pytest.mark.parametrize("kind", [*APPROXIMATE, "pgvector-flat", pytest.param("pgvector-hnsw", marks=pytest.mark.slow)])
 def test_distances_of_l2_and_odd_dimensions(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     vectors, queries = catalogue(LEAST_APPROXIMATE, 7, "l2", 0), catalogue(30, 7, "l2", 1)
     plan = Plan.of(len(vectors), 7, IndexOptions(faiss_kind(kind), 0.95))
