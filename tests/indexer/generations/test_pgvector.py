@@ -27,7 +27,8 @@ from indexer.ingest.items import put_item
 from indexer.ingest.repair import repair
 from indexer.search.searcher import Searcher
 from indexer.vectors import IndexOptions, Kind, building
-from indexer.vectors.engines import Engine
+from indexer.vectors.building import Plan
+from indexer.vectors.engines import Engine, build_index
 from indexer.vectors.pgvector import PgvectorIndex, chosen_kind
 from tests import postgres
 from tests.commands import kill_when, run, start
@@ -319,9 +320,6 @@ def test_kinds_that_pgvector_has() -> None:
 
 def test_large_numbers_are_kept_and_asked_for(home: Home, postgres_url: str) -> None:
     """Numbers that 16 bits cannot hold: of vectors, which then get 32, and of a query to a graph of 16 bits."""
-    from indexer.vectors.building import Plan
-    from indexer.vectors.engines import build_index
-
     vectors = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
     with connected(postgres_url) as connection:
         connection.execute("CREATE EXTENSION vector")
@@ -333,6 +331,22 @@ def test_large_numbers_are_kept_and_asked_for(home: Home, postgres_url: str) -> 
             np.testing.assert_allclose(made.vectors_at(np.array([7, 0, 7])), vectors[[7, 0, 7]] * scale, rtol=2e-3)
             for far in (1e5, 1e30):
                 assert (made.search(np.full((2, 5), far, np.float32), 3).positions >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "dim"),
+    [("hnsw", 4_000), ("flat", 2_002), ("flat", 2_003), pytest.param("flat", 16_000, marks=pytest.mark.slow)],
+)
+def test_the_longest_vectors(home: Home, postgres_url: str, kind: Kind, dim: int) -> None:
+    """Those of a graph, those that just fit on a page and just do not, and those of a table."""
+    vectors = np.random.default_rng(0).normal(size=(50, dim)).astype(np.float32)
+    with connected(postgres_url) as connection:
+        connection.execute("CREATE EXTENSION vector")
+    with home.catalogue.vector_tables.new(7, 1, "l2") as table:
+        made = build_index(vectors, "l2", Plan.of(50, dim, IndexOptions(kind)), home.path, table).index
+        assert made.factory == (HNSW if kind == "hnsw" else FLAT)
+        np.testing.assert_allclose(made.vectors_at(np.array([49])), vectors[49:], atol=3e-3)
+        assert made.search(vectors[:5], 1).positions[:, 0].tolist() == list(range(5))
 
 
 def test_a_graph_that_does_not_fit_into_shared_memory_is_built_by_one_process(home: Home, postgres_url: str) -> None:
