@@ -113,7 +113,13 @@ def end_with_parent() -> None:
 
 def open_service(settings: Settings, metrics: Metrics) -> Service:
     """Open the home and create its searcher."""
-    home = Home.open(settings.home, database_url=settings.database_url, create=True, write_wait=settings.write_wait)
+    home = Home.open(
+        settings.home,
+        database_url=settings.database_url,
+        vectors=settings.vectors,
+        create=True,
+        write_wait=settings.write_wait,
+    )
     limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
     log = QueryLog(home.catalogue, settings.query_log) if settings.query_log else None
     memory = MemoryBudget(settings.max_decode_bytes)

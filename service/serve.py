@@ -38,7 +38,7 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080, work
         AddressError: the server cannot listen on the host and port.
         NitamonoError: the home cannot be opened.
     """
-    with Home.open(settings.home, database_url=settings.database_url, create=True) as home:
+    with Home.open(settings.home, database_url=settings.database_url, vectors=settings.vectors, create=True) as home:
         is_open = not home.catalogue.keys.exist()
     listener = listen(host, port)
     settings = answering_to(settings, host)

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from indexer.decoding import DEFAULT_BYTES
+from indexer.vectors.engines import Engine
 from service.errors import SettingsError
 from service.host_names import parse_hosts
 from service.rates import parse_rate
@@ -25,6 +26,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(default=Path("nitamono-home"), description="home directory of the catalogue and the indexes")
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; SQLite in the home by default")
+    vectors: Engine = Field(default="faiss", description="engine of the indexes that are built: faiss or pgvector")
     device: str = Field(default="cpu", description="device to encode query images on: cpu, cuda or cuda:N")
     threads: int = Field(default=1, ge=1, le=256, description="threads per process that encode one image")
     request_threads: int = Field(

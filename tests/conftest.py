@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
-import shutil
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.commands import installed
+from tests import postgres
 
 ROOT = Path(__file__).parent
 # Files and folders whose tests train, draw catalogues or start processes. They start first, in this order, so that no
@@ -66,6 +60,7 @@ HEAVY = (
     "service/web/test_drawing.py",
     "service/test_serve.py",
     "service/test_durability.py",
+    "service/test_pgvector.py",
     "service/test_schemathesis.py",
     "service/test_damaged_catalogue.py",
     "service/test_disk_full.py",
@@ -88,7 +83,10 @@ def needs_a_server(item: pytest.Item) -> bool:
     """Whether a test needs a browser or PostgreSQL."""
     parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     fixtures = set(item.fixturenames) if isinstance(item, pytest.Function) else set()
-    return bool(fixtures & {"browser", "postgres_url"}) or parameters.get("database_url") == "postgresql"
+    values = [value for value in parameters.values() if isinstance(value, str)]
+    return bool(fixtures & {"browser", "postgres_server"}) or any(
+        v.startswith(("postgres", "pgvector")) for v in values
+    )
 
 
 def heaviness(path: Path) -> int:
@@ -175,71 +173,20 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-def _postgres_binary(name: str) -> str:
-    found = shutil.which(name) or next(map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None)
-    return installed(f"PostgreSQL's {name}", found, "postgresql")
-
-
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real PostgreSQL on a free port of this machine; yields the URL of its `postgres` database."""
-    initdb, postgres = _postgres_binary("initdb"), _postgres_binary("postgres")
-    data = tmp_path_factory.mktemp("postgres")
-    user = None
-    if os.geteuid() == 0:  # the server refuses to run as root
-        known = {entry.pw_name for entry in pwd.getpwall()}
-        user = "postgres" if "postgres" in known else "nobody"
-        ours = (tempfile.gettempdir(), tmp_path_factory.getbasetemp().parent)
-        for parent in data.parents:  # it has to come through the folders that are ours alone
-            if any(parent.is_relative_to(folder) and parent != Path(folder) for folder in ours):
-                parent.chmod(parent.stat().st_mode | 0o011)
-        shutil.chown(data, user)
-        data.chmod(0o700)
-    subprocess.run(
-        [initdb, "-D", data, "-U", "nitamono", "--auth=trust", "--encoding=UTF8", "--no-sync", "--locale=C"],
-        user=user, check=True, capture_output=True, cwd="/",
-    )  # fmt: skip
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [postgres, "-D", data, "-p", str(port), "-k", str(data), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"],
-        user=user, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        _wait_for_port(port, server)
-        yield f"postgresql+psycopg://nitamono@127.0.0.1:{port}/postgres"
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-
-
-def _wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
-    import psycopg
-
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            psycopg.connect(host="127.0.0.1", port=port, user="nitamono", dbname="postgres").close()
-            return
-        except psycopg.OperationalError:
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
+    """A real PostgreSQL with pgvector; yields the URL of its `postgres` database."""
+    server = postgres.PostgresServer(tmp_path_factory.mktemp("postgres"), tmp_path_factory.getbasetemp().parent)
+    server.start()
+    yield server.url
+    server.stop()
 
 
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
     """An empty database of its own."""
-    import psycopg
-
-    name = f"t{time.monotonic_ns()}"
-    base = postgres_server.replace("+psycopg", "")
-    with psycopg.connect(base, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    yield postgres_server.rsplit("/", 1)[0] + f"/{name}"
-    with psycopg.connect(base, autocommit=True) as connection:
-        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    with postgres.database(postgres_server) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -41,7 +42,6 @@ def insert_rows(
 def _copy_rows(
     connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], returning: Sequence[Column[Any]]
 ) -> list[tuple[Any, ...]]:
-    import psycopg
     from psycopg.types.json import Jsonb
 
     if "id" in table.c:
@@ -52,19 +52,24 @@ def _copy_rows(
     types = [_type_of(column) for column in columns]
     statement = f"COPY {table.name} ({', '.join(column.name for column in columns)}) FROM STDIN (FORMAT BINARY)"
     driver: Any = connection.connection.driver_connection
-    try:
-        with driver.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.set_types(types)
-            for row in rows:
-                copy.write_row(
-                    [
-                        Jsonb(value) if kind == "jsonb" else value
-                        for kind, value in zip(types, row.values(), strict=True)
-                    ]
-                )
-    except psycopg.Error as exc:  # as SQLAlchemy would raise it
-        raise sa.exc.DBAPIError.instance(statement, None, exc, psycopg.Error, dialect=connection.dialect) from exc
+    with driver_errors(connection, statement), driver.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.set_types(types)
+        for row in rows:
+            copy.write_row(
+                [Jsonb(value) if kind == "jsonb" else value for kind, value in zip(types, row.values(), strict=True)]
+            )
     return [tuple(row[column.name] for column in returning) for row in rows]
+
+
+@contextmanager
+def driver_errors(connection: Connection, statement: str) -> Iterator[None]:
+    """Raise what the driver itself raises as SQLAlchemy would."""
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as exc:
+        raise sa.exc.DBAPIError.instance(statement, None, exc, psycopg.Error, dialect=connection.dialect) from exc
 
 
 def _type_of(column: Column[Any]) -> str:

@@ -29,6 +29,7 @@ from indexer.catalogue.rejects import Rejects
 from indexer.catalogue.retrains import Retrains
 from indexer.catalogue.schema import calibrations, changes, collections, generations
 from indexer.catalogue.tombstones import Tombstones
+from indexer.catalogue.vector_tables import VectorTables
 from indexer.catalogue.vectors import Vectors
 from indexer.errors import NotFoundError
 
@@ -46,6 +47,7 @@ class Catalogue:
         self.rejects = Rejects(database)
         self.encoders = Encoders(database)
         self.vectors = Vectors(database)
+        self.vector_tables = VectorTables(database)
         self.generations = Generations(database)
         self.changes = Changes(database)
         self.calibrations = Calibrations(database)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,9 +45,13 @@ class Generations:
         with self.database.read() as connection:
             return int(connection.scalar(query) or 0) + 1
 
-    def add(self, collection_id: int, record: GenerationRecord) -> None:
-        """Record a built and verified generation without activating it."""
-        with self.database.write() as connection:
+    def add(self, collection_id: int, record: GenerationRecord, within: Connection | None = None) -> None:
+        """Record a built and verified generation without activating it.
+
+        Args:
+            within: the transaction to do so in; None for one of its own.
+        """
+        with nullcontext(within) if within is not None else self.database.write() as connection:
             connection.execute(
                 sa.insert(generations).values(
                     collection_id=collection_id,

@@ -30,6 +30,7 @@ from indexer.catalogue.failures import WAY_BACK
 from indexer.catalogue.migrations import migrate
 from indexer.catalogue.records import EncoderRecord
 from indexer.errors import BusyError, CorruptError, IndexerError, LostCatalogueError, MismatchError, NotFoundError
+from indexer.vectors.engines import ENGINES, Engine
 from training.errors import EncoderError
 from training.files import publish_directory, publish_file
 from training.reference import (
@@ -53,18 +54,27 @@ def blob_uri(data: bytes) -> str:
 class Home:
     """An open home directory; close it, or use it as a context manager."""
 
-    def __init__(self, path: Path, catalogue: Catalogue) -> None:
+    def __init__(self, path: Path, catalogue: Catalogue, vectors: Engine = "faiss") -> None:
+        """`vectors` is the engine of the generations that are built."""
         self.path = path
         self.catalogue = catalogue
+        self.vectors = vectors
 
     @classmethod
     def open(
-        cls, path: Path | str, *, database_url: str | None = None, create: bool = False, write_wait: float | None = None
+        cls,
+        path: Path | str,
+        *,
+        database_url: str | None = None,
+        vectors: Engine | None = None,
+        create: bool = False,
+        write_wait: float | None = None,
     ) -> Home:
         """Open a home and migrate its database to this version's schema.
 
         Args:
             database_url: SQLAlchemy URL; default: NITAMONO_DATABASE_URL, or else SQLite in the home.
+            vectors: engine of the generations that are built; default: NITAMONO_VECTORS, or else FAISS.
             create: create the home if it does not exist.
             write_wait: seconds that a write waits for other processes; None waits 30 s on SQLite, and for ever on
                 PostgreSQL.
@@ -86,8 +96,11 @@ class Home:
         if url is None:
             _check_catalogue_exists(path)
             url = f"sqlite:///{path / CATALOGUE_FILE}"
-        home = cls(path, Catalogue(Database.open(url, write_wait=write_wait)))
+        engine = _engine(vectors or os.environ.get("NITAMONO_VECTORS") or "faiss")
+        home = cls(path, Catalogue(Database.open(url, write_wait=write_wait)), engine)
         try:
+            if engine == "pgvector":
+                home.catalogue.vector_tables.check_database()
             migrate(home.catalogue.database, path, lambda: home.lock("schema", wait=True))
         except BaseException:
             home.close()
@@ -313,6 +326,13 @@ class Home:
                 file.write(str(os.getpid()))
                 file.flush()
             yield
+
+
+def _engine(name: str) -> Engine:
+    for engine in ENGINES:
+        if name == engine:
+            return engine
+    raise IndexerError(f"NITAMONO_VECTORS is {name!r}; write {' or '.join(ENGINES)}")
 
 
 def _check_catalogue_exists(home: Path) -> None:

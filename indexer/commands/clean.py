@@ -18,7 +18,8 @@ def clean(
     """Remove files that nothing refers to.
 
     These are photos of deleted items and temporary files of killed processes, both older than an hour, and generations
-    that are no longer kept. Servers may run meanwhile; while a collection is indexed, run it later.
+    that are no longer kept, with their tables if vectors are in PostgreSQL. Servers may run meanwhile; while a
+    collection is indexed, run it later.
 
     \b
     Example:

@@ -6,6 +6,8 @@ import io
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,12 +31,13 @@ from indexer.generations.manifest import (
 from indexer.generations.store import remove_old
 from indexer.typicality.fit import fit_typicality
 from indexer.vectors import Floats, IndexOptions, Ints, VectorIndex
-from indexer.vectors.engines import build_index, plan_index
+from indexer.vectors.engines import build_index, local_index, plan_index
 from indexer.vectors.rerank import K1
 from training.files import fsync_directory, sha256_of
 from training.reference import Metric
 
 if TYPE_CHECKING:
+    from indexer.catalogue.vector_table import NewVectorTable
     from indexer.vectors.building import Plan
 
 RAW = "vectors.building"  # vectors of 32 bits, while the index is built
@@ -59,53 +62,73 @@ def build_generation(
     number = home.catalogue.generations.next_number(collection_id)
     target = home.generation_directory(collection, number)
     aside = target.with_name(f".building-{uuid.uuid4().hex}")
+    metric: Metric = "cosine" if encoder.metric == "cosine" else "l2"
     _remove_unrecorded(home, collection, number)
-    try:
-        with writing(target):
-            aside.mkdir(parents=True)
-            manifest = _write_generation(home, collection, collection_id, number, encoder, aside)
-            check_files(aside, Manifest.read(aside))  # as it is on the disk
-            check_counts(aside, manifest)
-            load_typicality(aside, manifest)
-            aside.rename(target)
-            fsync_directory(target.parent)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    record = GenerationRecord(
-        collection=collection,
-        number=number,
-        encoder_id=encoder.encoder_id,
-        status="retired",
-        count=manifest.count,
-        dim=manifest.dim,
-        metric=manifest.metric,
-        factory=manifest.factory,
-        recall_at_10=manifest.recall_at_10,
-        watermark=manifest.watermark,
-        manifest_sha256=sha256_of(target / "manifest.json"),
-        created_at=datetime.now(UTC),
-        activated_at=None,
-    )
-    home.catalogue.generations.add(collection_id, record)
+    with _new_table(home, collection_id, number, metric) as table:
+        try:
+            with writing(target):
+                aside.mkdir(parents=True)
+                manifest = _write_generation(home, collection, collection_id, number, encoder, metric, aside, table)
+                check_files(aside, Manifest.read(aside))  # as it is on the disk
+                check_counts(aside, manifest, table)
+                load_typicality(aside, manifest)
+                aside.rename(target)
+                fsync_directory(target.parent)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        record = GenerationRecord(
+            collection=collection,
+            number=number,
+            encoder_id=encoder.encoder_id,
+            status="retired",
+            count=manifest.count,
+            dim=manifest.dim,
+            metric=manifest.metric,
+            factory=manifest.factory,
+            recall_at_10=manifest.recall_at_10,
+            watermark=manifest.watermark,
+            manifest_sha256=sha256_of(target / "manifest.json"),
+            created_at=datetime.now(UTC),
+            activated_at=None,
+        )
+        home.catalogue.generations.add(collection_id, record, None if table is None else table.connection)
     if activated:
         home.catalogue.generations.activate(collection_id, number)
         remove_old(home, collection)
     return record
 
 
+@contextmanager
+def _new_table(home: Home, collection_id: int, number: int, metric: Metric) -> Iterator[NewVectorTable | None]:
+    """A table for the vectors, if that is where they go, within the transaction that must record the generation."""
+    if home.vectors != "pgvector":
+        yield None
+        return
+    with home.catalogue.vector_tables.new(collection_id, number, metric) as table:
+        yield table
+
+
 def _write_generation(
-    home: Home, collection: str, collection_id: int, number: int, encoder: EncoderRecord, directory: Path
+    home: Home,
+    collection: str,
+    collection_id: int,
+    number: int,
+    encoder: EncoderRecord,
+    metric: Metric,
+    directory: Path,
+    table: NewVectorTable | None,
 ) -> Manifest:
-    metric: Metric = "cosine" if encoder.metric == "cosine" else "l2"
     options = home.catalogue.collections.index_options(collection_id)
     plan, watermark, ids, vectors = _write_vectors(home, collection_id, encoder, options, directory)
-    built = build_index(vectors, metric, plan, directory)
+    built = build_index(vectors, metric, plan, directory, table)
     _save(directory / IDS, ids)
-    names = [*built.files, IDS, *_write_neighbours(built.index, vectors, directory)]
-    if (typicality := fit_typicality(built.index, ids, vectors, metric)) is not None:
+    names = [*built.files, IDS]
+    index = local_index(built.index, vectors, metric) if len(vectors) <= MAX_LISTED else built.index
+    names += _write_neighbours(index, vectors, directory)
+    if (typicality := fit_typicality(index, ids, vectors, metric)) is not None:
         (directory / TYPICALITY).write_bytes(typicality.to_bytes())
         names.append(TYPICALITY)
-    del vectors
+    del vectors, index
     (directory / RAW).unlink(missing_ok=True)
     manifest = Manifest(
         collection=collection,
@@ -137,7 +160,7 @@ def _write_vectors(
         The plan of the index, the watermark, the ids by position, and the vectors, mapped from the file.
     """
     with home.catalogue.vectors.snapshot(collection_id, encoder.encoder_id, encoder.dim) as snapshot:
-        plan = plan_index(snapshot.count, encoder.dim, options)
+        plan = plan_index(snapshot.count, encoder.dim, options, home.vectors)
         positions = plan.order(snapshot.count)
         ids = np.empty((snapshot.count, 2), np.int64)
         vectors: Floats = np.empty((0, encoder.dim), np.float32)

@@ -1,6 +1,6 @@
 """The directory of a generation: its files, how to read them, and how to verify them.
 
-<number>/index.faiss      the vectors, by position
+<number>/index.faiss      the vectors, by position; none if they are in a table of PostgreSQL
 <number>/vectors.faiss    the vectors with 16 bits a number, by position; only beside an index of clusters
 <number>/ids.npy          (count, 2) int64: image_id and item key of each position
 <number>/neighbours.npy   (count, k): position and score of the nearest others of each vector; up to MAX_LISTED vectors
@@ -13,21 +13,23 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from indexer.errors import CorruptError
 from indexer.typicality.typicality import TypicalityModel, read_typicality
 from indexer.vectors import Ints
-from indexer.vectors.engines import read_index
+from indexer.vectors.engines import Engine, engine_of, read_index
 from indexer.vectors.kinds import INDEX
 from indexer.vectors.rerank import NeighbourLists
 from training.files import sha256_of, write_durably
 from training.reference import Metric, first_line
 
+if TYPE_CHECKING:
+    from indexer.vectors.pgvector import Table
+
 IDS = "ids.npy"
-FILES = (INDEX, IDS)
 NEIGHBOURS = "neighbours.npy"  # missing in old and in large generations
 TYPICALITY = "typicality.npz"  # missing in old and in small generations; searches work without it
 
@@ -55,6 +57,11 @@ class Manifest:
     search_parameters: dict[str, int] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def engine(self) -> Engine:
+        """The engine of its index."""
+        return engine_of(self.factory)
+
     @classmethod
     def read(cls, directory: Path) -> Manifest:
         """Read `manifest.json`; raises `CorruptError` if it is missing or malformed."""
@@ -72,7 +79,8 @@ class Manifest:
 
 def check_files(directory: Path, manifest: Manifest) -> None:
     """Compare the checksum of every file that searches need with the manifest; `CorruptError` if one differs."""
-    for name in sorted({*FILES, *manifest.sha256} - {TYPICALITY}):
+    needed = {IDS} if manifest.engine == "pgvector" else {INDEX, IDS}
+    for name in sorted({*needed, *manifest.sha256} - {TYPICALITY}):
         _check_file(directory / name, manifest)
 
 
@@ -85,10 +93,10 @@ def _check_file(path: Path, manifest: Manifest) -> None:
         raise CorruptError(f"{path}: checksum differs from the manifest; the file was changed or damaged")
 
 
-def check_counts(directory: Path, manifest: Manifest) -> None:
+def check_counts(directory: Path, manifest: Manifest, table: Table | None) -> None:
     """Check that index, ids and neighbour lists have the manifest's count and dimension; `CorruptError` otherwise."""
     ids = load_ids(directory)
-    index = read_index(directory, manifest.factory, manifest.search_parameters)
+    index = read_index(directory, manifest.factory, manifest.search_parameters, table)
     if not index.count == len(ids) == manifest.count or index.dim != manifest.dim:
         raise CorruptError(
             f"{directory}: index has {index.count} vectors of {index.dim}, ids {len(ids)}, "

@@ -6,6 +6,7 @@ import shutil
 
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import GenerationRecord
+from indexer.catalogue.vector_table import VectorTable
 from indexer.errors import CorruptError, NotFoundError
 from indexer.generations.manifest import Manifest, check_counts, check_files, load_typicality
 from training.files import sha256_of
@@ -43,7 +44,17 @@ def read_verified(home: Home, record: GenerationRecord) -> Manifest:
     if sha256_of(directory / "manifest.json") != record.manifest_sha256:
         raise CorruptError(f"{directory / 'manifest.json'}: differs from the checksum in the catalogue")
     check_files(directory, manifest)
+    if (table := table_of(home, record, manifest)) is not None:
+        table.check()
     return manifest
+
+
+def table_of(home: Home, record: GenerationRecord, manifest: Manifest) -> VectorTable | None:
+    """The table with a generation's vectors; None if they are in files."""
+    if manifest.engine != "pgvector":
+        return None
+    collection_id = home.catalogue.collection_id(record.collection)
+    return home.catalogue.vector_tables.of(collection_id, record.number, manifest.metric)
 
 
 def verify(home: Home, collection: str, number: int, *, optional: bool = True) -> list[str]:
@@ -55,7 +66,8 @@ def verify(home: Home, collection: str, number: int, *, optional: bool = True) -
     record = find_generation(home, collection, number)
     try:
         manifest = read_verified(home, record)
-        check_counts(directory := home.generation_directory(collection, number), manifest)
+        directory = home.generation_directory(collection, number)
+        check_counts(directory, manifest, table_of(home, record, manifest))
         described = home.verified_encoder(manifest.encoder_id)
     except ValueError as exc:
         return [str(exc)]
@@ -105,4 +117,5 @@ def remove_damaged(home: Home, collection: str, number: int) -> None:
 
 def _remove(home: Home, collection_id: int, record: GenerationRecord) -> None:
     home.catalogue.generations.mark_removed(collection_id, record.number)
+    home.catalogue.vector_tables.drop_unused()
     shutil.rmtree(home.generation_directory(record.collection, record.number), ignore_errors=True)

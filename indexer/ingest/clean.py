@@ -32,7 +32,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file or folder that nothing refers to; `kind` is `photo`, `temporary` or `generation`."""
+    """What nothing refers to: a file or folder of `kind` `photo`, `temporary` or `generation`, or a `table` by name."""
 
     kind: str
     path: Path
@@ -54,6 +54,8 @@ class CleanReport:
 def clean(home: Home, *, dry_run: bool = False) -> CleanReport:
     """Remove photos without an image, temporary files of killed processes, and generations that are not kept.
 
+    A generation may have a folder and a table of vectors.
+
     Raises:
         BusyError: another process is indexing a collection.
         MismatchError: the catalogue is empty and the home is not, as with a wrong database URL.
@@ -71,6 +73,10 @@ def clean(home: Home, *, dry_run: bool = False) -> CleanReport:
         if not dry_run:
             for leftover in found:
                 _remove(leftover.path)
+        tables = home.catalogue.vector_tables
+        found += [Leftover("table", Path(name), size) for name, size in tables.unused()]
+        if not dry_run:
+            tables.drop_unused()
         return CleanReport([*found, *_photos(home, dry_run)], dry_run)
 
 

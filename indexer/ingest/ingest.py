@@ -195,7 +195,7 @@ def bring_generation_up_to_date(home: Home, collection: str, encoder: EncoderDes
     unindexed = home.catalogue.changes.has_unindexed(state.collection_id, state.watermark)
     if active is not None and manifest is not None and state.encoder_id == encoder.encoder_id and not unindexed:
         options = home.catalogue.collections.index_options(state.collection_id)
-        if IndexOptions(**manifest.options) == options:
+        if IndexOptions(**manifest.options) == options and manifest.engine == home.vectors:
             return active
     number = build_generation(home, collection, EncoderRecord.of(encoder)).number
     if active is not None and manifest is None:

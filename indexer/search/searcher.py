@@ -93,11 +93,14 @@ class Searcher:
         """What is damaged on the disk of what a collection is searched with; None if nothing is, or is loaded.
 
         Searches use the copy in memory, which was verified when it was loaded.
+
+        Raises:
+            CorruptError: the collection cannot be searched, because the table of its vectors is missing.
         """
         if (view := self._views.get(collection)) is None:
             return None
         encoder = self._encoder_files.get(view.manifest.encoder_id)
-        return view.files.damage() or (encoder.damage() if encoder is not None else None)
+        return view.damage() or (encoder.damage() if encoder is not None else None)
 
     def close(self) -> None:
         if self._recall_probe is not None:

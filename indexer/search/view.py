@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from indexer.calibrate.calibration import Calibration, stored_calibration
 from indexer.catalogue.home import Home
 from indexer.catalogue.records import ActiveState
+from indexer.catalogue.vector_table import VectorTable
 from indexer.errors import CorruptError, MismatchError
 from indexer.generations.manifest import Manifest, load_ids, load_neighbours, load_typicality
-from indexer.generations.store import find_generation, read_verified
+from indexer.generations.store import find_generation, read_verified, table_of
 from indexer.search.intact import LoadedFiles
 from indexer.typicality.typicality import NEAREST, Typicality, TypicalityModel
 from indexer.vectors import Allowed, Floats, Ints, VectorIndex
@@ -106,6 +107,7 @@ class View:
         lists: neighbour lists of the index; None if the generation has none.
         files: the generation's files, all of which are in memory.
         typicality: what tells how typical a query is; None if the generation has none, or a damaged one.
+        table: with the vectors of the index; None if they are in files.
         subsets: cache, by the sorted items of a filter.
     """
 
@@ -121,7 +123,18 @@ class View:
     lists: NeighbourLists | None
     files: LoadedFiles
     typicality: TypicalityModel | None = None
+    table: VectorTable | None = None
     subsets: OrderedDict[tuple[tuple[str, str], ...], Subset] = field(default_factory=OrderedDict)
+
+    def damage(self) -> str | None:
+        """What is damaged by now of the files that it was loaded from; None if nothing is.
+
+        Raises:
+            CorruptError: the table of its vectors, which searches need, is missing.
+        """
+        if self.table is not None:
+            self.table.check()
+        return self.files.damage()
 
     def subset(self, items: NDArray[np.int64] | None) -> Subset:
         """The subset of the items with these keys; None for all items."""
@@ -184,7 +197,8 @@ def _open_generation(home: Home, collection: str, state: ActiveState) -> View:
     files = LoadedFiles(directory, lambda: read_verified(home, record))
     try:
         manifest = read_verified(home, record)
-        index = read_index(directory, manifest.factory, manifest.search_parameters)
+        table = table_of(home, record, manifest)
+        index = read_index(directory, manifest.factory, manifest.search_parameters, table)
         ids, lists = load_ids(directory), load_neighbours(directory, manifest)
         if (damage := files.damage()) is not None:  # since they were verified
             raise CorruptError(damage)
@@ -200,7 +214,9 @@ def _open_generation(home: Home, collection: str, state: ActiveState) -> View:
     live_ids, live_vectors = np.empty((0, 2), np.int64), np.empty((0, manifest.dim), np.float32)
     typicality = _typicality(directory, manifest)
     rows = ItemRows.of(ids[:, 1])
-    return View(state, manifest, index, ids, rows, frozenset(), live_ids, live_vectors, None, lists, files, typicality)
+    return View(
+        state, manifest, index, ids, rows, frozenset(), live_ids, live_vectors, None, lists, files, typicality, table
+    )  # fmt: skip
 
 
 def _typicality(directory: Path, manifest: Manifest) -> TypicalityModel | None:

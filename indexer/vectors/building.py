@@ -10,6 +10,7 @@ import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +38,9 @@ CANDIDATES = (32, 64, 128, 256, 512)
 HIGHEST = 0.9995  # recall that is tuned to at most: a target of 1 would only be reached by exact search
 
 
+ChooseKind = Callable[[int, int, IndexOptions], Kind]  # of so many vectors `(dim,)`
+
+
 class Plan(NamedTuple):
     """How an index of `count` vectors is built; `held_out` of them come last."""
 
@@ -45,8 +49,8 @@ class Plan(NamedTuple):
     recall: float
 
     @classmethod
-    def of(cls, count: int, dim: int, options: IndexOptions) -> Plan:
-        kind = chosen_kind(count, dim, options) if count >= LEAST_APPROXIMATE else "flat"
+    def of(cls, count: int, dim: int, options: IndexOptions, choose: ChooseKind = chosen_kind) -> Plan:
+        kind = choose(count, dim, options) if count >= LEAST_APPROXIMATE else "flat"
         return cls(kind, 0 if kind == "flat" else HELD_OUT, options.recall if options.recall is not None else RECALL)
 
     def order(self, count: int) -> NDArray[np.int64]:
@@ -74,7 +78,7 @@ def build_index(vectors: NDArray[np.floating], metric: Metric, plan: Plan, direc
     Memory besides the index is bounded by a block of vectors and the sample that clusters are fitted to.
     """
     path = directory / INDEX
-    if plan.kind == "flat" or not _fits_halves(vectors):
+    if plan.kind == "flat" or not fits_halves(vectors):
         exact = FaissIndex.exact(np.asarray(vectors, np.float32), metric)
         exact.write(path)
         return Built(exact, [INDEX], recall_against_exact(exact, vectors, metric))
@@ -88,9 +92,7 @@ def build_index(vectors: NDArray[np.floating], metric: Metric, plan: Plan, direc
     queries = np.asarray(vectors[count - plan.held_out :], np.float32)
     tuning, measuring = (Truth.of(half, known, metric) for half in np.array_split(queries, 2))
     parameters = _tuned(index, factory, store, tuning, plan)
-    recall = float(_recalls(FaissIndex(index, factory, store=store, parameters=parameters), measuring).mean())
-    if recall < plan.recall - 0.01:
-        logger.warning("the %s index reaches a recall@10 of %.3f; %.3f was asked for", plan.kind, recall, plan.recall)
+    recall = warn_if_low(FaissIndex(index, factory, store=store, parameters=parameters), measuring, plan)
     _add(index, vectors[count - plan.held_out :])
     if has_store:
         store = _write_store(directory / VECTORS, vectors, metric)
@@ -112,18 +114,19 @@ def _trained(factory: str, vectors: NDArray[np.floating], metric: Metric, cluste
     return index
 
 
-def _blocks(vectors: NDArray[np.floating]) -> Iterator[Floats]:
+def blocks_of(vectors: NDArray[np.floating]) -> Iterator[Floats]:
+    """The vectors in 32 bits, a block of rows at a time."""
     for start in range(0, len(vectors), ROWS):
         yield np.ascontiguousarray(vectors[start : start + ROWS], np.float32)
 
 
-def _fits_halves(vectors: NDArray[np.floating]) -> bool:
+def fits_halves(vectors: NDArray[np.floating]) -> bool:
     """Whether 16 bits hold every number; those of unit vectors always do."""
-    return all(float(np.abs(block).max(initial=0.0)) < LARGEST_HALF for block in _blocks(vectors))
+    return all(float(np.abs(block).max(initial=0.0)) < LARGEST_HALF for block in blocks_of(vectors))
 
 
 def _add(index: Any, vectors: NDArray[np.floating]) -> None:
-    for block in _blocks(vectors):
+    for block in blocks_of(vectors):
         index.add(block)
 
 
@@ -142,7 +145,7 @@ def _write_store(path: Path, vectors: NDArray[np.floating], metric: Metric) -> A
     path.unlink(missing_ok=True)  # an earlier one may be mapped
     with path.open("wb") as file:
         file.write(head)
-        for block in _blocks(vectors):
+        for block in blocks_of(vectors):
             file.write(block.astype("<f2").tobytes())
     store = read_mapped(path)
     ends = store.reconstruct_n(0, 1), store.reconstruct_n(count - 1, 1)
@@ -151,8 +154,28 @@ def _write_store(path: Path, vectors: NDArray[np.floating], metric: Metric) -> A
     return store
 
 
-def _recalls(index: FaissIndex, truth: Truth) -> NDArray[np.float64]:
+def _recalls(index: VectorIndex, truth: Truth) -> NDArray[np.float64]:
     return truth.recalls(index.search(truth.queries, RECALL_AT).positions)
+
+
+def _reaches(index: VectorIndex, truth: Truth, plan: Plan) -> bool:
+    recalls = _recalls(index, truth)
+    # One standard error above the target: half of the indexes would otherwise end below it.
+    return bool(recalls.mean() - recalls.std() / len(recalls) ** 0.5 >= min(plan.recall, HIGHEST))
+
+
+def warn_if_low(index: VectorIndex, truth: Truth, plan: Plan) -> float:
+    """The recall@10 of a tuned index, with a warning if it is far from the target."""
+    recall = float(_recalls(index, truth).mean())
+    if recall < plan.recall - 0.01:
+        logger.warning("the %s index reaches a recall@10 of %.3f; %.3f was asked for", plan.kind, recall, plan.recall)
+    return recall
+
+
+def least_effort(values: Sequence[int], made: Callable[[int], VectorIndex], truth: Truth, plan: Plan) -> int | None:
+    """The least of ascending values whose index reaches the recall target, if any does; greater ones do so too."""
+    place = bisect_left(range(len(values)), True, key=lambda place: _reaches(made(values[place]), truth, plan))
+    return values[place] if place < len(values) else None
 
 
 def _tuned(index: Any, factory: str, store: Any, truth: Truth, plan: Plan) -> dict[str, int]:
@@ -161,27 +184,19 @@ def _tuned(index: Any, factory: str, store: Any, truth: Truth, plan: Plan) -> di
     def made(parameters: dict[str, int]) -> FaissIndex:
         return FaissIndex(index, factory, store=store, parameters=parameters)
 
-    def reaches(parameters: dict[str, int]) -> bool:
-        recalls = _recalls(made(parameters), truth)
-        # One standard error above the target: half of the indexes would otherwise end below it.
-        return bool(recalls.mean() - recalls.std() / len(recalls) ** 0.5 >= min(plan.recall, HIGHEST))
+    def of_clusters(compared: int, probes: int) -> FaissIndex:
+        return made({"probes": probes, "candidates": compared})
 
     if plan.kind == "hnsw":
-        ef = _least(EFFORTS, lambda ef: reaches({"ef": ef}))
+        ef = least_effort(EFFORTS, lambda ef: made({"ef": ef}), truth, plan)
         return {"ef": ef if ef is not None else EFFORTS[-1]}
     probes = [number for number in PROBES if number <= index.nlist]
     candidates = CANDIDATES if plan.kind == "ivf-pq" else CANDIDATES[:1]
     reaching = [
         {"probes": found, "candidates": compared}
         for compared in candidates
-        if (found := _least(probes, lambda number: reaches({"probes": number, "candidates": compared}))) is not None  # noqa: B023
+        if (found := least_effort(probes, partial(of_clusters, compared), truth, plan)) is not None
     ]
     if not reaching:
         return {"probes": probes[-1], "candidates": candidates[-1]}
     return min(reaching, key=lambda parameters: made(parameters).cost(1.0))
-
-
-def _least(values: Sequence[int], reaches: Callable[[int], bool]) -> int | None:
-    """The least of ascending values that reaches the target, if any does; greater ones do so too."""
-    place = bisect_left(range(len(values)), True, key=lambda place: reaches(values[place]))
-    return values[place] if place < len(values) else None

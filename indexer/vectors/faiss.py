@@ -1,10 +1,4 @@
-"""FAISS behind the `VectorIndex` protocol. Scores are inner products for cosine, negated distances for L2.
-
-Approximate indexes are searched with the effort that reached the recall target on held-out queries, and with more for
-deep pages. Under a filter, the effort is raised by the share of vectors that pass it. What passes may be far from the
-query, where more effort is needed, so it is doubled until twice the effort finds the same; once that would cost more
-than comparing every allowed vector, those are compared. A filtered search never returns fewer hits than exist.
-"""
+"""FAISS behind the `VectorIndex` protocol. Scores are inner products for cosine, negated distances for L2."""
 
 from __future__ import annotations
 
@@ -18,14 +12,13 @@ from numpy.typing import NDArray
 
 from indexer.errors import CorruptError
 from indexer.vectors import Allowed, Floats, Ints, Kind, Neighbours
-from indexer.vectors.exact import RECALL_AT, exact_neighbours, exact_scores
+from indexer.vectors.approximate import ApproximateIndex
+from indexer.vectors.exact import exact_neighbours, exact_scores
 from indexer.vectors.kinds import INDEX, VECTORS
 from training.reference import Metric
 
 BLOCK = 2**20  # bytes per write to a file
 MAPPED_FROM = 2**30  # bytes of an index file that is mapped and not read into memory
-MORE = 2  # times the effort, until a filtered search finds nothing better
-REPEATED = 3  # cost of a filtered search, in that of its first attempt, if the second finds nothing better
 # Costs in nanoseconds on one core, measured with vectors of 128 numbers of 16 bits; only their ratios matter.
 COMPARED = 0.4  # a number of vectors that are compared in a row
 CHECKED = 4.0  # whether a position is allowed
@@ -38,7 +31,7 @@ UNPACKED = 3.0  # a number of a candidate that is compared exactly after its cod
 library: Any = faiss  # its type stubs describe the C++ signatures, not the Python wrappers
 
 
-class FaissIndex:
+class FaissIndex(ApproximateIndex):
     """A FAISS index that is built or read once and never modified; many threads may search it.
 
     Args:
@@ -53,6 +46,7 @@ class FaissIndex:
         self.factory = factory
         self.parameters: Mapping[str, int] = dict(parameters or {})
         self._kind = kind_of(factory)
+        self.is_exact = self._kind == "flat"
         self._store = library.downcast_index(index.storage) if self._kind == "hnsw" else store or index
         self._rows = _rows_of(self._store)
         # FAISS takes microseconds to tell these, several times in each search.
@@ -93,12 +87,6 @@ class FaissIndex:
     def vectors_at(self, positions: Ints) -> Floats:
         return np.asarray(self._rows[positions], np.float32)
 
-    def search(self, queries: Floats, k: int, allowed: Allowed | None = None) -> Neighbours:
-        queries, k = np.ascontiguousarray(queries, dtype=np.float32), min(k, self.count)
-        if self._kind == "flat" or not k:
-            return self.search_exactly(queries, k, allowed)
-        return self._unfiltered(queries, k) if allowed is None else self._filtered(queries, k, allowed)
-
     def search_exactly(self, queries: Floats, k: int, allowed: Allowed | None = None) -> Neighbours:
         queries, k = np.ascontiguousarray(queries, dtype=np.float32), min(k, self.count)
         if not k:
@@ -113,45 +101,14 @@ class FaissIndex:
         parameters = None if allowed is None else library.SearchParameters(sel=_selector(allowed))
         return self._collect(self._store, queries, k, parameters)
 
-    def _unfiltered(self, queries: Floats, k: int) -> Neighbours:
-        depth = self._depth(k)
-        while self.cost(depth) < self._cost_of_all(None):
-            candidates = k if self._kind == "hnsw" else min(self._candidates * depth, self.count)
-            found = self._proposed(queries, candidates, depth, None)
-            if (found.positions[:, k - 1] >= 0).all():
-                return _first(found, k)
-            depth *= MORE
-        return self.search_exactly(queries, k, None)
-
-    def _filtered(self, queries: Floats, k: int, allowed: Allowed) -> Neighbours:
-        selector = _selector(allowed)
-        depth, before = self._depth(k) / MORE, None
-        while REPEATED * self.cost(effort := depth * self.count / max(allowed.count, 1)) < self._cost_of_all(allowed):
-            candidates = min(max(int(self._candidates * depth), RECALL_AT), allowed.count)
-            found = self._proposed(queries, candidates, effort, selector)
-            if (found.positions >= 0).all():
-                if before is not None and _is_as_good(before, found):
-                    return _first(found, k)
-                before = found
-            depth *= MORE
-        return self.search_exactly(queries, k, allowed)
-
     @property
-    def _candidates(self) -> int:
+    def candidates(self) -> int:
         return self.parameters["ef" if self._kind == "hnsw" else "candidates"]
 
-    def _depth(self, k: int) -> int:
-        """Times the tuned effort for `k` neighbours.
-
-        It is the same for all pages of a depth: they are cut from the same candidates, so that they do not overlap.
-        """
-        depth = 1
-        while self._candidates * depth < 2 * k:
-            depth *= MORE
-        return depth
+    def proposals(self, k: int, depth: int) -> int:
+        return k if self._kind == "hnsw" else super().proposals(k, depth)
 
     def cost(self, effort: float) -> float:
-        """Nanoseconds, about, of a search for one query with a multiple of the tuned effort."""
         vector = self.dim * COMPARED
         if self._kind == "hnsw":
             return self.parameters["ef"] * effort * VISITED * (FETCHED + vector)
@@ -161,16 +118,15 @@ class FaissIndex:
         candidates = self.parameters["candidates"] * (FETCHED + self.dim * UNPACKED)
         return (self._clusters + members * CODED) * vector + candidates
 
-    def _cost_of_all(self, allowed: Allowed | None) -> float:
-        """Nanoseconds, about, of comparing one query with every allowed vector."""
+    def cost_of_all(self, allowed: Allowed | None) -> float:
         vector = self.dim * COMPARED
         if allowed is None:
             return self.count * vector
         share = allowed.count / self.count
         return self.count * CHECKED + allowed.count * vector * (share + SKIPPED * (1 - share))
 
-    def _proposed(self, queries: Floats, candidates: int, effort: float, selector: Any) -> Neighbours:
-        """The best `candidates` that a search with a multiple of the tuned effort finds, -1 where it finds fewer."""
+    def proposed(self, queries: Floats, candidates: int, effort: float, allowed: Allowed | None) -> Neighbours:
+        selector = None if allowed is None else _selector(allowed)
         if self._kind == "hnsw":
             ef = max(candidates, int(np.ceil(self.parameters["ef"] * effort)))
             return self._collect(
@@ -245,12 +201,3 @@ def _is_large(path: Path) -> bool:
 
 def _selector(allowed: Allowed) -> Any:
     return library.IDSelectorBitmap(allowed.bits)
-
-
-def _is_as_good(before: Neighbours, found: Neighbours) -> bool:
-    """Whether the best neighbours, as many as recall is measured with, were as good before."""
-    return bool(np.allclose(before.scores[:, :RECALL_AT], found.scores[:, :RECALL_AT], atol=1e-6))
-
-
-def _first(found: Neighbours, k: int) -> Neighbours:
-    return Neighbours(found.scores[:, :k], found.positions[:, :k])

@@ -5,8 +5,8 @@ After each step, a search finds exactly the items that exist, with every kind of
 
 from __future__ import annotations
 
-import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,9 @@ from indexer.ingest.items import delete_item, put_item
 from indexer.ingest.promotion import rollback
 from indexer.search.searcher import Searcher
 from indexer.vectors import KINDS, Kind, building
-from indexer.vectors import faiss as engine
+from indexer.vectors.faiss import FaissIndex
+from indexer.vectors.pgvector import PgvectorIndex
+from tests import postgres
 from tests.conftest import write_photos
 from tests.indexer.search.pages import jpeg, names
 
@@ -39,17 +41,23 @@ OTHERS = [f"late-{number}" for number in range(4)]  # items that are written ove
 
 class Interleavings(RuleBasedStateMachine):
     encoder: Path
+    kinds: tuple[Kind, ...] = KINDS
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
-        self.home = Home.open(self.folder / "home", create=True)
+        self.opened = ExitStack()
+        self.folder = Path(self.opened.enter_context(tempfile.TemporaryDirectory()))
+        self.home = self.opened.enter_context(self.open())
         self.searcher = Searcher(self.home)
         self.exist: set[str] = set()
         self.deleted: set[str] = set()
 
-    @initialize(kind=st.sampled_from(KINDS))
-    def index(self, kind: Kind) -> None:
+    def open(self) -> Home:
+        return Home.open(self.folder / "home", create=True)
+
+    @initialize(data=st.data())
+    def index(self, data: st.DataObject) -> None:
+        kind = data.draw(st.sampled_from(self.kinds))
         self.shop = write_photos(self.folder / "shop", LISTED, categories=("all",))
         index_source(
             self.home, "default", self.shop, encoder_ref=str(self.encoder), processes=0,
@@ -103,14 +111,37 @@ class Interleavings(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.searcher.close()
-        self.home.close()
-        shutil.rmtree(self.folder)
+        self.opened.close()
+
+
+class InterleavingsOnPgvector(Interleavings):
+    server: str
+    kinds = ("flat", "hnsw")
+
+    def open(self) -> Home:
+        url = self.opened.enter_context(postgres.database(self.server))
+        return Home.open(self.folder / "home", create=True, database_url=url, vectors="pgvector")
+
+
+def run_all(machine: type[Interleavings], encoder: Path, monkeypatch: pytest.MonkeyPatch, examples: int) -> None:
+    monkeypatch.setattr(building, "LEAST_APPROXIMATE", 18)  # FAISS fits 16 codes
+    monkeypatch.setattr(building, "HELD_OUT", 2)
+    for index in (FaissIndex, PgvectorIndex):
+        monkeypatch.setattr(index, "cost", lambda self, effort: 0.0 if effort < 100 else 10**9)
+    machine.encoder = encoder
+    few = settings(
+        max_examples=examples, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    run_state_machine_as_test(machine, settings=few)
 
 
 def test_a_deleted_item_never_returns(encoder_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "LEAST_APPROXIMATE", 18)  # FAISS fits 16 codes
-    monkeypatch.setattr(building, "HELD_OUT", 2)
-    monkeypatch.setattr(engine.FaissIndex, "cost", lambda self, effort: 0.0 if effort < 100 else 10**9)
-    Interleavings.encoder = encoder_dir
-    few = settings(max_examples=8, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck))
-    run_state_machine_as_test(Interleavings, settings=few)
+    run_all(Interleavings, encoder_dir, monkeypatch, 8)
+
+
+@pytest.mark.slow
+def test_a_deleted_item_never_returns_from_a_table(
+    encoder_dir: Path, postgres_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    InterleavingsOnPgvector.server = postgres_server
+    run_all(InterleavingsOnPgvector, encoder_dir, monkeypatch, 6)
