@@ -262,6 +262,10 @@ class Searcher:
         summaries = self.home.catalogue.items.summaries(
             (hit.pk for hit in page), {hit.pk: hit.image_id for hit in page}
         )
+        if any(hit.pk not in summaries for hit in page):  # an item was deleted meanwhile; another takes its place
+            fresh = self._view(collection)
+            if fresh.state != view.state and fresh.manifest.encoder_id == view.manifest.encoder_id:
+                return self._search(collection, fresh, queries, k, offset, filters, excluded, rerank)
         shown = self._photos_instead(page, summaries)
         results = [
             Hit(

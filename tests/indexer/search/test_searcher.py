@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from indexer.catalogue.home import Home
+from indexer.catalogue.records import ItemSummary
 from indexer.errors import InvalidRequestError, NotFoundError
 from indexer.ingest.ingest import index_source
 from indexer.ingest.items import delete_item, get_item, image_file, put_item
@@ -141,6 +143,23 @@ def test_a_deleted_item_is_gone_at_once_and_after_a_restart(indexed: Home) -> No
         assert "bag/0000.jpg" not in names(page) and page.total == 11
     with pytest.raises(NotFoundError, match="no item 'bag/0000.jpg'"):
         get_item(indexed, "default", "bag/0000.jpg")
+
+
+def test_an_item_that_is_deleted_while_a_search_looks_it_up_is_replaced_by_the_next(
+    indexed: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searcher = Searcher(indexed)
+    before = names(searcher.search_image("default", jpeg(3), k=6))
+    looked_up = indexed.catalogue.items.summaries
+    waiting = [before[1], before[2]]
+
+    def after_a_delete(*arguments: Any) -> dict[int, ItemSummary]:
+        if waiting:
+            delete_item(indexed, "default", waiting.pop())
+        return looked_up(*arguments)
+
+    monkeypatch.setattr(indexed.catalogue.items, "summaries", after_a_delete)
+    assert names(searcher.search_image("default", jpeg(3), k=4)) == [before[0], *before[3:]]
 
 
 def test_a_bad_image_among_several_stores_nothing(indexed: Home) -> None:
