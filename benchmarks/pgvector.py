@@ -17,6 +17,7 @@ import faiss
 import numpy as np
 
 from indexer.catalogue.engine import Database
+from indexer.catalogue.schema import metadata
 from indexer.catalogue.vector_tables import VectorTables
 from indexer.vectors import Allowed, Floats, IndexOptions, VectorIndex
 from indexer.vectors.building import Built
@@ -79,6 +80,7 @@ def main() -> None:
     vectors = np.asarray(np.load(asked.vectors, mmap_mode="r")[: asked.count], np.float32)
     queries = np.load(asked.queries)[: asked.limit]
     database = Database.open(asked.database_url)
+    metadata.create_all(database.engine)
     with TemporaryDirectory() as folder:
         indexes, ordered = build(vectors, VectorTables(database), Path(folder))
         print("| passes | FAISS: recall, ms | pgvector: recall, ms | ratio |\n|---|---|---|---|")

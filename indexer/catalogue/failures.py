@@ -70,6 +70,8 @@ def _of_postgresql(sqlstate: str, reason: str, shown: str) -> IndexerError | Non
         return BusyError(f"another process is writing the catalogue ({reason}); try again")
     if sqlstate == "53100":  # disk_full
         return DiskFullError(f"{shown} cannot be written ({reason}); free some disk space and try again")
+    if sqlstate in ("25P03", "25P04"):  # idle_in_transaction_session_timeout, transaction_timeout
+        return CatalogueError(f"{shown} cannot be used ({reason})")
     if sqlstate == "25006":  # read_only_sql_transaction
         return ReadOnlyError(f"{shown} is read-only ({reason})")
     if sqlstate in ("XX001", "XX002"):  # data_corrupted, index_corrupted

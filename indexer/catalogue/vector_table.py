@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -13,28 +13,20 @@ from sqlalchemy import Connection
 
 from indexer.catalogue.bulk import driver_errors
 from indexer.catalogue.engine import Database
-from indexer.errors import CorruptError
-from indexer.vectors import Allowed, Floats, Ints, Neighbours
+from indexer.errors import BusyError, CorruptError, IndexerError
+from indexer.vectors import LARGEST_HALF, Allowed, Floats, Ints, Neighbours, Shape
 from training.reference import Metric
 
 PLAIN_UP_TO = 8008  # bytes of a vector that fits on a page of 8 KiB, and is not moved out of its row
-OPERATORS: dict[Metric, str] = {"cosine": "<#>", "l2": "<->"}  # both are the smaller, the nearer
+OPERATORS: dict[Metric, str] = {"cosine": "<#>", "l2": "<->"}  # smaller is nearer
 CLASSES: dict[Metric, str] = {"cosine": "halfvec_ip_ops", "l2": "halfvec_l2_ops"}
 REMEDY = "run `nitamono repair`"
 UNDEFINED_TABLE, DISK_FULL = "42P01", "53100"
-LARGEST_HALF = 6e4  # number of a query that 16 bits hold
+LOCK_NOT_AVAILABLE, INSUFFICIENT_PRIVILEGE = "55P03", "42501"
+DROP_WAIT = "5s"  # for those who still read a table; a dump may do so for hours
 QUERIES = 64  # of a statement
 PLANNED = {"plan_cache_mode": "force_custom_plan", "jit": "off", "enable_seqscan": "on"}  # settings of every search
 COPY_HEAD, COPY_TAIL = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
-
-
-class Shape(NamedTuple):
-    """What a table holds: vectors of 16 bits a number or 32, and whether a graph leads to them."""
-
-    rows: int
-    dim: int
-    is_halves: bool
-    has_graph: bool
 
 
 @dataclass(frozen=True)
@@ -42,6 +34,9 @@ class VectorTable:
     """The table of a generation: `position`, from 0, and `vector`.
 
     Every call reads in a transaction of its own.
+
+    Args:
+        name: with its schema, so that no other schema's table can be meant.
     """
 
     database: Database
@@ -154,7 +149,9 @@ class VectorTable:
         except sa.exc.ProgrammingError as exc:
             if sqlstate_of(exc) != UNDEFINED_TABLE:
                 raise
-            raise CorruptError(f"the table {self.name} of its vectors is missing from the database; {REMEDY}") from exc
+            raise CorruptError(
+                f"table {self.name}, which holds the generation's vectors, is missing from the database; {REMEDY}"
+            ) from exc
 
 
 @dataclass(frozen=True)
@@ -164,11 +161,14 @@ class NewVectorTable(VectorTable):
     connection: Connection
 
     def create(self, dim: int, *, halves: bool) -> None:
-        """Create it empty; what an unrecorded generation of this number left is dropped."""
+        """Create it empty; drops a table left by an unrecorded generation with this number.
+
+        Raises:
+            BusyError: that table is being read.
+            IndexerError: it belongs to another role.
+        """
         of, size = ("halfvec", 2) if halves else ("vector", 4)
-        self._run("SET LOCAL statement_timeout = 0")
-        self._run("SET LOCAL idle_in_transaction_session_timeout = 0")
-        self._run(f"DROP TABLE IF EXISTS {self.name}")
+        self._drop_left()
         self._run(f"CREATE TABLE {self.name} (position integer PRIMARY KEY, vector {of}({dim}) NOT NULL)")
         if size * dim <= PLAIN_UP_TO:
             self._run(f"ALTER TABLE {self.name} ALTER COLUMN vector SET STORAGE PLAIN")
@@ -215,6 +215,20 @@ class NewVectorTable(VectorTable):
         """Tell the planner how many vectors there are."""
         self._run(f"ANALYZE {self.name}")
 
+    def _drop_left(self) -> None:
+        wait = self.connection.exec_driver_sql("SHOW lock_timeout").scalar_one()
+        wait_briefly(self.connection)
+        try:
+            self._run(f"DROP TABLE IF EXISTS {self.name}")
+        except sa.exc.DBAPIError as exc:
+            left = f"table {self.name}, which an unrecorded generation left in the database,"
+            if sqlstate_of(exc) == LOCK_NOT_AVAILABLE:
+                raise BusyError(f"{left} is being read, as by a dump; try again when that has ended") from exc
+            if sqlstate_of(exc) == INSUFFICIENT_PRIVILEGE:
+                raise IndexerError(f"{left} belongs to another role; drop it as its owner") from exc
+            raise
+        _set_locally(self.connection, {"lock_timeout": wait})
+
     def _run(self, statement: str, **parameters: Any) -> None:
         self.connection.exec_driver_sql(statement, parameters or None)
 
@@ -260,6 +274,22 @@ def _set_locally(connection: Connection, settings: Mapping[str, object]) -> None
     """Settings of the server until the end of the transaction."""
     calls = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
     connection.exec_driver_sql(f"SELECT {calls}")
+
+
+def wait_briefly(connection: Connection) -> None:
+    """Wait for locks for `DROP_WAIT` at most, until the end of the transaction."""
+    _set_locally(connection, {"lock_timeout": DROP_WAIT})
+
+
+def lift_timeouts(connection: Connection) -> None:
+    """Let a transaction and its statements take as long as they need, whatever the server's settings are.
+
+    PostgreSQL before 17 does not have all of them.
+    """
+    connection.exec_driver_sql(
+        "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN "
+        "('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')"
+    )
 
 
 def _sent(dim: int, number: str = ">f4") -> np.dtype[np.void]:

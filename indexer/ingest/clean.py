@@ -74,9 +74,8 @@ def clean(home: Home, *, dry_run: bool = False) -> CleanReport:
             for leftover in found:
                 _remove(leftover.path)
         tables = home.catalogue.vector_tables
-        found += [Leftover("table", Path(name), size) for name, size in tables.unused()]
-        if not dry_run:
-            tables.drop_unused()
+        unused = tables.unused() if dry_run else tables.drop_unused()
+        found += [Leftover("table", Path(name), size) for name, size in unused]
         return CleanReport([*found, *_photos(home, dry_run)], dry_run)
 
 

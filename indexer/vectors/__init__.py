@@ -14,6 +14,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Kind = Literal["flat", "hnsw", "ivf", "ivf-pq"]
 KINDS: tuple[Kind, ...] = ("flat", "hnsw", "ivf", "ivf-pq")
+LARGEST_HALF = 6e4  # number that 16 bits hold with room for rounding
 
 
 class Neighbours(NamedTuple):
@@ -26,6 +27,15 @@ class Neighbours(NamedTuple):
 
     scores: Floats
     positions: Ints
+
+
+class Shape(NamedTuple):
+    """What a table holds: vectors of 16 bits a number or 32, and whether a graph leads to them."""
+
+    rows: int
+    dim: int
+    is_halves: bool
+    has_graph: bool
 
 
 class Allowed:

@@ -18,7 +18,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.vectors import Floats, IndexOptions, Kind, VectorIndex
+from indexer.vectors import LARGEST_HALF, Floats, IndexOptions, Kind, VectorIndex
 from indexer.vectors.exact import RECALL_AT, Truth, recall_against_exact
 from indexer.vectors.faiss import FaissIndex, library, metric_type, read_mapped
 from indexer.vectors.kinds import INDEX, RECALL, VECTORS, chosen_kind, clusters_of, factory_of
@@ -30,7 +30,6 @@ HELD_OUT = 1024  # vectors
 LEAST_APPROXIMATE = 4 * HELD_OUT  # vectors; fewer are always compared one by one
 BUILDING_EF = 100  # candidates for the links of a vector in a graph
 TRAINED_PER_CLUSTER = 64  # vectors that clusters and codes are fitted to
-LARGEST_HALF = 6e4  # number that 16 bits hold with room for rounding
 ROWS = 50_000  # vectors added at a time
 EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 PROBES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)

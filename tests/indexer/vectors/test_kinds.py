@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer.catalogue.engine import Database
+from indexer.catalogue.schema import metadata
 from indexer.catalogue.vector_table import VectorTable
 from indexer.catalogue.vector_tables import VectorTables
 from indexer.errors import CorruptError
@@ -82,6 +83,7 @@ def built(vectors: Floats, tmp_path_factory: pytest.TempPathFactory, request: py
 def tables(postgres_server: str) -> Iterator[VectorTables]:
     with postgres.database(postgres_server) as url:
         database = Database.open(url)
+        metadata.create_all(database.engine)
         yield VectorTables(database)
         database.engine.dispose()
 
