@@ -88,10 +88,6 @@ class Home:
         path = Path(path).absolute()
         if not create and not path.is_dir():
             raise NotFoundError(f"no home at {path}; create one with `nitamono index SOURCE --home {path}`")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise IndexerError(f"home {path} cannot be created ({exc.strerror})") from exc
         url = database_url or os.environ.get("NITAMONO_DATABASE_URL")
         if url is None:
             _check_catalogue_exists(path)
@@ -101,6 +97,10 @@ class Home:
         try:
             if engine == "pgvector":
                 home.catalogue.vector_tables.check_database()
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as exc:
+                raise IndexerError(f"home {path} cannot be created ({exc.strerror})") from exc
             migrate(home.catalogue.database, path, lambda: home.lock("schema", wait=True))
         except BaseException:
             home.close()

@@ -1,6 +1,6 @@
 """Which engine builds a vector index, and which one reads it.
 
-The only module that names an engine. Engines are imported when they are first used, so that commands start fast.
+Indexes are built and read through this module, which imports an engine when it is first used: commands start fast.
 """
 
 from __future__ import annotations

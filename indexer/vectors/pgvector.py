@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from indexer.errors import CorruptError, IndexerError
-from indexer.vectors import Allowed, Floats, IndexOptions, Ints, Kind, Neighbours
+from indexer.vectors import Allowed, Floats, IndexOptions, Ints, Kind, Neighbours, Shape
 from indexer.vectors.approximate import ApproximateIndex
 from training.reference import Metric
 
@@ -42,7 +42,7 @@ class Table(Protocol):
     @property
     def metric(self) -> Metric: ...
 
-    def shape(self) -> tuple[int, int, bool, bool]: ...
+    def shape(self) -> Shape: ...
 
     def proposed(
         self, queries: Floats, candidates: int, *, ef: int, visited: int, allowed: Allowed | None
@@ -74,10 +74,10 @@ class PgvectorIndex(ApproximateIndex):
         Raises:
             CorruptError: the table is missing, or does not hold what the factory string says.
         """
-        count, dim, is_halves, has_graph = table.shape()
-        if is_halves != bool(parameters) or (parameters and not has_graph):
+        shape = table.shape()
+        if shape.is_halves != bool(parameters) or (parameters and not shape.has_graph):
             raise CorruptError(f"the table {table.name} does not hold the {factory} that the manifest says")
-        return cls(table, count, dim, parameters=parameters)
+        return cls(table, shape.rows, shape.dim, parameters=parameters)
 
     def vectors_at(self, positions: Ints) -> Floats:
         return self._table.rows_at(positions, self.dim)
@@ -123,28 +123,28 @@ class PgvectorIndex(ApproximateIndex):
 
 
 def chosen_kind(count: int, dim: int, options: IndexOptions) -> Kind:
-    """The kind of index for `count` vectors `(dim,)`: exact search while it is fast enough, then a graph.
+    """The kind of index for `count` vectors `(dim,)`: exact search while it is fast enough, then a graph if it can be.
 
     Raises:
         IndexerError: pgvector has no such index.
     """
-    kind = options.kind or ("flat" if _cost_of_scan(count, dim) <= FLAT_COST else "hnsw")
+    is_flat = _cost_of_scan(count, dim) <= FLAT_COST or dim > LARGEST_DIM["hnsw"]
+    kind = options.kind or ("flat" if is_flat else "hnsw")
     if kind not in LARGEST_DIM:
         raise IndexerError(
-            f"an index of kind {kind!r} is FAISS's alone; choose --index-kind hnsw, flat or auto with "
-            "NITAMONO_VECTORS=pgvector"
+            f"only FAISS has index kind {kind!r}; choose --index-kind hnsw, flat or auto with NITAMONO_VECTORS=pgvector"
         )
     check_dim(kind, dim)
     return kind
 
 
 def check_dim(kind: Kind, dim: int) -> None:
-    """Raise `IndexerError` if vectors have more numbers than pgvector's index of a kind takes."""
+    """Raise `IndexerError` if vectors have more dimensions than pgvector's index of a kind supports."""
     if dim > LARGEST_DIM[kind]:
         remedy = "choose --index-kind flat, which compares every vector, or " if dim <= LARGEST_DIM["flat"] else ""
         raise IndexerError(
-            f"pgvector's {kind} index holds at most {LARGEST_DIM[kind]:,} numbers of a vector, and the encoder has "
-            f"{dim:,}; {remedy}use an encoder with fewer, or NITAMONO_VECTORS=faiss"
+            f"pgvector's {kind} index supports at most {LARGEST_DIM[kind]:,} dimensions; the encoder has {dim:,}; "
+            f"{remedy}use an encoder with fewer, or NITAMONO_VECTORS=faiss"
         )
 
 

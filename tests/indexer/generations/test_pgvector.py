@@ -14,7 +14,7 @@ import pytest
 
 from indexer.backup.backup import back_up
 from indexer.backup.restore import restore
-from indexer.catalogue import vector_tables
+from indexer.catalogue import vector_table
 from indexer.catalogue.home import Home
 from indexer.errors import CatalogueError, CorruptError, IndexerError
 from indexer.generations.build import build_generation
@@ -186,7 +186,7 @@ def test_a_table_that_is_being_dumped_is_dropped_later(
     home: Home, tmp_path: Path, encoder_dir: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Indexing does not wait for the end of a dump, which reads all tables in one transaction."""
-    monkeypatch.setattr(vector_tables, "DROP_WAIT", "50ms")
+    monkeypatch.setattr(vector_table, "DROP_WAIT", "50ms")
     index_source(home, "default", write_photos(tmp_path / "a", 4), encoder_ref=str(encoder_dir), processes=0)
     with psycopg.connect(postgres_url.replace("+psycopg", "")) as dump:
         dump.execute("LOCK TABLE generation_vectors_1_1 IN ACCESS SHARE MODE")
@@ -220,7 +220,9 @@ def test_a_lost_table_is_built_again(
         connection.execute(harm.format("generation_vectors_1_1"))
     if harm.startswith("DROP TABLE"):
         for searcher in (held, Searcher(home)):
-            with pytest.raises(CorruptError, match=r"table generation_vectors_1_1 .* is missing.*`nitamono repair`"):
+            with pytest.raises(
+                CorruptError, match=r"table public\.generation_vectors_1_1, .* is missing.*`nitamono repair`"
+            ):
                 searcher.search_image("default", jpeg(5), k=5)
     assert verify(home, "default", 1) != []
     if means == "repair":
@@ -268,6 +270,7 @@ def test_what_is_missing_is_named_with_a_remedy(
     monkeypatch.setenv("NITAMONO_VECTORS", "pgvector")
     with pytest.raises(IndexerError, match="needs a catalogue in PostgreSQL; set NITAMONO_DATABASE_URL"):
         Home.open(tmp_path / "sqlite", create=True)
+    assert not (tmp_path / "sqlite").exists()
     write_photos(tmp_path / "shop", 2)
 
     def refused(reason: str) -> None:
@@ -296,7 +299,7 @@ def test_a_user_who_may_not_add_the_extension_is_told_who_may(
         connection.execute(f"GRANT ALL ON SCHEMA public TO {role}")
         shop = write_photos(tmp_path / "shop", 48)
         with opened(tmp_path / "home", postgres_url.replace("nitamono@", f"{role}@")) as home:
-            with pytest.raises(IndexerError, match="run `CREATE EXTENSION vector` in the database as one who may"):
+            with pytest.raises(IndexerError, match="run `CREATE EXTENSION vector` in the database as a user with that"):
                 index_source(home, "default", shop, encoder_ref=str(encoder_dir), processes=0)
             connection.execute("CREATE EXTENSION vector")
             index_source(home, "default", shop, processes=0, choose_index=lambda old: old.changed("hnsw", None, None))
@@ -309,11 +312,13 @@ def test_a_user_who_may_not_add_the_extension_is_told_who_may(
 def test_kinds_that_pgvector_has() -> None:
     assert chosen_kind(2_000, 64, IndexOptions()) == "flat"
     assert chosen_kind(100_000, 192, IndexOptions(memory=1)) == "hnsw"
-    with pytest.raises(IndexerError, match="kind 'ivf-pq' is FAISS's alone; choose --index-kind hnsw, flat or auto"):
+    with pytest.raises(
+        IndexerError, match="only FAISS has index kind 'ivf-pq'; choose --index-kind hnsw, flat or auto"
+    ):
         chosen_kind(100_000, 192, IndexOptions("ivf-pq"))
-    with pytest.raises(IndexerError, match="at most 4,000 numbers of a vector, and the encoder has 4,096; choose"):
-        chosen_kind(100_000, 4096, IndexOptions())
-    assert chosen_kind(100_000, 4096, IndexOptions("flat")) == "flat"
+    assert chosen_kind(100_000, 4096, IndexOptions()) == "flat" == chosen_kind(100_000, 4096, IndexOptions("flat"))
+    with pytest.raises(IndexerError, match="at most 4,000 dimensions; the encoder has 4,096; choose --index-kind flat"):
+        chosen_kind(100_000, 4096, IndexOptions("hnsw"))
     with pytest.raises(IndexerError, match="at most 16,000 .* 20,000; use an encoder with fewer"):
         chosen_kind(100_000, 20_000, IndexOptions("flat"))
 
