@@ -63,7 +63,7 @@ def _copy_rows(
 
 @contextmanager
 def driver_errors(connection: Connection, statement: str) -> Iterator[None]:
-    """Raise what the driver itself raises as SQLAlchemy would."""
+    """Wrap the driver's own exceptions as SQLAlchemy does."""
     import psycopg
 
     try:

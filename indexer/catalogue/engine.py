@@ -20,9 +20,8 @@ from indexer.errors import BusyError, DamagedCatalogueError, IndexerError, ReadO
 WRITE_WAIT = 30.0  # seconds that a write on SQLite waits for other processes
 MALFORMED = (
     "the database URL (NITAMONO_DATABASE_URL) is malformed; write postgresql+psycopg://USER:PASSWORD@HOST/DATABASE, "
-    "with "
-    "@, :, / and other special characters of the password percent-encoded (@ as %40); it is not shown here, because it "
-    "may contain a password"
+    "with @, :, / and other special characters of the password percent-encoded (@ as %40); it is not shown here, "
+    "because it may contain a password"
 )
 POOL = {"pool_size": 8, "max_overflow": 64}  # a thread never waits for a connection
 
