@@ -31,7 +31,7 @@ from indexer.generations.manifest import (
 from indexer.generations.store import remove_old
 from indexer.typicality.fit import fit_typicality
 from indexer.vectors import Floats, IndexOptions, Ints, VectorIndex
-from indexer.vectors.engines import build_index, local_index, plan_index
+from indexer.vectors.engines import build_index, exact_index, plan_index
 from indexer.vectors.rerank import K1
 from training.files import fsync_directory, sha256_of
 from training.reference import Metric
@@ -120,15 +120,16 @@ def _write_generation(
 ) -> Manifest:
     options = home.catalogue.collections.index_options(collection_id)
     plan, watermark, ids, vectors = _write_vectors(home, collection_id, encoder, options, directory)
-    built = build_index(vectors, metric, plan, directory, table)
     _save(directory / IDS, ids)
-    names = [*built.files, IDS]
-    index = local_index(built.index, vectors, metric) if len(vectors) <= MAX_LISTED else built.index
-    names += _write_neighbours(index, vectors, directory)
-    if (typicality := fit_typicality(index, ids, vectors, metric)) is not None:
-        (directory / TYPICALITY).write_bytes(typicality.to_bytes())
-        names.append(TYPICALITY)
-    del vectors, index
+    if table is not None and len(vectors) <= MAX_LISTED:
+        # Before there is a table: each search of it is a round trip, and its transaction should be short.
+        names = _write_derived(exact_index(vectors, metric), ids, vectors, metric, directory)
+        built = build_index(vectors, metric, plan, directory, table)
+    else:
+        built = build_index(vectors, metric, plan, directory, table)
+        names = _write_derived(built.index, ids, vectors, metric, directory)
+    names += [*built.files, IDS]
+    del vectors
     (directory / RAW).unlink(missing_ok=True)
     manifest = Manifest(
         collection=collection,
@@ -172,6 +173,15 @@ def _write_vectors(
             ids[places], vectors[places] = part.ids, part.vectors
             start += len(part.ids)
     return plan, snapshot.watermark, ids, vectors
+
+
+def _write_derived(index: VectorIndex, ids: Ints, vectors: Floats, metric: Metric, directory: Path) -> list[str]:
+    """Write neighbour lists and typicality, computed with an index of all vectors; returns the file names."""
+    names = _write_neighbours(index, vectors, directory)
+    if (typicality := fit_typicality(index, ids, vectors, metric)) is not None:
+        (directory / TYPICALITY).write_bytes(typicality.to_bytes())
+        names.append(TYPICALITY)
+    return names
 
 
 def _write_neighbours(index: VectorIndex, vectors: Floats, directory: Path) -> list[str]:

@@ -85,8 +85,3 @@ def read_index(directory: Path, factory: str, parameters: Mapping[str, int], tab
     from indexer.vectors.faiss import FaissIndex
 
     return FaissIndex.read(directory, factory, parameters)
-
-
-def local_index(index: VectorIndex, vectors: Floats, metric: Metric) -> VectorIndex:
-    """An index of the same vectors in this process, for as many searches as there are vectors."""
-    return index if engine_of(index.factory) == "faiss" else exact_index(vectors, metric)

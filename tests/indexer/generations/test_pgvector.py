@@ -16,6 +16,7 @@ from indexer.backup.backup import back_up
 from indexer.backup.restore import restore
 from indexer.catalogue import vector_table
 from indexer.catalogue.home import Home
+from indexer.catalogue.vector_table import NewVectorTable
 from indexer.errors import CatalogueError, CorruptError, IndexerError
 from indexer.generations.build import build_generation
 from indexer.generations.manifest import Manifest
@@ -115,6 +116,21 @@ def test_the_setting_chooses_the_engine_of_the_next_generation_and_the_manifest_
     with opened(tmp_path / "home", postgres_url, "faiss") as home:
         assert Searcher(home).search_image("default", jpeg(3), k=3).generation == 2
     assert indexed("faiss") == (3, "Flat")
+
+
+def test_files_are_written_before_the_table_so_that_it_is_locked_briefly(
+    home: Home, tmp_path: Path, encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[list[str]] = []
+
+    def create(self: NewVectorTable, dim: int, *, halves: bool) -> None:
+        found.append(sorted(file.name for file in home.path.rglob("collections/*/generations/.building-*/*.np?")))
+        created(self, dim, halves=halves)
+
+    created = NewVectorTable.create
+    monkeypatch.setattr(NewVectorTable, "create", create)
+    index_source(home, "default", write_photos(tmp_path / "a", 4), encoder_ref=str(encoder_dir), processes=0)
+    assert found == [["ids.npy", "neighbours.npy"]] and manifest(home).factory == FLAT
 
 
 @pytest.mark.slow
