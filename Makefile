@@ -46,13 +46,13 @@ lint: env ## formatting, lint, types (tests too) and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fast: env ## the fast tests, about a minute on 2 cores
+fast: env ## the fast tests, about five minutes on 2 cores
 	$(PYTEST) -m 'not slow and not soak and not heavy'
 
-test: env ## the default tests, fast ones included
+test: env ## the default tests, fast ones included: about ten minutes on 2 cores
 	$(PYTEST)
 
-slow: env ## the tests left out of `make test`
+slow: env ## the tests that take long: about half an hour on 2 cores
 	$(PYTEST) -m 'slow and not soak and not wheel'
 
 soak: env ## slow tests at more moments and for longer; run it before a release

@@ -83,10 +83,12 @@ class Generations:
             _activate(connection, collection_id, number)
             return True
 
-    def mark_removed(self, collection_id: int, number: int) -> None:
+    def mark_removed(self, collection_id: int, number: int) -> bool:
+        """Record that a generation is removed; False if it has been activated meanwhile, and stays."""
         same = (generations.c.collection_id == collection_id) & (generations.c.number == number)
+        unused = same & (generations.c.status != "active")
         with self.database.write() as connection:
-            connection.execute(sa.update(generations).where(same).values(status="removed"))
+            return connection.execute(sa.update(generations).where(unused).values(status="removed")).rowcount == 1
 
 
 def active_number(connection: Connection, collection_id: int) -> int | None:

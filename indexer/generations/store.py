@@ -88,15 +88,17 @@ def verify(home: Home, collection: str, number: int, *, optional: bool = True) -
 def remove_old(home: Home, collection: str) -> None:
     """Remove the directories of old generations.
 
-    Kept are the newest `KEEP`, the active one, and the newest that served with another encoder, to which a retraining
-    is rolled back.
+    Kept are the newest `KEEP`, the active one, the one that served before it, which other processes may still search,
+    and the newest that served with another encoder, to which a retraining is rolled back.
     """
     collection_id = home.catalogue.collection_id(collection)
     records = [record for record in home.catalogue.generations.all(collection) if record.status != "removed"]
     active = next((record.encoder_id for record in records if record.status == "active"), None)
     of_others = [record for record in records if record.encoder_id != active and record.activated_at is not None][-1:]
+    served = [record for record in records if record.status == "retired" and record.activated_at is not None]
+    before = max(served, key=lambda record: record.activated_at or record.created_at, default=None)
     for record in records[:-KEEP]:
-        if record.status != "active" and record not in of_others:
+        if record.status != "active" and record != before and record not in of_others:
             _remove(home, collection_id, record)
 
 
@@ -116,6 +118,7 @@ def remove_damaged(home: Home, collection: str, number: int) -> None:
 
 
 def _remove(home: Home, collection_id: int, record: GenerationRecord) -> None:
-    home.catalogue.generations.mark_removed(collection_id, record.number)
+    if not home.catalogue.generations.mark_removed(collection_id, record.number):
+        return
     home.catalogue.vector_tables.drop_unused()
     shutil.rmtree(home.generation_directory(record.collection, record.number), ignore_errors=True)

@@ -33,13 +33,17 @@ def activate(home: Home, collection: str, number: int) -> GenerationRecord:
 
 
 def rollback(home: Home, collection: str) -> GenerationRecord:
-    """Activate the most recent earlier generation that was once active."""
+    """Activate the earlier generation that was active most recently."""
     records = home.catalogue.generations.all(collection)
     active = next((record for record in records if record.status == "active"), None)
-    earlier = [r for r in records if r.status == "retired" and r.activated_at and active and r.number < active.number]
+    earlier = [
+        (record.activated_at, record.number)
+        for record in records
+        if record.status == "retired" and record.activated_at and active and record.number < active.number
+    ]
     if not earlier:
         raise NotFoundError(f"collection {collection!r} has no earlier generation to roll back to")
-    return activate(home, collection, max(earlier, key=lambda record: record.number).number)
+    return activate(home, collection, max(earlier)[1])
 
 
 def put_into_service(home: Home, collection: str, record: GenerationRecord) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from indexer.vectors import Allowed, Floats, VectorIndex
 from indexer.vectors.exact import RECALL_AT
+from training.errors import NitamonoError
 
 logger = logging.getLogger("nitamono")
 
@@ -32,6 +33,7 @@ class RecallProbe:
         self._every = every
         self._last: dict[tuple[str, bool], float] = {}
         self._lock = threading.Lock()
+        self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recall-probe")
 
     def offer(
@@ -45,9 +47,12 @@ class RecallProbe:
             if now - self._last.get(key, -np.inf) < self._every:
                 return
             self._last[key] = now
-        self._thread.submit(self._measure, key, index, query, allowed)
+            if not self._closed:
+                self._thread.submit(self._measure, key, index, query, allowed)
 
     def close(self) -> None:
+        with self._lock:
+            self._closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _measure(self, key: tuple[str, bool], index: VectorIndex, query: Floats, allowed: Allowed | None) -> None:
@@ -58,5 +63,7 @@ class RecallProbe:
             worst = exact.scores[0][real][-1]
             recall = np.count_nonzero(found.scores[0] >= worst - TIE) / np.count_nonzero(real)
             self._on_recall(*key, min(1.0, float(recall)))
+        except NitamonoError as exc:
+            logger.warning("could not measure the recall of a search in %s: %s", key[0], exc)
         except Exception:
             logger.exception("could not measure the recall of a search in %s", key[0])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING
@@ -47,6 +47,18 @@ MAX_DEPTH = 10_000  # offset + k: deeper pages would re-sort the whole catalogue
 MAX_QUERY_IMAGES = 8
 LEAST_RANKED = NEAREST  # items that are ranked at least: typicality needs them, probabilities the best two
 PATIENCE = 0.3  # seconds that a search waits for a new generation to load before it uses the old one
+
+
+@dataclass(frozen=True)
+class _Query:
+    """What is searched for: `vectors` `(nq, dim)`, without the item of key `excluded`."""
+
+    vectors: Floats
+    k: int
+    offset: int
+    filters: Mapping[str, str]
+    rerank: Rerank
+    excluded: int | None = None
 
 
 class Searcher:
@@ -167,7 +179,7 @@ class Searcher:
         vectors, found = embedder.embed_with_regions(pixels, framed=region is not None)
         if self._query_log is not None:
             self._query_log.add(view.state.collection_id, view.manifest.encoder_id, vectors)
-        page = self._search(collection, view, vectors, k, offset, filters, None, rerank)
+        page = self._search(collection, view, _Query(vectors, k, offset, filters or {}, rerank))
         return replace(page, used=used_region(embedder, region, found, size), regions=regions)
 
     def redraw(self, collection: str, data: bytes) -> Strokes:
@@ -210,7 +222,7 @@ class Searcher:
         queries = stored.vectors[:MAX_QUERY_IMAGES]
         if not len(queries):
             raise NotFoundError(f"item {item_id!r} has no searchable image; see `nitamono rejects list`")
-        return self._search(collection, view, queries, k, offset, filters, pk, rerank)
+        return self._search(collection, view, _Query(queries, k, offset, filters or {}, rerank, excluded=pk))
 
     def search_vector(
         self,
@@ -230,27 +242,34 @@ class Searcher:
                 "vector", f"vector has {len(vector)} numbers; collection {collection!r} needs {view.manifest.dim}"
             )
         query = _query_vector(vector, is_cosine=view.manifest.metric == "cosine")
-        return self._search(collection, view, query[None], k, offset, filters, None, rerank)
+        return self._search(collection, view, _Query(query[None], k, offset, filters or {}, rerank))
 
-    def _search(
-        self,
-        collection: str,
-        view: View,
-        queries: Floats,
-        k: int,
-        offset: int,
-        filters: Mapping[str, str] | None,
-        excluded: int | None,
-        rerank: Rerank,
-    ) -> SearchPage:
-        subset, everything = self._subset(view, filters or {}), self._subset(view, {})
-        ranked = second_stage(view, queries, max(offset + k, LEAST_RANKED), subset, excluded, rerank, everything)
+    def _search(self, collection: str, view: View, query: _Query) -> SearchPage:
+        """Answer from a view, or from a newer one where something that it needs is gone by now."""
+        try:
+            page, is_whole = self._answer(collection, view, query)
+            fresh = view if is_whole else self._view(collection)
+            if fresh.state == view.state or fresh.state.encoder_id != view.state.encoder_id:
+                return page
+        except CorruptError:
+            state = self.home.catalogue.active_state(collection)
+            if state.generation == view.state.generation or state.encoder_id != view.state.encoder_id:
+                raise
+            fresh = self._replace(collection, state, None)
+        return self._search(collection, fresh, query)
+
+    def _answer(self, collection: str, view: View, query: _Query) -> tuple[SearchPage, bool]:
+        """A page of results, and whether none of them was deleted before it could be described."""
+        queries, filters, excluded = query.vectors, query.filters, query.excluded
+        k, offset = query.k, query.offset
+        subset, everything = self._subset(view, filters), self._subset(view, {})
+        ranked = second_stage(view, queries, max(offset + k, LEAST_RANKED), subset, excluded, query.rerank, everything)
         page = ranked[offset : offset + k]
         if self._recall_probe is not None:
             self._recall_probe.offer(collection, view.index, queries[:1], subset.allowed, filtered=bool(filters))
         typicality = None
         if view.typicality is not None and excluded is None:
-            is_plain = rerank == "none" and not filters
+            is_plain = query.rerank == "none" and not filters
             nearest = ranked if is_plain else best_items(view, queries, NEAREST, everything, None)
             typicality = typicality_of(view, queries, nearest)
         probabilities: Sequence[float | None] = [None] * len(page)
@@ -262,10 +281,6 @@ class Searcher:
         summaries = self.home.catalogue.items.summaries(
             (hit.pk for hit in page), {hit.pk: hit.image_id for hit in page}
         )
-        if any(hit.pk not in summaries for hit in page):  # an item was deleted meanwhile; another takes its place
-            fresh = self._view(collection)
-            if fresh.state != view.state and fresh.manifest.encoder_id == view.manifest.encoder_id:
-                return self._search(collection, fresh, queries, k, offset, filters, excluded, rerank)
         shown = self._photos_instead(page, summaries)
         results = [
             Hit(
@@ -281,9 +296,9 @@ class Searcher:
         ]
         # The subset counts the query item if it passes the filter; the results leave it out.
         total = subset.items - (excluded is not None and self._passes(view, subset, excluded))
-        return SearchPage(
-            collection, view.manifest.number, view.manifest.encoder_id, k, offset, total, results, typicality
-        )
+        number, encoder_id = view.manifest.number, view.manifest.encoder_id
+        whole = len(results) == len(page)
+        return SearchPage(collection, number, encoder_id, k, offset, total, results, typicality), whole
 
     def _photos_instead(self, page: Sequence[ItemScore], summaries: Mapping[int, ItemSummary]) -> dict[int, int]:
         """The image to show instead of each hit's whose file is gone."""

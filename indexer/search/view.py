@@ -200,6 +200,11 @@ def _open_generation(home: Home, collection: str, state: ActiveState) -> View:
         table = table_of(home, record, manifest)
         index = read_index(directory, manifest.factory, manifest.search_parameters, table)
         ids, lists = load_ids(directory), load_neighbours(directory, manifest)
+        if (index.count, index.dim, len(ids)) != (manifest.count, manifest.dim, manifest.count):
+            raise CorruptError(
+                f"its index holds {index.count} vectors of {index.dim} numbers and {len(ids)} ids; the manifest says "
+                f"{manifest.count} of {manifest.dim}"
+            )
         if (damage := files.damage()) is not None:  # since they were verified
             raise CorruptError(damage)
     except CorruptError as exc:

@@ -52,6 +52,7 @@ def test_a_flow_of_latents_beats_the_gaussian_of_their_covariance(flow: LatentFl
     assert flow.log_prob(held_out[:6].reshape(2, 3, 5)).shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_the_density_is_that_of_the_vectors_and_its_samples_have_it(flow: LatentFlow) -> None:
     """The volume of the whitening counts: the density integrates to 1, by importance sampling."""
     drawn = flow.sample(4000, torch.Generator().manual_seed(0))
@@ -64,6 +65,7 @@ def test_the_density_is_that_of_the_vectors_and_its_samples_have_it(flow: Latent
     assert float(mass) == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_flow_says_what_it_cannot_do(of_two_axes: LatentFlow) -> None:
     with pytest.raises(ValueError, match="the flow describes 3 of 5 axes; fit one with all axes"):
         of_two_axes.sample(3)

@@ -77,6 +77,7 @@ def test_the_studio_is_calibrated_on_pairs_held_out_and_on_photos_it_never_had(h
     assert {hit.probability for hit in by_item.results} == {None}
 
 
+@pytest.mark.slow
 def test_items_with_one_photo_are_asked_for_by_other_views(home: Home, studio: Path) -> None:
     index(home, write_rows(studio / "one.csv", photos_of(studio, (0,))), "robust-vae-small-64")
     calibration = calibrate(home, "default")
@@ -87,6 +88,7 @@ def test_items_with_one_photo_are_asked_for_by_other_views(home: Home, studio: P
     assert calibrate(home, "default") == calibration, "one seed, two results"
 
 
+@pytest.mark.slow
 def test_the_first_hit_for_a_thing_that_is_not_there_is_not_believed(home: Home, studio: Path) -> None:
     """Something always comes first, and a little clear of the rest; that alone makes it no match."""
     there, absent = photos_of(studio, (0,))[:-20], photos_of(studio, (0,))[-20:]
@@ -101,6 +103,7 @@ def test_the_first_hit_for_a_thing_that_is_not_there_is_not_believed(home: Home,
     assert np.mean([hit.probability or 0.0 for hit in wrong]) < 0.35
 
 
+@pytest.mark.slow
 def test_probabilities_are_right_where_half_of_the_searches_are_for_what_is_not_there(home: Home, studio: Path) -> None:
     """Learnt from half of the items, judged on the others: learnt of the default share, hits claim too much."""
     index(home, studio / "catalogue.csv", "robust-vae-small-64")

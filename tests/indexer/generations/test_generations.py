@@ -49,8 +49,7 @@ def test_rollback_and_activate_move_what_is_served(home: Home, shop: Path, encod
         step()
         totals.append(searcher.search_image("default", query).total)
     assert totals == [9, 8, 7, 9]
-    rollback(home, "default")
-    rollback(home, "default")
+    assert rollback(home, "default").number == 1  # what was served before
     with pytest.raises(NotFoundError, match="no earlier generation"):
         rollback(home, "default")
 
@@ -77,6 +76,32 @@ def test_old_generations_are_removed_but_never_the_active_one(home: Home, shop: 
         activate(home, "default", 1)
 
 
+def test_what_was_rolled_back_to_is_kept_and_rolled_back_to_again(home: Home, shop: Path, encoder_dir: Path) -> None:
+    """Other processes may still search it, and those in between were left for a reason."""
+    grow(home, shop, encoder_dir, KEEP)
+    activate(home, "default", 1)
+    grow(home, shop, encoder_dir, 1)
+    kept = [record.number for record in list_generations(home, "default") if record.status != "removed"]
+    assert kept == [1, 2, 3, 4] and active(home) == 4
+    assert rollback(home, "default").number == 1
+
+
+def test_a_generation_that_is_activated_while_it_is_removed_stays(
+    home: Home, shop: Path, encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grow(home, shop, encoder_dir, KEEP)
+    mark_removed = home.catalogue.generations.mark_removed
+
+    def after_an_activation(collection_id: int, number: int) -> bool:
+        with Home.open(home.path) as other:
+            activate(other, "default", number)
+        return mark_removed(collection_id, number)
+
+    monkeypatch.setattr(home.catalogue.generations, "mark_removed", after_an_activation)
+    grow(home, shop, encoder_dir, 1)
+    assert active(home) == 1 and verify(home, "default", 1) == []
+
+
 def test_the_last_generation_of_the_former_encoder_is_kept(
     home: Home, shop: Path, encoder_dir: Path, other_encoder_dir: Path
 ) -> None:
@@ -87,7 +112,7 @@ def test_the_last_generation_of_the_former_encoder_is_kept(
     assert activate(home, "default", 2).encoder_id != list_generations(home, "default")[-1].encoder_id
     grow(home, shop, other_encoder_dir, 1)
     kept = [record.number for record in list_generations(home, "default") if record.status != "removed"]
-    assert kept == [5, 6, 7]
+    assert kept == [2, 5, 6, 7]  # 2 served until now
 
 
 @pytest.mark.parametrize("name", ["index.faiss", "ids.npy", "neighbours.npy", "manifest.json"])

@@ -73,6 +73,7 @@ def test_one_probe_a_minute_of_each_kind_and_none_of_exact_search(index: VectorI
     for _ in range(3):
         heard.wait()
     probe.close()
+    probe.offer("d", index, QUERIES[:1], None, filtered=False)  # by a search that is still running
     assert sorted(row[:2] for row in heard.recalls) == [("a", False), ("a", True), ("b", False)]
 
 

@@ -92,6 +92,7 @@ def test_a_nuisance_that_only_the_decoder_is_told_leaves_the_latent_too(sets: An
     assert probe(trained(Cvae(config), *sets[0]), *sets) < 0.7
 
 
+@pytest.mark.slow
 def test_a_style_is_drawn_with_every_label(sets: Any, cvae: Cvae) -> None:
     x, labels = sets[1]
     z = cvae.posterior(x[:1], labels[:1]).mean.repeat(CLASSES, 1)
@@ -102,6 +103,7 @@ def test_a_style_is_drawn_with_every_label(sets: Any, cvae: Cvae) -> None:
     assert float(drawn[..., 4:].std(dim=0).max()) < 0.1
 
 
+@pytest.mark.slow
 def test_without_a_label_the_likelihood_sums_over_them(sets: Any, cvae: Cvae) -> None:
     x, labels = sets[1]
     with torch.no_grad():
@@ -117,6 +119,7 @@ def test_without_a_label_the_likelihood_sums_over_them(sets: Any, cvae: Cvae) ->
     assert torch.equal(torch.stack(given).argmax(dim=0), labels[:50])
 
 
+@pytest.mark.slow
 def test_samples_are_drawn_with_labels_as_often_as_training_had_them(sets: Any, cvae: Cvae) -> None:
     told: list[Tensor] = []
     hook = cvae.decoder.register_forward_pre_hook(lambda module, given: told.append(given[0][:, SMALL["latent_dim"] :]))

@@ -89,6 +89,7 @@ def test_the_card_says_what_the_encoder_was_made_of(trained: Path) -> None:
     assert not (trained / "encoder.onnx").exists()
 
 
+@pytest.mark.slow
 def test_offsets_of_the_training_side_have_a_deviation_of_one(trained: Path, source: Path) -> None:
     from training.data.dataset import split_items
     from training.sketches.reading import read_drawings
@@ -99,6 +100,7 @@ def test_offsets_of_the_training_side_have_a_deviation_of_one(trained: Path, sou
     assert float(rows[rows[..., 4] == 0][:, :2].std()) == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_and_another_source_is_refused(trained: Path, source: Path, run: Call) -> None:
     before = (trained / "card.json").read_bytes()
     overrides = [word for setting in TINY for word in ("--set", setting)]
@@ -111,6 +113,7 @@ def test_a_finished_run_is_left_and_another_source_is_refused(trained: Path, sou
     assert code == 1 and "holds a run with another data" in err
 
 
+@pytest.mark.slow
 def test_drawings_of_the_same_kind_are_neighbours(trained: Path) -> None:
     encoder = load_sketch_encoder(trained)
     found = make_drawings(60, seed=1)
@@ -119,6 +122,7 @@ def test_drawings_of_the_same_kind_are_neighbours(trained: Path) -> None:
     assert precision > 0.8
 
 
+@pytest.mark.slow
 def test_the_sheets_of_the_commands(trained: Path, test_source: Path, run: Call, tmp_path: Path) -> None:
     words = {
         "sample": ("--count", 3, "--temperature", 0.2, "--temperature", 1),
@@ -143,6 +147,7 @@ def test_the_sheets_of_the_commands(trained: Path, test_source: Path, run: Call,
     assert np.asarray(Image.open(tmp_path / "sum.png").convert("L")).min() < 100
 
 
+@pytest.mark.slow
 def test_evaluate_reports_retrieval_beside_pixels_and_lengths(trained: Path, test_source: Path, run: Call) -> None:
     words = ("sketch", "evaluate", test_source, "--encoder", trained, "--samples", 50)
     code, text, err = run(*words, "--json")
@@ -159,6 +164,7 @@ def test_evaluate_reports_retrieval_beside_pixels_and_lengths(trained: Path, tes
     assert f"in another order: {report['same_ink']['order']:.1%}, direction: " in text
 
 
+@pytest.mark.slow
 def test_what_the_commands_cannot_do_is_one_line(trained: Path, test_source: Path, run: Call, tmp_path: Path) -> None:
     out = tmp_path / "x.svg"
     (tmp_path / "empty.svg").write_text("<svg/>")
@@ -185,6 +191,7 @@ def test_an_encoder_of_drawings_is_shown_and_timed_beside_one_of_images(trained:
     assert code == 0 and "images_per_second" in out, err
 
 
+@pytest.mark.slow
 def test_an_encoder_of_drawings_and_one_of_images_are_not_mistaken(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="encodes drawings, not images"):
         load_encoder(trained)
