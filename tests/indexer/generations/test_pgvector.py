@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -20,13 +21,15 @@ from indexer.catalogue.vector_table import NewVectorTable
 from indexer.errors import CatalogueError, CorruptError, IndexerError
 from indexer.generations.build import build_generation
 from indexer.generations.manifest import Manifest
-from indexer.generations.store import KEEP, verify
+from indexer.generations.store import KEEP, remove_damaged, verify
 from indexer.ingest.clean import clean
 from indexer.ingest.folding import fold
 from indexer.ingest.ingest import index_source
 from indexer.ingest.items import put_item
 from indexer.ingest.repair import repair
+from indexer.search import searcher
 from indexer.search.searcher import Searcher
+from indexer.search.view import View, load_view
 from indexer.vectors import IndexOptions, Kind, building
 from indexer.vectors.building import Plan
 from indexer.vectors.engines import Engine, build_index
@@ -249,6 +252,38 @@ def test_a_lost_table_is_built_again(
     for searcher in (held, Searcher(home)):
         found = searcher.search_image("default", jpeg(5), k=5)
         assert names(found) == names(expected)
+
+
+def test_a_table_with_other_rows_is_not_searched(
+    home: Home, tmp_path: Path, encoder_dir: Path, postgres_url: str
+) -> None:
+    index_source(home, "default", write_photos(tmp_path / "shop", 12), encoder_ref=str(encoder_dir))
+    (table,) = tables(postgres_url)
+    with connected(postgres_url) as connection:
+        connection.execute(f"DELETE FROM {table} WHERE position < 3")  # type: ignore[arg-type]
+    with pytest.raises(CorruptError, match=r"its index holds 9 vectors of 768 numbers and 12 ids.*nitamono repair"):
+        Searcher(home).search_image("default", jpeg(0))
+
+
+def test_a_search_whose_table_was_removed_is_answered_from_the_new_one(
+    home: Home, tmp_path: Path, encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that loads the new generation slowly still searches the old one."""
+    source = write_photos(tmp_path / "shop", 48)
+    index_source(home, "default", source, encoder_ref=str(encoder_dir))
+    slow = Searcher(home)
+    assert slow.search_image("default", jpeg(0)).generation == 1
+    index_source(home, "default", source, choose_index=lambda old: old.changed("hnsw", None, None))
+    remove_damaged(home, "default", 1)
+
+    def load_slowly(*arguments: Any) -> View:
+        time.sleep(0.5)
+        return load_view(*arguments)
+
+    monkeypatch.setattr(searcher, "load_view", load_slowly)
+    monkeypatch.setattr(searcher, "PATIENCE", 0.0)
+    page = slow.search_image("default", jpeg(0), k=20)
+    assert (page.generation, page.total) == (2, 48)
 
 
 @pytest.mark.parametrize("with_tables", [pytest.param(True, marks=pytest.mark.slow), False])
