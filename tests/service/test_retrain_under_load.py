@@ -16,7 +16,7 @@ SMALL = (
     "preprocessing.size=32",
     "model.widths=[16,32,64]",
     "model.decoder_widths=[64,32,16]",
-    "epochs=25",
+    "epochs=14",
     "batch_size=64",
 )
 
@@ -28,7 +28,7 @@ def test_no_request_fails_and_none_mixes_two_encoders_while_a_collection_is_retr
     report = tmp_path / "load.json"
     sets = [part for value in SMALL for part in ("--set", value)]
     command = [sys.executable, str(ROOT / "benchmarks/retrain_under_load.py"), "--source", str(source), "--json"]
-    done = subprocess.run([*command, str(report), "--quiet", "5", *sets], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*command, str(report), "--quiet", "3", *sets], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(report.read_text())
     assert found["retrain"] == "promoted", found

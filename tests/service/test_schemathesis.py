@@ -20,7 +20,7 @@ from tests.service.conftest import Serve
 
 CONFIG = Path(__file__).with_suffix("").with_name("schemathesis.toml")
 SEED = 20_261_130
-OFTEN = {(None, True), ("read", False), ("write", True), ("admin", False)}  # the others are soak tests
+OFTEN = {(None, True), ("admin", False)}  # the others are soak tests
 
 
 def document(client: httpx.Client, *, has_keys: bool = True) -> dict[str, Any]:

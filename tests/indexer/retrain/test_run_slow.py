@@ -126,6 +126,7 @@ def assert_refused(home: Home, record: RetrainRecord, promoted: Promoted) -> Can
     return candidate
 
 
+@pytest.mark.soak
 def test_a_tie_is_refused(promoted: Promoted, home: Home) -> None:
     """The same recipe on the same photos gives the same weights, which are no improvement on themselves."""
     candidate = assert_refused(home, retrain(home, "default", ROBUST), promoted)
