@@ -22,7 +22,7 @@ SMALL = (
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_no_request_fails_and_none_mixes_two_encoders_while_a_collection_is_retrained(tmp_path: Path) -> None:
     source = write_catalogue(tmp_path / "shop", items=140, photos_per_item=2, seed=5, size=64)
     report = tmp_path / "load.json"
