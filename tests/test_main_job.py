@@ -11,7 +11,7 @@ import pytest
 from tests.commands import json_of
 
 SMALL = [
-    "--set", "epochs=30", "--set", "preprocessing.size=32", "--set", "model.widths=[16,32,64]",
+    "--set", "epochs=25", "--set", "preprocessing.size=32", "--set", "model.widths=[16,32,64]",
     "--set", "model.decoder_widths=[64,32,16]",
 ]  # fmt: skip
 CLOTHING = Path(__file__).parents[2] / "shared/data/clothing-validation.tar"
@@ -48,14 +48,14 @@ def test_from_drawn_photos_to_answers(tmp_path: Path) -> None:
 def test_training_learns_what_kind_of_product_it_sees(tmp_path: Path) -> None:
     """A minute of the shipped recipe at 32 px on drawn photos: far above chance on photos of items it never saw."""
     seen, unseen = tmp_path / "seen", tmp_path / "unseen"
-    json_of("sample-catalogue", "--out", seen, "--items", 200, "--photos-per-item", 3, "--seed", 1)
-    json_of("sample-catalogue", "--out", unseen, "--items", 120, "--photos-per-item", 2, "--seed", 2)
+    json_of("sample-catalogue", "--out", seen, "--items", 300, "--photos-per-item", 3, "--seed", 1)
+    json_of("sample-catalogue", "--out", unseen, "--items", 150, "--photos-per-item", 2, "--seed", 2)
     encoder = tmp_path / "encoder"
     json_of("train", "vae", "--data", seen / "catalogue.csv", "--out", encoder, *SMALL)
     measured = json_of(
         "evaluate", "--gallery", unseen / "gallery.csv", "--queries", unseen / "queries.csv", "--encoder", encoder
     )
-    chance = 10 / 120
+    chance = 10 / 150
     figures = measured["encoders"][str(encoder)]
     assert figures["precision@10"]["ci"][0] > 2 * chance
     assert figures["map"]["value"] > 1.5 * chance
