@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -106,6 +107,13 @@ def running(app: ASGIApp, **settings: Any) -> Iterator[str]:
         server.should_exit = True
         thread.join(timeout=30)
         listener.close()
+
+
+def ready(url: str, times: int = 1) -> None:
+    """Wait until a server has loaded a collection; `times` in a row, as each worker answers for itself."""
+    for _ in range(times):
+        while httpx.get(f"{url}/readyz", timeout=60).status_code != 200:
+            time.sleep(0.05)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from indexer.catalogue.home import Home
 from indexer.ingest.clean import AGE
 from tests.commands import json_of
 from tests.indexer.conftest import orphans
+from tests.service.conftest import ready
 from tests.service.test_durability import start
 from tests.service.writers import Writer
 
@@ -49,12 +50,6 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def ready(url: str, times: int = 1) -> None:
-    for _ in range(times):
-        while httpx.get(f"{url}/readyz", timeout=60).status_code != 200:
-            time.sleep(0.05)
 
 
 def trial_of_the_server(home: Path, trial: int, workers: int, seconds: float) -> int:

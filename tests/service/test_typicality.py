@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from service.settings import Settings
 from tests.commands import json_of, run
 from tests.conftest import draw_photo, write_photos
 from tests.indexer.ingest.test_repair import flip
-from tests.service.conftest import Serve, running
+from tests.service.conftest import Serve, ready, running
 from training.files import sha256_of
 
 ITEMS = 150
@@ -164,8 +163,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def loaded(client: httpx.Client) -> httpx.Client:
     """A client of a server that has loaded its collections: a search meanwhile would load them too, and warn again."""
-    while client.get("/readyz").status_code != 200:
-        time.sleep(0.01)
+    ready(str(client.base_url))
     return client
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from training.layers.blocks import Residual
-from training.parallel.sums import mean_of_rows
+from training.parallel.sums import channel_moments
 
 PermutationKind = Literal["reverse", "random", "1x1"]
 START = 1e-3  # standard deviation of the weights that s and t start from
@@ -229,9 +229,7 @@ class ActNorm(Bijection):
     def _start(self, x: Tensor) -> None:
         if bool(self.started):
             return
-        values = x.flatten(2) if x.dim() > 2 else x[:, :, None]
-        mean = mean_of_rows(values.mean(dim=2))
-        variance = mean_of_rows(torch.square(values - mean[:, None]).mean(dim=2))
+        mean, variance = channel_moments(x)
         self.shift.copy_(-mean)
         self.log_scale.copy_(-variance.sqrt().clamp(min=SMALLEST).log())
         self.started.fill_(True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from training.parallel.sums import mean_of_rows
+from training.parallel.sums import channel_moments
 
 SMALLEST = 1e-6  # standard deviation of outputs that are divided by it
 
@@ -48,9 +48,7 @@ class _Start:
 
     @torch.no_grad()
     def _start(self, conv: Any, outputs: Tensor) -> None:
-        values = outputs.float().flatten(2)
-        mean = mean_of_rows(values.mean(dim=2))
-        variance = mean_of_rows(torch.square(values - mean[:, None]).mean(dim=2))
+        mean, variance = channel_moments(outputs.float())
         factor = self.scale / variance.sqrt().clamp(min=SMALLEST)
         gain = conv.parametrizations.weight.original0
         gain.mul_(factor.reshape([-1 if side > 1 else 1 for side in gain.shape]))

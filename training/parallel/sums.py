@@ -35,6 +35,13 @@ def mean_of_rows(x: Tensor) -> Tensor:
     return x.mean(dim=0) if current_share() is None else summed(x.sum(dim=0)) / rows_of_all(len(x))
 
 
+def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance `(C,)` of each channel of `x` `(B, C, ...)` over the rows of all processes."""
+    values = x.reshape(*x.shape[:2], -1)
+    mean = mean_of_rows(values.mean(dim=2))
+    return mean, mean_of_rows(torch.square(values - mean[:, None]).mean(dim=2))
+
+
 def rows_of_all(rows: int) -> int:
     """Number of rows that all processes have together."""
     share = current_share()

@@ -72,6 +72,14 @@ def tables(url: str) -> list[str]:
         return sorted(name for (name,) in found)
 
 
+def index_as(home: Home, source: Path, encoder_dir: Path, kind: Kind, recall: float | None = None) -> None:
+    """Index a source, with an index of a kind."""
+    index_source(
+        home, "default", source, encoder_ref=str(encoder_dir), processes=0,
+        choose_index=lambda old: old.changed(kind, recall, None),
+    )  # fmt: skip
+
+
 def manifest(home: Home) -> Manifest:
     number = home.catalogue.search_state("default").generation
     assert number is not None and verify(home, "default", number) == []
@@ -84,10 +92,7 @@ def test_pages_filters_and_live_changes(
 ) -> None:
     """Then the changes are folded into another generation; tables of old generations are dropped."""
     source = write_coloured(tmp_path / "shop", 48)
-    index_source(
-        home, "default", source, encoder_ref=str(encoder_dir), processes=0,
-        choose_index=lambda old: old.changed(kind, 0.9, None),
-    )  # fmt: skip
+    index_as(home, source, encoder_dir, kind, 0.9)
     first = manifest(home)
     assert first.factory == factory and bool(first.search_parameters) == (kind == "hnsw")
     assert "index.faiss" not in first.sha256
@@ -229,10 +234,7 @@ def test_a_lost_table_is_built_again(
     home: Home, tmp_path: Path, encoder_dir: Path, postgres_url: str, means: str, harm: str
 ) -> None:
     shop = write_photos(tmp_path / "shop", 48)
-    index_source(
-        home, "default", shop, encoder_ref=str(encoder_dir), processes=0,
-        choose_index=lambda old: old.changed("hnsw", None, None),
-    )  # fmt: skip
+    index_as(home, shop, encoder_dir, "hnsw")
     held = Searcher(home)
     expected = held.search_image("default", jpeg(5), k=5)
     with connected(postgres_url) as connection:
@@ -273,7 +275,7 @@ def test_a_search_whose_table_was_removed_is_answered_from_the_new_one(
     index_source(home, "default", source, encoder_ref=str(encoder_dir))
     slow = Searcher(home)
     assert slow.search_image("default", jpeg(0)).generation == 1
-    index_source(home, "default", source, choose_index=lambda old: old.changed("hnsw", None, None))
+    index_as(home, source, encoder_dir, "hnsw")
     remove_damaged(home, "default", 1)
 
     def load_slowly(*arguments: Any) -> View:
